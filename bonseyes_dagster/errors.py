@@ -1,0 +1,240 @@
+"""Every error that crosses an interface, and the HTTP status that each one is.
+
+BonseyesError                      500  internal
+├── BadRequestError                400  bad_request            the request cannot be understood
+├── UnauthorizedError              401  unauthorized           no or a wrong token
+├── ForbiddenError                 403  forbidden              Host, Origin or outbound policy
+├── NotFoundError                  404  not_found
+│   └── NotReadyError              404  not_ready              exists, but has nothing to serve yet (or ever)
+├── MethodNotAllowedError          405  method_not_allowed
+├── ConflictError                  409  name_taken
+├── TooLargeError                  413  too_large
+├── UnsupportedMediaError          415  unsupported_media_type
+├── RangeError                     416  range_not_satisfiable
+├── InvalidError                   422  invalid                `detail` maps each bad field to a sentence
+├── QueueFullError                 429  queue_full
+├── UnavailableError               503  unavailable            try again later
+├── StorageFullError               507  storage_full
+└── (never on the wire)
+    ├── SettingsError                   a wrong environment variable or project file
+    ├── ConnectionFailedError           no answer from a container
+    ├── DigestMismatchError             what came is not what was promised
+    ├── WaitTimeoutError                the caller's patience ended first
+    └── ToolError                       raised by a tool's author: its sentence is the artifact's reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+__all__ = [
+    "BadRequestError",
+    "BonseyesError",
+    "ConflictError",
+    "ConnectionFailedError",
+    "DigestMismatchError",
+    "ForbiddenError",
+    "InvalidError",
+    "MethodNotAllowedError",
+    "NotFoundError",
+    "NotReadyError",
+    "QueueFullError",
+    "RangeError",
+    "SettingsError",
+    "StorageFullError",
+    "ToolError",
+    "TooLargeError",
+    "UnauthorizedError",
+    "UnavailableError",
+    "UnsupportedMediaError",
+    "WaitTimeoutError",
+    "error_from_json",
+]
+
+
+class BonseyesError(Exception):
+    """A failure with a sentence for its reader.
+
+    `message` says what was wrong and what would be right; `detail` is JSON-serialisable and adds to it.
+    """
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, detail: Any = None, request_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+        self.request_id = request_id
+
+    def to_json(self, request_id: str | None = None) -> dict[str, Any]:
+        """Return the contract's error body."""
+        return {
+            "error": {
+                "code": self.code,
+                "message": self.message,
+                "detail": self.detail,
+                "request_id": request_id or self.request_id,
+            }
+        }
+
+
+class BadRequestError(BonseyesError):
+    """The request is not well-formed: its JSON, its multipart framing, a query value."""
+
+    code = "bad_request"
+    http_status = 400
+
+
+class UnauthorizedError(BonseyesError):
+    """A token is set and the request does not carry it."""
+
+    code = "unauthorized"
+    http_status = 401
+
+
+class ForbiddenError(BonseyesError):
+    """A policy refuses the request: its Host, its Origin, or where it would have us connect to."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class NotFoundError(BonseyesError):
+    """There is no such thing."""
+
+    code = "not_found"
+    http_status = 404
+
+
+class NotReadyError(NotFoundError):
+    """The artifact exists, but what was asked of it does not: it is not completed."""
+
+    code = "not_ready"
+
+
+class MethodNotAllowedError(BonseyesError):
+    """The route exists, the method on it does not."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+
+class ConflictError(BonseyesError):
+    """The name is taken."""
+
+    code = "name_taken"
+    http_status = 409
+
+
+class TooLargeError(BonseyesError):
+    """The body is larger than this container takes."""
+
+    code = "too_large"
+    http_status = 413
+
+
+class UnsupportedMediaError(BonseyesError):
+    """The body is neither multipart/form-data nor JSON."""
+
+    code = "unsupported_media_type"
+    http_status = 415
+
+
+class RangeError(BonseyesError):
+    """The Range lies outside the file."""
+
+    code = "range_not_satisfiable"
+    http_status = 416
+
+
+class InvalidError(BonseyesError):
+    """Well-formed but wrong; `detail` is `{field: sentence}` with every bad field in it."""
+
+    code = "invalid"
+    http_status = 422
+
+
+class QueueFullError(BonseyesError):
+    """The container's queue has no room now."""
+
+    code = "queue_full"
+    http_status = 429
+
+
+class UnavailableError(BonseyesError):
+    """Something that is needed does not answer; the same request may succeed later."""
+
+    code = "unavailable"
+    http_status = 503
+
+
+class StorageFullError(BonseyesError):
+    """The volume has no room beyond its reserve."""
+
+    code = "storage_full"
+    http_status = 507
+
+
+class SettingsError(BonseyesError):
+    """An environment variable or a project file is wrong; nothing was started."""
+
+    code = "settings"
+
+
+class ConnectionFailedError(BonseyesError):
+    """A container could not be reached, or hung up before its answer was whole."""
+
+    code = "connection_failed"
+
+
+class DigestMismatchError(BonseyesError):
+    """The bytes that came do not have the digest that was promised."""
+
+    code = "digest_mismatch"
+
+
+class WaitTimeoutError(BonseyesError):
+    """The result was not final before the caller's timeout."""
+
+    code = "wait_timeout"
+
+
+class ToolError(BonseyesError):
+    """Raise it in a tool to fail the artifact with one sentence, without a traceback."""
+
+    code = "tool_error"
+
+
+_BY_CODE: dict[str, type[BonseyesError]] = {
+    cls.code: cls
+    for cls in (
+        BadRequestError,
+        UnauthorizedError,
+        ForbiddenError,
+        NotFoundError,
+        NotReadyError,
+        MethodNotAllowedError,
+        ConflictError,
+        TooLargeError,
+        UnsupportedMediaError,
+        RangeError,
+        InvalidError,
+        QueueFullError,
+        UnavailableError,
+        StorageFullError,
+    )
+}
+
+
+def error_from_json(http_status: int, body: object) -> BonseyesError:
+    """Return the exception that an HTTP error answer stands for; any body is accepted."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    if not isinstance(error, Mapping):
+        error = {}
+    code = str(error.get("code", ""))
+    by_status = {cls.http_status: cls for cls in _BY_CODE.values() if cls is not NotReadyError}
+    cls = _BY_CODE.get(code) or by_status.get(http_status, BonseyesError)
+    message = str(error.get("message") or f"HTTP {http_status}")
+    return cls(message, detail=error.get("detail"), request_id=error.get("request_id"))

@@ -1,0 +1,318 @@
+"""The frozen shapes that go over the wire, and their JSON; every service and the client speak in these."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, Self
+
+__all__ = [
+    "PARAMETER_TYPES",
+    "TERMINAL_PHASES",
+    "FileEntry",
+    "Manifest",
+    "Parameter",
+    "Phase",
+    "Point",
+    "Progress",
+    "Result",
+    "Status",
+    "Step",
+    "Task",
+    "ToolDescription",
+    "now",
+    "result_of",
+]
+
+API_VERSION = "1"
+
+Phase = Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
+Result = Literal["completed", "failed", "in-progress"]
+TERMINAL_PHASES: frozenset[str] = frozenset({"completed", "failed", "cancelled", "interrupted"})
+
+ParameterType = Literal["string", "integer", "number", "boolean", "choice", "json", "file", "url", "artifact"]
+PARAMETER_TYPES: tuple[str, ...] = (
+    "string",
+    "integer",
+    "number",
+    "boolean",
+    "choice",
+    "json",
+    "file",
+    "url",
+    "artifact",
+)
+
+
+def now() -> str:
+    """Return this moment as every timestamp of the contract is written: RFC 3339, UTC, milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def result_of(phase: str) -> Result:
+    """Return the contract's `result` of a phase."""
+    if phase == "completed":
+        return "completed"
+    return "failed" if phase in TERMINAL_PHASES else "in-progress"
+
+
+def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the fields that `cls` has, so that a newer peer's additions do no harm."""
+    names = {f.name for f in fields(cls)}
+    return {key: value for key, value in data.items() if key in names}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a running artifact is: `done` of `total` `unit`s; all None until the tool says so."""
+
+    done: float | None = None
+    total: float | None = None
+    unit: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One op of a run and the artifact that it asked for."""
+
+    name: str
+    container: str
+    artifact: str
+    phase: str
+    progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a step of a run's status."""
+        values = _known(cls, data)
+        values["progress"] = Progress(**_known(Progress, values.get("progress") or {}))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Where an artifact or a run stands. Times are RFC 3339 in UTC, sizes bytes, digests hex sha256."""
+
+    name: str
+    phase: Phase
+    reason: str | None = None
+    position: int | None = None
+    progress: Progress = field(default_factory=Progress)
+    created: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    size: int | None = None
+    digest: str | None = None
+    reused_from: str | None = None
+    # of runs only
+    steps: tuple[Step, ...] | None = None
+    run_id: str | None = None
+    dagster_url: str | None = None
+
+    @property
+    def result(self) -> Result:
+        """Return `completed`, `failed` or `in-progress`."""
+        return result_of(self.phase)
+
+    @property
+    def is_final(self) -> bool:
+        """Tell whether the phase can still change."""
+        return self.phase in TERMINAL_PHASES
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the status object of the contract; the keys of runs only where they apply."""
+        body: dict[str, Any] = {"result": self.result, **asdict(self)}
+        if self.steps is None:
+            del body["steps"], body["run_id"], body["dagster_url"]
+        else:
+            body["steps"] = list(body["steps"])
+        return body
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a status object."""
+        values = _known(cls, data)
+        values["progress"] = Progress(**_known(Progress, values.get("progress") or {}))
+        if values.get("steps") is not None:
+            values["steps"] = tuple(Step.from_json(step) for step in values["steps"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of an artifact: path relative to it with forward slashes, bytes, hex sha256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Every file of an artifact, sorted by path."""
+
+    files: tuple[FileEntry, ...]
+
+    @classmethod
+    def from_json(cls, data: Iterable[Mapping[str, Any]]) -> Self:
+        """Read the answer of `GET .../files`."""
+        entries = (FileEntry(**_known(FileEntry, entry)) for entry in data)
+        return cls(tuple(sorted(entries, key=lambda entry: entry.path)))
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the answer of `GET .../files`."""
+        return [asdict(entry) for entry in self.files]
+
+    @property
+    def canonical(self) -> bytes:
+        """Return the form that is digested: sorted by path, sorted keys, no spaces, UTF-8."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    @property
+    def digest(self) -> str:
+        """Return the hex sha256 of the canonical form: the artifact's digest."""
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files together."""
+        return sum(entry.size for entry in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of a scalar metric."""
+
+    time: float
+    step: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """One parameter of a tool or a pipeline, as `tool.yml` and `GET /` have it.
+
+    `artifact_type` (JSON `artifact-type`) is of `artifact` parameters, `choices` of `choice` ones;
+    `minimum`, `maximum`, `pattern` and `schema` narrow what is taken.
+    """
+
+    name: str
+    type: ParameterType
+    label: str = ""
+    description: str = ""
+    required: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    artifact_type: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    pattern: str | None = None
+    schema: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the parameter's object in `parameters` (its name is the key there)."""
+        body: dict[str, Any] = {
+            "type": self.type,
+            "label": self.label,
+            "description": self.description,
+            "required": self.required,
+            "default": self.default,
+        }
+        if self.choices:
+            body["choices"] = list(self.choices)
+        if self.artifact_type:
+            body["artifact-type"] = self.artifact_type
+        for key in ("minimum", "maximum", "pattern", "schema"):
+            if getattr(self, key) is not None:
+                body[key] = getattr(self, key)
+        return body
+
+    @classmethod
+    def from_json(cls, name: str, data: Mapping[str, Any]) -> Self:
+        """Read one entry of `parameters`."""
+        values = _known(cls, data)
+        values["name"] = name
+        values["choices"] = tuple(data.get("choices", ()))
+        values["artifact_type"] = data.get("artifact-type")
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolDescription:
+    """What `GET /` says of a container."""
+
+    name: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    output_type: str
+    version: str
+    collection: str = "/artifacts"
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    dagster: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of `GET /`."""
+        body: dict[str, Any] = {
+            "name": self.name,
+            "description": self.description,
+            "artifacts": [self.collection],
+            "parameters": {parameter.name: parameter.to_json() for parameter in self.parameters},
+            "schema": dict(self.schema),
+            "output_type": self.output_type,
+            "version": self.version,
+            "api_version": API_VERSION,
+        }
+        if self.dagster is not None:
+            body["dagster"] = dict(self.dagster)
+        return body
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the body of `GET /`."""
+        return cls(
+            name=data["name"],
+            description=data.get("description", ""),
+            parameters=tuple(Parameter.from_json(name, entry) for name, entry in data.get("parameters", {}).items()),
+            output_type=data.get("output_type", ""),
+            version=data.get("version", ""),
+            collection=(data.get("artifacts") or ["/artifacts"])[0],
+            schema=data.get("schema", {}),
+            dagster=data.get("dagster"),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a model is wanted for: the eight fields of `GET /task`.
+
+    `constraints` and `evaluation_criterias` are lists of objects that the benchmark judges;
+    `archives` maps each archive's name to its description.
+    """
+
+    name: str
+    description: str
+    output: str
+    constraints: tuple[Mapping[str, Any], ...] = ()
+    archives: Mapping[str, str] = field(default_factory=dict)
+    evaluation_criterias: tuple[Mapping[str, Any], ...] = ()
+    cost_function: str = ""
+    evaluation_dataset: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the body of `GET /task`."""
+        body = asdict(self)
+        body["constraints"] = [dict(entry) for entry in self.constraints]
+        body["evaluation_criterias"] = [dict(entry) for entry in self.evaluation_criterias]
+        return body
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the body of `GET /task`."""
+        values = _known(cls, data)
+        for key in ("constraints", "evaluation_criterias"):
+            values[key] = tuple(values.get(key, ()))
+        return cls(**values)

@@ -1,0 +1,111 @@
+"""What the environment sets: read once, refused early, documented in docs/operations.md."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import SettingsError
+
+__all__ = ["Settings"]
+
+
+def _number(minimum: int, maximum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not minimum <= value <= maximum:
+            raise ValueError(f"must be between {minimum} and {maximum}")
+        return value
+
+    return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in text.replace(",", " ").split() if word)
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser().absolute()
+
+
+def _choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _setting(name: str, parse: Callable[[str], Any], default: Any, text: str) -> Any:
+    return field(default=default, metadata={"name": name, "parse": parse, "text": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One immutable value for each environment variable that a process of this project reads."""
+
+    # Who this process is
+    container: str = _setting("BONSEYES_CONTAINER", str, "", "the container's name; a tool's own by default")
+    tool: Path | None = _setting("BONSEYES_TOOL", _path, None, "the folder with the tool's tool.yml")
+    pipeline: str = _setting("BONSEYES_PIPELINE", str, "", "the pipeline that a pipeline container serves")
+    volume: Path | None = _setting("BONSEYES_VOLUME", _path, None, "the folder that holds all that a container keeps")
+
+    # Where others are
+    url: str = _setting("BONSEYES_URL", str, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
+    addresses: Path | None = _setting(
+        "BONSEYES_ADDRESSES", _path, None, "JSON file {container: base URL}; without it a container is http://NAME"
+    )
+    outbound: tuple[str, ...] = _setting(
+        "BONSEYES_OUTBOUND", _words, (), "hosts that tools may fetch URLs from, beside the project's containers"
+    )
+
+    # The gateway
+    host: str = _setting("BONSEYES_HOST", str, "127.0.0.1", "address that the gateway binds")
+    port: int = _setting("BONSEYES_PORT", _number(1, 65535), 8000, "port that the gateway binds")
+    token: str = _setting("BONSEYES_TOKEN", str, "", "secret that every request to the gateway must carry")
+    allowed_hosts: tuple[str, ...] = _setting(
+        "BONSEYES_ALLOWED_HOSTS", _words, (), "further Host names that the gateway answers to"
+    )
+
+    # Limits
+    processes: int = _setting("BONSEYES_PROCESSES", _number(1, 64), 2, "server processes of a container")
+    threads: int = _setting("BONSEYES_THREADS", _number(1, 256), 32, "threads of each server process")
+    queue_limit: int = _setting("BONSEYES_QUEUE_LIMIT", _number(1, 10**6), 10_000, "artifacts that may wait in a queue")
+    upload_limit_bytes: int = _setting(
+        "BONSEYES_UPLOAD_LIMIT_BYTES", _number(1, 2**50), 2**36, "largest request body that is taken"
+    )
+    disk_reserve_bytes: int = _setting(
+        "BONSEYES_DISK_RESERVE_BYTES", _number(0, 2**50), 2**26, "free space that creating must leave on the volume"
+    )
+
+    # Habits
+    log_level: str = _setting(
+        "BONSEYES_LOG_LEVEL", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe record that is logged"
+    )
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment; raise SettingsError that names every variable that is wrong."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        wrong: dict[str, str] = {}
+        for f in fields(cls):
+            text = environ.get(f.metadata["name"], "")
+            if not text:
+                continue
+            try:
+                values[f.name] = f.metadata["parse"](text)
+            except ValueError as error:
+                wrong[f.metadata["name"]] = f"{text!r}: {error}"
+        if wrong:
+            raise SettingsError("; ".join(f"{name}={why}" for name, why in wrong.items()), detail=wrong)
+        return cls(**values)
+
+    @property
+    def gateway_url(self) -> str:
+        """Return where clients find the gateway, without a trailing slash."""
+        return (self.url or f"http://127.0.0.1:{self.port}").rstrip("/")

@@ -1,0 +1,49 @@
+"""Every path of the HTTP contract, built in one place.
+
+A collection is `artifacts` (tools) or `runs` (pipelines); both have the same shape below it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+from urllib.parse import quote
+
+Collection = Literal["artifacts", "runs"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+_NAME = re.compile(NAME_PATTERN)
+
+HEALTHZ = "/healthz"
+METRICS = "/metrics"
+OPENAPI = "/openapi.json"
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` can name an artifact, a run, a container, a metric or a pipeline."""
+    return _NAME.fullmatch(text) is not None and ".." not in text and not text.endswith("\n")
+
+
+def collection(kind: Collection = "artifacts") -> str:
+    """`/artifacts` or `/runs`."""
+    return f"/{kind}"
+
+
+def item(name: str, kind: Collection = "artifacts") -> str:
+    """`/artifacts/NAME`."""
+    return f"/{kind}/{quote(name, safe='')}"
+
+
+def part(name: str, *segments: str, kind: Collection = "artifacts") -> str:
+    """`/artifacts/NAME/SEGMENT/...`; a segment may hold slashes, as the paths in `data` do."""
+    return "/".join([item(name, kind), *(quote(segment, safe="/") for segment in segments)])
+
+
+def canonical(container: str, name: str) -> str:
+    """Return the location-independent URL of an artifact, as it stands in parameters and provenance."""
+    return f"http://{container}{item(name)}"
+
+
+def gateway_container(name: str) -> str:
+    """Where the gateway publishes a container: `/containers/NAME`."""
+    return f"/containers/{quote(name, safe='')}"
