@@ -1,0 +1,1 @@
+"""The Python client of the artifact API and the `bonseyes` command."""

@@ -1,0 +1,1 @@
+"""The only open port: routes and access rules."""

@@ -1,0 +1,1 @@
+"""The embedded default: the whole project as processes on this machine."""

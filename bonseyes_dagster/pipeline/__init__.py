@@ -1,0 +1,1 @@
+"""The pipeline container: /task, /runs, /containers and /artifacts over Dagster's instance."""

@@ -1,0 +1,1 @@
+"""The visualization container: TensorBoard over the artifact API."""
