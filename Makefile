@@ -1,0 +1,46 @@
+# The commands of a checkout. `make demo` and `make test` do all set-up themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One stamp per state of the dependencies: changing either file sets up anew.
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench stop clean constraints
+
+help: ## say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[local,dev]'
+	touch $@
+
+setup: $(READY) ## install everything into .venv
+
+demo: $(READY) ## run the main job for real: digits archives to a benchmarked model; stays up
+	$(BIN)/python -m demo
+
+test: $(READY) check ## all tests that need neither Docker nor a browser
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, import rule
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY) ## measure every headline figure beside its rival
+	$(BIN)/python -m benchmarks
+
+stop: ## end what `make demo` or `bonseyes up` started
+	@if test -x $(BIN)/bonseyes; then $(BIN)/bonseyes down; fi
+
+clean: stop ## remove the environment, the project's state and every cache
+	rm -rf $(VENV) .bonseyes .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+constraints: $(READY) ## renew constraints.txt from what is installed now
+	{ echo '# Every version that this project was tested with; `make constraints` renews it.'; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
