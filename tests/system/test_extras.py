@@ -1,0 +1,40 @@
+"""What each extra installs into an empty environment: a client needs no Flask, a tool image no Dagster."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CASES = {
+    "client": (
+        "",
+        ["bonseyes_dagster.client", "bonseyes_dagster.client.command"],
+        ["flask", "dagster", "torch", "yaml"],
+    ),
+    "tool": ("[tool]", ["bonseyes_dagster.tool.app", "bonseyes_dagster.tool.worker"], ["dagster", "torch", "aiohttp"]),
+    "visualization": ("[visualization]", ["bonseyes_dagster.visualization.app"], ["dagster", "torch"]),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", CASES)
+def test_an_extra_installs_what_it_needs_and_no_more(case: str, tmp_path: Path) -> None:
+    """In an environment with nothing else the modules import, and the forbidden packages are not there."""
+    extra, modules, forbidden = CASES[case]
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    # A copy, so that building the wheel leaves nothing in the checkout.
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "bonseyes_dagster"):
+        subprocess.run(["cp", "-r", ROOT / name, source / name], check=True)
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{source}{extra}"]
+    subprocess.run(install, check=True)
+    imports = "; ".join(f"import {module}" for module in modules)
+    subprocess.run([python, "-W", "error", "-c", imports], check=True, cwd=tmp_path)
+    for package in forbidden:
+        found = subprocess.run([python, "-c", f"import {package}"], capture_output=True, cwd=tmp_path)
+        assert found.returncode != 0, f"{package} came along with {case}"

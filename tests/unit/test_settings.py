@@ -1,0 +1,38 @@
+"""What the environment sets: defaults, and every mistake named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.settings import Settings
+
+
+def test_defaults_need_no_environment() -> None:
+    """An empty environment is a good one."""
+    settings = Settings.from_environ({})
+    assert (settings.host, settings.port, settings.gateway_url) == ("127.0.0.1", 8000, "http://127.0.0.1:8000")
+
+
+def test_values_are_parsed() -> None:
+    """Numbers, paths and lists arrive as what they are."""
+    settings = Settings.from_environ(
+        {
+            "BONSEYES_PORT": "8123",
+            "BONSEYES_VOLUME": "v",
+            "BONSEYES_OUTBOUND": "a.org, b.org",
+            "BONSEYES_URL": "http://x/",
+        }
+    )
+    assert settings.port == 8123
+    assert settings.volume == Path("v").absolute()
+    assert settings.outbound == ("a.org", "b.org")
+    assert settings.gateway_url == "http://x"
+
+
+def test_every_wrong_variable_is_named() -> None:
+    """Two mistakes are told together, each with its variable."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environ({"BONSEYES_PORT": "0", "BONSEYES_LOG_LEVEL": "LOUD"})
+    assert "BONSEYES_PORT" in caught.value.message
+    assert "BONSEYES_LOG_LEVEL" in caught.value.message
