@@ -1,0 +1,422 @@
+"""`tool.yml`, the one description of a tool: read and checked here, for its container and for the ops that call it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import keyword
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from bonseyes_dagster import __version__
+from bonseyes_dagster.errors import InvalidError, SettingsError
+from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
+from bonseyes_dagster.urls import is_name
+
+__all__ = [
+    "ToolFolder",
+    "check_parameters",
+    "find_tools",
+    "load_description",
+    "load_tool",
+    "parameter_schema",
+    "parameters_schema",
+]
+
+FILE_NAME = "tool.yml"
+_PATTERNS = ("containers/*/tool.yml", "components/*/containers/*/tool.yml")
+_KEYS = {"name", "description", "entry_point", "command", "code", "output_type", "parameters"}
+_PARAMETER_KEYS = {
+    "type",
+    "label",
+    "description",
+    "required",
+    "default",
+    "choices",
+    "artifact-type",
+    "minimum",
+    "maximum",
+    "pattern",
+    "schema",
+}
+_ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+# What a command line may name beside the tool's parameters.
+PLACEHOLDERS = frozenset({"output", "inputs", "name"})
+_IGNORED = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+_INTEGER_LIMIT = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFolder:
+    """A tool on disk: what it says of itself, and how it is run.
+
+    Exactly one of `entry_point` (`module:function`) and `command` (argv with `{placeholders}`) is set;
+    `code` are further folders to import modules from, absolute.
+    """
+
+    folder: Path
+    description: ToolDescription
+    entry_point: str | None = None
+    command: tuple[str, ...] = ()
+    code: tuple[Path, ...] = ()
+
+
+def find_tools(project_folder: Path) -> dict[str, Path]:
+    """Return the folder of each tool of a project by container name, which is the folder's own name."""
+    found: dict[str, Path] = {}
+    for pattern in _PATTERNS:
+        for file in sorted(project_folder.glob(pattern)):
+            name = file.parent.name
+            if name in found:
+                raise SettingsError(
+                    f"Two tools are called {name!r}: {found[name]} and {file.parent}; rename one folder."
+                )
+            if not is_name(name):
+                raise SettingsError(
+                    f"The folder {file.parent} holds a tool, but its name cannot be a container's name."
+                )
+            found[name] = file.parent
+    return found
+
+
+def load_description(folder: Path) -> ToolDescription:
+    """Return what `tool.yml` in `folder` describes; raise SettingsError that names everything wrong in it."""
+    return load_tool(folder).description
+
+
+def load_tool(folder: Path) -> ToolFolder:
+    """Read and check `tool.yml` in `folder`; raise SettingsError that names everything wrong in it."""
+    folder = folder.absolute()
+    document = _read(folder / FILE_NAME)
+    wrong = [*_check_document(document), *_check_code(folder, document.get("code"))]
+    if not wrong:
+        wrong = list(_check_placeholders(document))
+    if wrong:
+        raise SettingsError(f"{folder / FILE_NAME}: " + "; ".join(wrong), detail=wrong)
+    code = tuple((folder / entry).resolve() for entry in document.get("code") or ())
+    parameters = tuple(Parameter.from_json(name, entry) for name, entry in (document.get("parameters") or {}).items())
+    description = ToolDescription(
+        name=document["name"],
+        description=document["description"].strip(),
+        parameters=parameters,
+        output_type=document["output_type"],
+        version=_version([folder, *code]),
+        schema=parameters_schema(parameters),
+    )
+    return ToolFolder(
+        folder=folder,
+        description=description,
+        entry_point=document.get("entry_point"),
+        command=tuple(document.get("command") or ()),
+        code=code,
+    )
+
+
+def parameter_schema(parameter: Parameter) -> dict[str, Any]:
+    """Return the JSON Schema of one parameter's value in `data`."""
+    body: dict[str, Any]
+    match parameter.type:
+        case "choice":
+            body = {"type": "string", "enum": list(parameter.choices)}
+        case "json":
+            body = dict(parameter.schema or {})
+        case "file" | "url":
+            body = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"}
+        case "artifact":
+            name = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+            body = {"type": "string", "pattern": f"^({name}/{name}|[Hh][Tt][Tt][Pp][Ss]?://[^/]+/.+)$"}
+        case _:
+            body = {"type": parameter.type}
+            for key in ("minimum", "maximum", "pattern"):
+                if getattr(parameter, key) is not None:
+                    body[key] = getattr(parameter, key)
+    if not parameter.required and parameter.default is None and body:
+        body = {"anyOf": [body, {"type": "null"}]}
+    if parameter.label:
+        body["title"] = parameter.label
+    if parameter.description:
+        body["description"] = parameter.description
+    if not parameter.required:
+        body["default"] = parameter.default
+    return body
+
+
+def parameters_schema(parameters: Iterable[Parameter]) -> dict[str, Any]:
+    """Return the JSON Schema 2020-12 of a tool's parameters. An uploaded part stands for its `file` parameter."""
+    parameters = tuple(parameters)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {parameter.name: parameter_schema(parameter) for parameter in parameters},
+        "required": [parameter.name for parameter in parameters if parameter.required],
+        "additionalProperties": False,
+    }
+
+
+def check_parameters(
+    parameters: Iterable[Parameter], values: Mapping[str, Any], *, files: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return `values` with defaults filled in; raise InvalidError that names every bad parameter.
+
+    `files` are the parts that were uploaded; they stand for their `file` parameters and are not in what is returned.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    wrong: dict[str, str] = {}
+    for name in [*values, *files]:
+        if name not in known:
+            wrong[name] = f"There is no such parameter; there are: {', '.join(known) or 'none'}."
+    checked: dict[str, Any] = {}
+    for name, parameter in known.items():
+        if name in files:
+            problem = _check_upload(parameter, name in values)
+        elif name in values:
+            checked[name] = _normalised(parameter, values[name])
+            problem = _check_value(parameter, checked[name])
+        else:
+            checked[name] = parameter.default
+            problem = "It is required." if parameter.required else None
+        if problem:
+            wrong[name] = problem
+    if wrong:
+        message = "; ".join(f"{name!r}: {sentence}" for name, sentence in wrong.items())
+        raise InvalidError(f"Wrong parameters: {message}", detail=wrong)
+    return checked
+
+
+def _check_upload(parameter: Parameter, is_given_twice: bool) -> str | None:
+    if parameter.type != "file":
+        return f"It is of type {parameter.type}, so it belongs into `data`, not into a file part."
+    return "It is given twice: as an uploaded part and in `data`." if is_given_twice else None
+
+
+def _normalised(parameter: Parameter, value: Any) -> Any:
+    """JSON knows one kind of number: 3.0 is an integer, and 1 a number."""
+    if isinstance(value, float) and parameter.type == "integer" and value.is_integer():
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and parameter.type == "number":
+        return float(value) if abs(value) <= _INTEGER_LIMIT else value
+    return value
+
+
+def _check_value(parameter: Parameter, value: Any) -> str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "It must be a finite number."
+    if isinstance(value, int) and abs(value) > _INTEGER_LIMIT:
+        return "It must fit in 64 bits."
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
+    if parameter.type != "json" and b"\\u0000" in text:
+        return "It must not hold a NUL character."
+    schema = parameter_schema(parameter)
+    failure = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
+    if failure is None:
+        return None
+    return _sentence(parameter, value) or f"{failure.message[:300]}."
+
+
+def _sentence(parameter: Parameter, value: Any) -> str | None:
+    """Say what would be right, where the type tells it better than the schema's own message."""
+    shown = json.dumps(value, ensure_ascii=False)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    match parameter.type:
+        case "choice":
+            return f"It must be one of {', '.join(parameter.choices)}, not {shown}."
+        case "artifact":
+            return f"It must be an artifact's URL (http://CONTAINER/artifacts/NAME) or CONTAINER/NAME, not {shown}."
+        case "file":
+            return f"It must be an uploaded part, or an http or https URL, not {shown}."
+        case "url":
+            return f"It must be an http or https URL, not {shown}."
+        case "string" if isinstance(value, str):
+            return f"It must match {parameter.pattern}, not {shown}."
+        case "integer" | "number" if isinstance(value, int | float) and not isinstance(value, bool):
+            return f"It must be {_bounds(parameter)}, not {shown}."
+        case "json":
+            return None
+        case _:
+            return f"It must be of type {parameter.type}, not {shown}."
+
+
+def _bounds(parameter: Parameter) -> str:
+    kind = "an integer" if parameter.type == "integer" else "a number"
+    bounds = []
+    if parameter.minimum is not None:
+        bounds.append(f"at least {parameter.minimum}")
+    if parameter.maximum is not None:
+        bounds.append(f"at most {parameter.maximum}")
+    return " ".join([kind, " and ".join(bounds)]).strip()
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"{file.parent} holds no {FILE_NAME}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{file} must hold a mapping with the keys {', '.join(sorted(_KEYS))}.")
+    return document
+
+
+def _check_document(document: Mapping[str, Any]) -> Iterator[str]:
+    for key in document:
+        if key not in _KEYS:
+            yield f"{key!r} is unknown; the keys are {', '.join(sorted(_KEYS))}"
+    if not isinstance(document.get("name"), str) or not is_name(document["name"]):
+        yield "'name' must be letters, digits, '.', '_' and '-'"
+    for key in ("description", "output_type"):
+        if not isinstance(document.get(key), str) or not document[key].strip():
+            yield f"{key!r} must be a non-empty string"
+    yield from _check_how_run(document)
+    parameters = document.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        yield "'parameters' must map names to descriptions"
+        return
+    yield from _check_names(parameters)
+    for name, entry in parameters.items():
+        for problem in _check_parameter(str(name), entry):
+            yield f"parameter {name!r}: {problem}"
+
+
+def _check_how_run(document: Mapping[str, Any]) -> Iterator[str]:
+    entry_point, command = document.get("entry_point"), document.get("command")
+    if (entry_point is None) == (command is None):
+        yield "exactly one of 'entry_point' (module:function) and 'command' (a list of arguments) must be there"
+    if entry_point is not None and not (isinstance(entry_point, str) and _ENTRY_POINT.fullmatch(entry_point)):
+        yield f"'entry_point' must be written module:function, not {entry_point!r}"
+    if command is not None and not (
+        isinstance(command, list) and command and all(isinstance(word, str) and word for word in command)
+    ):
+        yield "'command' must be a list of strings, one for each argument"
+
+
+def _check_placeholders(document: Mapping[str, Any]) -> Iterator[str]:
+    known = {*PLACEHOLDERS, *(document.get("parameters") or {})}
+    for word in document.get("command") or ():
+        for placeholder in _PLACEHOLDER.findall(word):
+            if placeholder not in known:
+                yield f"'command' names {{{placeholder}}}; there are {', '.join(sorted(known))}"
+
+
+def _check_names(parameters: Mapping[str, Any]) -> Iterator[str]:
+    twins: dict[str, str] = {}
+    for name in parameters:
+        if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
+            yield f"parameter {name!r}: its name must be letters, digits and '-', and begin with a letter"
+            continue
+        attribute = name.replace("-", "_")
+        if keyword.iskeyword(attribute) or attribute in {"artifact", "name", "data"}:
+            yield f"parameter {name!r}: that name is taken"
+        if attribute in twins:
+            yield f"parameter {name!r}: it cannot be told from {twins[attribute]!r}"
+        twins[attribute] = name
+
+
+def _check_parameter(name: str, entry: object) -> Iterator[str]:
+    if not isinstance(entry, dict):
+        yield "it must be a mapping with at least 'type'"
+        return
+    for key in entry:
+        if key not in _PARAMETER_KEYS:
+            yield f"{key!r} is unknown; the keys are {', '.join(sorted(_PARAMETER_KEYS))}"
+    kind = entry.get("type")
+    if kind not in PARAMETER_TYPES:
+        yield f"'type' must be one of {', '.join(PARAMETER_TYPES)}, not {kind!r}"
+        return
+    before = list(_check_facets(kind, entry))
+    yield from before
+    if not before:
+        yield from _check_default(name, entry)
+
+
+def _check_facets(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("label", "description", "pattern", "artifact-type"):
+        if not isinstance(entry.get(key, ""), str):
+            yield f"{key!r} must be a string"
+    if not isinstance(entry.get("required", False), bool):
+        yield "'required' must be true or false"
+    choices = entry.get("choices", [])
+    if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
+        yield "'choices' must be a list of strings"
+    elif (kind == "choice") != bool(choices):
+        yield "'choices' must be there for the type choice, and only for it"
+    if (kind == "artifact") != bool(entry.get("artifact-type")):
+        yield "'artifact-type' must be there for the type artifact, and only for it"
+    yield from _check_bounds(kind, entry)
+    yield from _check_schemas(kind, entry)
+
+
+def _check_bounds(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("minimum", "maximum"):
+        if key not in entry:
+            continue
+        if kind not in ("integer", "number"):
+            yield f"{key!r} is for the types integer and number"
+        elif isinstance(entry[key], bool) or not isinstance(entry[key], int | float):
+            yield f"{key!r} must be a number"
+
+
+def _check_schemas(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    if "pattern" in entry:
+        if kind != "string":
+            yield "'pattern' is for the type string"
+        try:
+            re.compile(str(entry["pattern"]))
+        except re.error as error:
+            yield f"'pattern' is not a regular expression: {error}"
+    if "schema" in entry:
+        if kind != "json":
+            yield "'schema' is for the type json"
+        try:
+            jsonschema.Draft202012Validator.check_schema(entry["schema"])
+        except jsonschema.SchemaError as error:
+            yield f"'schema' is not a JSON Schema: {error.message}"
+
+
+def _check_default(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
+    if entry.get("default") is None:
+        return
+    if entry.get("required"):
+        yield "it is required, so it can have no 'default'"
+    elif entry["type"] == "file":
+        yield "a file can have no 'default'"
+    else:
+        problem = _check_value(Parameter.from_json(name, entry), entry["default"])
+        if problem:
+            yield f"its 'default' is wrong: {problem}"
+
+
+def _check_code(folder: Path, code: object) -> Iterator[str]:
+    if code is None:
+        return
+    if not isinstance(code, list) or not all(isinstance(entry, str) for entry in code):
+        yield "'code' must be a list of folders, relative to this one"
+        return
+    for entry in code:
+        if not (folder / entry).is_dir():
+            yield f"'code' names {entry!r}, which is not a folder"
+
+
+def _version(folders: Iterable[Path]) -> str:
+    """Hash what the result could depend on: the tool's files, its code folders and this package's release."""
+    digest = hashlib.sha256(f"bonseyes-dagster {__version__}\n".encode())
+    for number, folder in enumerate(folders):
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(folder)
+            if _IGNORED.intersection(relative.parts) or path.suffix == ".pyc" or not path.is_file():
+                continue
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{number} {relative.as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:16]
