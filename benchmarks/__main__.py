@@ -1,0 +1,33 @@
+"""`python -m benchmarks [SUITE ...]`: measure, print a table, write latest.json and latest.png beside this file."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks.figure import HERE, Figure, draw, print_table, write_json
+
+SUITES = ("artifacts", "data", "lists", "runs", "project")
+
+
+def main() -> int:
+    """Run the suites that were named, or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("suite", nargs="*", help=f"any of {', '.join(SUITES)}; all by default")
+    chosen = parser.parse_args().suite or SUITES
+    unknown = set(chosen) - set(SUITES)
+    if unknown:
+        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+    figures: list[Figure] = []
+    for suite in chosen:
+        print(f"measuring {suite} …", file=sys.stderr, flush=True)
+        figures += importlib.import_module(f"benchmarks.{suite}").measure()
+    print_table(figures)
+    write_json(figures, HERE / "latest.json")
+    draw(figures, HERE / "latest.png")
+    return 0 if all(f.ok is not False for f in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""One measured figure beside its rival, and how figures are printed, drawn and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`ours` and `rival` are in `unit`, of the same run; `ratio` is ours / rival; `ok` tells whether `target` is met.
+
+    A figure whose rival is not on this machine has rival, ratio and ok None.
+    """
+
+    figure: str
+    ours: float
+    rival: float | None
+    unit: str
+    ratio: float | None
+    target: str
+    ok: bool | None
+
+
+def compare(figure: str, ours: float, rival: float | None, unit: str, target: str, ok: bool | None) -> Figure:
+    """Return a figure with its ratio."""
+    return Figure(figure, ours, rival, unit, ours / rival if rival else None, target, ok)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def print_table(figures: Sequence[Figure]) -> None:
+    """Print one line a figure."""
+    table = Table(title="ours beside the rival, in the same run")
+    for heading in ("figure", "ours", "rival", "unit", "ratio", "target", "met"):
+        table.add_column(heading, justify="right" if heading in {"ours", "rival", "ratio"} else "left")
+    for f in figures:
+        met = {True: "[green]yes", False: "[red]no", None: "–"}[f.ok]
+        table.add_row(f.figure, _number(f.ours), _number(f.rival), f.unit, _number(f.ratio), f.target, met)
+    Console(width=160).print(table)
+
+
+def write_json(figures: Sequence[Figure], path: Path) -> None:
+    """Write `latest.json`: a list of figures."""
+    path.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n")
+
+
+def draw(figures: Sequence[Figure], path: Path) -> None:
+    """Draw each figure's ratio to its rival on a logarithmic axis: left of 1 is less than the rival."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rated = [f for f in figures if f.ratio]
+    if not rated:
+        return
+    fig, ax = plt.subplots(figsize=(10, 0.6 + 0.42 * len(rated)), layout="constrained")
+    colours = ["#2f7d4f" if f.ok else "#b3402e" if f.ok is False else "#777777" for f in rated]
+    ax.barh(range(len(rated)), [f.ratio or 1 for f in rated], left=0, color=colours, height=0.6)
+    ax.set_xscale("log")
+    ax.axvline(1, color="black", linewidth=1)
+    ax.set_yticks(range(len(rated)), [f.figure for f in rated])
+    ax.invert_yaxis()
+    for index, f in enumerate(rated):
+        ax.text(f.ratio or 1, index, f"  {_number(f.ours)} : {_number(f.rival)} {f.unit}", va="center", fontsize=8)
+    ax.margins(x=0.35)
+    ax.set_xlabel("ours / rival")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title("Each figure beside its rival in the same run (green: target met)")
+    fig.savefig(path, dpi=120)
+    plt.close(fig)

@@ -1,0 +1,6 @@
+"""A tool that does nothing."""
+
+
+def create(artifact):
+    """Leave one small file."""
+    artifact.path("empty").write_bytes(b"")
