@@ -1,0 +1,121 @@
+"""Where a service becomes processes: the uWSGI command line of a container, and the exec that starts it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["serve", "uwsgi_argv"]
+
+# pyuwsgi is an extension module, so `python -m pyuwsgi` cannot work; and its console script may lie anywhere.
+_BOOT = ("-c", "import pyuwsgi; pyuwsgi.run()")
+_BUFFER_BYTES = 32768  # the request line and all headers
+_SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
+_BACKLOG = 1024
+_METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def uwsgi_argv(
+    app: str,
+    bind: str,
+    *,
+    settings: Settings,
+    mule: str | None = None,
+    processes: int | None = None,
+    threads: int | None = None,
+    stop_s: int = 3,
+    mule_stop_s: int = 15,
+) -> list[str]:
+    """Return the argv that serves `app` ("module:attribute") at `bind` ("HOST:PORT").
+
+    `mule` ("module:function" or a .py file) runs in one more process, where `import uwsgi` works too. On SIGTERM
+    the workers end at once and are killed after `stop_s`; the mule gets SIGINT and is killed after `mule_stop_s`.
+    The app is imported once, before the fork: it must open no file that it shares and start no thread until asked.
+    """
+    host, _, port = bind.rpartition(":")
+    if not host or not port.isdigit():
+        raise SettingsError(f"cannot bind {bind!r}: HOST:PORT is needed, such as 127.0.0.1:8080")
+    options = {
+        "http-socket": bind,
+        "module": app,
+        "processes": processes or settings.processes,
+        "threads": threads or settings.threads,
+        "listen": min(_BACKLOG, _longest_backlog()),
+        "buffer-size": _BUFFER_BYTES,
+        "socket-timeout": _SOCKET_TIMEOUT_S,
+        "chunked-input-timeout": _SOCKET_TIMEOUT_S,
+        "offload-threads": 1,
+        "worker-reload-mercy": stop_s,
+        "mule-reload-mercy": mule_stop_s,
+        "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms',
+        # uWSGI puts the base interpreter there, which does not have the virtual environment's packages
+        "py-executable": sys.executable,
+    }
+    if mule is not None:
+        options["mule"] = mule
+    return [sys.executable, *_BOOT, *_flags(settings), *(f"--{key}={value}" for key, value in options.items())]
+
+
+def _flags(settings: Settings) -> list[str]:
+    flags = [
+        "--master",
+        "--enable-threads",
+        "--single-interpreter",
+        "--need-app",
+        "--die-on-term",
+        "--no-orphans",
+        "--vacuum",
+        "--thunder-lock",
+        # end workers by _exit: Python's finalisation hangs while other threads still hold requests
+        "--skip-atexit",
+        "--ignore-sigpipe",
+        "--ignore-write-errors",
+    ]
+    if settings.log_level != "DEBUG":
+        flags += ["--disable-logging", "--log-5xx", "--log-slow=120000"]
+    return flags
+
+
+def _longest_backlog() -> int:
+    try:
+        return int(Path("/proc/sys/net/core/somaxconn").read_text())
+    except (OSError, ValueError):
+        return 100
+
+
+def serve(
+    app: str,
+    bind: str,
+    *,
+    settings: Settings,
+    mule: str | None = None,
+    processes: int | None = None,
+    threads: int | None = None,
+    stop_s: int = 3,
+    mule_stop_s: int = 15,
+) -> NoReturn:
+    """Become the server: replace this process by uWSGI; see `uwsgi_argv`."""
+    argv = uwsgi_argv(
+        app,
+        bind,
+        settings=settings,
+        mule=mule,
+        processes=processes,
+        threads=threads,
+        stop_s=stop_s,
+        mule_stop_s=mule_stop_s,
+    )
+    folder = tempfile.mkdtemp(prefix="bonseyes-metrics-")
+    if shutil.which("rm"):
+        argv.append(f"--exec-as-user-atexit=rm -rf {folder}")
+    os.environ[_METRICS_DIR] = folder
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(argv[0], argv)
