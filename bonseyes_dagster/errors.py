@@ -19,6 +19,7 @@ BonseyesError                      500  internal
     ├── SettingsError                   a wrong environment variable or project file
     ├── ConnectionFailedError           no answer from a container
     ├── DigestMismatchError             what came is not what was promised
+    ├── UnexpectedAnswerError           an answer that is not in the contract: something else answers there
     ├── WaitTimeoutError                the caller's patience ended first
     └── ToolError                       raised by a tool's author: its sentence is the artifact's reason
 """
@@ -47,6 +48,7 @@ __all__ = [
     "ToolError",
     "UnauthorizedError",
     "UnavailableError",
+    "UnexpectedAnswerError",
     "UnsupportedMediaError",
     "WaitTimeoutError",
     "error_from_json",
@@ -193,6 +195,12 @@ class DigestMismatchError(BonseyesError):
     """The bytes that came do not have the digest that was promised."""
 
     code = "digest_mismatch"
+
+
+class UnexpectedAnswerError(BonseyesError):
+    """Something answered, but not as the contract says; it is probably no container of this project."""
+
+    code = "unexpected_answer"
 
 
 class WaitTimeoutError(BonseyesError):

@@ -1,1 +1,11 @@
-"""The Python client of the artifact API and the `bonseyes` command."""
+"""The Python client of the artifact API and the `bonseyes` command; everything public is named here."""
+
+from __future__ import annotations
+
+from bonseyes_dagster.client._artifact import Artifact
+from bonseyes_dagster.client._container import Container
+from bonseyes_dagster.client._multipart import FileSource
+from bonseyes_dagster.client._project import Project
+from bonseyes_dagster.client.addresses import Addresses
+
+__all__ = ["Addresses", "Artifact", "Container", "FileSource", "Project"]

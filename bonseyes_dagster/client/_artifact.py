@@ -1,0 +1,262 @@
+"""A handle on one artifact or run: everything that the contract lets one do with it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests
+
+from bonseyes_dagster import urls
+from bonseyes_dagster.client import _download
+from bonseyes_dagster.client._transport import READ_TIMEOUT_S, iter_body
+from bonseyes_dagster.errors import (
+    ConnectionFailedError,
+    DigestMismatchError,
+    NotFoundError,
+    UnavailableError,
+    WaitTimeoutError,
+)
+from bonseyes_dagster.model import FileEntry, Manifest, Point, Status
+
+if TYPE_CHECKING:
+    from bonseyes_dagster.client._container import Container
+
+__all__ = ["Artifact", "names_of"]
+
+LONG_POLL_S = 60.0
+"""The longest wait that the contract lets a server answer to."""
+
+_T = TypeVar("_T")
+OnStatus = Callable[[Status], None]
+OnProgress = Callable[[int, int], None]
+
+
+class Artifact:
+    """One artifact of a container (or run of a pipeline), by name; making a handle asks nobody anything."""
+
+    def __init__(self, container: Container, name: str) -> None:
+        self.container = container
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Artifact {self.name} of {self.container.base_url}>"
+
+    @property
+    def url(self) -> str:
+        """Return the location-independent URL, as it stands in parameters and provenance."""
+        return f"http://{self.container.name}{urls.item(self.name, self.container.kind)}"
+
+    def info(self) -> dict[str, Any]:
+        """Return everything known about it: status, parameters, digest, size, provenance."""
+        return self._get("", dict)
+
+    def status(self, wait_s: float = 0.0) -> Status:
+        """Return the status as soon as it is final, or after `wait_s` seconds (60 at most)."""
+        wait_s = max(0.0, min(wait_s, LONG_POLL_S))
+        params = {"wait": f"{wait_s:g}"} if wait_s else None
+        return self._get("status", Status.from_json, params=params, read_timeout_s=READ_TIMEOUT_S + wait_s)
+
+    def wait(
+        self,
+        timeout_s: float | None = None,
+        on_status: OnStatus | None = None,
+        *,
+        poll_s: float = 0.5,
+        patience_s: float = 60.0,
+    ) -> Status:
+        """Return the status once it is final, whatever the result is.
+
+        `on_status` is called with each status that differs from the one before, looked at every `poll_s` seconds;
+        without it one request a minute is enough. A server that restarts meanwhile is waited for,
+        `patience_s` seconds at a time. Raises WaitTimeoutError after `timeout_s`.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        heard = time.monotonic()
+        last: Status | None = None
+        while True:
+            left_s = LONG_POLL_S if deadline is None else deadline - time.monotonic()
+            # Told at once how things stand, the caller need not wait for the first poll to end.
+            pause_s = LONG_POLL_S if on_status is None else poll_s if last else 0.0
+            try:
+                status = self.status(min(pause_s, max(left_s, 0.0)))
+            except (ConnectionFailedError, UnavailableError):
+                if time.monotonic() - heard > patience_s or left_s <= 0:
+                    raise
+                time.sleep(poll_s)
+                continue
+            heard = time.monotonic()
+            if on_status is not None and status != last:
+                on_status(status)
+            last = status
+            if status.is_final:
+                return status
+            if left_s <= 0:
+                raise WaitTimeoutError(f"{self.name} is still {status.phase} after {timeout_s:g} s")
+
+    def cancel(self) -> Status:
+        """Ask for cancellation and return the status as it is now; harmless when it is final already."""
+        self._request("POST", "cancel")
+        return self.status()
+
+    def delete(self, with_artifacts: bool = False) -> None:
+        """Cancel if need be and remove; `with_artifacts` removes what a run made, too."""
+        params = {"artifacts": "true"} if with_artifacts else None
+        try:
+            self._request("DELETE", "", params=params, attempts=1)
+        except (ConnectionFailedError, UnavailableError):
+            # The answer was lost, and the artifact may be gone: then all is as it should be.
+            try:
+                self._request("DELETE", "", params=params)
+            except NotFoundError:
+                return
+
+    def manifest(self) -> Manifest:
+        """Return its files; NotReadyError until it is completed."""
+        return self._get("files", Manifest.from_json)
+
+    def download(self, path: str, target: str | Path) -> Path:
+        """Download the file `path` to `target` (into it when that is a folder), verified by digest; return the file."""
+        entry = self._entry(path)
+        target = Path(target)
+        if target.is_dir():
+            target = target / PurePosixPath(path).name
+        return self._download(entry, target)
+
+    def download_all(self, folder: str | Path, on_progress: OnProgress | None = None) -> Manifest:
+        """Download every file into `folder`, each verified; those that are there already are left alone.
+
+        `on_progress(done_bytes, total_bytes)` is called as bytes arrive.
+        """
+        manifest = self.manifest()
+        done = 0
+
+        def add(count: int) -> None:
+            nonlocal done
+            done += count
+            if on_progress is not None:
+                on_progress(done, manifest.size)
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for entry in manifest.files:
+            target = _inside(Path(folder), entry.path)
+            if _is_there(target, entry):
+                add(entry.size)
+            else:
+                self._download(entry, target, add)
+        return manifest
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of the file `path`, verified; for files that fit into memory."""
+        entry = self._entry(path)
+        content = self.container.transport.request(
+            "GET", self._path("data", path), headers={"Accept": "*/*", "Accept-Encoding": "identity"}
+        ).content
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise DigestMismatchError(f"{path} of {self.name} does not have the digest of its manifest")
+        return content
+
+    def iter_log(self, offset: int = 0, follow: bool = False, *, patience_s: float = 60.0) -> Iterator[bytes]:
+        """Yield the log from byte `offset` as it comes; with `follow` until the artifact is final.
+
+        A connection that breaks, or stays silent for a minute, is made anew where it stopped.
+        """
+        heard = time.monotonic()
+        while True:
+            try:
+                # Asked before reading: what a final artifact has logged is then complete in this pass.
+                is_last = not follow or self.status().is_final
+                heard = time.monotonic()
+                for chunk in self._log_once(offset, follow=not is_last):
+                    offset += len(chunk)
+                    yield chunk
+                if is_last:
+                    return
+            except (ConnectionFailedError, UnavailableError):
+                if time.monotonic() - heard > patience_s:
+                    raise
+                time.sleep(0.5)
+
+    def input_parameters(self) -> dict[str, Any]:
+        """Return the parameters as used, defaults filled in."""
+        return self._get("input-parameters", dict)
+
+    def input_files(self) -> list[str]:
+        """Return the names of the uploaded files."""
+        return self._get("input-files", names_of)
+
+    def input_file(self, file: str, target: str | Path) -> Path:
+        """Download one uploaded file to `target` (into it when that is a folder)."""
+        target = Path(target)
+        if target.is_dir():
+            target = target / PurePosixPath(file).name
+        return _download.fetch(self.container.transport, self._path("input-files", file), target)
+
+    def metrics(self) -> list[str]:
+        """Return the names of its metrics."""
+        return self._get("metrics", names_of)
+
+    def metric(self, name: str, offset: int = 0) -> tuple[list[Point], int]:
+        """Return the points of a scalar metric from byte `offset`, and the offset to ask for next time."""
+        params = {"offset": str(offset)} if offset else None
+        path = self._path("metrics", name, "scalar")
+        text = self.container.transport.request("GET", path, params=params, headers={"Accept": "text/plain"}).content
+        whole = text[: text.rfind(b"\n") + 1]
+        return [_point(line) for line in whole.splitlines() if line.strip()], offset + len(whole)
+
+    def _entry(self, path: str) -> FileEntry:
+        for entry in self.manifest().files:
+            if entry.path == path:
+                return entry
+        raise NotFoundError(f"{self.name} has no file {path!r}")
+
+    def _download(self, entry: FileEntry, target: Path, on_bytes: Callable[[int], None] | None = None) -> Path:
+        return _download.fetch(
+            self.container.transport,
+            self._path("data", entry.path),
+            target,
+            size_bytes=entry.size,
+            sha256=entry.sha256,
+            on_bytes=on_bytes,
+        )
+
+    def _log_once(self, offset: int, follow: bool) -> Iterator[bytes]:
+        params = {"offset": str(offset)} | ({"follow": "1"} if follow else {})
+        with self._request("GET", "log", params=params, headers={"Accept": "text/plain"}, stream=True) as response:
+            yield from iter_body(response)
+
+    def _get(self, segment: str, parse: Callable[[Any], _T], **options: Any) -> _T:
+        return self.container.transport.get_json(self._path(*filter(None, [segment])), parse, **options)
+
+    def _request(self, method: str, segment: str, **options: Any) -> requests.Response:
+        return self.container.transport.request(method, self._path(*filter(None, [segment])), **options)
+
+    def _path(self, *segments: str) -> str:
+        return urls.part(self.name, *segments, kind=self.container.kind)
+
+
+def names_of(body: Any) -> list[str]:
+    """Return `body` if it is a list of names; TypeError otherwise."""
+    if not isinstance(body, list) or not all(isinstance(name, str) for name in body):
+        raise TypeError("not a list of names")
+    return body
+
+
+def _point(line: bytes) -> Point:
+    moment, step, value = line.split()
+    return Point(float(moment), int(step), float(value))
+
+
+def _inside(folder: Path, path: str) -> Path:
+    """Return where `path` of a manifest lies below `folder`; never outside it, whatever a server says."""
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or not relative.parts or ".." in relative.parts or "\0" in path:
+        raise DigestMismatchError(f"the manifest names {path!r}, which lies outside of the artifact")
+    return folder / relative
+
+
+def _is_there(target: Path, entry: FileEntry) -> bool:
+    return target.is_file() and target.stat().st_size == entry.size and _download.file_sha256(target) == entry.sha256

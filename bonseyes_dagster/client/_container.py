@@ -1,0 +1,177 @@
+"""A container's face: its description, the artifacts that it has and makes, and what pipelines add to that."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from bonseyes_dagster import urls
+from bonseyes_dagster.client._artifact import Artifact, names_of
+from bonseyes_dagster.client._multipart import FileSource, Multipart
+from bonseyes_dagster.client._transport import Transport, json_body
+from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.model import Status, Task, ToolDescription
+from bonseyes_dagster.urls import Collection
+
+__all__ = ["Container", "objects"]
+
+# The server syncs what was uploaded to its disk before it answers.
+_CREATE_TIMEOUT_S = 300.0
+_HEALTH_TIMEOUT_S = 5.0
+
+
+class Container:
+    """One container at a base URL: a tool's (`kind` "artifacts") or a pipeline's ("runs").
+
+    May be used from many threads and after a fork. `name` and `kind` are asked of the container when they are
+    neither given nor plain from the URL.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        name: str | None = None,
+        token: str | None = None,
+        session: requests.Session | None = None,
+        kind: Collection | None = None,
+    ) -> None:
+        self.transport = Transport(base_url, token=token, session=session)
+        self._name = name or _name_in(self.base_url)
+        self._kind = kind
+
+    def __repr__(self) -> str:
+        return f"<Container {self.base_url}>"
+
+    @property
+    def base_url(self) -> str:
+        """Return where it answers, without a trailing slash."""
+        return self.transport.base_url
+
+    @property
+    def name(self) -> str:
+        """Return the name by which other containers know it."""
+        if self._name is None:
+            self._name = self.describe().name
+        return self._name
+
+    @property
+    def kind(self) -> Collection:
+        """Return `artifacts` or `runs`: what its collection is called."""
+        if self._kind is None:
+            self._kind = "runs" if self.describe().collection == "/runs" else "artifacts"
+        return self._kind
+
+    def describe(self) -> ToolDescription:
+        """Return its name, parameters, output type and version."""
+        return self.transport.get_json("/", ToolDescription.from_json)
+
+    def is_healthy(self) -> bool:
+        """Tell whether it answers and is ready; asked once, never raises."""
+        try:
+            self.transport.request("GET", urls.HEALTHZ, read_timeout_s=_HEALTH_TIMEOUT_S, attempts=1)
+        except BonseyesError:
+            return False
+        return True
+
+    def names(self, limit: int | None = None, after: str | None = None) -> list[str]:
+        """Return the names of its artifacts, oldest first; at most `limit`, those after the name `after`."""
+        return self.transport.get_json(self._collection, names_of, params=_page(limit, after))
+
+    def statuses(self, limit: int | None = None, after: str | None = None) -> list[Status]:
+        """Return the statuses of the same page as `names`."""
+        params = {"detail": "1", **_page(limit, after)}
+        return self.transport.get_json(
+            self._collection, lambda body: [Status.from_json(entry) for entry in body], params=params
+        )
+
+    def artifact(self, name: str) -> Artifact:
+        """Return a handle on the artifact (or run) `name`, whether it exists or not."""
+        return Artifact(self, name)
+
+    def create(
+        self,
+        name: str,
+        parameters: Mapping[str, Any] | None = None,
+        files: Mapping[str, FileSource] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        reuse: bool = False,
+    ) -> Artifact:
+        """Create an artifact (or launch a run) and return its handle as soon as the container has it safely.
+
+        `parameters` takes Artifact handles for artifact parameters; `files` maps `file` parameters to what is to be
+        uploaded, streamed from disk. Without an `idempotency_key` one is made up, so that repeating the call after a
+        lost connection is safe. `reuse` takes the result of an equal artifact, if there is one.
+        Raises ConflictError, InvalidError (`detail` names every bad parameter), QueueFullError, TooLargeError.
+        """
+        values = {key: _value(value) for key, value in (parameters or {}).items()}
+        headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
+        body: Multipart | bytes
+        if files:
+            body = Multipart([("name", name), ("data", json.dumps(values, allow_nan=False))], files)
+            headers["Content-Type"] = body.content_type
+        else:
+            body = json_body({"name": name, "parameters": values})
+            headers["Content-Type"] = "application/json"
+        response = self.transport.request(
+            "POST",
+            self._collection,
+            params={"reuse": "true"} if reuse else None,
+            headers=headers,
+            body=body,
+            read_timeout_s=_CREATE_TIMEOUT_S,
+        )
+        return Artifact(self, self.transport.parsed(response, lambda answer: str(answer["name"])))
+
+    def openapi(self) -> dict[str, Any]:
+        """Return its OpenAPI document."""
+        return self.transport.get_json(urls.OPENAPI, dict)
+
+    # Of pipeline containers only.
+
+    def task(self) -> Task:
+        """Return what the pipeline's model is wanted for."""
+        return self.transport.get_json("/task", Task.from_json)
+
+    def containers(self, type: str | None = None) -> list[dict[str, Any]]:
+        """Return the containers that the pipeline uses: `name`, `type`, `status`, `info`."""
+        return self.transport.get_json("/containers", objects, params={"type": type} if type else None)
+
+    def artifacts(self, **filters: str) -> list[dict[str, Any]]:
+        """Return the artifacts of all the pipeline's containers; filters `type`, `output_type`, `status`."""
+        return self.transport.get_json("/artifacts", objects, params=filters)
+
+    @property
+    def _collection(self) -> str:
+        return urls.collection(self.kind)
+
+
+def _name_in(base_url: str) -> str | None:
+    """Return the name that a base URL has in it: `http://NAME` or `.../containers/NAME`."""
+    parts = urlsplit(base_url)
+    segments = parts.path.strip("/").split("/")
+    if len(segments) >= 2 and segments[-2] == "containers":
+        return segments[-1]
+    is_bare = not parts.path and "." not in parts.netloc and parts.netloc != "localhost"
+    return parts.netloc if is_bare and urls.is_name(parts.netloc) else None
+
+
+def _page(limit: int | None, after: str | None) -> dict[str, str]:
+    return ({} if limit is None else {"limit": str(limit)}) | ({} if after is None else {"after": after})
+
+
+def _value(value: Any) -> Any:
+    return value.url if isinstance(value, Artifact) else value
+
+
+def objects(body: Any) -> list[dict[str, Any]]:
+    """Return `body` if it is a list of JSON objects; TypeError otherwise."""
+    if not isinstance(body, list) or not all(isinstance(entry, dict) for entry in body):
+        raise TypeError("not a list of objects")
+    return body

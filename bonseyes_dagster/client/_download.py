@@ -1,0 +1,185 @@
+"""One file from a container to this disk: resumed where it broke off, checked while it streams, published by rename."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import requests
+
+from bonseyes_dagster.client._transport import Transport, iter_body
+from bonseyes_dagster.errors import ConnectionFailedError, DigestMismatchError, RangeError, UnavailableError
+
+__all__ = ["fetch", "file_sha256"]
+
+OnBytes = Callable[[int], None]
+
+_CHUNK_BYTES = 1 << 20
+_FRUITLESS_TRIES = 5
+_REPR_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
+
+
+def fetch(
+    transport: Transport,
+    path: str,
+    target: Path,
+    *,
+    size_bytes: int | None = None,
+    sha256: str | None = None,
+    on_bytes: OnBytes | None = None,
+) -> Path:
+    """Download `path` to the file `target` and return it; nothing partial ever stands at `target`.
+
+    `sha256` is the digest to verify; without it the server's `Repr-Digest` is. What an interrupted call left in
+    `.TARGET.DIGEST.part` is continued. `on_bytes` is told how many bytes were added (negative: thrown away).
+    Raises DigestMismatchError when the bytes are wrong, ConnectionFailedError when they do not come.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{(sha256 or 'unverified')[:16]}.part")
+    with _locked(part) as file:
+        download = _Download(transport, path, file, size_bytes, sha256, on_bytes or (lambda _: None))
+        had = download.take_over() if sha256 else download.restart()
+        try:
+            download.run()
+        except DigestMismatchError:
+            if not had:
+                part.unlink(missing_ok=True)
+                raise
+            # The left-over was at fault, or the server is: begin once more without it to know.
+            download.restart()
+            _run_or_remove(download, part)
+        part.replace(target)
+    return target
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _run_or_remove(download: _Download, part: Path) -> None:
+    try:
+        download.run()
+    except DigestMismatchError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """Open the partial file for this caller alone: of two downloads to one target the second waits."""
+    while True:
+        with part.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _is_still(part, file):
+                yield file
+                return
+        # The one before us published the file that we waited for; ours is a new one.
+
+
+def _is_still(part: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(part.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+@dataclass(slots=True)
+class _Download:
+    """What has come so far of one file."""
+
+    transport: Transport
+    path: str
+    file: BinaryIO
+    size_bytes: int | None
+    sha256: str | None
+    on_bytes: OnBytes
+    had_bytes: int = 0
+    etag: str | None = None
+    hash: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def take_over(self) -> int:
+        """Hash what an earlier call left and return its length."""
+        self.file.seek(0)
+        while chunk := self.file.read(_CHUNK_BYTES):
+            self._count(chunk)
+        if self.size_bytes is not None and self.had_bytes > self.size_bytes:
+            self.restart()
+        return self.had_bytes
+
+    def restart(self) -> int:
+        """Throw away what came so far."""
+        self.file.truncate(0)
+        self.file.seek(0)
+        self.hash = hashlib.sha256()
+        self.on_bytes(-self.had_bytes)
+        self.had_bytes = 0
+        self.etag = None
+        return 0
+
+    def run(self) -> None:
+        """Receive until everything is there and is what was promised."""
+        fruitless = 0
+        while self.size_bytes is None or self.had_bytes < self.size_bytes or not self.had_bytes:
+            before = self.had_bytes
+            try:
+                self._receive()
+                break
+            except RangeError:
+                self.restart()
+                fruitless += 1
+            except (ConnectionFailedError, UnavailableError):
+                fruitless = 0 if self.had_bytes > before else fruitless + 1
+                time.sleep(0.1 * 2**fruitless)
+                if fruitless >= _FRUITLESS_TRIES:
+                    raise
+            if fruitless >= _FRUITLESS_TRIES:
+                raise ConnectionFailedError(f"{self.transport.url(self.path)} refuses to be read")
+        self.file.flush()
+        self._verify()
+
+    def _receive(self) -> None:
+        # `identity`: ranges and digests are of the file itself.
+        headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
+        if self.had_bytes:
+            headers["Range"] = f"bytes={self.had_bytes}-"
+            if self.etag:
+                headers["If-Range"] = self.etag
+        with self.transport.request("GET", self.path, headers=headers, stream=True) as response:
+            if self.had_bytes and response.status_code != 206:
+                self.restart()
+            self._note(response)
+            for chunk in iter_body(response):
+                self.file.write(chunk)
+                self._count(chunk)
+
+    def _note(self, response: requests.Response) -> None:
+        etag = response.headers.get("ETag", "")
+        self.etag = etag if etag.startswith('"') else None
+        promised = _REPR_DIGEST.search(response.headers.get("Repr-Digest", ""))
+        if self.sha256 is None and promised:
+            self.sha256 = base64.b64decode(promised[1]).hex()
+
+    def _count(self, chunk: bytes) -> None:
+        self.hash.update(chunk)
+        self.had_bytes += len(chunk)
+        self.on_bytes(len(chunk))
+
+    def _verify(self) -> None:
+        where = self.transport.url(self.path)
+        if self.size_bytes is not None and self.had_bytes != self.size_bytes:
+            raise DigestMismatchError(f"{where} gave {self.had_bytes} bytes where {self.size_bytes} were promised")
+        if self.sha256 is not None and self.hash.hexdigest() != self.sha256:
+            raise DigestMismatchError(
+                f"{where} gave bytes with sha256 {self.hash.hexdigest()} where {self.sha256} was promised"
+            )

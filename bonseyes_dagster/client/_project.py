@@ -1,0 +1,57 @@
+"""A whole project through its one published port: the gateway's containers and pipelines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import requests
+
+from bonseyes_dagster import urls
+from bonseyes_dagster.client._container import Container, objects
+from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.urls import Collection
+
+__all__ = ["Project"]
+
+
+class Project:
+    """A project at the URL of its gateway, `token` being the gateway's if it has one."""
+
+    def __init__(self, gateway_url: str, token: str | None = None, *, session: requests.Session | None = None) -> None:
+        self.transport = Transport(gateway_url, token=token, session=session)
+        self._token = token
+        self._session = session
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> Project:
+        """Return the project of `BONSEYES_URL` and `BONSEYES_TOKEN`."""
+        settings = settings or Settings.from_environ()
+        return cls(settings.gateway_url, settings.token or None)
+
+    def __repr__(self) -> str:
+        return f"<Project {self.transport.base_url}>"
+
+    def container(self, name: str, kind: Collection | None = None) -> Container:
+        """Return the container `name`, whether it is there or not."""
+        url = self.transport.url(urls.gateway_container(name))
+        return Container(url, name=name, token=self._token, session=self._session, kind=kind)
+
+    def pipelines(self) -> list[dict[str, Any]]:
+        """Return every pipeline's `name`, `container` and `description`."""
+        return self.transport.get_json("/pipelines", objects)
+
+    def pipeline(self, name: str) -> Container:
+        """Return the container of the pipeline `name` (its own name or its container's)."""
+        known = self.pipelines()
+        for key in ("container", "name"):
+            for entry in known:
+                if entry.get(key) == name:
+                    return self.container(str(entry["container"]), kind="runs")
+        names = ", ".join(sorted(str(entry.get("container")) for entry in known)) or "none"
+        raise NotFoundError(f"there is no pipeline {name!r}; there is {names}")
+
+    def containers(self) -> dict[str, str]:
+        """Return the description of every registered container by name."""
+        return self.transport.get_json("/containers", dict)

@@ -1,0 +1,234 @@
+"""HTTP to one container: kept-alive connections, repeated calls where that is safe, errors as exceptions."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from bonseyes_dagster import __version__
+from bonseyes_dagster.client._multipart import Multipart
+from bonseyes_dagster.errors import (
+    BonseyesError,
+    ConnectionFailedError,
+    InvalidError,
+    UnavailableError,
+    UnexpectedAnswerError,
+    error_from_json,
+)
+
+__all__ = ["READ_TIMEOUT_S", "Transport", "iter_body", "json_body"]
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+ATTEMPTS = 5
+RETRY_BUDGET_S = 30.0
+_POOL_SIZE = 256
+_CHUNK_BYTES = 1 << 20
+_TRANSIENT = frozenset({502, 503, 504})
+_T = TypeVar("_T")
+
+
+class Transport:
+    """Requests to one base URL. Safe for use from many threads and across forks."""
+
+    def __init__(self, base_url: str, *, token: str | None = None, session: requests.Session | None = None) -> None:
+        self.base_url = base_url.rstrip("/")
+        host = _host(self.base_url)
+        self._trust_env = not _is_internal(host)
+        self._session = session
+        self._headers = {"Accept": "application/json, */*;q=0.5"}
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
+
+    def url(self, path: str) -> str:
+        """Return the whole URL of a path of the contract."""
+        return self.base_url + path
+
+    def get_json(self, path: str, parse: Callable[[Any], _T], **options: Any) -> _T:
+        """GET `path` and parse its JSON; UnexpectedAnswerError when it is not what the contract promises."""
+        return self.parsed(self.request("GET", path, **options), parse)
+
+    def parsed(self, response: requests.Response, parse: Callable[[Any], _T]) -> _T:
+        """Return `parse(JSON of the answer)`."""
+        try:
+            return parse(response.json())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UnexpectedAnswerError(
+                f"{response.url} answered something that is not in the contract ({type(error).__name__}: {error}); "
+                "is it a container of this project?"
+            ) from error
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Multipart | bytes | None = None,
+        stream: bool = False,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        attempts: int = ATTEMPTS,
+    ) -> requests.Response:
+        """Send and return a successful answer; raise its error otherwise.
+
+        Connection errors and 502-504 are met with `attempts` tries, so pass 1 when repeating is not safe.
+        """
+        started = time.monotonic()
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._send(method, path, params, headers, body, stream, read_timeout_s)
+            except (ConnectionFailedError, UnavailableError):
+                pause_s = _backoff_s(attempt)
+                if attempt == attempts or time.monotonic() + pause_s - started > RETRY_BUDGET_S:
+                    raise
+                time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: Multipart | bytes | None,
+        stream: bool,
+        read_timeout_s: float,
+    ) -> requests.Response:
+        try:
+            response = (self._session or _shared_session(self._trust_env)).request(
+                method,
+                self.url(path),
+                params=params,
+                headers={**self._headers, **(headers or {})},
+                data=body,
+                stream=stream,
+                timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
+                allow_redirects=False,
+            )
+        except requests.exceptions.InvalidURL as error:
+            raise InvalidError(f"{self.url(path)}: {error}") from error
+        except requests.RequestException as error:
+            raise ConnectionFailedError(f"no answer from {self.base_url}: {reason_of(error)}") from error
+        if response.ok and not response.is_redirect:
+            return response
+        with response:
+            raise _error_of(response)
+
+
+def iter_body(response: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it arrives, undecoded; ConnectionFailedError when it ends before its time."""
+    try:
+        # `read1` hands on what has come, chunked or not, where `iter_content` waits for a full chunk.
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
+            yield chunk
+    except urllib3.exceptions.HTTPError as error:
+        raise ConnectionFailedError(f"{response.url} hung up: {reason_of(error)}") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the innermost reason of a network error: what the operating system or the peer said."""
+    inner: BaseException = error
+    seen = 0
+    while seen < 10:
+        seen += 1
+        reason = getattr(inner, "reason", None)
+        following = reason if isinstance(reason, BaseException) else None
+        following = following or next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
+        if following is None:
+            break
+        inner = following
+    if isinstance(inner, OSError) and inner.strerror:
+        return inner.strerror
+    # urllib3 writes "<connection object at 0x...>: sentence".
+    return str(inner).rsplit("): ", 1)[-1].split(">: ", 1)[-1] or type(inner).__name__
+
+
+def _error_of(response: requests.Response) -> BonseyesError:
+    if response.is_redirect:
+        where = response.headers.get("Location", "elsewhere")
+        return UnexpectedAnswerError(f"{response.url} sends us to {where}; use the address that it stands for")
+    try:
+        body = response.json()
+    except (ValueError, requests.RequestException):
+        body = None
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        error = error_from_json(response.status_code, body)
+    else:
+        text = f"{response.url} answered {response.status_code} {response.reason}"
+        error = error_from_json(response.status_code, {"error": {"message": text}})
+    if response.status_code in _TRANSIENT and not isinstance(error, UnavailableError):
+        return UnavailableError(error.message, detail=error.detail, request_id=error.request_id)
+    return error
+
+
+def _backoff_s(attempt: int) -> float:
+    return float(0.1 * 3 ** (attempt - 1) * random.uniform(0.75, 1.25))  # noqa: S311 - spreads load, hides nothing
+
+
+def _host(base_url: str) -> str:
+    try:
+        parts = urlsplit(base_url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidError(f"{base_url!r} is not a URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise InvalidError(f"{base_url!r} is not a base URL: write http://HOST or http://HOST:PORT")
+    return host
+
+
+def _is_internal(host: str) -> bool:
+    """Tell whether `host` is this machine or a container's name: a proxy of the environment cannot reach those."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return "." not in host
+
+
+_sessions: dict[tuple[int, bool], requests.Session] = {}
+
+
+def _shared_session(trust_env: bool) -> requests.Session:
+    """Return the session of this process: one pool of connections for all containers.
+
+    Safe to share between threads because nothing in it changes: no cookies are kept, tokens travel with each call.
+    A forked child makes its own, since two processes must not speak over one connection; the parent's is kept
+    rather than closed, because closing takes locks that another thread may have held at the fork.
+    """
+    key = (os.getpid(), trust_env)
+    return _sessions.get(key) or _sessions.setdefault(key, _new_session(trust_env))
+
+
+def _new_session(trust_env: bool) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = trust_env
+    session.auth = _keep_headers
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = f"bonseyes-dagster/{__version__}"
+    adapter = HTTPAdapter(pool_connections=64, pool_maxsize=_POOL_SIZE)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    return session
+
+
+def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Stand where an authentication would, so that a ~/.netrc does not replace our Authorization."""
+    return request
+
+
+def json_body(value: object) -> bytes:
+    """Return `value` as a JSON request body."""
+    return json.dumps(value, allow_nan=False).encode()

@@ -1,0 +1,101 @@
+"""Where containers are: a name's base URL, and the container and name that an artifact's URL stands for."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from bonseyes_dagster import urls
+from bonseyes_dagster.errors import InvalidError, SettingsError
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["Addresses"]
+
+_Stamp = tuple[int, int, int]
+
+
+class Addresses:
+    """Base URLs by container name, from a JSON file that is read again when it changes; `http://NAME` without one."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._stamp: _Stamp | None = None
+        self._known: Mapping[str, str] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings | None = None) -> Addresses:
+        """Return the addresses of `BONSEYES_ADDRESSES`."""
+        return cls((settings or Settings.from_environ()).addresses)
+
+    def base_url(self, container: str) -> str:
+        """Return where `container` answers, without a trailing slash; InvalidError when it cannot be a name."""
+        if not urls.is_name(container):
+            raise InvalidError(f"{container!r} is not a container's name")
+        return self._read().get(container) or f"http://{container}"
+
+    def containers(self) -> list[str]:
+        """Return the names in the file, sorted; empty when containers are found by their names alone."""
+        return sorted(self._read())
+
+    def parse_artifact(self, value: str) -> tuple[str, str]:
+        """Return (container, name) of `CONTAINER/NAME`, `http://CONTAINER/artifacts/NAME` or a known base URL's.
+
+        Raises InvalidError that says what an artifact's URL looks like.
+        """
+        if not isinstance(value, str):
+            raise _not_an_artifact(value)
+        found = self._parse_url(value) if "://" in value else _pair(value.split("/"))
+        if found is None:
+            raise _not_an_artifact(value)
+        return found
+
+    def _parse_url(self, value: str) -> tuple[str, str] | None:
+        for container, base_url in self._read().items():
+            if value.startswith(f"{base_url}/artifacts/"):
+                return _pair([container, unquote(value.removeprefix(f"{base_url}/artifacts/"))])
+        try:
+            parts = urlsplit(value)
+        except ValueError:
+            return None
+        segments = parts.path.strip("/").split("/")
+        if parts.scheme != "http" or parts.query or parts.fragment or segments[0] != "artifacts":
+            return None
+        # `netloc`, not `hostname`: the latter is lower-cased, and names are not.
+        return _pair([parts.netloc.removesuffix(":80"), *map(unquote, segments[1:])])
+
+    def _read(self) -> Mapping[str, str]:
+        if self._file is None:
+            return {}
+        with self._lock:
+            try:
+                stat = self._file.stat()
+            except FileNotFoundError:
+                return {}
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if stamp != self._stamp:
+                self._known, self._stamp = _load(self._file), stamp
+            return self._known
+
+
+def _load(file: Path) -> dict[str, str]:
+    try:
+        known = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"BONSEYES_ADDRESSES={file}: {error}") from error
+    if not isinstance(known, dict) or not all(isinstance(url, str) for url in known.values()):
+        raise SettingsError(f"BONSEYES_ADDRESSES={file}: must be a JSON object of container names and base URLs")
+    return {name: url.rstrip("/") for name, url in known.items()}
+
+
+def _pair(segments: list[str]) -> tuple[str, str] | None:
+    if len(segments) != 2 or not all(map(urls.is_name, segments)):
+        return None
+    return segments[0], segments[1]
+
+
+def _not_an_artifact(value: object) -> InvalidError:
+    return InvalidError(f"{value!r} is not an artifact: write http://CONTAINER/artifacts/NAME or CONTAINER/NAME")
