@@ -64,6 +64,9 @@ class Settings:
     )
 
     # The gateway
+    dagster_url: str = _setting(
+        "BONSEYES_DAGSTER_URL", str, "http://dagster-webserver:3000", "where the gateway finds Dagster's webserver"
+    )
     host: str = _setting("BONSEYES_HOST", str, "127.0.0.1", "address that the gateway binds")
     port: int = _setting("BONSEYES_PORT", _number(1, 65535), 8000, "port that the gateway binds")
     token: str = _setting("BONSEYES_TOKEN", str, "", "secret that every request to the gateway must carry")
