@@ -1,0 +1,133 @@
+"""One request through the gateway: streamed to its upstream and back, never held, never cleanly cut short."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict
+from yarl import URL
+
+from bonseyes_dagster.errors import BadRequestError, UnavailableError
+from bonseyes_dagster.gateway.headers import answer_headers
+from bonseyes_dagster.gateway.routes import Target
+
+__all__ = ["HEADER_WAIT_S", "STALL_S", "forward"]
+
+log = logging.getLogger(__name__)
+
+# From the end of the request's body to the beginning of the answer; a long poll takes 60 s.
+HEADER_WAIT_S = 300.0
+# A client that neither sends nor reads for so long is gone. Silence of the upstream is allowed: it may follow a log.
+STALL_S = 60.0
+
+_UPSTREAM_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
+
+
+async def forward(
+    request: web.BaseRequest, target: Target, base_url: str, session: aiohttp.ClientSession, headers: CIMultiDict[str]
+) -> web.StreamResponse:
+    """Ask the upstream and stream its answer; raise UnavailableError when it does not answer."""
+    url = upstream_url(base_url, target, request)
+    try:
+        answer = await _ask(request, url, session, headers)
+    except _UPSTREAM_ERRORS as error:
+        raise _unavailable(request, target, error) from error
+    try:
+        return await _answer(request, target, base_url, answer)
+    finally:
+        answer.close()
+
+
+async def _ask(
+    request: web.BaseRequest, url: URL, session: aiohttp.ClientSession, headers: CIMultiDict[str]
+) -> aiohttp.ClientResponse:
+    async with asyncio.timeout(HEADER_WAIT_S) as patience:
+        return await session.request(
+            request.method,
+            url,
+            headers=headers,
+            data=_body(request, patience) if request.body_exists else None,
+            allow_redirects=False,
+        )
+
+
+def upstream_url(base_url: str, target: Target, request: web.BaseRequest) -> URL:
+    """Return the URL to ask, its path and query exactly as the client wrote them."""
+    query = request.raw_path.partition("?")
+    text = f"{base_url}{target.path}{query[1]}{query[2]}"
+    try:
+        text.encode("ascii")
+    except UnicodeEncodeError as error:
+        raise BadRequestError("The request target must be ASCII; percent-encode everything else.") from error
+    return URL(text, encoded=True)
+
+
+async def _body(request: web.BaseRequest, patience: asyncio.Timeout) -> AsyncIterator[bytes]:
+    now = asyncio.get_running_loop().time
+    while True:
+        patience.reschedule(now() + HEADER_WAIT_S)
+        async with asyncio.timeout(STALL_S):
+            chunk = await request.content.readany()
+        if not chunk:
+            return
+        yield chunk
+
+
+async def _answer(
+    request: web.BaseRequest, target: Target, base_url: str, answer: aiohttp.ClientResponse
+) -> web.StreamResponse:
+    response = web.StreamResponse(
+        status=answer.status, reason=answer.reason, headers=answer_headers(answer.headers, target, base_url)
+    )
+    closed = _closing(answer)
+    async with asyncio.timeout(STALL_S):
+        await response.prepare(request)
+    if request.method == "HEAD":
+        return response
+    try:
+        await _copy(answer, response, closed)
+    except (*_UPSTREAM_ERRORS, asyncio.IncompleteReadError) as error:
+        _sever(request, target, error)
+    return response
+
+
+async def _copy(
+    answer: aiohttp.ClientResponse, response: web.StreamResponse, closed: asyncio.Future[None] | None
+) -> None:
+    async for chunk in answer.content.iter_any():
+        async with asyncio.timeout(STALL_S):
+            await response.write(chunk)
+    if closed is not None:
+        await closed
+
+
+def _closing(answer: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Return what tells how the connection ended, for a body that only its end delimits: a reset is not an end."""
+    delimited = "Content-Length" in answer.headers or "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
+    if delimited or answer.connection is None or answer.connection.protocol is None or _has_no_body(answer):
+        return None
+    return answer.connection.protocol.closed
+
+
+def _has_no_body(answer: aiohttp.ClientResponse) -> bool:
+    return answer.method == "HEAD" or answer.status in (204, 304) or answer.status < 200
+
+
+def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> None:
+    # A reset, where an orderly close could pass for the end of the body.
+    log.warning("%s %s broke off: %s", request.method, target.container, error or type(error).__name__)
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _unavailable(request: web.BaseRequest, target: Target, error: BaseException) -> UnavailableError:
+    log.warning("%s %s: %s: %s", request.method, target.container, type(error).__name__, error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return UnavailableError(f"{target.container} is down; it may be starting. Try again.")
+    if isinstance(error, TimeoutError):
+        return UnavailableError(f"{target.container} did not answer in time.")
+    return UnavailableError(f"{target.container} hung up before it answered.")

@@ -1,0 +1,117 @@
+"""What the gateway drops, adds and keeps of the headers that pass through it, in both directions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from bonseyes_dagster.gateway.routes import Target, rewrite_location
+
+__all__ = ["HOP_BY_HOP", "SECURITY_HEADERS", "answer_headers", "is_made_by_others", "request_headers", "secure"]
+
+Headers = CIMultiDictProxy[str] | CIMultiDict[str]
+
+# RFC 9110 7.6.1: they speak of one connection, not of the message.
+HOP_BY_HOP = frozenset(
+    [
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
+FORWARDED = frozenset(["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto"])
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+# What a tool made or a user uploaded must never run as a page of ours.
+CONTENT_POLICY = "default-src 'none'; sandbox"
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "SAMEORIGIN",
+}
+_CONTENT = re.compile(r"/(artifacts|runs)/[^/]+/(data|input[-_]files)(/|$)")
+
+
+def is_made_by_others(target: Target) -> bool:
+    """Tell whether the path is one where containers serve bytes that users uploaded or tools made."""
+    return target.route.strips and _CONTENT.match(target.path) is not None
+
+
+def request_headers(
+    headers: Headers, target: Target, *, client: str, scheme: str, secrets: Iterable[str] = ()
+) -> CIMultiDict[str]:
+    """Return what the upstream gets; `secrets` are header names, or `cookie:NAME`, that end at the gateway."""
+    secrets = frozenset(secrets)
+    dropped = HOP_BY_HOP | FORWARDED | _named_in_connection(headers) | {"host", "expect"} | secrets
+    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    _drop_cookies(kept, secrets)
+    before = headers.get("X-Forwarded-For")
+    kept["X-Forwarded-For"] = f"{before}, {client}" if before else client
+    proto = headers.get("X-Forwarded-Proto", "").lower()
+    kept["X-Forwarded-Proto"] = proto if proto in ("http", "https") else scheme
+    kept["X-Forwarded-Host"] = headers.get("Host", "")
+    if target.prefix:
+        kept["X-Forwarded-Prefix"] = target.prefix
+    return kept
+
+
+def answer_headers(headers: Headers, target: Target, base_url: str) -> CIMultiDict[str]:
+    """Return what the client gets: no hop-by-hop headers, no CORS, our policies, a Location that leads back to us."""
+    dropped = HOP_BY_HOP | _named_in_connection(headers)
+    kept = CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in dropped and not name.lower().startswith("access-control-")
+    )
+    if "Location" in kept:
+        kept["Location"] = rewrite_location(kept["Location"], target, base_url)
+    if is_made_by_others(target):
+        kept["Content-Security-Policy"] = CONTENT_POLICY
+        _attach(kept)
+    return secure(kept)
+
+
+def secure(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """Add the policies; a page's own Content-Security-Policy (Dagster's has a nonce) stays."""
+    headers.update(SECURITY_HEADERS)
+    headers.setdefault("Content-Security-Policy", PAGE_POLICY)
+    headers["Server"] = "bonseyes"
+    return headers
+
+
+def _attach(headers: CIMultiDict[str]) -> None:
+    disposition = headers.get("Content-Disposition", "")
+    kind, separator, rest = disposition.partition(";")
+    # Errors are ours, and JSON; calling them attachments would only hide them.
+    if kind.strip().lower() != "attachment" and not headers.get("Content-Type", "").startswith("application/json"):
+        headers["Content-Disposition"] = f"attachment{separator}{rest}"
+
+
+def _named_in_connection(headers: Headers) -> frozenset[str]:
+    return frozenset(
+        name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",") if name.strip()
+    )
+
+
+def _drop_cookies(headers: CIMultiDict[str], secrets: Iterable[str]) -> None:
+    names = {secret.removeprefix("cookie:") for secret in secrets if secret.startswith("cookie:")}
+    cookies = [
+        cookie.strip()
+        for value in headers.popall("Cookie", [])
+        for cookie in value.split(";")
+        if cookie.strip() and cookie.partition("=")[0].strip() not in names
+    ]
+    if cookies:
+        headers["Cookie"] = "; ".join(cookies)

@@ -1,0 +1,79 @@
+"""A websocket through the gateway, message by message, with the subprotocol that the upstream chose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+
+import aiohttp
+from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
+
+from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.gateway.forward import upstream_url
+from bonseyes_dagster.gateway.routes import Target
+
+__all__ = ["forward_websocket", "is_websocket"]
+
+log = logging.getLogger(__name__)
+
+# Dagster's UI gets whole event logs in one message.
+MESSAGE_BYTES = 2**26
+HEARTBEAT_S = 30.0
+
+_Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+def is_websocket(request: web.BaseRequest) -> bool:
+    """Tell whether the client asks for a websocket."""
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+async def forward_websocket(
+    request: web.BaseRequest, target: Target, base_url: str, session: aiohttp.ClientSession, headers: CIMultiDict[str]
+) -> web.StreamResponse:
+    """Connect to the upstream first, so that one that is down is a 503; then join both until either closes."""
+    wanted = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
+    kept = CIMultiDict((k, v) for k, v in headers.items() if not k.lower().startswith("sec-websocket-"))
+    try:
+        upstream = await session.ws_connect(
+            upstream_url(base_url, target, request), protocols=wanted, headers=kept, max_msg_size=MESSAGE_BYTES
+        )
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        raise UnavailableError(f"{target.container} took no websocket: {error}") from error
+    async with upstream:
+        chosen = [upstream.protocol] if upstream.protocol else []
+        client = web.WebSocketResponse(
+            protocols=chosen, heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES, compress=False
+        )
+        await client.prepare(request)
+        await _join(client, upstream)
+    return client
+
+
+async def _join(client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
+    tasks = [asyncio.create_task(_pump(client, upstream)), asyncio.create_task(_pump(upstream, client))]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        code = client.close_code or upstream.close_code or aiohttp.WSCloseCode.GOING_AWAY
+        await upstream.close(code=_sendable(code))
+        await client.close(code=_sendable(code))
+
+
+async def _pump(source: _Socket, sink: _Socket) -> None:
+    with contextlib.suppress(ConnectionError):
+        async for message in source:
+            if message.type is WSMsgType.TEXT:
+                await sink.send_str(message.data)
+            elif message.type is WSMsgType.BINARY:
+                await sink.send_bytes(message.data)
+
+
+def _sendable(code: int) -> int:
+    """Return a close code that may stand in a frame: 1005, 1006 and 1015 only describe an end without one."""
+    return int(aiohttp.WSCloseCode.GOING_AWAY) if code in (1005, 1006, 1015) else code
