@@ -8,6 +8,7 @@ BonseyesError                      500  internal
 │   └── NotReadyError              404  not_ready              exists, but has nothing to serve yet (or ever)
 ├── MethodNotAllowedError          405  method_not_allowed
 ├── ConflictError                  409  name_taken
+├── PreconditionFailedError        412  precondition_failed
 ├── TooLargeError                  413  too_large
 ├── UnsupportedMediaError          415  unsupported_media_type
 ├── RangeError                     416  range_not_satisfiable
@@ -40,6 +41,7 @@ __all__ = [
     "MethodNotAllowedError",
     "NotFoundError",
     "NotReadyError",
+    "PreconditionFailedError",
     "QueueFullError",
     "RangeError",
     "SettingsError",
@@ -128,6 +130,13 @@ class ConflictError(BonseyesError):
 
     code = "name_taken"
     http_status = 409
+
+
+class PreconditionFailedError(BonseyesError):
+    """The file is not the one that If-Match names."""
+
+    code = "precondition_failed"
+    http_status = 412
 
 
 class TooLargeError(BonseyesError):
@@ -225,6 +234,7 @@ _BY_CODE: dict[str, type[BonseyesError]] = {
         NotReadyError,
         MethodNotAllowedError,
         ConflictError,
+        PreconditionFailedError,
         TooLargeError,
         UnsupportedMediaError,
         RangeError,
