@@ -99,14 +99,13 @@ class Artifact:
 
     def cancel(self) -> Status:
         """Ask for cancellation and return the status as it is now; harmless when it is final already."""
-        self._request("POST", "cancel")
-        return self.status()
+        return self.container.transport.parsed(self._request("POST", "cancel"), Status.from_json)
 
     def delete(self, with_artifacts: bool = False) -> None:
         """Cancel if need be and remove; `with_artifacts` removes what a run made, too."""
         params = {"artifacts": "true"} if with_artifacts else None
         try:
-            self._request("DELETE", "", params=params, attempts=1)
+            self._request("DELETE", "", params=params, repeat=False)
         except (ConnectionFailedError, UnavailableError):
             # The answer was lost, and the artifact may be gone: then all is as it should be.
             try:

@@ -13,7 +13,7 @@ import requests
 from bonseyes_dagster import urls
 from bonseyes_dagster.client._artifact import Artifact, names_of
 from bonseyes_dagster.client._multipart import FileSource, Multipart
-from bonseyes_dagster.client._transport import Transport, json_body
+from bonseyes_dagster.client._transport import RETRY_S, Transport, json_body
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.model import Status, Task, ToolDescription
 from bonseyes_dagster.urls import Collection
@@ -29,7 +29,7 @@ class Container:
     """One container at a base URL: a tool's (`kind` "artifacts") or a pipeline's ("runs").
 
     May be used from many threads and after a fork. `name` and `kind` are asked of the container when they are
-    neither given nor plain from the URL.
+    neither given nor plain from the URL. Calls that find nobody are repeated for `retry_s` seconds where that is safe.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class Container:
         token: str | None = None,
         session: requests.Session | None = None,
         kind: Collection | None = None,
+        retry_s: float = RETRY_S,
     ) -> None:
-        self.transport = Transport(base_url, token=token, session=session)
+        self.transport = Transport(base_url, token=token, session=session, retry_s=retry_s)
         self._name = name or _name_in(self.base_url)
         self._kind = kind
 
@@ -74,7 +75,7 @@ class Container:
     def is_healthy(self) -> bool:
         """Tell whether it answers and is ready; asked once, never raises."""
         try:
-            self.transport.request("GET", urls.HEALTHZ, read_timeout_s=_HEALTH_TIMEOUT_S, attempts=1)
+            self.transport.request("GET", urls.HEALTHZ, read_timeout_s=_HEALTH_TIMEOUT_S, repeat=False)
         except BonseyesError:
             return False
         return True
@@ -96,7 +97,7 @@ class Container:
 
     def create(
         self,
-        name: str,
+        name: str | None,
         parameters: Mapping[str, Any] | None = None,
         files: Mapping[str, FileSource] | None = None,
         *,
@@ -105,6 +106,7 @@ class Container:
     ) -> Artifact:
         """Create an artifact (or launch a run) and return its handle as soon as the container has it safely.
 
+        The name of a run may be None: the pipeline makes a good one.
         `parameters` takes Artifact handles for artifact parameters; `files` maps `file` parameters to what is to be
         uploaded, streamed from disk. Without an `idempotency_key` one is made up, so that repeating the call after a
         lost connection is safe. `reuse` takes the result of an equal artifact, if there is one.
@@ -114,10 +116,11 @@ class Container:
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         body: Multipart | bytes
         if files:
-            body = Multipart([("name", name), ("data", json.dumps(values, allow_nan=False))], files)
+            fields = [("name", name or ""), ("data", json.dumps(values, allow_nan=False))]
+            body = Multipart(fields, files)
             headers["Content-Type"] = body.content_type
         else:
-            body = json_body({"name": name, "parameters": values})
+            body = json_body({"name": name or "", "parameters": values})
             headers["Content-Type"] = "application/json"
         response = self.transport.request(
             "POST",

@@ -8,7 +8,7 @@ import requests
 
 from bonseyes_dagster import urls
 from bonseyes_dagster.client._container import Container, objects
-from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.client._transport import RETRY_S, Transport
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import Collection
@@ -19,8 +19,15 @@ __all__ = ["Project"]
 class Project:
     """A project at the URL of its gateway, `token` being the gateway's if it has one."""
 
-    def __init__(self, gateway_url: str, token: str | None = None, *, session: requests.Session | None = None) -> None:
-        self.transport = Transport(gateway_url, token=token, session=session)
+    def __init__(
+        self,
+        gateway_url: str,
+        token: str | None = None,
+        *,
+        session: requests.Session | None = None,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self.transport = Transport(gateway_url, token=token, session=session, retry_s=retry_s)
         self._token = token
         self._session = session
 
@@ -36,7 +43,9 @@ class Project:
     def container(self, name: str, kind: Collection | None = None) -> Container:
         """Return the container `name`, whether it is there or not."""
         url = self.transport.url(urls.gateway_container(name))
-        return Container(url, name=name, token=self._token, session=self._session, kind=kind)
+        return Container(
+            url, name=name, token=self._token, session=self._session, kind=kind, retry_s=self.transport.retry_s
+        )
 
     def pipelines(self) -> list[dict[str, Any]]:
         """Return every pipeline's `name`, `container` and `description`."""

@@ -27,12 +27,12 @@ from bonseyes_dagster.errors import (
     error_from_json,
 )
 
-__all__ = ["READ_TIMEOUT_S", "Transport", "iter_body", "json_body"]
+__all__ = ["READ_TIMEOUT_S", "RETRY_S", "Transport", "iter_body", "json_body"]
 
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
-ATTEMPTS = 5
-RETRY_BUDGET_S = 30.0
+RETRY_S = 10.0
+"""How long a call is repeated that finds nobody; a container that restarts is back by then."""
 _POOL_SIZE = 256
 _CHUNK_BYTES = 1 << 20
 _TRANSIENT = frozenset({502, 503, 504})
@@ -42,8 +42,16 @@ _T = TypeVar("_T")
 class Transport:
     """Requests to one base URL. Safe for use from many threads and across forks."""
 
-    def __init__(self, base_url: str, *, token: str | None = None, session: requests.Session | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        token: str | None = None,
+        session: requests.Session | None = None,
+        retry_s: float = RETRY_S,
+    ) -> None:
         self.base_url = base_url.rstrip("/")
+        self.retry_s = retry_s
         host = _host(self.base_url)
         self._trust_env = not _is_internal(host)
         self._session = session
@@ -79,22 +87,24 @@ class Transport:
         body: Multipart | bytes | None = None,
         stream: bool = False,
         read_timeout_s: float = READ_TIMEOUT_S,
-        attempts: int = ATTEMPTS,
+        repeat: bool = True,
     ) -> requests.Response:
         """Send and return a successful answer; raise its error otherwise.
 
-        Connection errors and 502-504 are met with `attempts` tries, so pass 1 when repeating is not safe.
+        With `repeat`, connection errors and 502-504 are met with further tries; pass False where those do harm.
         """
-        started = time.monotonic()
-        for attempt in range(1, attempts + 1):
+        give_up = time.monotonic() + (self.retry_s if repeat else 0.0)
+        pause_s = 0.1
+        while True:
             try:
                 return self._send(method, path, params, headers, body, stream, read_timeout_s)
             except (ConnectionFailedError, UnavailableError):
-                pause_s = _backoff_s(attempt)
-                if attempt == attempts or time.monotonic() + pause_s - started > RETRY_BUDGET_S:
+                # Spread, so that many clients of one restarted container do not come back all at once.
+                pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+                if time.monotonic() + pause_s > give_up:
                     raise
                 time.sleep(pause_s)
-        raise AssertionError("unreachable")
+                pause_s = min(2.0, pause_s * 2.5)
 
     def _send(
         self,
@@ -139,20 +149,18 @@ def iter_body(response: requests.Response) -> Iterator[bytes]:
 
 def reason_of(error: BaseException) -> str:
     """Return the innermost reason of a network error: what the operating system or the peer said."""
-    inner: BaseException = error
-    seen = 0
-    while seen < 10:
-        seen += 1
-        reason = getattr(inner, "reason", None)
-        following = reason if isinstance(reason, BaseException) else None
-        following = following or next((arg for arg in inner.args if isinstance(arg, BaseException)), None)
-        if following is None:
-            break
-        inner = following
-    if isinstance(inner, OSError) and inner.strerror:
-        return inner.strerror
-    # urllib3 writes "<connection object at 0x...>: sentence".
-    return str(inner).rsplit("): ", 1)[-1].split(">: ", 1)[-1] or type(inner).__name__
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        error, inner = inner, _cause(inner)
+    return str(error) or type(error).__name__
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    # requests and urllib3 keep the error that they wrap in `reason`, among the arguments, or as the cause.
+    candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
+    return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)
 
 
 def _error_of(response: requests.Response) -> BonseyesError:
@@ -171,10 +179,6 @@ def _error_of(response: requests.Response) -> BonseyesError:
     if response.status_code in _TRANSIENT and not isinstance(error, UnavailableError):
         return UnavailableError(error.message, detail=error.detail, request_id=error.request_id)
     return error
-
-
-def _backoff_s(attempt: int) -> float:
-    return float(0.1 * 3 ** (attempt - 1) * random.uniform(0.75, 1.25))  # noqa: S311 - spreads load, hides nothing
 
 
 def _host(base_url: str) -> str:

@@ -1,0 +1,93 @@
+"""The root of the command: its options, how errors are told, and what it exits with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from bonseyes_dagster import __version__
+from bonseyes_dagster.client.command import _artifacts, _completion, _project, _runs
+from bonseyes_dagster.client.command._exits import EXITS, INTERRUPTED, PIPE_CLOSED, exit_code
+from bonseyes_dagster.client.command._extensions import ExtensibleGroup
+from bonseyes_dagster.client.command._output import clean, print_json
+from bonseyes_dagster.client.command._state import State
+from bonseyes_dagster.errors import BonseyesError, ConnectionFailedError, UnauthorizedError
+
+__all__ = ["cli", "main"]
+
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXITS.items())
+
+
+_HELP = """Run pipelines of tool containers and see what they make.
+
+\b
+bonseyes up                                      start the project on this machine
+bonseyes run digits-cnn --name first --wait -f train-images=images.gz ...
+bonseyes runs                                    what has run
+bonseyes runs log digits-cnn/first --follow      watch one
+bonseyes artifact data benchmarking/first_benchmark -o report
+"""
+
+
+@click.group(
+    cls=ExtensibleGroup,
+    help=_HELP,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_EPILOG,
+)
+@click.option("--url", envvar="BONSEYES_URL", help="The project's address.  [env: BONSEYES_URL; http://127.0.0.1:8000]")
+@click.option(
+    "--token", envvar="BONSEYES_TOKEN", help="The project's token.  [env: BONSEYES_TOKEN, which ps does not show]"
+)
+@click.option("--json", is_flag=True, help="Print one JSON document and nothing else.")
+@click.version_option(__version__, prog_name="bonseyes")
+@click.pass_context
+def cli(context: click.Context, url: str | None, token: str | None, json: bool) -> None:
+    state = context.ensure_object(State)
+    state.url, state.token, state.json = url, token, json or state.json
+
+
+for _command in (*_runs.COMMANDS, *_artifacts.COMMANDS, *_project.COMMANDS, *_completion.COMMANDS):
+    cli.add_command(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command and exit with a code that means something; expected errors are sentences, not tracebacks."""
+    state = State()
+    try:
+        code = cli.main(argv, prog_name="bonseyes", standalone_mode=False, obj=state)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        if state.json:
+            print_json({"error": {"code": "usage", "message": error.format_message(), "detail": None}})
+        sys.exit(error.exit_code)
+    except BonseyesError as error:
+        _tell(error, state)
+        sys.exit(exit_code(error))
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell(error: BonseyesError, state: State) -> None:
+    click.echo(f"bonseyes: {clean(error.message)}", err=True)
+    if isinstance(error.detail, dict):
+        for field, sentence in error.detail.items():
+            click.echo(f"  {clean(str(field))}: {clean(str(sentence))}", err=True)
+    if isinstance(error, ConnectionFailedError):
+        click.echo("Is the project running (bonseyes up), and is this its address (--url, BONSEYES_URL)?", err=True)
+    if isinstance(error, UnauthorizedError):
+        click.echo("The project wants a token: BONSEYES_TOKEN or --token.", err=True)
+    if error.request_id:
+        click.echo(f"(request {clean(error.request_id)})", err=True)
+    if state.json:
+        print_json(error.to_json())

@@ -1,0 +1,106 @@
+"""How things are printed: tables for people, lines for pipes, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+__all__ = ["age", "clean", "duration", "print_fields", "print_json", "print_note", "print_table", "size"]
+
+
+def clean(text: str) -> str:
+    """Return `text` without what could steer a terminal: it came from a server."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode()))
+
+
+def print_note(text: str) -> None:
+    """Say something beside the result, on standard error."""
+    click.echo(clean(text), err=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under headings: fitted to a terminal, or whole lines with tabs for other programs."""
+    cells = [[clean(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in cells:
+            click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
+    """Print `name: value` lines, aligned; those without a value are left out."""
+    shown = [(name, _text(value)) for name, value in fields if value not in (None, "", [], {}, ())]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, text in shown:
+        lines = clean(text).splitlines() or [""]
+        click.echo(f"{clean(name):<{width}}  {lines[0]}")
+        for line in lines[1:]:
+            click.echo(f"{'':<{width}}  {line}")
+
+
+def size(size_bytes: int | None) -> str:
+    """Return `12.3 MB`."""
+    if size_bytes is None:
+        return ""
+    value, unit = float(size_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def age(moment: str | None) -> str:
+    """Return how long ago a timestamp of the contract was."""
+    then = _moment(moment)
+    return f"{_span((datetime.now(UTC) - then).total_seconds())} ago" if then else ""
+
+
+def duration(started: str | None, finished: str | None) -> str:
+    """Return the time between two timestamps; up to now without the second."""
+    first, last = _moment(started), _moment(finished) or datetime.now(UTC)
+    return _span((last - first).total_seconds()) if first else ""
+
+
+def _span(seconds: float) -> str:
+    seconds = max(seconds, 0.0)
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds // 60:.0f} min"
+    return f"{seconds // 3600:.0f} h" if seconds < 172_800 else f"{seconds // 86_400:.0f} days"
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _speaks_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"

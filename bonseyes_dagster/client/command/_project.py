@@ -1,0 +1,73 @@
+"""`bonseyes containers`, `pipelines` and `task`: what the project consists of."""
+
+from __future__ import annotations
+
+import click
+
+from bonseyes_dagster.client.command._artifacts import ask_all
+from bonseyes_dagster.client.command._completion import complete_pipeline
+from bonseyes_dagster.client.command._output import print_fields, print_json, print_table
+from bonseyes_dagster.client.command._state import State, json_option, pass_state
+
+__all__ = ["COMMANDS"]
+
+
+@click.command()
+@json_option
+@pass_state
+def containers(state: State) -> None:
+    """List containers and whether they answer."""
+    known = state.project.containers()
+    healthy = dict(ask_all(sorted(known), lambda name: state.project.container(name).is_healthy()))
+    rows = [
+        {"name": name, "status": "started" if healthy.get(name) else "missing", "description": known[name]}
+        for name in sorted(known)
+    ]
+    if state.json:
+        print_json(rows)
+    else:
+        print_table(("CONTAINER", "STATUS", "DESCRIPTION"), ((r["name"], r["status"], r["description"]) for r in rows))
+
+
+@click.command()
+@click.argument("pipeline", required=False, shell_complete=complete_pipeline)
+@json_option
+@pass_state
+def pipelines(state: State, pipeline: str | None) -> None:
+    """List pipelines, or the parameters of one."""
+    if pipeline is not None:
+        description = state.pipeline(pipeline).describe()
+        if state.json:
+            print_json(description.to_json())
+            return
+        rows = (
+            (p.name, p.type, "required" if p.required else str(p.default), p.description or p.label)
+            for p in description.parameters
+        )
+        print_table(("PARAMETER", "TYPE", "DEFAULT", "DESCRIPTION"), rows)
+        return
+    entries = state.project.pipelines()
+    if state.json:
+        print_json(entries)
+    else:
+        columns = ("container", "name", "description")
+        print_table(("PIPELINE", "NAME", "DESCRIPTION"), ([str(e.get(key, "")) for key in columns] for e in entries))
+
+
+@click.command()
+@click.argument("pipeline", shell_complete=complete_pipeline)
+@json_option
+@pass_state
+def task(state: State, pipeline: str) -> None:
+    """Show what a pipeline's model is for.
+
+    Its eight fields say what the model is wanted for and what it is judged by.
+    """
+    body = state.pipeline(pipeline).task().to_json()
+    if state.json:
+        print_json(body)
+    else:
+        print_fields(body.items())
+
+
+COMMANDS: tuple[click.Command, ...] = (containers, pipelines, task)

@@ -1,0 +1,155 @@
+"""What follows `-p` and `-f`, made into parameters as the container describes them; wrong ones are never sent."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.model import Parameter
+
+__all__ = ["read_parameters"]
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def read_parameters(
+    described: Sequence[Parameter], values: Sequence[str], files: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Return (parameters, files) from `KEY=VALUE` and `PARAM=PATH` words; InvalidError names every wrong one."""
+    by_name = {parameter.name: parameter for parameter in described}
+    wrong: dict[str, str] = {}
+    parameters = _read(values, "-p KEY=VALUE", by_name, _value, wrong)
+    uploads = _read(files, "-f PARAM=PATH", by_name, _file, wrong)
+    for name in parameters.keys() & uploads.keys():
+        wrong[name] = "given with -p and with -f; one is enough"
+    for parameter in described:
+        is_given = parameter.name in parameters or parameter.name in uploads or parameter.name in wrong
+        if parameter.required and not is_given:
+            flag = "-f" if parameter.type == "file" else "-p"
+            wrong[parameter.name] = f"is required: {flag} {parameter.name}={parameter.type.upper()}"
+    if wrong:
+        raise InvalidError("these parameters are wrong; nothing was sent", detail=wrong)
+    return parameters, uploads
+
+
+def _read(
+    words: Sequence[str],
+    form: str,
+    by_name: Mapping[str, Parameter],
+    convert: Callable[[Parameter, str], Any],
+    wrong: dict[str, str],
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        parameter = by_name.get(key) or by_name.get(key.replace("_", "-"))
+        if not equals or not key:
+            wrong[word] = f"write {form}"
+        elif parameter is None:
+            wrong[key] = _unknown(key, by_name)
+        elif parameter.name in result:
+            wrong[key] = "given twice"
+        else:
+            try:
+                result[parameter.name] = convert(parameter, text)
+            except ValueError as error:
+                wrong[parameter.name] = str(error)
+    return result
+
+
+def _unknown(key: str, by_name: Mapping[str, Parameter]) -> str:
+    near = difflib.get_close_matches(key, by_name, n=1)
+    if near:
+        return f"no such parameter; {near[0]}?"
+    return f"no such parameter; there is {', '.join(by_name) or 'none'}"
+
+
+def _file(parameter: Parameter, text: str) -> Path:
+    if parameter.type != "file":
+        raise ValueError(f"is no file but of type {parameter.type}: -p {parameter.name}=VALUE")
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no file {text}")
+    if not path.is_file():
+        raise ValueError(f"{text} is not a file")
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise ValueError(f"cannot read {text}: {error.strerror}") from error
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    if parameter.type == "file":
+        if text.startswith(("http://", "https://")):
+            return text
+        raise ValueError(f"is a file: -f {parameter.name}=PATH (or -p {parameter.name}=URL)")
+    value = _PARSERS.get(parameter.type, str)(text)
+    _check(parameter, value)
+    return value
+
+
+def _check(parameter: Parameter, value: Any) -> None:
+    if parameter.choices and value not in parameter.choices:
+        raise ValueError(f"must be one of {', '.join(parameter.choices)}, not {value!r}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if parameter.minimum is not None and value < parameter.minimum:
+            raise ValueError(f"must be at least {parameter.minimum:g}, not {value:g}")
+        if parameter.maximum is not None and value > parameter.maximum:
+            raise ValueError(f"must be at most {parameter.maximum:g}, not {value:g}")
+    if isinstance(value, str) and parameter.pattern and not re.search(parameter.pattern, value):
+        raise ValueError(f"must match {parameter.pattern}, which {value!r} does not")
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"must be an integer, not {text!r}") from None
+
+
+def _number(text: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"must be a number, not {text!r}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {text!r}")
+    return value
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError:
+        raise ValueError(f"must be true or false, not {text!r}") from None
+
+
+def _json(text: str) -> Any:
+    """Parse JSON, or with `@FILE` the JSON in a file."""
+    try:
+        if text.startswith("@"):
+            text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"must be JSON (or @FILE with JSON in it): {error}") from error
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "json": _json,
+}
