@@ -1,3 +1,50 @@
-"""Machine-learning pipelines as Dagster jobs over tool containers that speak one HTTP artifact API."""
+"""Machine-learning pipelines as Dagster jobs over tool containers that speak one HTTP artifact API.
+
+What a project's `definitions.py` needs is here. Importing the package itself costs nothing and wants no Dagster: a name
+is looked up when it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bonseyes_dagster.model import Task
+    from bonseyes_dagster.orchestration.executor import concurrent_executor
+    from bonseyes_dagster.orchestration.inbox import inbox_sensor
+    from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineParameter
+    from bonseyes_dagster.orchestration.references import ArtifactRef
+    from bonseyes_dagster.orchestration.tool_op import tool_op
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactRef",
+    "Pipeline",
+    "PipelineParameter",
+    "Task",
+    "concurrent_executor",
+    "inbox_sensor",
+    "tool_op",
+]
+
+_MODULES = {
+    "ArtifactRef": "bonseyes_dagster.orchestration.references",
+    "Pipeline": "bonseyes_dagster.orchestration.pipeline",
+    "PipelineParameter": "bonseyes_dagster.orchestration.pipeline",
+    "Task": "bonseyes_dagster.model",
+    "concurrent_executor": "bonseyes_dagster.orchestration.executor",
+    "inbox_sensor": "bonseyes_dagster.orchestration.inbox",
+    "tool_op": "bonseyes_dagster.orchestration.tool_op",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

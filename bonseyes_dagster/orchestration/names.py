@@ -1,0 +1,92 @@
+"""How runs and what they make are called: the tags that both Dagster and the pipeline container read."""
+
+import re
+import uuid
+
+from dagster import DagsterInstance, DagsterRun, RunsFilter
+
+from bonseyes_dagster.urls import is_name
+
+__all__ = [
+    "IDEMPOTENCY_TAG",
+    "PIPELINE_TAG",
+    "REUSE_TAG",
+    "RUN_TAG",
+    "artifact_name",
+    "job_name",
+    "name_run",
+    "pipeline_name",
+    "run_id_of",
+    "run_name",
+]
+
+# Of jobs, and so of their runs.
+PIPELINE_TAG = "bonseyes/pipeline"
+# Of runs.
+RUN_TAG = "bonseyes/run"
+REUSE_TAG = "bonseyes/reuse"
+IDEMPOTENCY_TAG = "bonseyes/idempotency-key"
+# Of ops.
+CONTAINER_TAG = "bonseyes/container"
+OUTPUT_TYPE_TAG = "bonseyes/output-type"
+
+_NAMESPACE = uuid.UUID("5f0d0f0b-2f1b-5d0c-9d0e-6f8f6a1f7a11")
+_ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
+NAME_LENGTH = 128
+
+
+def job_name(pipeline: str) -> str:
+    """Return the Dagster job of a pipeline: jobs know no hyphens and dots."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", pipeline)
+
+
+def run_id_of(pipeline: str, name: str) -> str:
+    """Return the id of the run `name`: the same for everybody, so that Dagster's storage decides who creates it."""
+    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}/{name}"))
+
+
+def artifact_name(run: str, step: str) -> str:
+    """Return the name of the artifact that a step of a run makes, in whichever container."""
+    return f"{run}_{step}"
+
+
+def pipeline_name(run: DagsterRun) -> str:
+    """Return the pipeline that a run is of; a job made without `Pipeline` counts as one of its own name."""
+    return run.tags.get(PIPELINE_TAG) or run.job_name
+
+
+def run_name(run: DagsterRun) -> str:
+    """Return the name of a run; one that no coordinator has seen (`dagster job execute`) is named when read."""
+    name = run.tags.get(RUN_TAG, "")
+    return name if is_name(name) else _default_name(pipeline_name(run), run.run_id)
+
+
+def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
+    """See to it that a run that is about to be launched has a name of its own, and return it.
+
+    A nameless run gets one. One that bears another run's name gets a new one, too: re-executions and retries come
+    with their parent's tags.
+    """
+    name = run.tags.get(RUN_TAG, "")
+    if is_name(name):
+        if run.run_id == run_id_of(pipeline_name(run), name) or not _is_taken(instance, run, name):
+            return name
+        name = _suffixed(_ID_SUFFIX.sub("", name), run.run_id)
+    else:
+        name = _default_name(pipeline_name(run), run.run_id)
+    instance.add_run_tags(run.run_id, {RUN_TAG: name})
+    return name
+
+
+def _is_taken(instance: DagsterInstance, run: DagsterRun, name: str) -> bool:
+    filters = RunsFilter(job_name=run.job_name, tags={RUN_TAG: name})
+    return any(other.run_id != run.run_id for other in instance.get_runs(filters, limit=2))
+
+
+def _default_name(pipeline: str, run_id: str) -> str:
+    return _suffixed(pipeline, run_id)
+
+
+def _suffixed(name: str, run_id: str) -> str:
+    # Room is left for the steps' names, which artifacts add.
+    return f"{name[: NAME_LENGTH // 2]}-{run_id[:8]}"

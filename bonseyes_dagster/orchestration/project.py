@@ -1,0 +1,54 @@
+"""The project on disk: its `definitions.py`, and the pipelines that it defines."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.orchestration.pipeline import Pipeline
+
+__all__ = ["DEFINITIONS", "load_pipeline", "load_pipelines"]
+
+DEFINITIONS = "definitions.py"
+
+
+def load_pipelines(project: Path) -> dict[str, Pipeline]:
+    """Return the pipelines that `definitions.py` of a project holds at its top level, by name."""
+    module = _load(project.absolute() / DEFINITIONS)
+    found: dict[str, Pipeline] = {}
+    for pipeline in _pipelines_in(module):
+        if found.setdefault(pipeline.name, pipeline) is not pipeline:
+            raise SettingsError(f"{module.__file__} holds two pipelines called {pipeline.name!r}.")
+    return found
+
+
+def load_pipeline(project: Path, name: str) -> Pipeline:
+    """Return one pipeline of a project; raise SettingsError that names those that there are."""
+    pipelines = load_pipelines(project)
+    if name not in pipelines:
+        there = ", ".join(sorted(pipelines)) or "none"
+        raise SettingsError(f"{project / DEFINITIONS} has no pipeline {name!r}; it has: {there}.")
+    return pipelines[name]
+
+
+def _pipelines_in(module: ModuleType) -> Iterator[Pipeline]:
+    for value in vars(module).values():
+        if isinstance(value, Pipeline):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from (each for each in value if isinstance(each, Pipeline))
+
+
+def _load(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise SettingsError(f"There is no {file}: run in the project's folder, or set BONSEYES_PROJECT.")
+    # Dagster, too, imports the file with its folder in the path.
+    if str(file.parent) not in sys.path:
+        sys.path.insert(0, str(file.parent))
+    spec = importlib.util.spec_from_file_location("definitions", file)
+    assert spec is not None and spec.loader is not None  # it is a .py file
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
