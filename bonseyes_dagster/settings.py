@@ -52,6 +52,9 @@ class Settings:
     container: str = _setting("BONSEYES_CONTAINER", str, "", "the container's name; a tool's own by default")
     tool: Path | None = _setting("BONSEYES_TOOL", _path, None, "the folder with the tool's tool.yml")
     pipeline: str = _setting("BONSEYES_PIPELINE", str, "", "the pipeline that a pipeline container serves")
+    project: Path | None = _setting(
+        "BONSEYES_PROJECT", _path, None, "the project's folder, with definitions.py; the working directory by default"
+    )
     volume: Path | None = _setting("BONSEYES_VOLUME", _path, None, "the folder that holds all that a container keeps")
 
     # Where others are

@@ -8,7 +8,6 @@ from typing import Any
 
 from dagster import (
     ConfigMapping,
-    DagsterInvalidConfigError,
     DagsterInvalidDefinitionError,
     GraphDefinition,
     JobDefinition,
@@ -163,10 +162,7 @@ class Pipeline:
         """Refuse a launch whose values are out of bounds, with the sentences that the HTTP API has for them."""
         # Files are paths here, so their own check, for URLs, does not apply.
         checked = [each for each in self.parameters if each.type != "file"]
-        try:
-            check_parameters(checked, {each.name: values[each.name] for each in checked if each.name in values})
-        except InvalidError as error:
-            raise DagsterInvalidConfigError(error.message, [], values) from error
+        check_parameters(checked, {each.name: values[each.name] for each in checked if each.name in values})
         return self.run_config(values)
 
     def _name_problems(self, parameters: Sequence[PipelineParameter]) -> Iterator[str]:
@@ -218,7 +214,7 @@ class Pipeline:
             for target in exposed.targets[1:]:
                 other = self._target(target)
                 if (other.type, other.artifact_type) != (parameter.type, parameter.artifact_type):
-                    yield f"the parameter {parameter.name!r} is of type {parameter.type}, but {target!r} of {other.type}"
+                    yield f"the parameter {parameter.name!r} is of type {parameter.type}, {target!r} of {other.type}"
             if parameter.default is not None:
                 for target in exposed.targets:
                     yield from self._problems_of(target, parameter.default)

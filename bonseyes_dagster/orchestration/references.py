@@ -1,5 +1,6 @@
 """What travels between ops: a reference to an artifact, typed by what the artifact is, never its bytes."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -44,7 +45,7 @@ class ArtifactRef:
         return urls.canonical(self.container, self.name)
 
 
-class ArtifactType(DagsterType):  # type: ignore[misc] # Dagster's own type is untyped in its base
+class ArtifactType(DagsterType):
     """A Dagster type whose values are references to artifacts of one type, written as URLs in run config."""
 
     def __init__(self, type_name: str) -> None:
@@ -93,11 +94,12 @@ class ReferenceIOManager(IOManager):
         """Write the reference down in the HANDLED_OUTPUT event."""
         kept = {"artifact": asdict(obj)} if isinstance(obj, ArtifactRef) else {"value": obj}
         try:
-            context.add_output_metadata({_KEY: MetadataValue.json({**kept, "mapping_key": context.mapping_key})})
-        except DagsterInvalidMetadata as error:
+            json.dumps(kept, allow_nan=False)
+        except (TypeError, ValueError) as error:
             raise DagsterInvariantViolationError(
                 f"Between ops travel references to artifacts and plain JSON values, not {type(obj).__name__}."
             ) from error
+        context.add_output_metadata({_KEY: MetadataValue.json({**kept, "mapping_key": context.mapping_key})})
 
     def load_input(self, context: InputContext) -> object:
         """Read the reference from the event of the step that made it, in whichever run that was."""

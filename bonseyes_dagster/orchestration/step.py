@@ -109,8 +109,8 @@ class _Order:
             if former is None and not isinstance(error, ConflictError):
                 raise
             raise Failure(
-                description=f"{self.artifact.url} exists, and was not made by this step with these parameters. Delete it, "
-                f"or give the run another name. ({error.message})",
+                description=f"{self.artifact.url} exists, and was not made by this step with these parameters. "
+                f"Delete it, or give the run another name. ({error.message})",
                 allow_retries=False,
             ) from error
 

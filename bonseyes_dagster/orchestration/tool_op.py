@@ -22,7 +22,7 @@ __all__ = ["RETRY_POLICY", "ToolOp", "project_folder", "tool_op"]
 RETRY_POLICY = RetryPolicy(max_retries=4, delay=1, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 
 
-class ToolOp(OpDefinition):  # type: ignore[misc] # Dagster's decorators leave it untyped
+class ToolOp(OpDefinition):
     """An op that has its tool's container make an artifact; `container` and `tool` say which and how."""
 
     def __init__(self, *, container: str, tool: ToolFolder, name: str, retry_policy: RetryPolicy | None) -> None:
@@ -80,7 +80,7 @@ def tool_op(
 
 
 def project_folder(caller: str | None = None) -> Path:
-    """Return the project: BONSEYES_PROJECT, else the first folder above the file `caller` that holds tools, else `.`."""
+    """Return BONSEYES_PROJECT, else the first folder above the file `caller` that holds tools, else this one."""
     if os.environ.get("BONSEYES_PROJECT"):
         return Path(os.environ["BONSEYES_PROJECT"]).absolute()
     for folder in Path(caller).absolute().parents if caller else ():

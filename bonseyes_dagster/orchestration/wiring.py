@@ -1,6 +1,7 @@
 """Whether the artifacts that travel along a graph's wires are of the types that their consumers take."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from dagster import GraphDefinition, OpDefinition
 from dagster._core.definitions.dependency import NodeHandle, NodeInput, NodeInputHandle, NodeOutput
@@ -25,7 +26,7 @@ def _check_wire(node_output: NodeOutput, node_input: NodeInput) -> Iterator[str]
     made, maker = node_output.node.definition.resolve_output_to_origin(
         node_output.output_def.name, NodeHandle(node_output.node_name, None)
     )
-    start = NodeInputHandle(NodeHandle(node_input.node_name, None), node_input.input_name)
+    start = NodeInputHandle(node_handle=NodeHandle(node_input.node_name, None), input_name=node_input.input_name)
     for end in node_input.node.definition.resolve_input_to_destinations(start):
         taken = _input_type(node_input, end)
         if (
@@ -39,7 +40,7 @@ def _check_wire(node_output: NodeOutput, node_input: NodeInput) -> Iterator[str]
             )
 
 
-def _input_type(node_input: NodeInput, end: NodeInputHandle) -> object:
+def _input_type(node_input: NodeInput, end: NodeInputHandle[Any]) -> object:
     definition = node_input.node.definition
     for part in end.node_handle.path[1:]:
         assert isinstance(definition, GraphDefinition)  # there are parts below it
