@@ -58,7 +58,7 @@ class Backend(Protocol):
         """Raise UnavailableError with the reason when not ready."""
 
     def gauges(self) -> Mapping[str, float]:
-        """Return further Prometheus gauges by name, e.g. queue length and artifacts by phase."""
+        """Return further Prometheus gauges by name, e.g. `queue_length` and `artifacts{phase="queued"}`."""
 
     def begin(self) -> Draft:
         """Begin a creation."""
@@ -88,7 +88,11 @@ class Backend(Protocol):
         """Cancel if need be, hide at once, remove. `with_artifacts` is of runs only."""
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
-        """Yield the log from byte `offset`; with `follow` until the artifact is final."""
+        """Yield the log from byte `offset`; with `follow` until the artifact is final.
+
+        While nothing is written, a followed log yields b"" every few seconds: that lets the server notice a client
+        that has left, and take its thread back.
+        """
 
     def manifest(self, name: str) -> Manifest:
         """Return the files; raise NotReadyError until completed."""
@@ -109,4 +113,4 @@ class Backend(Protocol):
         """Return the names of the scalar metrics that have points so far."""
 
     def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
-        """Yield the lines `UNIX_TIME STEP VALUE\\n` of one metric from byte `offset`; whole lines only."""
+        """Yield the lines `UNIX_TIME STEP VALUE`, each ended by a newline, from byte `offset`; whole lines only."""

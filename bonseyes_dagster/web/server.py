@@ -77,6 +77,8 @@ def _flags(settings: Settings) -> list[str]:
         "--skip-atexit",
         "--ignore-sigpipe",
         "--ignore-write-errors",
+        # a connection carries one request: see connection.py
+        "--add-header=Connection: close",
     ]
     if settings.log_level != "DEBUG":
         flags += ["--disable-logging", "--log-5xx", "--log-slow=120000"]
@@ -118,4 +120,4 @@ def serve(
     os.environ[_METRICS_DIR] = folder
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(argv[0], argv)
+    os.execv(argv[0], argv)  # noqa: S606 (no shell is wanted)

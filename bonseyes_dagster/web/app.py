@@ -1,0 +1,211 @@
+"""The Flask application that every container starts from: errors as JSON, request ids, health, metrics, OpenAPI."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from bonseyes_dagster.errors import (
+    BadRequestError,
+    BonseyesError,
+    ForbiddenError,
+    MethodNotAllowedError,
+    NotFoundError,
+    PreconditionFailedError,
+    QueueFullError,
+    RangeError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    UnsupportedMediaError,
+)
+from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
+from bonseyes_dagster.web.connection import ClientGoneError, Connection
+from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
+
+__all__ = ["create_app", "json_response"]
+
+_log = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_RETRY_AFTER_S = {QueueFullError: "5", UnavailableError: "2"}
+_OF_STATUS: dict[int, type[BonseyesError]] = {
+    cls.http_status: cls
+    for cls in (
+        UnauthorizedError,
+        ForbiddenError,
+        NotFoundError,
+        MethodNotAllowedError,
+        PreconditionFailedError,
+        TooLargeError,
+        UnsupportedMediaError,
+        RangeError,
+    )
+}
+_SENTENCES = {
+    404: "there is no such route: {path}; GET /openapi.json lists them",
+    405: "{method} is not a method of {path}; it has {allow}",
+}
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return `body` as a JSON answer; numbers that JSON does not have (NaN, infinity) become null."""
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=str)
+        data = text.encode()
+    except ValueError:  # not-a-number, or text that is no Unicode
+        data = json.dumps(_finite(body), default=str).encode()
+    return Response(data, status, headers, mimetype="application/json")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+class _Response(Response):
+    default_mimetype = "application/json"
+
+
+class _App(Flask):
+    """Flask whose routes answer with and without a trailing slash, and with `_` for `-` in their fixed parts."""
+
+    response_class = _Response
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.twins: dict[str, str] = {}
+        super().__init__(name, **options)
+
+    def add_url_rule(
+        self, rule: str, endpoint: str | None = None, view_func: Any = None, *args: Any, **options: Any
+    ) -> None:
+        super().add_url_rule(rule, endpoint, view_func, *args, **options)
+        twin = re.sub(r"<[^>]*>|-", lambda match: "_" if match[0] == "-" else match[0], rule)
+        if twin != rule:
+            self.twins[twin] = rule
+            super().add_url_rule(twin, endpoint, view_func, *args, **options)
+
+    def route_of_request(self) -> str:
+        """Return the rule that the current request matched, without regard to twins."""
+        rule = request.url_rule.rule if request.url_rule else "unmatched"
+        return self.twins.get(rule, rule)
+
+
+def create_app(
+    name: str,
+    *,
+    description: Callable[[], Mapping[str, Any]] | None,
+    check_health: Callable[[], None],
+    gauges: Callable[[], Mapping[str, float]],
+    openapi: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+) -> Flask:
+    """Make the application `name`, to which a service adds its blueprints.
+
+    `description` is the body of `GET /` (None leaves `/` to the service), `check_health` raises UnavailableError with
+    the reason, `gauges` are added to `/metrics` (`queue_length`, `artifacts{phase="queued"}`), `openapi` is the
+    document of all the app's routes.
+    """
+    app = _App(name, static_folder=None)
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # merging is a redirect, and a POST does not survive one
+    app.url_map.redirect_defaults = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    _add_observation(app, Telemetry(gauges))
+    _add_errors(app)
+    _add_base_routes(app, description, check_health, openapi)
+    app.wsgi_app = Connection(app.wsgi_app)  # type: ignore[method-assign]
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return app
+
+
+def _add_observation(app: _App, telemetry: Telemetry) -> None:
+    @app.before_request
+    def begin() -> None:
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.started = time.monotonic()
+        # servers decode what they can and leave the rest; only the raw path tells
+        raw = request.environ.get("REQUEST_URI", "").partition("?")[0]
+        if re.search(r"%(?![0-9A-Fa-f]{2})", raw):
+            raise BadRequestError("the path has a % that two hexadecimal digits do not follow")
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        if request.method == "OPTIONS" and response.content_length == 0:
+            response.headers.pop("Content-Type", None)
+        duration_s = time.monotonic() - g.started
+        telemetry.record(request.method, app.route_of_request(), response.status_code, duration_s)
+        return response
+
+    @app.get(METRICS)
+    def metrics() -> Response:
+        return Response(telemetry.render(), content_type=CONTENT_TYPE)
+
+
+def _add_errors(app: Flask) -> None:
+    @app.errorhandler(BonseyesError)
+    def known(error: BonseyesError) -> Response:
+        if error.http_status >= 500 and not isinstance(error, UnavailableError):
+            _log.warning("request %s: %s", g.request_id, error.message)
+        headers = {"Retry-After": _RETRY_AFTER_S[type(error)]} if type(error) in _RETRY_AFTER_S else {}
+        size = (error.detail or {}).get("size") if isinstance(error, RangeError) else None
+        if size is not None:
+            headers["Content-Range"] = f"bytes */{size}"
+        return json_response(error.to_json(g.request_id), error.http_status, headers)
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        allow = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+        cls = _OF_STATUS.get(error.code or 400, BadRequestError)
+        sentence = _SENTENCES.get(cls.http_status, str(error.description))
+        message = sentence.format(path=request.path, method=request.method, allow=allow)
+        headers = {"Allow": allow} if allow else {}
+        return json_response(cls(message).to_json(g.request_id), cls.http_status, headers)
+
+    @app.errorhandler(ClientGoneError)
+    def gone(error: ClientGoneError) -> Response:
+        return json_response(BadRequestError("the client hung up").to_json(g.request_id), 400)
+
+    @app.errorhandler(Exception)
+    def failed(error: Exception) -> Response:
+        _log.exception("request %s: %s %s failed", g.request_id, request.method, request.path, exc_info=error)
+        message = "the server failed; its log has the reason beside this request id"
+        return json_response(BonseyesError(message).to_json(g.request_id), 500)
+
+
+def _add_base_routes(
+    app: Flask,
+    description: Callable[[], Mapping[str, Any]] | None,
+    check_health: Callable[[], None],
+    openapi: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+) -> None:
+    if description is not None:
+
+        @app.get("/")
+        def describe() -> Response:
+            return json_response(description())
+
+    @app.get(HEALTHZ)
+    def healthz() -> Response:
+        check_health()
+        return json_response({"status": "ready"})
+
+    @app.get(OPENAPI)
+    def document() -> Response:
+        return json_response(openapi() if callable(openapi) else openapi)

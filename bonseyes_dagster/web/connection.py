@@ -1,0 +1,222 @@
+"""The one place that knows what carries a request: bodies of every framing, and clients that hang up.
+
+Under uWSGI a connection carries one request. WSGI alone can neither say `100 Continue`, nor read a chunked body,
+nor notice that the client is gone; uWSGI's own module can, and everything else here works on any WSGI server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from bonseyes_dagster.errors import BadRequestError, TooLargeError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+try:
+    import uwsgi
+except ImportError:  # any other WSGI server, such as the one of the tests
+    uwsgi = None
+
+__all__ = ["Body", "ClientGoneError", "Connection", "body_of", "is_client_gone", "send_range"]
+
+_BODY_KEY = "bonseyes.body"
+_READ_BYTES = 1 << 18
+_WRITE_TIMEOUT_MS = 60_000
+_SENDFILE_BYTES = 1 << 23
+# How long, and how much, a body that nobody wants is still taken, so that its sender gets to read the answer.
+_LINGER_S = 5.0
+_LINGER_BYTES = 1 << 30
+
+
+class ClientGoneError(OSError):
+    """The client hung up while it was being answered."""
+
+
+class Body:
+    """The body of one request: `read` gives its next bytes, b"" at its end."""
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+        self._input = environ["wsgi.input"]
+        self._left: int | None = None
+        self._is_continued = False
+        self.is_ended = False
+        self.size_bytes = 0
+        self.limit_bytes: int | None = None
+
+    @property
+    def is_present(self) -> bool:
+        """Tell whether the request announces a body."""
+        length = self._environ.get("CONTENT_LENGTH", "")
+        return bool(self._environ.get("HTTP_TRANSFER_ENCODING")) or length not in ("", "0")
+
+    @property
+    def length(self) -> int | None:
+        """Return the announced length; None if chunked. Raise BadRequestError when the framing is wrong."""
+        text = self._environ.get("CONTENT_LENGTH", "")
+        encoding = self._environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
+        if encoding:
+            if encoding != "chunked" or text:
+                raise BadRequestError("Transfer-Encoding may only be `chunked`, and without a Content-Length")
+            return None
+        if text and not (text.isascii() and text.isdigit() and len(text) < 19):
+            raise BadRequestError(f"Content-Length must be a number of bytes, not {text[:40]!r}")
+        return int(text or 0)
+
+    def limit(self, size_bytes: int) -> None:
+        """Take at most so many bytes: refuse at once what is announced as larger, the rest while it comes."""
+        self.limit_bytes = size_bytes
+        length = self.length
+        if length is not None and length > size_bytes:
+            raise TooLargeError(
+                f"the body has {length} bytes; this container takes {size_bytes}", detail={"limit_bytes": size_bytes}
+            )
+
+    def read(self) -> bytes:
+        """Return some next bytes, b"" at the end; raise BadRequestError if the client stops in the middle."""
+        if self.is_ended:
+            return b""
+        self._continue()
+        try:
+            data = self._read_chunked() if self.length is None else self._read_plain()
+        except OSError as error:
+            self.is_ended = True
+            raise BadRequestError("the body ended before it was whole") from error
+        self.size_bytes += len(data)
+        self.is_ended = self.is_ended or not data
+        if self.limit_bytes is not None and self.size_bytes > self.limit_bytes:
+            raise TooLargeError(
+                f"the body has more than the {self.limit_bytes} bytes that this container takes",
+                detail={"limit_bytes": self.limit_bytes},
+            )
+        return data
+
+    def _read_plain(self) -> bytes:
+        if self._left is None:
+            self._left = self.length or 0
+        if self._left == 0:
+            return b""
+        data: bytes = self._input.read(min(_READ_BYTES, self._left))
+        if not data:
+            raise OSError("short body")
+        self._left -= len(data)
+        self.is_ended = self._left == 0
+        return data
+
+    def _read_chunked(self) -> bytes:
+        if uwsgi is None:
+            return bytes(self._input.read(_READ_BYTES))
+        return bytes(uwsgi.chunked_read())
+
+    def _continue(self) -> None:
+        if self._is_continued:
+            return
+        self._is_continued = True
+        if self._environ.get("HTTP_EXPECT", "").lower() == "100-continue" and uwsgi is not None:
+            with contextlib.suppress(OSError):
+                os.write(uwsgi.connection_fd(), b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def body_of(environ: WSGIEnvironment) -> Body:
+    """Return the body of the request; always the same object for one request."""
+    if _BODY_KEY not in environ:
+        environ[_BODY_KEY] = Body(environ)
+    body: Body = environ[_BODY_KEY]
+    return body
+
+
+def is_client_gone() -> bool:
+    """Tell whether the client of the current request has hung up; False where the server cannot know."""
+    if uwsgi is None:
+        return False
+    poll = select.poll()
+    poll.register(uwsgi.connection_fd(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
+    """Send a part of an open file as the body: from kernel to kernel under uWSGI, else by yielding it.
+
+    uWSGI's own `sendfile` counts in 32 bits, and its offload threads send past the end of a range.
+    """
+    if uwsgi is None:
+        while size_bytes > 0:
+            data = os.pread(fd, min(_READ_BYTES, size_bytes), offset)
+            if not data:
+                raise OSError("the file is shorter than it was")
+            yield data
+            offset, size_bytes = offset + len(data), size_bytes - len(data)
+        return
+    yield b""  # makes uWSGI send the headers
+    client = uwsgi.connection_fd()
+    poll = select.poll()
+    poll.register(client, select.POLLOUT)
+    while size_bytes > 0:
+        try:
+            sent = os.sendfile(client, fd, offset, min(_SENDFILE_BYTES, size_bytes))
+        except BlockingIOError:
+            if not poll.poll(_WRITE_TIMEOUT_MS):
+                raise ClientGoneError("the client takes nothing any more") from None
+            continue
+        except OSError as error:
+            raise ClientGoneError(str(error)) from error
+        if sent == 0:
+            raise OSError("the file is shorter than it was")
+        offset, size_bytes = offset + sent, size_bytes - sent
+
+
+class Connection:
+    """WSGI middleware: lets whoever still sends a body that was refused read the answer before the end.
+
+    Closing a socket with unread input resets the connection, and a proxy in between then reports a failure
+    of its own in place of our error.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        body = body_of(environ)
+        answer = self._app(environ, start_response)
+        if uwsgi is None or not body.is_present or body.is_ended:
+            return answer
+        return _Lingering(answer, uwsgi.connection_fd())
+
+
+class _Lingering:
+    def __init__(self, answer: Iterable[bytes], fd: int) -> None:
+        self._answer = answer
+        self._fd = fd
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        close: Callable[[], Any] | None = getattr(self._answer, "close", None)
+        if close is not None:
+            close()
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as client:
+            client.shutdown(socket.SHUT_WR)
+            _drain(client)
+
+
+def _drain(client: socket.socket) -> None:
+    until = time.monotonic() + _LINGER_S
+    left = _LINGER_BYTES
+    poll = select.poll()
+    poll.register(client, select.POLLIN)
+    while left > 0 and (wait_s := until - time.monotonic()) > 0:
+        if not poll.poll(wait_s * 1000):
+            return
+        data = client.recv(_READ_BYTES)
+        if not data:
+            return
+        left -= len(data)

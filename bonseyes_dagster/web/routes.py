@@ -1,0 +1,262 @@
+"""The uniform artifact routes: HTTP in front of a Backend, the same for a tool's artifacts and a pipeline's runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Blueprint, Response, g, request
+
+from bonseyes_dagster.errors import BonseyesError, NotFoundError
+from bonseyes_dagster.model import Status
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.urls import collection, is_name, item
+from bonseyes_dagster.web import backend as protocol
+from bonseyes_dagster.web.app import json_response
+from bonseyes_dagster.web.backend import Backend
+from bonseyes_dagster.web.connection import body_of, is_client_gone
+from bonseyes_dagster.web.downloads import send_file, send_zip
+from bonseyes_dagster.web.queries import external_base, flag, idempotency_key, integer, name_of, seconds
+from bonseyes_dagster.web.uploads import read_creation
+
+__all__ = ["METRIC_VIEWS", "PAGE_MAX", "WAIT_MAX_S", "artifact_blueprint"]
+
+PAGE_MAX = 10_000
+WAIT_MAX_S = 60.0
+OFFSET_MAX = 2**62
+METRIC_VIEWS = ("scalar", "json", "csv")
+_SLICE_S = 5.0  # how often a long poll looks whether its client is still there
+_SIZED_LOG_BYTES = 1 << 20
+
+
+def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = None) -> Blueprint:
+    """Make the routes of `backend` below `/artifacts` or `/runs`.
+
+    `upload_limit_bytes` is the largest body of a POST; by default what the environment sets.
+    """
+    limit = upload_limit_bytes or Settings.from_environ().upload_limit_bytes
+    kind = backend.kind
+    blueprint = Blueprint(kind, __name__)
+    routes = _Routes(backend, limit)
+    base = collection(kind)
+
+    def add(rule: str, view: Callable[..., Response], *methods: str) -> None:
+        endpoint = view.__name__.strip("_")
+        blueprint.add_url_rule(base + rule, endpoint, view, methods=list(methods or ("GET",)))
+
+    blueprint.before_request(_check_name)
+    add("", routes.list)
+    add("", routes.create, "POST")
+    add("/<name>", routes.info)
+    add("/<name>", routes.delete, "DELETE")
+    add("/<name>/cancel", routes.cancel, "POST")
+    add("/<name>/status", routes.status)
+    add("/<name>/data", routes.data)
+    add("/<name>/data/<path:path>", routes.data)
+    add("/<name>/files", routes.files)
+    add("/<name>/log", routes.log)
+    add("/<name>/input-parameters", routes.input_parameters)
+    add("/<name>/input-files", routes.input_files)
+    add("/<name>/input-files/<file>", routes.input_file)
+    add("/<name>/metrics", routes.metrics)
+    add("/<name>/metrics/<metric>", routes.metric)
+    add("/<name>/metrics/<metric>/<view>", routes.metric_view)
+    return blueprint
+
+
+def _check_name() -> None:
+    """Refuse what can be no name before any backend sees it."""
+    name = (request.view_args or {}).get("name")
+    if name is not None and not is_name(name):
+        raise NotFoundError(f"{name[:128]!r} can be no name: letters, digits, `.`, `_` and `-`, 128 at most, no `..`")
+
+
+class _Routes:
+    def __init__(self, backend: Backend, upload_limit_bytes: int) -> None:
+        self._backend = backend
+        self._upload_limit_bytes = upload_limit_bytes
+
+    # The collection
+
+    def list(self) -> Response:
+        limit = integer("limit", minimum=1, maximum=PAGE_MAX)
+        after = name_of("after")
+        # one more than asked for tells whether there is a next page
+        asked = None if limit is None else limit + 1
+        entries: list[Any]
+        if flag("detail"):
+            statuses = list(self._backend.statuses(limit=asked, after=after))
+            names, entries = [s.name for s in statuses], [s.to_json() for s in statuses]
+        else:
+            names = list(self._backend.names(limit=asked, after=after))
+            entries = names
+        headers = {}
+        if limit is not None and len(names) > limit:
+            headers["Link"] = f'<{self._next_page(limit, names[limit - 1])}>; rel="next"'
+            entries = entries[:limit]
+        return json_response(entries, headers=headers)
+
+    def _next_page(self, limit: int, last: str) -> str:
+        query = {"limit": limit, "after": last} | ({"detail": 1} if flag("detail") else {})
+        return f"{external_base()}{collection(self._backend.kind)}?{urlencode(query)}"
+
+    def create(self) -> Response:
+        body = body_of(request.environ)
+        body.limit(self._upload_limit_bytes)
+        key, reuse = idempotency_key(), flag("reuse")
+        draft = self._backend.begin()
+        try:
+            name, parameters = read_creation(body, draft, is_name_optional=self._backend.kind == "runs")
+            created = self._backend.create(
+                protocol.Request(name=name, parameters=parameters, draft=draft, idempotency_key=key, reuse=reuse)
+            )
+        finally:
+            draft.discard()
+        url = external_base() + item(created, self._backend.kind)
+        return json_response({"result": "success", "name": created, "url": url}, headers={"Location": url})
+
+    # One of them
+
+    def info(self, name: str) -> Response:
+        return json_response(self._backend.info(name))
+
+    def delete(self, name: str) -> Response:
+        self._backend.delete(name, with_artifacts=flag("artifacts"))
+        return json_response({"result": "success"})
+
+    def cancel(self, name: str) -> Response:
+        return json_response(self._backend.cancel(name).to_json())
+
+    def status(self, name: str) -> Response:
+        return json_response(self._wait(name, seconds("wait", maximum=WAIT_MAX_S)).to_json())
+
+    def _wait(self, name: str, wait_s: float) -> Status:
+        until = time.monotonic() + wait_s
+        status = self._backend.status(name, wait_s=min(wait_s, _SLICE_S))
+        while not status.is_final and (left_s := until - time.monotonic()) > 0 and not is_client_gone():
+            status = self._backend.status(name, wait_s=min(left_s, _SLICE_S))
+        return status
+
+    # What it is made of
+
+    def data(self, name: str, path: str = "") -> Response:
+        path = _inside(path)
+        files = self._backend.data(name, path)
+        if len(files) == 1 and (path == "" or files[0].entry.path == path):
+            return send_file(files[0])
+        if not files and path:
+            raise NotFoundError(
+                f"{name} has no file or folder {path!r}; GET {item(name, self._backend.kind)}/files lists them"
+            )
+        return send_zip(files, path.rpartition("/")[2] or name, path)
+
+    def files(self, name: str) -> Response:
+        manifest = self._backend.manifest(name)
+        return json_response(manifest.to_json(), headers={"ETag": f'"{manifest.digest}"'})
+
+    def input_parameters(self, name: str) -> Response:
+        return json_response(dict(self._backend.input_parameters(name)))
+
+    def input_files(self, name: str) -> Response:
+        return json_response(list(self._backend.input_files(name)))
+
+    def input_file(self, name: str, file: str) -> Response:
+        return send_file(self._backend.input_file(name, _inside(file)))
+
+    # What it tells
+
+    def log(self, name: str) -> Response:
+        offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
+        follow = flag("follow")
+        self._backend.status(name)  # an unknown name is known now, not in the middle of the answer
+        lines = iter(self._backend.log(name, offset=offset, follow=follow))
+        content: Iterable[bytes] = _followed(lines, g.request_id) if follow else _log_so_far(lines)
+        response = Response(content, content_type="text/plain; charset=utf-8")
+        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold lines back
+        return response
+
+    def metrics(self, name: str) -> Response:
+        return json_response(list(self._backend.metrics(name)))
+
+    def metric(self, name: str, metric: str) -> Response:
+        self._lines(name, metric, 0)
+        return json_response(list(METRIC_VIEWS))
+
+    def metric_view(self, name: str, metric: str, view: str) -> Response:
+        if view not in METRIC_VIEWS:
+            raise NotFoundError(f"there is no view {view[:40]!r}; there are {', '.join(METRIC_VIEWS)}")
+        offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
+        scalar = b"".join(self._lines(name, metric, offset))
+        headers = {"X-Next-Offset": str(offset + len(scalar))}
+        if view == "scalar":
+            return Response(scalar, headers=headers, content_type="text/plain; charset=utf-8")
+        points = [_point(line) for line in scalar.splitlines()]
+        if view == "json":
+            return json_response(points, headers=headers)
+        return Response(_as_csv(points), headers=headers, content_type="text/csv; charset=utf-8")
+
+    def _lines(self, name: str, metric: str, offset: int) -> Iterable[bytes]:
+        if not is_name(metric) or metric not in self._backend.metrics(name):
+            raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
+        return self._backend.metric(name, metric, offset=offset)
+
+
+def _inside(path: str) -> str:
+    """Return the path without a trailing slash; NotFoundError for one that could lead out of an artifact."""
+    path = path.removesuffix("/")
+    if path and (not path.isprintable() or "\\" in path or {"", ".", ".."} & set(path.split("/"))):
+        raise NotFoundError(f"{path[:128]!r} can be no path inside an artifact")
+    return path
+
+
+def _log_so_far(lines: Iterator[bytes]) -> Iterable[bytes]:
+    """Return a short log as one piece, which makes its length known; a long one piece by piece."""
+    pieces: list[bytes] = []
+    size = 0
+    for piece in lines:
+        pieces.append(piece)
+        size += len(piece)
+        if size > _SIZED_LOG_BYTES:
+            return _chain(pieces, lines)
+    return [b"".join(pieces)]
+
+
+def _chain(pieces: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield from pieces
+    yield from rest
+
+
+def _followed(lines: Iterator[bytes], request_id: str) -> Iterator[bytes]:
+    """Pass lines on as they come; b"" is the backend's heartbeat, and the moment to see that the client has left."""
+    yield b""  # sends the headers before there is a line
+    try:
+        for line in lines:
+            if line:
+                yield line
+            elif is_client_gone():
+                return
+    except BonseyesError:
+        return  # deleted while it was followed
+    finally:
+        close = getattr(lines, "close", None)
+        if close is not None:
+            close()
+
+
+def _point(line: bytes) -> dict[str, float | int | None]:
+    moment, step, value = line.split()
+    number = float(value)
+    return {"time": float(moment), "step": int(step), "value": number if math.isfinite(number) else None}
+
+
+def _as_csv(points: list[dict[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ("time", "step", "value"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(points)
+    return text.getvalue()

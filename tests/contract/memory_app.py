@@ -1,0 +1,55 @@
+"""The sample tool's twin as a WSGI application, for a real server to serve: `memory_app:from_environ()`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flask import Flask
+
+from bonseyes_dagster.description import load_description
+from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.web.app import create_app
+from bonseyes_dagster.web.memory import Job, MemoryBackend
+from bonseyes_dagster.web.routes import artifact_blueprint
+
+SAMPLE = Path(__file__).parent / "tools" / "sample"
+
+
+def make(job: Job) -> None:
+    """Do what the function in tools/sample/sample.py does."""
+    parameters = job.parameters
+    job.log("begin")
+    for step in range(parameters["steps"]):
+        job.scalar("loss", step, 1.0 / (step + 1))
+        job.progress(step + 1, parameters["steps"], "step")
+        job.log(f"step {step}")
+        job.sleep(parameters["pause"])
+    if parameters["fail"]:
+        raise ToolError(parameters["fail"])
+    for path in parameters["files"]:
+        job.path(path).write_bytes(parameters["text"].encode() * parameters["repeat"])
+    if "upload" in job.uploads:
+        job.path("upload.bin").write_bytes(job.uploads["upload"].read_bytes())
+    job.log("end")
+
+
+def create(kind: str = "artifacts", upload_limit_bytes: int | None = None) -> Flask:
+    """Make the application."""
+    description = load_description(SAMPLE)
+    backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts")
+    app = create_app(
+        description.name,
+        description=lambda: backend.describe().to_json(),
+        check_health=backend.check_health,
+        gauges=backend.gauges,
+        openapi={},
+    )
+    app.register_blueprint(artifact_blueprint(backend, upload_limit_bytes=upload_limit_bytes))
+    return app
+
+
+def from_environ() -> Flask:
+    """Make the application that $SAMPLE_KIND tells."""
+    limit = os.environ.get("SAMPLE_LIMIT_BYTES")
+    return create(os.environ.get("SAMPLE_KIND", "artifacts"), int(limit) if limit else None)
