@@ -1,0 +1,49 @@
+"""Judges evaluation criteria and constraints: each is a metric with a minimum, a maximum, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["judge"]
+
+
+def judge(criteria: Iterable[Mapping[str, Any]], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Return each criterion with its `value`, whether it `passed`, and the `reason` as a sentence.
+
+    A criterion that cannot be judged (no such metric, no bound) has failed, and its reason says why.
+    """
+    return [_judge(criterion, metrics) for criterion in criteria]
+
+
+def _judge(criterion: Mapping[str, Any], metrics: Mapping[str, float]) -> dict[str, Any]:
+    metric = str(criterion.get("metric", ""))
+    minimum, maximum = criterion.get("minimum"), criterion.get("maximum")
+    value = metrics.get(metric)
+    passed, reason = _compare(metric, value, minimum, maximum, metrics)
+    return {
+        "name": str(criterion.get("name") or metric),
+        "description": str(criterion.get("description", "")),
+        "metric": metric,
+        "minimum": minimum,
+        "maximum": maximum,
+        "value": value,
+        "passed": passed,
+        "reason": reason,
+    }
+
+
+def _compare(
+    metric: str, value: float | None, minimum: float | None, maximum: float | None, metrics: Mapping[str, float]
+) -> tuple[bool, str]:
+    if value is None:
+        return False, f"There is no metric `{metric}`; there are {', '.join(sorted(metrics))}."
+    if minimum is None and maximum is None:
+        return False, f"Neither a minimum nor a maximum is given for {metric}."
+    if minimum is not None and value < minimum:
+        return False, f"{metric} is {value:.6g}, below the minimum of {minimum:.6g}."
+    if maximum is not None and value > maximum:
+        return False, f"{metric} is {value:.6g}, above the maximum of {maximum:.6g}."
+    bounds = [f"at least {minimum:.6g}"] if minimum is not None else []
+    bounds += [f"at most {maximum:.6g}"] if maximum is not None else []
+    return True, f"{metric} is {value:.6g}, {' and '.join(bounds)}."
