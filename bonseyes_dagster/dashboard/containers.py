@@ -1,0 +1,102 @@
+"""The project's containers as the dashboard shows them: asked at the same time, shown as last known when silent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.dashboard.registry import Registry
+from bonseyes_dagster.errors import BonseyesError
+
+__all__ = ["Containers", "makes_runs"]
+
+FRESH_S = 5.0
+ASK_TIMEOUT_S = 2.0
+_ASKED_AT_ONCE = 32
+
+Description = Mapping[str, Any]
+
+
+class Containers:
+    """Descriptions by name: of what registered, and of what else the addresses file has that makes artifacts."""
+
+    def __init__(self, registry: Registry, addresses: Addresses, own_name: str, *, fresh_s: float = FRESH_S) -> None:
+        self._registry = registry
+        self._addresses = addresses
+        self._own_name = own_name
+        self._fresh_s = fresh_s
+        self._lock = threading.Lock()
+        self._asked_at: dict[str, float] = {}
+        self._seen: dict[str, Description] = {}
+        self._tasks: dict[str, Mapping[str, Any]] = {}
+        self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "container")
+
+    def descriptions(self) -> dict[str, Description]:
+        """Return each container's description, the last known one if it is silent, {} if it never answered."""
+        registered = self._registry.entries()
+        unregistered = {*self._addresses.containers()} - {*registered, self._own_name}
+        self._refresh([*registered, *unregistered])
+        result = {name: self._seen.get(name) or last for name, last in registered.items()}
+        result |= {name: self._seen[name] for name in sorted(unregistered) if self._seen.get(name)}
+        return result
+
+    def pipelines(self) -> list[dict[str, str]]:
+        """Return name, container and description of the containers that make runs."""
+        return [
+            {
+                "name": str(description.get("name") or container),
+                "container": container,
+                "description": str(description.get("description") or ""),
+            }
+            for container, description in self.descriptions().items()
+            if makes_runs(description)
+        ]
+
+    def task(self, container: str) -> Mapping[str, Any]:
+        """Return a pipeline's task as last known, {} if it never said."""
+        return self._tasks.get(container, {})
+
+    def _refresh(self, names: Collection[str]) -> None:
+        """Ask those that were not asked lately; while one request asks, others are answered from what is known."""
+        if not self._stale(names) or not self._lock.acquire(blocking=not self._asked_at.keys() >= set(names)):
+            return
+        try:
+            stale = self._stale(names)
+            answers = {
+                name: answer for name, answer in zip(stale, self._pool.map(self._ask, stale), strict=True) if answer
+            }
+            self._seen |= answers
+            self._asked_at |= dict.fromkeys(stale, time.monotonic())
+            self._registry.describe(answers)
+        finally:
+            self._lock.release()
+
+    def _stale(self, names: Iterable[str]) -> list[str]:
+        oldest = time.monotonic() - self._fresh_s
+        return [name for name in names if self._asked_at.get(name, float("-inf")) < oldest]
+
+    def _ask(self, name: str) -> Description | None:
+        try:
+            transport = Transport(self._addresses.base_url(name))
+            description = transport.get_json("/", _description, read_timeout_s=ASK_TIMEOUT_S, attempts=1)
+            if makes_runs(description):
+                self._tasks[name] = transport.get_json("/task", dict, read_timeout_s=ASK_TIMEOUT_S, attempts=1)
+        except BonseyesError:
+            return None
+        return description
+
+
+def makes_runs(description: Description) -> bool:
+    """Tell whether this is a pipeline's description."""
+    return "/runs" in description.get("artifacts", ())
+
+
+def _description(body: Any) -> Description:
+    if not isinstance(body, dict) or not isinstance(body.get("artifacts"), list):
+        raise TypeError("not a description")
+    return body

@@ -1,0 +1,99 @@
+"""The dashboard's routes: the registry as JSON, and the page that shows a project."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, make_response, render_template, request
+
+from bonseyes_dagster.dashboard.containers import Containers, makes_runs
+from bonseyes_dagster.dashboard.registry import Registry, check_name
+from bonseyes_dagster.errors import BadRequestError, InvalidError, UnsupportedMediaError
+from bonseyes_dagster.web.app import json_response
+from bonseyes_dagster.web.connection import body_of
+from bonseyes_dagster.web.queries import external_base
+
+__all__ = ["dashboard_blueprint"]
+
+_BODY_LIMIT_BYTES = 64 * 1024
+_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+
+
+def dashboard_blueprint(registry: Registry, containers: Containers) -> Blueprint:
+    """Return every route of the dashboard."""
+    blueprint = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
+
+    @blueprint.get("/")
+    def page() -> Response:
+        return _page(containers)
+
+    @blueprint.get("/pipelines")
+    def pipelines() -> Response:
+        return json_response(containers.pipelines())
+
+    @blueprint.get("/containers")
+    def list_containers() -> Response:
+        return json_response(containers.descriptions())
+
+    @blueprint.post("/containers")
+    def register() -> Response:
+        name = _posted_name()
+        registry.add(name)
+        return json_response({"result": "success", "name": name, "url": f"{external_base()}/containers/{name}"})
+
+    return blueprint
+
+
+def _posted_name() -> str:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaError('register with a JSON body such as {"name": "training"}')
+    body = body_of(request.environ)
+    body.limit(_BODY_LIMIT_BYTES)
+    try:
+        value = json.loads(b"".join(iter(body.read, b"")))
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict) or "name" not in value:
+        sentence = "give the container's name"
+        raise InvalidError(f"name: {sentence}", detail={"name": sentence})
+    return check_name(value["name"])
+
+
+def _page(containers: Containers) -> Response:
+    descriptions = containers.descriptions()
+    pipelines = {name: text for name, text in descriptions.items() if makes_runs(text)}
+    answer = make_response(
+        render_template(
+            "dashboard.html",
+            root=_root(),
+            asset=_asset,
+            pipelines=pipelines,
+            tasks={name: containers.task(name) for name in pipelines},
+            containers=descriptions,
+        )
+    )
+    answer.mimetype = "text/html"
+    answer.headers["Content-Security-Policy"] = _POLICY
+    answer.headers["Cache-Control"] = "no-cache"
+    return answer
+
+
+def _root() -> str:
+    """Return the path of the gateway's root: the page may itself be opened below /containers/dashboard/."""
+    base = urlsplit(external_base()).path
+    parts = base.rsplit("/containers/", 1)
+    return parts[0] if len(parts) == 2 and "/" not in parts[1] else base
+
+
+@cache
+def _asset(name: str) -> str:
+    """Return a static file's path, with a digest so that a new version is seen at once."""
+    content = (Path(__file__).parent / "static" / name).read_bytes()
+    return f"static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

@@ -1,0 +1,130 @@
+"""The visualization container's WSGI application: TensorBoard, and beside it what every container answers."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from tensorboard.backend import application
+from tensorboard.plugins.core import core_plugin
+from tensorboard.plugins.hparams import hparams_plugin
+from tensorboard.plugins.metrics import metrics_plugin
+from tensorboard.plugins.scalar import scalars_plugin
+
+from bonseyes_dagster import __version__, urls
+from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.visualization import frontend
+from bonseyes_dagster.visualization.catalogue import Catalogue
+from bonseyes_dagster.visualization.provider import ArtifactDataProvider
+from bonseyes_dagster.web.app import create_app
+
+__all__ = ["Containers", "create"]
+
+WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+_REGISTRY_S = 10.0
+
+
+class Containers:
+    """The project's containers: those of the addresses file and those that registered at the dashboard."""
+
+    def __init__(self, addresses: Addresses, *, registry_s: float = _REGISTRY_S) -> None:
+        self._addresses = addresses
+        self._registry_s = registry_s
+        self._lock = threading.Lock()
+        self._registered: frozenset[str] = frozenset()
+        self._asked_at = float("-inf")
+
+    def __call__(self) -> dict[str, str]:
+        """Return base URLs by name."""
+        names = {*self._addresses.containers(), *self._ask_registry()}
+        return {name: self._addresses.base_url(name) for name in sorted(names) if urls.is_name(name)}
+
+    def _ask_registry(self) -> frozenset[str]:
+        with self._lock:
+            if time.monotonic() - self._asked_at < self._registry_s:
+                return self._registered
+            self._asked_at = time.monotonic()
+            transport = Transport(self._addresses.base_url("dashboard"))
+            with suppress(BonseyesError):  # what is known already stays
+                self._registered = transport.get_json("/containers", frozenset, read_timeout_s=5.0, attempts=1)
+            return self._registered
+
+
+def create(settings: Settings | None = None) -> WsgiApp:
+    """Return the application for the environment's settings; it starts no thread before its first request."""
+    settings = settings or Settings.from_environ()
+    catalogue = Catalogue(Containers(Addresses.from_settings(settings)))
+    provider = ArtifactDataProvider(catalogue)
+    name = settings.container or "visualization"
+    base = create_app(
+        name,
+        description=None,  # `/` is TensorBoard's
+        check_health=lambda: None,
+        gauges=lambda: _gauges(provider),
+        openapi=_openapi(name),
+    )
+    return _Either(base, tensorboard(provider))
+
+
+def tensorboard(provider: ArtifactDataProvider) -> WsgiApp:
+    """Return TensorBoard's own application over `provider`, with the plugins that scalars are for."""
+    flags = argparse.Namespace(
+        logdir="", logdir_spec="", path_prefix="", generic_data="true", samples_per_plugin={}, window_title="Metrics"
+    )
+    plugins = [
+        core_plugin.CorePluginLoader(),
+        metrics_plugin.MetricsPlugin,
+        scalars_plugin.ScalarsPlugin,
+        hparams_plugin.HParamsPlugin,
+    ]
+    app: WsgiApp = application.TensorBoardWSGIApp(flags, plugins, provider, frontend.provide())
+    return app
+
+
+class _Either:
+    """TensorBoard everywhere but on the few paths that every container of the project has."""
+
+    def __init__(self, base: WsgiApp, board: WsgiApp) -> None:
+        self.base = base
+        self.board = board
+        self._paths = {urls.HEALTHZ, urls.METRICS, urls.OPENAPI}
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "").rstrip("/")
+        return (self.base if path in self._paths else self.board)(environ, start_response)
+
+
+def _gauges(provider: ArtifactDataProvider) -> Mapping[str, float]:
+    containers, artifacts = provider.catalogue.counts()
+    return {"containers": containers, "artifacts": artifacts, "points_cached": provider.cache.points}
+
+
+def _openapi(name: str) -> dict[str, Any]:
+    text = {"type": "string"}
+    paths = {
+        "/": ("TensorBoard", "text/html", text),
+        urls.HEALTHZ: ("Readiness", "application/json", {"type": "object"}),
+        urls.METRICS: ("Prometheus metrics", "text/plain", text),
+        urls.OPENAPI: ("This document", "application/json", {"type": "object"}),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": name, "version": __version__, "description": "TensorBoard over the project's artifacts."},
+        "paths": {
+            path: {
+                "get": {
+                    "summary": title,
+                    "responses": {"200": {"description": title, "content": {media: {"schema": schema}}}},
+                }
+            }
+            for path, (title, media, schema) in paths.items()
+        },
+    }

@@ -1,0 +1,239 @@
+"""What TensorBoard is told of the artifacts of real HTTP servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from tensorboard.data import provider as tb
+from tensorboard.plugins.hparams import metadata as hparams_metadata
+
+from bonseyes_dagster.visualization import catalogue as catalogue_module
+from bonseyes_dagster.visualization.catalogue import Catalogue
+from bonseyes_dagster.visualization.provider import ArtifactDataProvider
+from tests.unit.visualization.artifact_server import ArtifactServer
+
+SCALARS = {"experiment_id": "", "plugin_name": "scalars"}
+
+
+@pytest.fixture
+def server() -> Iterator[ArtifactServer]:
+    """Yield a tool container."""
+    with ArtifactServer() as server:
+        yield server
+
+
+@pytest.fixture
+def board(server: ArtifactServer) -> ArtifactDataProvider:
+    """Return a provider over the server, and over a container that is down."""
+    return make({"training": server.url, "down": "http://127.0.0.1:1"})
+
+
+def make(addresses: dict[str, str]) -> ArtifactDataProvider:
+    """Return a provider that looks often."""
+    return ArtifactDataProvider(Catalogue(lambda: addresses, reload_s=0.05))
+
+
+def eventually(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline, "it never became so"
+        time.sleep(0.02)
+
+
+def test_artifacts_with_metrics_are_runs(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Those without points, and containers that do not answer, are left out."""
+    server.add("cnn")
+    server.add("silent", "completed")
+    server.add("waiting", "queued")
+    server.append("cnn", "loss", 3.0, 2.0)
+    server.append("cnn", "accuracy", 0.5)
+    (run,) = board.list_runs(experiment_id="")
+    assert (run.run_id, run.run_name) == ("training/cnn", "training/cnn")
+    assert run.start_time == pytest.approx(time.time(), abs=60)
+    assert {run: set(tags) for run, tags in board.list_scalars(**SCALARS).items()} == {
+        "training/cnn": {"loss", "accuracy"}
+    }
+    assert set(board.list_plugins(experiment_id="")) == {"scalars", "hparams"}
+
+
+def test_runs_of_pipelines_are_shown_too() -> None:
+    """A pipeline's metrics are below /runs."""
+    with ArtifactServer("runs") as server:
+        server.add("first", "completed")
+        server.append("first", "accuracy", 0.97)
+        board = make({"digits-cnn": server.url})
+        assert board.read_scalars(**SCALARS, downsample=10)["digits-cnn/first"]["accuracy"][0].value == 0.97
+
+
+def test_a_curve_grows(server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New points come with the next reading, and only they are transferred."""
+    monkeypatch.setattr("bonseyes_dagster.visualization.provider._FRESH_S", 0.0)
+
+    def steps() -> list[int]:
+        return [datum.step for datum in board.read_scalars(**SCALARS, downsample=100)["training/cnn"]["loss"]]
+
+    server.add("cnn")
+    server.append("cnn", "loss", 3.0, 2.0)
+    assert steps() == [0, 1]
+    server.append("cnn", "loss", 1.0)
+    assert steps() == [0, 1, 2]
+    series = board.cache.get((*board.catalogue.get("training/cnn").identity, "loss"))  # type: ignore[union-attr]
+    assert series.offset == len(server.artifacts["cnn"].metrics["loss"])
+
+
+def test_what_is_final_is_asked_for_once(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Neither metric lists nor points of final artifacts are asked for again."""
+    for i in range(20):
+        server.add(f"a{i}", "completed")
+        server.append(f"a{i}", "loss", 1.0)
+    for _ in range(3):
+        assert len(board.read_scalars(**SCALARS, downsample=10)) == 20
+        time.sleep(0.2)
+    assert server.asked["artifacts/NAME/metrics"] == 20
+    assert server.asked["artifacts/NAME/metrics/loss/scalar"] == 20
+    assert server.asked["artifacts"] > 3
+
+
+def test_an_artifact_made_anew_is_another_series(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """A deleted artifact's curve does not live on in one of the same name."""
+    server.add("cnn", "completed")
+    server.append("cnn", "loss", 1.0, 2.0, 3.0)
+    assert len(board.read_scalars(**SCALARS, downsample=10)["training/cnn"]["loss"]) == 3
+    time.sleep(0.005)
+    server.add("cnn", "completed")
+    server.append("cnn", "loss", 9.0)
+    for shelf in board.catalogue._shelves.values():
+        shelf.listed_at = float("-inf")
+    eventually(lambda: [d.value for d in _loss(board)] == [9.0])
+
+
+def _loss(board: ArtifactDataProvider) -> list[tb.ScalarDatum]:
+    return board.read_scalars(**SCALARS, downsample=10).get("training/cnn", {}).get("loss", [])
+
+
+def test_a_deleted_artifact_goes(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Also when it is the one that the listing would go on from."""
+    server.add("old", "completed")
+    server.add("cnn", "completed")
+    server.append("cnn", "loss", 1.0)
+    assert _loss(board)
+    del server.artifacts["cnn"]
+    eventually(lambda: not board.list_runs(experiment_id=""))
+
+
+def test_filters_choose_runs_and_tags(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Only what passes is read."""
+    for name in ("a", "b"):
+        server.add(name, "completed")
+        server.append(name, "loss", 1.0)
+        server.append(name, "accuracy", 0.5)
+    assert len(board.list_runs(experiment_id="")) == 2
+    chosen = tb.RunTagFilter(runs=["training/a", "training/none", "none"], tags=["loss", "none"])
+    result = board.read_scalars(**SCALARS, downsample=10, run_tag_filter=chosen)
+    assert {run: list(tags) for run, tags in result.items()} == {"training/a": ["loss"]}
+    assert server.asked["artifacts/NAME/metrics/accuracy/scalar"] == 0
+    assert board.read_scalars(experiment_id="", plugin_name="other", downsample=10) == {}
+
+
+def test_last_scalars(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """The newest point of each series."""
+    server.add("a", "completed", epochs=3)
+    server.append("a", "loss", 3.0, 2.0, 1.0)
+    assert board.read_last_scalars(**SCALARS)["training/a"]["loss"].value == 1.0
+
+
+def test_many_runs_share_the_points_of_an_answer(
+    server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer about many runs stays small: each gets fewer points."""
+    monkeypatch.setattr("bonseyes_dagster.visualization.provider.ANSWER_POINTS", 300)
+    for i in range(10):
+        server.add(f"a{i}", "completed")
+        server.append(f"a{i}", "loss", *map(float, range(200)))
+    result = board.read_scalars(**SCALARS, downsample=1000)
+    assert {len(tags["loss"]) for tags in result.values()} == {30}
+
+
+def test_a_container_that_comes_back_elsewhere_is_followed(server: ArtifactServer) -> None:
+    """After a restart a container may have another port."""
+    addresses = {"training": server.url}
+    board = make(addresses)
+    server.add("a", "completed")
+    server.append("a", "loss", 1.0)
+    assert len(board.list_runs(experiment_id="")) == 1
+    with ArtifactServer() as other:
+        other.artifacts = server.artifacts
+        addresses["training"] = other.url
+        server.add("b")
+        server.append("b", "loss", 1.0)
+        eventually(lambda: len(board.list_runs(experiment_id="")) == 2)
+        assert other.asked["artifacts/NAME/metrics"] > 0
+    addresses.clear()
+    eventually(lambda: not board.list_runs(experiment_id=""))
+
+
+def test_nobody_looking_nobody_asking(
+    server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The containers are left alone once TensorBoard is closed."""
+    monkeypatch.setattr(catalogue_module, "IDLE_S", 0.1)
+    server.add("a")
+    board.list_runs(experiment_id="")
+    eventually(lambda: not board.catalogue._follower.is_alive())  # type: ignore[union-attr]
+    asked = server.asked.total()
+    time.sleep(0.3)
+    assert server.asked.total() == asked
+    server.append("a", "loss", 1.0)
+    assert len(board.list_runs(experiment_id="")) == 1
+
+
+def test_parameters_are_hyperparameters(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Numbers have an interval, words and switches their values; lists and absent ones are left out."""
+    server.add("a", "completed", epochs=3, model="cnn", augment=True, criteria=[1], seed=None)
+    server.add("b", "completed", epochs=5, model="mlp", augment=True)
+    for name in ("a", "b"):
+        server.append(name, "loss", 1.0)
+    result = board.list_hyperparameters(experiment_ids=[""])
+    assert [(h.hyperparameter_name, h.domain, h.differs) for h in result.hyperparameters] == [
+        ("epochs", (3.0, 5.0), True),
+        ("model", ["cnn", "mlp"], True),
+        ("augment", [True], False),
+    ]
+    assert {group.root.run for group in result.session_groups} == {"training/a", "training/b"}
+    assert board.list_tensors(experiment_id="", plugin_name=hparams_metadata.PLUGIN_NAME) == {}
+    assert server.asked["artifacts/NAME/input-parameters"] == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "rule", "passing"),
+    [("INTERVAL", (4.0, 9.0), ["b"]), ("DISCRETE", [3.0], ["a"]), ("REGEX", "^[35]", ["a", "b"])],
+)
+def test_hyperparameters_are_filtered(
+    server: ArtifactServer, board: ArtifactDataProvider, kind: str, rule: object, passing: list[str]
+) -> None:
+    """By range, by value, by pattern; one without the parameter never passes."""
+    server.add("a", "completed", epochs=3)
+    server.add("b", "completed", epochs=5)
+    server.add("c", "completed", other=5)
+    for name in "abc":
+        server.append(name, "loss", 1.0)
+    filters = [tb.HyperparameterFilter("epochs", tb.HyperparameterFilterType[kind], rule)]  # type: ignore[arg-type]
+    sort = [tb.HyperparameterSort("epochs", tb.HyperparameterSortDirection.ASCENDING)]
+    groups = board.read_hyperparameters(experiment_ids=[""], filters=filters, sort=sort, hparams_to_include=[])
+    assert [group.root.run for group in groups] == [f"training/{name}" for name in passing]
+    assert {value.hyperparameter_name for group in groups for value in group.hyperparameter_values} == {"epochs"}
+
+
+def test_hyperparameters_are_sorted_and_mixed_types_are_text(
+    server: ArtifactServer, board: ArtifactDataProvider
+) -> None:
+    """Descending too; a name that means a number here and a word there is text."""
+    for name, size in (("a", 3), ("b", "large"), ("c", 1)):
+        server.add(name, "completed", size=size)
+        server.append(name, "loss", 1.0)
+    sort = [tb.HyperparameterSort("size", tb.HyperparameterSortDirection.DESCENDING)]
+    groups = board.read_hyperparameters(experiment_ids=[""], sort=sort)
+    assert [group.hyperparameter_values[0].value for group in groups] == ["large", "3", "1"]
