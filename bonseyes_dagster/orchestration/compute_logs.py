@@ -1,0 +1,200 @@
+"""Gives each step its own stdout and stderr in Dagster's UI, while several steps share one process.
+
+Dagster's LocalComputeLogManager redirects the descriptors of the whole process, which mixes steps that run at the same
+time. This one puts a router in `sys.stdout` and `sys.stderr`, and a context variable says which step is writing.
+Written through at each line, so the UI shows it live; files and reading are as in the superclass.
+
+In dagster.yaml:
+    compute_logs:
+      module: bonseyes_dagster.orchestration.compute_logs
+      class: StepComputeLogManager
+      config: {base_dir: /path/of/compute_logs}
+
+What a subprocess of an op, or C code, writes to descriptors 1 and 2 does not pass here: it is in the run process's own
+output. `subprocess.run(..., stdout=sys.stdout)` does go to the step: the router's `fileno` is the step's file.
+"""
+
+import contextvars
+import io
+import sys
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Self, TextIO
+
+from dagster import Field
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
+from dagster._serdes import ConfigurableClassData
+
+__all__ = ["StepComputeLogManager", "route_streams"]
+
+
+class _Capture:
+    """The two open files of one step."""
+
+    def __init__(self, out: TextIO, err: TextIO) -> None:
+        self.files = {"stdout": out, "stderr": err}
+
+
+_capture: contextvars.ContextVar[_Capture | None] = contextvars.ContextVar("capture", default=None)
+_open_captures: list[_Capture] = []
+_lock = threading.Lock()
+
+
+def _target(name: str) -> TextIO | None:
+    """Return the file of the step that is writing.
+
+    A thread that an op started has no context of ours: while only one step is captured, it is that step's.
+    """
+    capture = _capture.get()
+    if capture is None and len(_open_captures) == 1:
+        capture = _open_captures[0]
+    return capture.files[name] if capture in _open_captures and capture is not None else None
+
+
+class _Router(io.TextIOBase):
+    """Stands for `sys.stdout` or `sys.stderr`; writes to the step's file, or outside of steps to the original."""
+
+    def __init__(self, name: str, original: TextIO) -> None:
+        self._name = name
+        self.original = original
+        self.is_mirrored = False
+
+    def _stream(self) -> TextIO:
+        return _target(self._name) or self.original
+
+    def write(self, text: str) -> int:
+        target = _target(self._name)
+        if target is not None:
+            try:
+                count = target.write(text)
+            except ValueError:  # closed under the hands of a thread that outlived its step
+                return self.original.write(text)
+            if self.is_mirrored:
+                self.original.write(text)
+            return count
+        return self.original.write(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream().flush()
+        except ValueError:
+            self.original.flush()
+
+    def fileno(self) -> int:
+        return self._stream().fileno()
+
+    def isatty(self) -> bool:
+        return _target(self._name) is None and self.original.isatty()
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream().encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._stream().errors
+
+    @property
+    def buffer(self) -> Any:
+        """Return the binary layer, as code that writes bytes to `sys.stdout.buffer` expects."""
+        stream = self._stream()
+        stream.flush()
+        return stream.buffer
+
+
+def route_streams(is_mirrored: bool = False) -> None:
+    """Put the routers in place, once; handlers made after this that write to `sys.stderr` are routed as well."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, _Router):
+            stream = _Router(name, stream)
+            setattr(sys, name, stream)
+        stream.is_mirrored = is_mirrored
+
+
+_is_routed_for_captures = False
+
+
+def _begin_routing(is_mirrored: bool) -> None:
+    global _is_routed_for_captures
+    if not isinstance(sys.stdout, _Router):
+        _is_routed_for_captures = True
+    route_streams(is_mirrored)
+
+
+def _end_routing() -> None:
+    """Put the streams back when the last capture ends, if captures had put the routers there."""
+    global _is_routed_for_captures
+    if _open_captures or not _is_routed_for_captures:
+        return
+    _is_routed_for_captures = False
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, _Router):
+            setattr(sys, name, stream.original)
+
+
+class StepComputeLogManager(LocalComputeLogManager):
+    """LocalComputeLogManager whose captures may overlap.
+
+    `mirror` also copies what steps write to the run process's own output, as Dagster's manager does.
+    """
+
+    def __init__(
+        self,
+        base_dir: str,
+        polling_timeout: float | None = None,
+        mirror: bool = False,
+        inst_data: ConfigurableClassData | None = None,
+    ) -> None:
+        super().__init__(base_dir, polling_timeout, inst_data)
+        self._is_mirrored = mirror
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """Describe the configuration: the superclass's and `mirror`."""
+        inherited: Any = super().config_type()
+        return {**inherited, "mirror": Field(bool, is_required=False, default_value=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Make one from dagster.yaml."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
+        """Capture what the current context writes; other contexts may be captured at the same time."""
+        with self._open(log_key, ComputeIOType.STDOUT) as out, self._open(log_key, ComputeIOType.STDERR) as err:
+            capture = _Capture(out, err)
+            with _lock:
+                _begin_routing(self._is_mirrored)
+                _open_captures.append(capture)
+            token = _capture.set(capture)
+            try:
+                yield CapturedLogContext(log_key)
+            finally:
+                _capture.reset(token)
+                with _lock:
+                    _open_captures.remove(capture)
+                    _end_routing()
+        Path(self.get_captured_local_path(log_key, "complete")).touch()
+
+    @contextmanager
+    def _open(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[TextIO]:
+        path = Path(self.get_captured_local_path(log_key, IO_TYPE_EXTENSION[io_type]))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A tool's log may hold bytes that are no UTF-8: they must not fail the step that passes them on.
+        with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
+            yield file
+
+    @contextmanager
+    def open_log_stream(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[IO[Any] | None]:
+        """Open a step's log to append to it without capturing anything."""
+        with self._open(log_key, io_type) as file:
+            yield file

@@ -1,0 +1,314 @@
+"""The jobs that test_executor.py runs, each on every executor; a file of its own because step processes load it too."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+from dagster import (
+    Definitions,
+    DynamicOut,
+    DynamicOutput,
+    Failure,
+    HookContext,
+    In,
+    Nothing,
+    OpExecutionContext,
+    Out,
+    Output,
+    RetryPolicy,
+    failure_hook,
+    graph,
+    in_process_executor,
+    multiprocess_executor,
+    op,
+    success_hook,
+)
+
+from bonseyes_dagster.orchestration.executor import concurrent_executor
+from bonseyes_dagster.orchestration.interruption import interruptible_call, interruptible_wait, run_is_interrupted
+
+
+def note(text: str) -> None:
+    """Append a line to the file that the test reads; small appends are atomic, also between processes."""
+    with Path(os.environ["EXECUTOR_TEST_NOTES"]).open("a") as file:
+        file.write(f"{text}\n")
+
+
+@op
+def one() -> int:
+    return 1
+
+
+@op
+def add(number: int) -> int:
+    return number + 1
+
+
+@graph
+def chain():
+    add.alias("third")(add.alias("second")(one()))
+
+
+@op(config_schema={"seconds": float})
+def nap(context: OpExecutionContext) -> None:
+    note(f"begin {context.op.name}")
+    time.sleep(context.op_config["seconds"])
+    note(f"end {context.op.name}")
+
+
+@graph
+def naps():
+    for index in range(3):
+        nap.alias(f"nap_{index}")()
+
+
+@op(retry_policy=RetryPolicy(max_retries=2, delay=0.2))
+def flaky(context: OpExecutionContext) -> int:
+    note(f"try {context.retry_number} {time.time()}")
+    if context.retry_number < 2:
+        raise ValueError("not yet")
+    return context.retry_number
+
+
+@graph
+def retried():
+    add(flaky())
+
+
+@op(retry_policy=RetryPolicy(max_retries=1))
+def hopeless() -> int:
+    raise Failure("never", allow_retries=True)
+
+
+@graph
+def retried_in_vain():
+    add(hopeless())
+
+
+@success_hook
+def note_success(context: HookContext) -> None:
+    note(f"success {context.op.name}")
+
+
+@failure_hook
+def note_failure(context: HookContext) -> None:
+    note(f"failure {context.op.name}")
+
+
+@success_hook
+def broken_hook(context: HookContext) -> None:
+    raise ValueError("the hook is broken")
+
+
+@op
+def broken(number: int) -> int:
+    raise ValueError("broken")
+
+
+@op(ins={"start": In(Nothing)})
+def after() -> int:
+    return 7
+
+
+@graph
+def hooked():
+    number = one.with_hooks({note_success, note_failure})()
+    broken.with_hooks({note_success, note_failure})(number)
+    add.with_hooks({broken_hook})(number)
+
+
+@graph
+def failing():
+    number = one()
+    add.alias("downstream")(broken(number))
+    add.alias("unharmed")(number)
+
+
+@op(out=DynamicOut(int))
+def fan_out():
+    for index in range(4):
+        yield DynamicOutput(index, mapping_key=f"k{index}")
+
+
+@op
+def total(numbers: list[int]) -> int:
+    note(f"total {sum(numbers)}")
+    return sum(numbers)
+
+
+@graph
+def dynamic():
+    total(fan_out().map(add).collect())
+
+
+@op(out=DynamicOut(int))
+def fan_out_nothing():
+    yield from ()
+
+
+@graph
+def dynamic_empty():
+    total(fan_out_nothing().map(add).collect())
+
+
+@op(out={"left": Out(int, is_required=False), "right": Out(int, is_required=False)})
+def branch():
+    yield Output(1, "left")
+
+
+@graph
+def optional():
+    left, right = branch()
+    add.alias("taken")(left)
+    add.alias("beyond")(add.alias("skipped")(right))
+
+
+@op(tags={"lane": "narrow"}, config_schema={"seconds": float})
+def narrow(context: OpExecutionContext) -> None:
+    note(f"begin {context.op.name}")
+    time.sleep(context.op_config["seconds"])
+    note(f"end {context.op.name}")
+
+
+@graph
+def tagged():
+    for index in range(3):
+        narrow.alias(f"narrow_{index}")()
+
+
+@op(pool="basin", config_schema={"seconds": float})
+def pooled_op(context: OpExecutionContext) -> None:
+    note(f"begin {context.op.name}")
+    time.sleep(context.op_config["seconds"])
+    note(f"end {context.op.name}")
+
+
+@graph
+def pooled():
+    for index in range(2):
+        pooled_op.alias(f"pooled_{index}")()
+
+
+@op
+def fails_once(number: int) -> int:
+    marker = Path(os.environ["EXECUTOR_TEST_NOTES"] + ".marker")
+    if not marker.exists():
+        marker.touch()
+        raise ValueError("the first time")
+    return number + 10
+
+
+@op
+def counted() -> int:
+    note("counted")
+    return 1
+
+
+@graph
+def fails_first():
+    add(fails_once(counted()))
+
+
+@op
+async def wait_async() -> int:
+    await asyncio.sleep(0.2)
+    return 1
+
+
+@graph
+def asynchronous():
+    add.alias("a")(wait_async.alias("wait_a")())
+    add.alias("b")(wait_async.alias("wait_b")())
+
+
+@op(config_schema={"seconds": float})
+def print_slowly(context: OpExecutionContext) -> None:
+    name = context.op.name
+    for index in range(20):
+        print(f"{name} line {index}")
+        logging.getLogger("managed").warning("%s record %d", name, index)
+        context.log.info(f"{name} context {index}")
+        time.sleep(context.op_config["seconds"] / 20)
+
+
+@graph
+def talkative():
+    for index in range(4):
+        print_slowly.alias(f"talker_{index}")()
+
+
+@op
+def helper_thread(context: OpExecutionContext) -> None:
+    def talk() -> None:
+        print("from a helper thread")
+        context.log.info("logged by a helper thread")
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    thread.join()
+
+
+@graph
+def helped():
+    helper_thread()
+
+
+@op
+def wait_for_long() -> None:
+    note("begin wait")
+    try:
+        interruptible_wait(60)
+    finally:
+        note(f"interrupted {run_is_interrupted()}")
+
+
+@op(retry_policy=RetryPolicy(max_retries=3))
+def wait_for_long_with_retry() -> None:
+    note("begin wait")
+    interruptible_wait(60)
+
+
+@op(retry_policy=RetryPolicy(max_retries=3))
+def call_for_long() -> None:
+    note("begin call")
+    interruptible_call(time.sleep, 60)
+
+
+@op
+def sleep_stubbornly() -> None:
+    note("begin sleep")
+    time.sleep(4)
+
+
+@graph
+def waiting():
+    wait_for_long()
+    wait_for_long_with_retry()
+    call_for_long()
+
+
+@graph
+def stubborn():
+    sleep_stubbornly()
+
+
+GRAPHS = [
+    chain, naps, retried, retried_in_vain, hooked, failing, dynamic, dynamic_empty, optional, tagged, pooled,
+    fails_first, asynchronous, talkative, helped, waiting, stubborn,
+]  # fmt: skip
+EXECUTORS = {
+    "concurrent": concurrent_executor,
+    "in_process": in_process_executor,
+    "multiprocess": multiprocess_executor,
+}
+
+definitions = Definitions(
+    jobs=[
+        graph_.to_job(name=f"{graph_.name}_{name}", executor_def=executor)
+        for graph_ in GRAPHS
+        for name, executor in EXECUTORS.items()
+    ]
+)
