@@ -197,7 +197,8 @@ class _Lingering:
         self._fd = fd
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._answer)
+        yield from self._answer
+        yield b""  # the headers of an empty answer are sent with this, else only after close()
 
     def close(self) -> None:
         close: Callable[[], Any] | None = getattr(self._answer, "close", None)

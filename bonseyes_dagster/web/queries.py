@@ -56,8 +56,9 @@ def seconds(key: str, *, maximum: float) -> float:
     text = _single(key)
     if text is None:
         return 0.0
-    value = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else math.nan
-    if not value >= 0:
+    # a JSON number: float() would also take "inf", "1_0" and digits of other scripts
+    value = float(text) if re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", text) else math.nan
+    if math.isnan(value):
         raise BadRequestError(f"query parameter {key!r} must be a number of seconds such as 30, not {text[:40]!r}")
     return min(value, maximum)
 
