@@ -17,8 +17,8 @@ __all__ = [
     "json_content",
     "operation",
     "parameter",
+    "service_document",
     "text_content",
-    "tool_document",
 ]
 
 METRIC_VIEWS = ("scalar", "json", "csv")
@@ -122,7 +122,7 @@ def build_document(
     }
 
 
-def tool_document(description: ToolDescription, kind: Collection = "artifacts") -> dict[str, Any]:
+def service_document(description: ToolDescription, kind: Collection = "artifacts") -> dict[str, Any]:
     """Return the document of a tool; a pipeline adds its own paths to those of `artifact_paths("runs")`."""
     root = operation("describe", "What this container is", content=json_content(ref("Description")))
     return build_document(

@@ -11,7 +11,7 @@ from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.web.app import create_app
 from bonseyes_dagster.web.memory import Job, MemoryBackend
-from bonseyes_dagster.web.openapi import tool_document
+from bonseyes_dagster.web.openapi import service_document
 from bonseyes_dagster.web.routes import artifact_blueprint
 
 SAMPLE = Path(__file__).parent / "tools" / "sample"
@@ -44,7 +44,7 @@ def create(kind: str = "artifacts", upload_limit_bytes: int | None = None) -> Fl
         description=lambda: backend.describe().to_json(),
         check_health=backend.check_health,
         gauges=backend.gauges,
-        openapi=tool_document(description, backend.kind),
+        openapi=service_document(description, backend.kind),
     )
     app.register_blueprint(artifact_blueprint(backend, upload_limit_bytes=upload_limit_bytes))
     return app
