@@ -1,0 +1,51 @@
+"""Serve one tool in the foreground: `python -m bonseyes_dagster.tool --bind HOST:PORT`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE
+
+_MULE_STOP_S = 20
+
+
+def main() -> None:
+    """Parse the command line, refuse early what is wrong, and become the server."""
+    parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.tool", description=__doc__)
+    parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port to listen at (%(default)s)")
+    parser.add_argument("--tool", type=Path, help="the folder with tool.yml (BONSEYES_TOOL)")
+    parser.add_argument("--volume", type=Path, help="the folder that keeps the artifacts (BONSEYES_VOLUME)")
+    arguments = parser.parse_args()
+    for variable, path in (("BONSEYES_TOOL", arguments.tool), ("BONSEYES_VOLUME", arguments.volume)):
+        if path is not None:
+            os.environ[variable] = str(path.absolute())
+    # Programs of tools that outlive a crash of this server are known by it.
+    os.environ[SERVER_VARIABLE] = uuid.uuid4().hex
+    try:
+        _serve(arguments.bind)
+    except SettingsError as error:
+        sys.exit(f"bonseyes_dagster.tool: {error.message}")
+
+
+def _serve(bind: str) -> None:
+    from bonseyes_dagster.tool.app import load
+    from bonseyes_dagster.web.server import serve
+
+    _, _, volume, settings = load()
+    volume.make()
+    serve(
+        "bonseyes_dagster.tool.wsgi:application",
+        bind,
+        settings=settings,
+        mule="bonseyes_dagster.tool.app:work",
+        mule_stop_s=_MULE_STOP_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

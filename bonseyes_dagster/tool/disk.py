@@ -1,0 +1,178 @@
+"""Durable files: fsync, atomic replacement, links instead of copies, removal, and errors of a full disk."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bonseyes_dagster.errors import StorageFullError, UnavailableError
+
+__all__ = [
+    "check_reserve",
+    "copy",
+    "is_full",
+    "link",
+    "link_tree",
+    "locked",
+    "remove",
+    "replace_file",
+    "storage_errors",
+    "sync_file_system",
+    "sync_folder",
+    "throw_away",
+    "write_file",
+]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
+_FICLONE = 0x40049409
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether `error` means that the disk or the quota has no room."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Translate errors of the disk itself: no room is StorageFullError, broken is UnavailableError."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
+        if error.errno in (errno.EIO, errno.EROFS):
+            raise UnavailableError(f"The volume cannot be written: {error.strerror}.") from error
+        raise
+
+
+def check_reserve(path: Path, reserve_bytes: int) -> None:
+    """Raise StorageFullError when less than `reserve_bytes` are free on the volume."""
+    stat = os.statvfs(path)
+    free_bytes = stat.f_bavail * stat.f_frsize
+    if free_bytes < reserve_bytes:
+        raise StorageFullError(
+            f"The volume has {free_bytes} bytes free, and {reserve_bytes} are kept in reserve; "
+            "delete artifacts that are no longer needed."
+        )
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file_system(path: Path) -> None:
+    """Make everything written to the file system of `path` durable; cheaper than many single fsyncs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a new file durably; its name is durable once its folder is synced."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` at `path` at once for every reader; not fsynced, for what may be lost with the machine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@contextmanager
+def locked(folder: Path, *, exclusively: bool) -> Iterator[None]:
+    """Hold a lock on a folder while the block runs; it ends with the process, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same content as `source`: a hard link, else a reflink, else a copy."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file durably, as a reflink where the file system can."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        os.fsync(writer.fileno())
+        os.fchmod(writer.fileno(), 0o444)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Link every file below `source` to the same place below `target`, and sync the folders made."""
+    target.mkdir()
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                link_tree(Path(entry.path), target / entry.name)
+            else:
+                link(Path(entry.path), target / entry.name)
+    sync_folder(target)
+
+
+def throw_away(path: Path, trash: Path) -> None:
+    """Remove a tree, out of sight at once; what a crash leaves of it is in `trash`."""
+    doomed = trash / f"{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
+    remove(doomed)
+
+
+def remove(path: Path) -> None:
+    """Remove a tree, also where the tool took away its own permissions; what is gone already does no harm."""
+    for _ in range(2):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
+        _permit(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _permit(path: Path) -> None:
+    for folder, _, _ in os.walk(path):
+        with _ignored():
+            Path(folder).chmod(0o700)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return

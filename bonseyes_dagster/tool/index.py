@@ -1,0 +1,391 @@
+"""The index: one SQLite row for each artifact. It decides races for names, keeps the queue and guards final phases."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import NotFoundError, QueueFullError, StorageFullError, UnavailableError
+from bonseyes_dagster.model import Phase, now
+
+__all__ = ["STATUS_COLUMNS", "Index", "Record", "TakenError"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS artifacts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    name TEXT UNIQUE,
+    phase TEXT NOT NULL
+        CHECK (phase IN ('queued', 'running', 'completed', 'failed', 'cancelled', 'interrupted')),
+    reason TEXT,
+    created TEXT NOT NULL,
+    started TEXT,
+    finished TEXT,
+    size INTEGER,
+    digest TEXT,
+    progress TEXT,
+    tool TEXT NOT NULL,
+    version TEXT NOT NULL,
+    parameters TEXT NOT NULL,
+    files TEXT NOT NULL,
+    inputs TEXT NOT NULL,
+    fingerprint TEXT,
+    reuse INTEGER NOT NULL DEFAULT 0,
+    reused_from TEXT,
+    idempotency_key TEXT UNIQUE,
+    request_digest TEXT,
+    is_cancelling INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS unfinished ON artifacts (phase, seq) WHERE phase IN ('queued', 'running');
+CREATE INDEX IF NOT EXISTS reusable ON artifacts (fingerprint, seq) WHERE phase = 'completed';
+CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, finished, size, digest ON artifacts
+    WHEN OLD.phase NOT IN ('queued', 'running')
+    BEGIN SELECT RAISE(ABORT, 'a final phase never changes'); END;
+"""
+_FULL_CODES = {sqlite3.SQLITE_FULL}
+_BUSY_TIMEOUT_S = 30.0
+
+
+class TakenError(Exception):
+    """The name, or the idempotency key, is another artifact's; which one is for the caller to find out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row. `name` is None once it is deleted but its process not gone yet. JSON columns are parsed."""
+
+    seq: int = 0
+    id: str
+    name: str | None
+    phase: Phase = "queued"
+    reason: str | None = None
+    created: str = ""
+    started: str | None = None
+    finished: str | None = None
+    size: int | None = None
+    digest: str | None = None
+    progress: Mapping[str, Any] | None = None
+    tool: str
+    version: str
+    parameters: Mapping[str, Any]
+    files: Mapping[str, Mapping[str, Any]]
+    inputs: Mapping[str, Mapping[str, Any]]
+    fingerprint: str | None = None
+    reuse: bool = False
+    reused_from: str | None = None
+    idempotency_key: str | None = None
+    request_digest: str | None = None
+    is_cancelling: bool = False
+
+
+_JSON = frozenset({"parameters", "files", "inputs", "progress"})
+_BOOLEAN = frozenset({"reuse", "is_cancelling"})
+_COLUMNS = tuple(f.name for f in fields(Record))
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM artifacts"  # noqa: S608 - the names of a dataclass
+# What a list needs; the long JSON columns are neither read nor parsed for it.
+STATUS_COLUMNS = (
+    "id",
+    "name",
+    "phase",
+    "reason",
+    "created",
+    "started",
+    "finished",
+    "size",
+    "digest",
+    "progress",
+    "reused_from",
+)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    for key in _JSON:
+        values[key] = json.loads(values[key]) if values[key] is not None else None
+    for key in _BOOLEAN:
+        values[key] = bool(values[key])
+    return Record(**values)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    values = {name: getattr(record, name) for name in _COLUMNS}
+    for key in _JSON:
+        values[key] = json.dumps(values[key]) if values[key] is not None else None
+    del values["seq"]
+    return values
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _FULL_CODES:
+            raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
+        raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
+
+
+class _Connections(threading.local):
+    """The connection of one thread of one process; SQLite forbids to carry one over a fork."""
+
+    pid: int = 0
+    connection: sqlite3.Connection | None = None
+
+
+class Index:
+    """All rows. Safe for any thread of any process; every write is durable when its method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._own = _Connections()
+        # Closing a parent's connection in a forked child would tamper with the parent's files, so they are kept.
+        self._inherited: list[sqlite3.Connection] = []
+
+    def _connection(self) -> sqlite3.Connection:
+        own = self._own
+        if own.connection is None or own.pid != os.getpid():
+            if own.connection is not None:
+                self._inherited.append(own.connection)
+            own.connection = self._connect()
+            own.pid = os.getpid()
+        return own.connection
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with _translated():
+            yield self._connection()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with _translated():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def make(self) -> None:
+        """Make the tables that are missing."""
+        with _translated():
+            self._connection().executescript(_SCHEMA)
+
+    def check(self) -> None:
+        """Raise UnavailableError when the index cannot be read."""
+        with self._reading() as connection:
+            connection.execute("SELECT 1 FROM artifacts LIMIT 1").fetchone()
+
+    # Creating
+
+    def insert(self, record: Record, *, queue_limit: int) -> None:
+        """Add a row; raise TakenError for a name or key that is in use, QueueFullError when too many wait."""
+        values = _row(record)
+        names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
+        try:
+            with self._writing() as connection:
+                if record.phase == "queued" and self._waiting(connection) >= queue_limit:
+                    raise QueueFullError(f"{queue_limit} artifacts are waiting already; try again later.")
+                connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
+        except sqlite3.IntegrityError as error:
+            raise TakenError(str(error)) from error
+
+    @staticmethod
+    def _waiting(connection: sqlite3.Connection) -> int:
+        query = "SELECT count(*) FROM artifacts WHERE phase = 'queued'"
+        return int(connection.execute(query).fetchone()[0])
+
+    # Reading
+
+    def get(self, name: str) -> Record:
+        """Return the row of `name`; raise NotFoundError."""
+        found = self._find("name = ?", name)
+        if found is None:
+            raise NotFoundError(f"There is no artifact {name!r}.")
+        return found
+
+    def by_key(self, idempotency_key: str) -> Record | None:
+        """Return the row that was created with a key."""
+        return self._find("idempotency_key = ?", idempotency_key)
+
+    def by_id(self, artifact_id: str) -> Record | None:
+        """Return the row of an id, also when it is deleted but not gone."""
+        return self._find("id = ?", artifact_id)
+
+    def reusable(self, fingerprint: str) -> Record | None:
+        """Return the newest completed artifact with that fingerprint."""
+        return self._find(
+            "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL ORDER BY seq DESC LIMIT 1", fingerprint
+        )
+
+    def _find(self, where: str, value: str) -> Record | None:
+        with self._reading() as connection:
+            row = connection.execute(f"{_SELECT} WHERE {where}", (value,)).fetchone()
+        return _record(row) if row else None
+
+    def phase(self, name: str) -> tuple[str, Phase]:
+        """Return (id, phase) of `name`, which is all that a waiting reader asks for again and again."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no artifact {name!r}.")
+        return row[0], row[1]
+
+    def names(self, *, limit: int | None, after: str | None) -> list[str]:
+        """Return names, oldest first."""
+        with self._reading() as connection:
+            query = "SELECT name FROM artifacts WHERE name IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"
+            arguments = (self._seq(connection, after), -1 if limit is None else limit)
+            return [row[0] for row in connection.execute(query, arguments)]
+
+    def brief(self, *, limit: int | None, after: str | None) -> list[dict[str, Any]]:
+        """Return the columns of a status of the same page as `names`, with the `position` of those that wait."""
+        with self._reading() as connection:
+            query = (
+                f"SELECT {', '.join(STATUS_COLUMNS)}, seq FROM artifacts "  # noqa: S608
+                "WHERE name IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"
+            )
+            arguments = (self._seq(connection, after), -1 if limit is None else limit)
+            rows = [
+                dict(zip((*STATUS_COLUMNS, "seq"), row, strict=True)) for row in connection.execute(query, arguments)
+            ]
+            first = next((row["seq"] for row in rows if row["phase"] == "queued"), None)
+            position = self._position(connection, first) if first is not None else 0
+        for row in rows:
+            row["progress"] = json.loads(row["progress"]) if row["progress"] else None
+            row["position"] = None
+            if row["phase"] == "queued":
+                row["position"] = position
+                position += 1
+        return rows
+
+    @staticmethod
+    def _seq(connection: sqlite3.Connection, after: str | None) -> int:
+        if after is None:
+            return 0
+        row = connection.execute("SELECT seq FROM artifacts WHERE name = ?", (after,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no artifact {after!r} to list from.")
+        return int(row[0])
+
+    @staticmethod
+    def _position(connection: sqlite3.Connection, seq: int) -> int:
+        query = "SELECT count(*) FROM artifacts WHERE phase = 'queued' AND seq <= ?"
+        return int(connection.execute(query, (seq,)).fetchone()[0])
+
+    def position(self, seq: int) -> int:
+        """Return the place in the queue, 1 for the next one."""
+        with self._reading() as connection:
+            return self._position(connection, seq)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many artifacts are in each phase."""
+        with self._reading() as connection:
+            return dict(connection.execute("SELECT phase, count(*) FROM artifacts GROUP BY phase"))
+
+    def ids(self) -> set[str]:
+        """Return the ids of all rows."""
+        with self._reading() as connection:
+            return {row[0] for row in connection.execute("SELECT id FROM artifacts")}
+
+    def running(self) -> list[Record]:
+        """Return the rows that are running, deleted ones included."""
+        with self._reading() as connection:
+            return [_record(row) for row in connection.execute(f"{_SELECT} WHERE phase = 'running'")]
+
+    def hidden(self) -> list[str]:
+        """Return the ids of rows that are deleted but not gone, and run no more."""
+        query = "SELECT id FROM artifacts WHERE name IS NULL AND phase != 'running'"
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute(query)]
+
+    # The worker's steps
+
+    def claim(self) -> Record | None:
+        """Turn the first of the queue to running and return it."""
+        with self._reading() as connection:
+            # One statement: it is atomic by itself, and nothing is written when the queue is empty.
+            rows = connection.execute(
+                "UPDATE artifacts SET phase = 'running', started = ? "  # noqa: S608
+                "WHERE seq = (SELECT min(seq) FROM artifacts WHERE phase = 'queued') "
+                f"RETURNING {', '.join(_COLUMNS)}",
+                (now(),),
+            ).fetchall()
+        return _record(rows[0]) if rows else None
+
+    def finish(self, artifact_id: str, phase: Phase, **values: Any) -> None:
+        """Write a final phase, and with it `reason`, `size`, `digest`, `progress`, `files`, `fingerprint`, ..."""
+        values = {"phase": phase, "finished": now(), **values}
+        for key in _JSON & values.keys():
+            values[key] = json.dumps(values[key]) if values[key] is not None else None
+        changes = ", ".join(f"{name} = :{name}" for name in values)
+        with self._writing() as connection:
+            connection.execute(
+                f"UPDATE artifacts SET {changes} WHERE id = :id AND phase IN ('queued', 'running')",  # noqa: S608
+                {**values, "id": artifact_id},
+            )
+
+    def is_cancelling(self, artifact_id: str) -> bool:
+        """Tell whether somebody wants the artifact to end."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT is_cancelling FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
+        return row is None or bool(row[0])
+
+    # Ending
+
+    def cancel(self, name: str) -> None:
+        """Cancel at once what is queued, ask for it what is running, leave alone what is final."""
+        with self._writing() as connection:
+            row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise NotFoundError(f"There is no artifact {name!r}.")
+            if row[1] == "queued":
+                change = "phase = 'cancelled', reason = 'Cancelled while it waited in the queue.', finished = ?"
+                connection.execute(f"UPDATE artifacts SET {change} WHERE id = ?", (now(), row[0]))  # noqa: S608
+            elif row[1] == "running":
+                connection.execute("UPDATE artifacts SET is_cancelling = 1 WHERE id = ?", (row[0],))
+
+    def hide(self, name: str) -> tuple[str, bool]:
+        """Delete `name` for every reader; return (id, whether it still runs and its row waits for the worker)."""
+        with self._writing() as connection:
+            row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise NotFoundError(f"There is no artifact {name!r}.")
+            if row[1] != "running":
+                connection.execute("DELETE FROM artifacts WHERE id = ?", (row[0],))
+                return row[0], False
+            connection.execute(
+                "UPDATE artifacts SET name = NULL, idempotency_key = NULL, is_cancelling = 1 WHERE id = ?", (row[0],)
+            )
+            return row[0], True
+
+    def is_hidden(self, artifact_id: str) -> bool:
+        """Tell whether an artifact was deleted."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT name FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
+        return row is None or row[0] is None
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove the row of a deleted artifact whose processes are gone."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM artifacts WHERE id = ?", (artifact_id,))

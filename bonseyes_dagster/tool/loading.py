@@ -1,0 +1,41 @@
+"""The tool's own code: imported once by the worker, checked against tool.yml, called in a forked child."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+from bonseyes_dagster.description import ToolFolder
+from bonseyes_dagster.errors import SettingsError
+
+__all__ = ["attribute_of", "find_modules", "load_function"]
+
+
+def attribute_of(parameter: str) -> str:
+    """Return the Python name of a parameter."""
+    return parameter.replace("-", "_")
+
+
+def find_modules(tool: ToolFolder) -> None:
+    """Let the tool's modules be imported: those in its folder first, then its `code` folders."""
+    for folder in reversed([tool.folder, *tool.code]):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+def load_function(tool: ToolFolder) -> Callable[..., Any]:
+    """Import and return the entry point; whatever its module raises comes through."""
+    module_name, _, name = str(tool.entry_point).partition(":")
+    find_modules(tool)
+    function: Any = getattr(importlib.import_module(module_name), name, None)
+    if not callable(function):
+        raise SettingsError(f"{tool.entry_point} is not a function; tool.yml names it as entry_point.")
+    attributes = {attribute_of(parameter.name): None for parameter in tool.description.parameters}
+    try:
+        inspect.signature(function).bind("artifact", **attributes)
+    except TypeError as error:
+        raise SettingsError(f"{tool.entry_point} does not take the parameters of tool.yml: {error}.") from error
+    return cast("Callable[..., Any]", function)

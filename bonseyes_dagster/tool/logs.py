@@ -1,0 +1,44 @@
+"""The log of an artifact, read from a byte on and followed while it grows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+__all__ = ["iter_log"]
+
+_CHUNK_BYTES = 1 << 18
+_LOOK_EVERY_S = 0.05
+
+
+def iter_log(path: Path, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
+    """Yield what the log has from byte `offset`; with `is_final`, go on until that is true and all is read.
+
+    `is_final` raises when the artifact is deleted, which ends the answer as broken rather than cleanly short.
+    """
+    descriptor: int | None = None
+    try:
+        while True:
+            # Asked before reading: what was written before the end is then read for sure.
+            was_final = is_final is None or is_final()
+            descriptor = _opened(path, offset) if descriptor is None else descriptor
+            while descriptor is not None and (chunk := os.read(descriptor, _CHUNK_BYTES)):
+                yield chunk
+            if was_final:
+                return
+            time.sleep(_LOOK_EVERY_S)
+            yield b""
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _opened(path: Path, offset: int) -> int | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return descriptor

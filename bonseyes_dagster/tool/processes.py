@@ -1,0 +1,146 @@
+"""Processes of an artifact: a session of their own, ended whole, found again after a crash by what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+__all__ = [
+    "ARTIFACT_VARIABLE",
+    "SERVER_VARIABLE",
+    "adopt_orphans",
+    "die_with_parent",
+    "end_orphans",
+    "end_stragglers",
+    "flush_all",
+    "signal_group",
+]
+
+ARTIFACT_VARIABLE = "BONSEYES_ARTIFACT"
+"""Environment variable of every program that a tool starts: the artifact's id."""
+SERVER_VARIABLE = "BONSEYES_SERVER"
+"""Environment variable of the server: an id of this start, which forked processes of tools inherit."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_END_WITHIN_S = 10.0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Be killed when the parent dies, also when it did so before this call."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none escapes, whatever session it is in."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def flush_all() -> None:
+    """Write out what C libraries printed into their own buffers."""
+    _libc.fflush(None)
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a process group; harmless when it is gone."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def end_orphans(keep: Iterable[int]) -> int:
+    """Kill and reap all children of this process but `keep`, with all below them; return how many there were."""
+    kept = set(keep)
+    if not kept and not _has_children():
+        return 0
+    ended = 0
+    deadline = time.monotonic() + _END_WITHIN_S
+    while time.monotonic() < deadline:
+        orphans = [process for process in psutil.Process().children() if process.pid not in kept]
+        if not orphans:
+            break
+        ended += len(orphans)
+        for process in orphans:
+            _end_tree(process)
+    return ended
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _end_tree(process: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for member in [*process.children(recursive=True), process]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(process.pid, 0)
+
+
+def end_stragglers(artifact_id: str, folder: Path, server: str | None) -> int:
+    """Kill what an earlier worker left of an artifact; return how many processes there were.
+
+    A straggler carries the artifact's id in its environment, or that of the `server` it was forked from while it
+    is in another session than this one, or it has an open file or its working directory in the artifact's folder.
+    """
+    ended = 0
+    deadline = time.monotonic() + _END_WITHIN_S
+    while time.monotonic() < deadline:
+        found = [process for process in psutil.process_iter() if _is_straggler(process, artifact_id, folder, server)]
+        if not found:
+            break
+        for process in found:
+            ended += 1
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(found, timeout=1)
+    return ended
+
+
+def _is_straggler(process: psutil.Process, artifact_id: str, folder: Path, server: str | None) -> bool:
+    pid = process.pid
+    try:
+        if pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if os.getsid(pid) == os.getsid(0):
+            return False
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"{ARTIFACT_VARIABLE}={artifact_id}".encode() in environment:
+            return True
+        if server and f"{SERVER_VARIABLE}={server}".encode() in environment:
+            return True
+        return _holds(pid, f"{folder}/")
+    except (OSError, psutil.Error):
+        return False
+
+
+def _holds(pid: int, prefix: str) -> bool:
+    with contextlib.suppress(OSError):
+        if f"{Path(f'/proc/{pid}/cwd').readlink()}/".startswith(prefix):
+            return True
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if str(Path(entry.path).readlink()).startswith(prefix):
+                        return True
+    return False

@@ -1,0 +1,151 @@
+"""From a tool's staging folder to a published artifact: checked, digested, made durable, moved by one rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool.disk import copy, sync_file_system, sync_folder, write_file
+from bonseyes_dagster.tool.layout import Folder
+
+__all__ = ["StoppedError", "publish", "read_manifest", "scan"]
+
+_CHUNK_BYTES = 1 << 20
+# From so many files on one sync of the whole file system is cheaper than an fsync for each.
+_MANY_FILES = 64
+
+
+class StoppedError(Exception):
+    """The artifact was cancelled, or the server stops, while it was being published."""
+
+
+def publish(folder: Folder, check: Callable[[], None]) -> Manifest:
+    """Publish what is in staging; everything is durable and in place when this returns, save the row in the index.
+
+    `check` is called between chunks and raises StoppedError to give up. Raises ToolError for outputs that cannot
+    be an artifact, OSError when the disk fails.
+    """
+    if not stat.S_ISDIR(folder.staging.lstat().st_mode):
+        raise ToolError("The output folder was replaced by something that is not a folder.")
+    entries = tuple(sorted(scan(folder.staging, check), key=lambda entry: entry.path))
+    manifest = Manifest(entries)
+    if len(entries) > _MANY_FILES:
+        sync_file_system(folder.path)
+    write_file(folder.manifest, json.dumps(manifest.to_json()).encode())
+    folder.staging.rename(folder.data)
+    sync_folder(folder.path)
+    return manifest
+
+
+def read_manifest(folder: Folder) -> Manifest:
+    """Return what was published."""
+    return Manifest.from_json(json.loads(folder.manifest.read_bytes()))
+
+
+def scan(root: Path, check: Callable[[], None]) -> Iterator[FileEntry]:
+    """Digest, make read-only and sync every file below `root`; refuse what is not a plain file or folder."""
+    _Scan(root, check).resolve_links()
+    found = list(_Scan(root, check).files())
+    _detach(found)
+    is_many = len(found) > _MANY_FILES
+    for path in found:
+        yield _settle(path, root, check, with_sync=not is_many)
+    if not is_many:
+        for folder, _, _ in os.walk(root):
+            sync_folder(Path(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """One walk through a staging folder."""
+
+    root: Path
+    check: Callable[[], None]
+
+    def resolve_links(self) -> None:
+        """Put the file in the place of each symbolic link to a file of the artifact; refuse all other links."""
+        for path in list(self._walk(self.root)):
+            if path.is_symlink():
+                self._resolve(path)
+
+    def _resolve(self, path: Path) -> None:
+        shown = path.relative_to(self.root).as_posix()
+        try:
+            target = path.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise ToolError(f"The output {shown!r} is a symbolic link that leads nowhere.") from None
+        if not target.is_relative_to(self.root.resolve()):
+            raise ToolError(f"The output {shown!r} is a symbolic link to the outside of the artifact.")
+        if not target.is_file():
+            raise ToolError(f"The output {shown!r} is a symbolic link to something that is not a file.")
+        temporary = path.with_name(f".{path.name}.resolved"[:255])
+        os.link(target, temporary)
+        temporary.replace(path)
+
+    def files(self) -> Iterator[Path]:
+        """Yield every file; raise ToolError for anything that is neither file nor folder."""
+        for path in self._walk(self.root):
+            mode = path.lstat().st_mode
+            shown = path.relative_to(self.root).as_posix()
+            if not stat.S_ISREG(mode):
+                raise ToolError(f"The output {shown!r} is {_kind(mode)}; outputs are files and folders.")
+            _check_name(shown)
+            yield path
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        """Yield everything below `folder` but the folders, links not followed."""
+        self.check()
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from self._walk(Path(entry.path))
+                else:
+                    yield Path(entry.path)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a symbolic link"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _check_name(shown: str) -> None:
+    try:
+        shown.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ToolError(f"The output {shown!r} has a name that is not UTF-8.") from None
+    if not shown.isprintable() or "\\" in shown:
+        raise ToolError(f"The output {shown!r} has a name with a backslash or a character that cannot be printed.")
+
+
+def _detach(found: list[Path]) -> None:
+    """Copy what is a hard link to something outside: to make that read-only, or to follow its changes, is wrong."""
+    stats = {path: path.lstat() for path in found}
+    inside = Counter(entry.st_ino for entry in stats.values())
+    for path, entry in stats.items():
+        if entry.st_nlink > inside[entry.st_ino]:
+            temporary = path.with_name(f".{path.name}.detached"[:255])
+            copy(path, temporary)
+            temporary.replace(path)
+
+
+def _settle(path: Path, root: Path, check: Callable[[], None], *, with_sync: bool) -> FileEntry:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, opened without following links
+        digest, size = hashlib.sha256(), 0
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+            check()
+        # Read-only, because a reused artifact shares the very same file.
+        os.fchmod(descriptor, 0o444)
+        if with_sync:
+            os.fsync(descriptor)
+    return FileEntry(path.relative_to(root).as_posix(), size, digest.hexdigest())

@@ -1,0 +1,266 @@
+"""From a claimed row to a final one: folders, child process, cancellation, publication, and what is left cleaned up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
+from bonseyes_dagster.model import Phase
+from bonseyes_dagster.tool.bell import Bell
+from bonseyes_dagster.tool.child import Job, become_child
+from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_folder, throw_away
+from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE, end_orphans, flush_all, signal_group
+from bonseyes_dagster.tool.progress import read_progress
+from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
+from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.signals import Wakeups
+
+__all__ = ["Outcome", "Runner", "clear_leftovers"]
+
+_log = logging.getLogger(__name__)
+CANCEL_GRACE_S = 10.0
+STOP_GRACE_S = 5.0
+_LOOK_EVERY_S = 5.0
+_RETRY_EVERY_S = 0.5
+_LARGEST_REPORT_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A final phase, and the columns that go with it."""
+
+    phase: Phase
+    reason: str | None
+    values: dict[str, Any]
+
+
+class Runner:
+    """Makes one artifact at a time."""
+
+    def __init__(self, index: Index, volume: Volume, wakeups: Wakeups, inherited: frozenset[int]) -> None:
+        self._index = index
+        self._volume = volume
+        self._wakeups = wakeups
+        self._inherited = inherited
+        self._final_bell = Bell(volume.final_bell)
+        self._helpers: tuple[int, ...] = ()
+
+    def keep_helpers(self, pids: Iterable[int]) -> None:
+        """Leave alone the processes that the tool's code started when it was loaded."""
+        self._helpers = tuple(pids)
+
+    def run(self, job: Job) -> None:
+        """Make the artifact of `job`, whose row is running; its row is final, or gone, when this returns."""
+        folder = job.folder
+        outcome = self._attempt(job, folder)
+        clear_leftovers(folder, is_completed=outcome.phase == "completed")
+        self._settle(job.record, outcome)
+
+    def _attempt(self, job: Job, folder: Folder) -> Outcome:
+        try:
+            self._prepare(folder)
+            outcome = self._supervise(job)
+            if outcome.phase != "completed":
+                return outcome
+            if outcome.values.get("reused"):
+                return self._adopt(job, outcome)
+            return self._publish(job.record, folder, outcome)
+        except StoppedError:
+            return self._stopped()
+        except ToolError as error:
+            return Outcome("failed", error.message, {})
+        except OSError as error:
+            reason = "The volume is full." if is_full(error) else f"The volume failed: {error.strerror or error}."
+            return Outcome("failed", reason, {})
+        finally:
+            end_orphans(self._helpers)
+
+    def _prepare(self, folder: Folder) -> None:
+        folder.path.mkdir(exist_ok=True)
+        folder.staging.mkdir()
+        folder.log.touch()
+        replace_file(folder.process, json.dumps({"server": os.environ.get(SERVER_VARIABLE)}).encode())
+
+    # The child
+
+    def _supervise(self, job: Job) -> Outcome:
+        reader, writer = os.pipe()
+        try:
+            pid = self._fork(job, writer)
+            os.close(writer)
+            writer = -1
+            why, status = self._wait(pid, job.record.id)
+            return self._judge(why, status, _read_report(reader))
+        finally:
+            os.close(reader)
+            if writer >= 0:
+                os.close(writer)
+
+    def _fork(self, job: Job, report: int) -> int:
+        flush_all()
+        parent_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            become_child(job, report, parent_pid, self._inherited)
+        return pid
+
+    def _wait(self, pid: int, artifact_id: str) -> tuple[Phase | None, int]:
+        """Wait for the child; return why it was ended, if it was, and its status."""
+        why: Phase | None = None
+        deadline = 0.0
+        while True:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                break
+            if why is None and (why := self._why_end(artifact_id)):
+                deadline = time.monotonic() + (CANCEL_GRACE_S if why == "cancelled" else STOP_GRACE_S)
+                signal_group(pid, signal.SIGTERM)
+                # One that is stopped can take no TERM.
+                signal_group(pid, signal.SIGCONT)
+            left_s = deadline - time.monotonic() if why else _LOOK_EVERY_S
+            if left_s <= 0:
+                signal_group(pid, signal.SIGKILL)
+                left_s = _RETRY_EVERY_S
+            self._wakeups.wait(left_s)
+        if why is not None:
+            _let_end(pid, deadline)
+        signal_group(pid, signal.SIGKILL)
+        return why, status
+
+    def _why_end(self, artifact_id: str) -> Phase | None:
+        if self._wakeups.is_stopping:
+            return "interrupted"
+        with contextlib.suppress(UnavailableError, StorageFullError):
+            if self._index.is_cancelling(artifact_id):
+                return "cancelled"
+        return None
+
+    def _judge(self, why: Phase | None, status: int, report: dict[str, Any]) -> Outcome:
+        values = {key: report[key] for key in ("files", "fingerprint", "reused") if report.get(key)}
+        if why is not None:
+            return Outcome(why, _REASONS[why], values)
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
+            return Outcome("completed", None, values)
+        return Outcome("failed", report.get("reason") or _ending(status), values)
+
+    def _stopped(self) -> Outcome:
+        phase: Phase = "interrupted" if self._wakeups.is_stopping else "cancelled"
+        return Outcome(phase, _REASONS[phase], {})
+
+    # The result
+
+    def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
+        manifest = publish(folder, self._check(record.id))
+        sync_folder(self._volume.artifacts)
+        return replace(outcome, values={**outcome.values, "size": manifest.size, "digest": manifest.digest})
+
+    def _check(self, artifact_id: str) -> Callable[[], None]:
+        def check() -> None:
+            if self._wakeups.is_stopping or (self._wakeups.has_rung() and self._index.is_cancelling(artifact_id)):
+                raise StoppedError
+
+        return check
+
+    def _adopt(self, job: Job, outcome: Outcome) -> Outcome:
+        """Take over the files of the artifact that the child found to be the same."""
+        source = self._index.by_id(outcome.values.pop("reused"))
+        try:
+            if source is None or source.name is None:
+                raise FileNotFoundError
+            adopt(self._volume.folder(source.id), job.folder)
+        except FileNotFoundError:
+            # It was deleted at this very moment: make it after all, with the files that were fetched.
+            files = {**job.record.files, **outcome.values.get("files", {})}
+            again = replace(job, record=replace(job.record, reuse=False, files=files), report={})
+            clear_leftovers(job.folder, is_completed=False)
+            return self._attempt(again, job.folder)
+        sync_folder(self._volume.artifacts)
+        manifest = read_manifest(job.folder)
+        values = {"size": manifest.size, "digest": manifest.digest, "reused_from": source.name}
+        return replace(outcome, values={**outcome.values, **values})
+
+    def _settle(self, record: Record, outcome: Outcome) -> None:
+        """Write the final phase, however long the disk makes us wait for it; remove what was deleted meanwhile."""
+        values = {key: value for key, value in outcome.values.items() if key != "reused"}
+        if "files" in values:
+            values["files"] = {**record.files, **values["files"]}
+        values["progress"] = read_progress(self._volume.folder(record.id).progress)
+        while True:
+            try:
+                self._index.finish(record.id, outcome.phase, reason=outcome.reason, **values)
+                if self._index.is_hidden(record.id):
+                    throw_away(self._volume.folder(record.id).path, self._volume.trash)
+                    self._index.remove(record.id)
+                break
+            except BonseyesError as error:
+                if self._wakeups.is_stopping:
+                    raise
+                _log.error("%s: its end cannot be recorded: %s", record.name, error.message)
+                time.sleep(_RETRY_EVERY_S)
+        self._final_bell.ring()
+
+
+_REASONS: dict[str, str] = {
+    "interrupted": "The server was stopped while it ran.",
+    "cancelled": "Cancelled while it ran.",
+}
+
+
+def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
+    """Remove what is of no use once an artifact is final."""
+    parts = [folder.temporary, folder.artifacts, folder.staging]
+    if not is_completed:
+        parts.append(folder.data)
+    for part in parts:
+        if part.is_dir() and not part.is_symlink():
+            remove(part)
+        else:
+            part.unlink(missing_ok=True)
+    for file in (folder.process, folder.parameters, *(() if is_completed else (folder.manifest,))):
+        file.unlink(missing_ok=True)
+
+
+def _let_end(pid: int, deadline: float) -> None:
+    """Give the rest of a group that was sent TERM its time, too."""
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ChildProcessError):
+            # Those whose parents are gone became ours.
+            os.waitpid(-pid, os.WNOHANG)
+        try:
+            os.killpg(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
+
+
+def _read_report(reader: int) -> dict[str, Any]:
+    os.set_blocking(reader, False)
+    try:
+        report = json.loads(os.read(reader, _LARGEST_REPORT_BYTES))
+    except (BlockingIOError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
+
+
+def _ending(status: int) -> str:
+    """Say how a process ended that told nothing."""
+    if not os.WIFSIGNALED(status):
+        return f"The tool exited with status {os.waitstatus_to_exitcode(status)}; its log may tell why."
+    number = os.WTERMSIG(status)
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        return f"The tool was ended by {name}: was it out of memory?"
+    return f"The tool was ended by {name}; its log may tell where."

@@ -1,0 +1,68 @@
+"""What the worker tells the server processes: that it lives (a lock) and whether the tool's code could be loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.tool.disk import replace_file
+from bonseyes_dagster.tool.layout import Volume
+
+__all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
+
+_TRY_EVERY_S = 0.05
+
+
+@contextmanager
+def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | None]:
+    """Hold the lock of the one worker; yield its descriptor, or None when stopped before the lock was free."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        while not is_stopping():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_TRY_EVERY_S)
+            else:
+                yield descriptor
+                return
+        yield None
+    finally:
+        os.close(descriptor)
+
+
+def write_state(volume: Volume, **state: Any) -> None:
+    """Tell how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`."""
+    replace_file(volume.worker_state, json.dumps(state).encode())
+
+
+def read_state(volume: Volume) -> dict[str, Any]:
+    """Return what the last worker told."""
+    try:
+        state = json.loads(volume.worker_state.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def check_worker(volume: Volume) -> None:
+    """Raise UnavailableError when no worker lives, or the tool's code cannot be loaded."""
+    descriptor = os.open(volume.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        raise UnavailableError("The worker is not running; it should be back in a second.")
+    finally:
+        os.close(descriptor)
+    state = read_state(volume)
+    if state.get("state") == "broken":
+        raise UnavailableError(f"The tool's code cannot be loaded: {state.get('reason')}")

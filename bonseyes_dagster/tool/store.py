@@ -1,0 +1,383 @@
+"""The artifacts of a tool container: what the uniform routes ask for, answered from the index and the folders."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bonseyes_dagster.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
+from bonseyes_dagster.model import FileEntry, Manifest, Status, ToolDescription, now
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.bell import Bell, Waiters
+from bonseyes_dagster.tool.disk import check_reserve, storage_errors, throw_away
+from bonseyes_dagster.tool.drafts import Draft
+from bonseyes_dagster.tool.fingerprint import fingerprint, request_digest
+from bonseyes_dagster.tool.index import STATUS_COLUMNS, Index, Record, TakenError
+from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.logs import iter_log
+from bonseyes_dagster.tool.metrics import iter_metric, metric_names
+from bonseyes_dagster.tool.outbound import Policy
+from bonseyes_dagster.tool.parameters import check_creation
+from bonseyes_dagster.tool.progress import progress_from_json, read_progress
+from bonseyes_dagster.tool.publishing import read_manifest
+from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.state import check_worker
+from bonseyes_dagster.urls import Collection, canonical
+from bonseyes_dagster.web import backend
+
+__all__ = ["Store"]
+
+# TERM, 10 s of grace, KILL, and some time for the worker to notice.
+_LONGEST_DELETE_S = 20.0
+
+
+class Store:
+    """Implements `web.backend.Backend` on one volume. Any number of processes may have one each."""
+
+    def __init__(self, tool: ToolDescription, volume: Volume, settings: Settings) -> None:
+        volume.make()
+        self._tool = tool
+        self._volume = volume
+        self._settings = settings
+        self._container = settings.container or tool.name
+        self._policy = Policy.from_settings(settings)
+        self._index = Index(volume.index)
+        self._index.make()
+        self._queue_bell = Bell(volume.queue_bell)
+        self._final_bell = Bell(volume.final_bell)
+        self._waiters = Waiters(self._final_bell)
+        self._manifest = lru_cache(maxsize=64)(self._read_manifest)
+
+    @property
+    def kind(self) -> Collection:
+        """Return `artifacts`."""
+        return "artifacts"
+
+    def describe(self) -> ToolDescription:
+        """Return what `tool.yml` says."""
+        return self._tool
+
+    def check_health(self) -> None:
+        """Raise UnavailableError without a worker, a usable index, or tool code that can be loaded."""
+        self._index.check()
+        check_worker(self._volume)
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the artifacts in each phase, the queue and the free disk."""
+        counts = self._index.counts()
+        stat = os.statvfs(self._volume.path)
+        phases = ("queued", "running", "completed", "failed", "cancelled", "interrupted")
+        return {
+            "queue_length": counts.get("queued", 0),
+            "volume_free_bytes": stat.f_bavail * stat.f_frsize,
+            **{f'artifacts{{phase="{phase}"}}': counts.get(phase, 0) for phase in phases},
+        }
+
+    # Creating
+
+    def begin(self) -> Draft:
+        """Begin a creation; raise StorageFullError when the disk's reserve is used up."""
+        check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
+        return Draft(
+            self._volume,
+            limit_bytes=self._settings.upload_limit_bytes,
+            reserve_bytes=self._settings.disk_reserve_bytes,
+            file_parameters=frozenset(p.name for p in self._tool.parameters if p.type == "file"),
+        )
+
+    def create(self, request: backend.Request) -> str:
+        """Create durably and return the name."""
+        draft = request.draft
+        if not isinstance(draft, Draft):
+            raise TypeError(f"a draft of another backend: {draft!r}")
+        digest = request_digest(request.name, request.parameters, draft.files())
+        known = self._known(request, digest)
+        if known is not None:
+            return known
+        self._refuse_taken(request.name)
+        check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
+        record = self._checked(request, draft, digest)
+        with storage_errors():
+            if not (request.reuse and self._insert_reused(record, draft)):
+                self._insert(record, draft)
+        return record.name or request.name
+
+    def _known(self, request: backend.Request, digest: str) -> str | None:
+        """Return the artifact that an earlier request with the same key created."""
+        if request.idempotency_key is None:
+            return None
+        if not request.idempotency_key.strip():
+            raise InvalidError("The Idempotency-Key is empty; leave it out or fill it in.")
+        known = self._index.by_key(request.idempotency_key)
+        if known is None:
+            return None
+        if known.request_digest != digest:
+            raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
+        return known.name
+
+    def _refuse_taken(self, name: str) -> None:
+        try:
+            self._index.phase(name)
+        except NotFoundError:
+            return
+        raise ConflictError(f"There is an artifact {name!r} already; delete it or take another name.")
+
+    def _checked(self, request: backend.Request, draft: Draft, digest: str) -> Record:
+        parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
+        files = draft.files()
+        return Record(
+            id=draft.id,
+            name=request.name,
+            created=now(),
+            tool=self._tool.name,
+            version=self._tool.version,
+            parameters=parameters,
+            files=files,
+            inputs=inputs,
+            fingerprint=fingerprint(self._tool, parameters, files, inputs),
+            reuse=request.reuse,
+            idempotency_key=request.idempotency_key,
+            request_digest=digest,
+        )
+
+    def _insert(self, record: Record, draft: Draft) -> None:
+        """Make files and row durable, in this order, and wake the worker."""
+        draft.settle()
+        try:
+            self._index.insert(record, queue_limit=self._settings.queue_limit)
+        except TakenError as error:
+            draft.discard()
+            self._lose(record, error)
+            return
+        draft.keep()
+        self._queue_bell.ring()
+
+    def _lose(self, record: Record, error: TakenError) -> None:
+        """Somebody else was first: fine when it was the same request, a conflict otherwise."""
+        same = self._index.by_key(record.idempotency_key) if record.idempotency_key else None
+        if same is None:
+            raise ConflictError(f"There is an artifact {record.name!r} already.") from error
+        if same.request_digest != record.request_digest:
+            raise InvalidError("The Idempotency-Key was used for another request.") from error
+
+    def _insert_reused(self, record: Record, draft: Draft) -> bool:
+        """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
+        source = self._index.reusable(record.fingerprint) if record.fingerprint else None
+        if source is None:
+            return False
+        folder = draft.folder()
+        try:
+            adopt(self._volume.folder(source.id), folder)
+        except FileNotFoundError:
+            # It is being deleted right now.
+            draft.clear_but_inputs()
+            return False
+        made = reused_record(record, source)
+        self._insert(made, draft)
+        self._final_bell.ring()
+        return True
+
+    # Reading
+
+    def names(self, *, limit: int | None = None, after: str | None = None) -> list[str]:
+        """Return names, oldest first."""
+        return self._index.names(limit=limit, after=after)
+
+    def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
+        """Return the statuses of the same page."""
+        return [self._status(row) for row in self._index.brief(limit=limit, after=after)]
+
+    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
+        """Return the status as soon as it is final, or after `wait_s` seconds."""
+        if wait_s > 0:
+            self._wait(name, wait_s)
+        return self._full_status(self._index.get(name))
+
+    def _wait(self, name: str, wait_s: float) -> None:
+        deadline = time.monotonic() + wait_s
+        while True:
+            rings = self._waiters.count()
+            _, phase = self._index.phase(name)
+            left_s = deadline - time.monotonic()
+            if phase not in ("queued", "running") or left_s <= 0:
+                return
+            self._waiters.wait(rings, left_s)
+
+    def _full_status(self, record: Record) -> Status:
+        row = {key: getattr(record, key) for key in STATUS_COLUMNS}
+        row["position"] = self._index.position(record.seq) if record.phase == "queued" else None
+        return self._status(row)
+
+    def _status(self, row: Mapping[str, Any]) -> Status:
+        progress = row["progress"]
+        if row["phase"] == "running":
+            progress = read_progress(self._volume.folder(row["id"]).progress)
+        values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress")}
+        return Status(progress=progress_from_json(progress), **values)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return everything known about an artifact."""
+        record = self._index.get(name)
+        status = self._full_status(record)
+        return {
+            "name": name,
+            "url": canonical(self._container, name),
+            "status": status.to_json(),
+            "parameters": dict(record.parameters),
+            "output_type": self._tool.output_type,
+            "digest": record.digest,
+            "size": record.size,
+            "provenance": {
+                "container": self._container,
+                "tool": record.tool,
+                "version": record.version,
+                "fingerprint": record.fingerprint,
+                "files": {key: dict(value) for key, value in record.files.items()},
+                "inputs": {key: dict(value) for key, value in record.inputs.items()},
+                "reused_from": record.reused_from,
+            },
+        }
+
+    def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
+        """Yield the log from byte `offset`; with `follow` until the artifact is final."""
+        artifact_id, _ = self._index.phase(name)
+        path = self._volume.folder(artifact_id).log
+
+        def is_final() -> bool:
+            record = self._index.by_id(artifact_id)
+            if record is None or record.name is None:
+                raise NotFoundError(f"The artifact {name!r} was deleted.")
+            return record.phase not in ("queued", "running")
+
+        return iter_log(path, offset, is_final if follow else None)
+
+    def manifest(self, name: str) -> Manifest:
+        """Return the files; raise NotReadyError until completed."""
+        return self._manifest(self._completed(name))
+
+    def data(self, name: str, prefix: str = "") -> list[backend.DataFile]:
+        """Return the file `prefix`, or every file below it."""
+        artifact_id = self._completed(name)
+        folder = self._volume.folder(artifact_id)
+        prefix = prefix.strip("/")
+        entries = [
+            entry
+            for entry in self._manifest(artifact_id).files
+            if not prefix or entry.path == prefix or entry.path.startswith(f"{prefix}/")
+        ]
+        if prefix and not entries:
+            raise NotFoundError(f"The artifact {name!r} has no file {prefix!r}.")
+        return [_data_file(entry, folder.data / entry.path) for entry in entries]
+
+    def _completed(self, name: str) -> str:
+        artifact_id, phase = self._index.phase(name)
+        if phase != "completed":
+            sentence = "it has no data yet" if phase in ("queued", "running") else "it has no data"
+            raise NotReadyError(f"The artifact {name!r} is {phase}: {sentence}.")
+        return artifact_id
+
+    def _read_manifest(self, artifact_id: str) -> Manifest:
+        try:
+            return read_manifest(self._volume.folder(artifact_id))
+        except FileNotFoundError:
+            raise NotFoundError("The artifact was deleted.") from None
+
+    def input_parameters(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters as used, defaults filled in."""
+        return self._index.get(name).parameters
+
+    def input_files(self, name: str) -> list[str]:
+        """Return the parameters that are files."""
+        return sorted(self._index.get(name).files)
+
+    def input_file(self, name: str, file: str) -> backend.DataFile:
+        """Return the file of one parameter."""
+        record = self._index.get(name)
+        if file not in record.files:
+            raise NotFoundError(f"The artifact {name!r} has no input file {file!r}.")
+        known = record.files[file]
+        entry = FileEntry(known["filename"], known["size"], known["sha256"])
+        return _data_file(entry, self._volume.folder(record.id).inputs / file / known["filename"])
+
+    def metrics(self, name: str) -> list[str]:
+        """Return the names of the scalar metrics that have points so far."""
+        artifact_id, _ = self._index.phase(name)
+        return metric_names(self._volume.folder(artifact_id).metrics)
+
+    def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
+        """Yield whole lines of one metric from byte `offset`."""
+        artifact_id, _ = self._index.phase(name)
+        return iter_metric(self._volume.folder(artifact_id).metrics, metric, offset)
+
+    # Ending
+
+    def cancel(self, name: str) -> Status:
+        """Ask for cancellation; harmless when final already."""
+        self._index.cancel(name)
+        self._queue_bell.ring()
+        self._final_bell.ring()
+        return self.status(name)
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
+        """Hide at once, end what runs, remove."""
+        artifact_id, is_running = self._index.hide(name)
+        self._final_bell.ring()
+        if not is_running:
+            throw_away(self._volume.folder(artifact_id).path, self._volume.trash)
+            return
+        self._queue_bell.ring()
+        self._wait_until_gone(artifact_id)
+
+    def _wait_until_gone(self, artifact_id: str) -> None:
+        """Wait for the worker to end the processes; should it not be there, its next start does it."""
+        deadline = time.monotonic() + _LONGEST_DELETE_S
+        while time.monotonic() < deadline:
+            rings = self._waiters.count()
+            if self._index.by_id(artifact_id) is None:
+                return
+            self._waiters.wait(rings, deadline - time.monotonic())
+
+
+def reused_record(record: Record, source: Record) -> Record:
+    """Return the completed record of an artifact made from `source`."""
+    moment = now()
+    values = {key: getattr(record, key) for key in Record.__slots__}
+    values.update(
+        phase="completed",
+        started=moment,
+        finished=moment,
+        size=source.size,
+        digest=source.digest,
+        progress=source.progress,
+        reused_from=source.name,
+    )
+    return Record(**values)
+
+
+def _data_file(entry: FileEntry, path: Path) -> backend.DataFile:
+    def opened() -> BinaryIO:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise NotFoundError(f"The file {entry.path!r} was deleted.") from None
+            raise UnavailableError(f"The file {entry.path!r} cannot be read: {error.strerror}.") from error
+        return open(descriptor, "rb")  # noqa: PTH123 - a descriptor that the caller closes
+
+    return backend.DataFile(entry, opened)
+
+
+def _conforms(store: Store) -> backend.Backend:
+    """Let mypy check that the store is what the routes need."""
+    return store

@@ -1,0 +1,7 @@
+"""What uWSGI loads: the application of the tool that the environment names."""
+
+from __future__ import annotations
+
+from bonseyes_dagster.tool.app import application as make_application
+
+application = make_application()
