@@ -94,7 +94,7 @@ class Transport:
         With `repeat`, connection errors and 502-504 are met with further tries; pass False where those do harm.
         """
         give_up = time.monotonic() + (self.retry_s if repeat else 0.0)
-        pause_s = 0.1
+        pause_s = 0.05
         while True:
             try:
                 return self._send(method, path, params, headers, body, stream, read_timeout_s)

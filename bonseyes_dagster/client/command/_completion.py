@@ -61,7 +61,9 @@ def complete_address(context: click.Context, parameter: click.Parameter, incompl
 
 def complete_parameter(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return KEY= for the parameters of the container or pipeline that the command line names."""
-    container = str(context.params.get("pipeline") or context.params.get("address") or "").partition("/")[0]
+    # An option without its value stops click before it gives out the arguments: they are still in `args` then.
+    given = context.params.get("pipeline") or context.params.get("address") or next(iter(context.args), "")
+    container = str(given).partition("/")[0]
     wants_files = option.name == "files"
 
     def keys() -> Iterable[tuple[str, str]]:

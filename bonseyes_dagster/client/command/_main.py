@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -21,6 +22,22 @@ __all__ = ["cli", "main"]
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXITS.items())
 
 
+class _PipeClosedError(Exception):
+    """Whoever read our output has left."""
+
+
+class _Root(ExtensibleGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Invoke the command; what it printed is out when this returns."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError as error:
+            # click would turn this into the exit code of a failed run.
+            raise _PipeClosedError from error
+        return result
+
+
 _HELP = """Run pipelines of tool containers and see what they make.
 
 \b
@@ -33,7 +50,7 @@ bonseyes artifact data benchmarking/first_benchmark -o report
 
 
 @click.group(
-    cls=ExtensibleGroup,
+    cls=_Root,
     help=_HELP,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -60,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = State()
     try:
         code = cli.main(argv, prog_name="bonseyes", standalone_mode=False, obj=state)
-        sys.stdout.flush()
-    except BrokenPipeError:
+    except _PipeClosedError:
         # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)

@@ -1,0 +1,411 @@
+"""The `bonseyes` command against a small project: what it prints, sends and exits with."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.client.command import main
+from bonseyes_dagster.client.command._exits import EXITS, exit_code
+from bonseyes_dagster.errors import BonseyesError
+from tests.unit.client.small_project import run_status, serve_project
+from tests.unit.client.unruly_server import Answer, UnrulyServer, error
+
+Bonseyes = Callable[..., tuple[int, str, str]]
+COMMAND = [sys.executable, "-c", "from bonseyes_dagster.client.command import main; main()"]
+
+
+@pytest.fixture
+def project(server: UnrulyServer, monkeypatch: pytest.MonkeyPatch) -> UnrulyServer:
+    """A project whose address the environment has."""
+    serve_project(server)
+    monkeypatch.setenv("BONSEYES_URL", server.url)
+    monkeypatch.delenv("BONSEYES_TOKEN", raising=False)
+    return server
+
+
+@pytest.fixture
+def bonseyes(capfdbinary: pytest.CaptureFixture[bytes]) -> Bonseyes:
+    """Run the command in this process; return exit code, standard output and standard error."""
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exited:
+            main(argv)
+        out, err = capfdbinary.readouterr()
+        return int(exited.value.code or 0), out.decode(), err.decode()
+
+    return run
+
+
+def test_run_prints_the_address(project: UnrulyServer, bonseyes: Bonseyes, tmp_path: Path) -> None:
+    """Only the address is on standard output, for a script to take; files and parameters are sent typed."""
+    file = tmp_path / "images.gz"
+    file.write_bytes(b"pixels")
+    code, out, err = bonseyes("run", "digits-cnn", "-p", "epochs=5", "-f", f"images={file}")
+    assert (code, out) == (0, "digits-cnn/first\n")
+    assert "bonseyes runs wait digits-cnn/first" in err
+    post = next(call for call in project.calls if call.method == "POST")
+    assert post.query == {"reuse": "true"}
+    assert b'{"epochs": 5}' in post.body
+    assert b"pixels" in post.body
+
+
+def test_no_reuse_is_sent(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Everything is made anew when that is wanted."""
+    bonseyes("run", "digits-cnn", "--no-reuse", "--name", "mine")
+    post = next(call for call in project.calls if call.method == "POST")
+    assert (post.query, json.loads(post.body)["name"]) == ({}, "mine")
+
+
+def test_run_and_wait(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Where there is no terminal, lines tell what changes; the result is on standard output."""
+    status = "/containers/digits-cnn/runs/first/status"
+    project.on("GET", status, Answer(run_status("running").to_json()), Answer(run_status("completed").to_json()))
+    code, out, err = bonseyes("run", "digits-cnn", "--wait")
+    assert (code, out) == (0, "first completed (2.5 s)\n")
+    assert "first train running 3/10 epoch loss 0.1\n" in err
+    assert err.count("first import completed") == 1
+
+
+def test_a_failed_run_exits_1(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The reason is in the sentence."""
+    failed = run_status("failed", "train: out of memory")
+    project.on("GET", "/containers/digits-cnn/runs/first/status", Answer(failed.to_json()))
+    code, out, _ = bonseyes("runs", "wait", "digits-cnn/first")
+    assert (code, out) == (1, "first failed: train: out of memory (2.5 s)\n")
+
+
+def test_patience_ends_with_its_own_code(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """--timeout is told apart from failure."""
+    running = Answer(run_status("running").to_json())
+    project.on("GET", "/containers/digits-cnn/runs/first/status", running)
+    code, _, err = bonseyes("run", "digits-cnn", "--wait", "--timeout", "0.2")
+    assert code == 9
+    assert "still running" in err
+
+
+def test_wrong_parameters_are_not_sent(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """All are named, nothing was posted."""
+    code, out, err = bonseyes("run", "digits-cnn", "-p", "epochs=x", "-p", "epoch=3", "-f", "images=/nowhere")
+    assert (code, out) == (2, "")
+    assert "  epochs: must be an integer, not 'x'\n" in err
+    assert "  images: there is no file /nowhere\n" in err
+    assert not any(call.method == "POST" for call in project.calls)
+
+
+def test_a_tool_is_no_pipeline(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The sentence says what to use."""
+    code, _, err = bonseyes("run", "training")
+    assert code == 2
+    assert "bonseyes artifact create training/NAME" in err
+
+
+def test_a_pipeline_has_two_names(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The dashboard's name is understood as well as the container's."""
+    assert bonseyes("run", "digits_cnn")[:2] == (0, "digits-cnn/first\n")
+
+
+def test_runs_are_listed(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Of one pipeline, of all, and with `list` said."""
+    for argv in (["runs"], ["runs", "digits-cnn"], ["runs", "list", "digits-cnn"]):
+        code, out, _ = bonseyes(*argv)
+        assert code == 0
+        assert out.startswith("digits-cnn/first\trunning\t1/2\t")
+
+
+def test_artifacts_are_listed(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Of a container, of a pipeline, of the project; narrowed by filters."""
+    line = "training/first_train\tcompleted\tcom.bonseyes.model"
+    assert bonseyes("artifacts", "training")[1].startswith(line)
+    assert bonseyes("artifacts")[1].startswith(line)
+    assert bonseyes("artifacts", "digits-cnn", "--type", "model")[1] == f"{line}\tmodel\n"
+    assert project.calls[-1].query == {"type": "model"}
+    assert bonseyes("artifacts", "training", "--status", "failed")[1] == ""
+    assert bonseyes("artifacts", "--type", "model")[0] == 2
+
+
+def test_a_silent_container_does_not_hide_the_others(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """It is named on standard error."""
+    project.on("GET", "/containers", Answer({"training": "Trains", "gone": "x"}))
+    code, out, err = bonseyes("artifacts")
+    assert code == 0
+    assert out.startswith("training/first_train")
+    assert err.startswith("gone: ")
+
+
+@pytest.mark.parametrize(
+    "address", ["digits-cnn/first", "training/first_train", "http://training/artifacts/first_train"]
+)
+def test_show_is_for_both(project: UnrulyServer, bonseyes: Bonseyes, address: str) -> None:
+    """Artifacts and runs are addressed alike, in both groups of commands."""
+    for group in ("artifact", "runs"):
+        code, out, _ = bonseyes(group, "show", address)
+        assert code == 0
+        assert "phase      completed" in out.replace("phase        ", "phase      ")
+        assert "-p epochs" in out
+
+
+def test_log_is_passed_on(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Byte for byte."""
+    assert bonseyes("artifact", "log", "training/first_train") == (0, "epoch 1\nepoch 2\n", "")
+    assert bonseyes("artifact", "log", "training/first_train", "--follow")[1] == "epoch 1\nepoch 2\n"
+
+
+def test_data_is_fetched(project: UnrulyServer, bonseyes: Bonseyes, tmp_path: Path) -> None:
+    """All, one, or one to standard output."""
+    address = "training/first_train"
+    assert bonseyes("artifact", "data", address, "-o", str(tmp_path / "all"))[0] == 0
+    assert (tmp_path / "all/m/report.json").read_bytes() == b'{"accuracy": 1}'
+    code, out, _ = bonseyes("artifact", "data", address, "m/report.json", "-o", str(tmp_path / "one"))
+    assert (code, out) == (0, f"{tmp_path}/one\n")
+    assert bonseyes("artifact", "data", address, "m/report.json", "-o", "-")[1] == '{"accuracy": 1}'
+    assert bonseyes("artifact", "data", address, "-o", "-")[0] == 2
+    assert "m/report.json" in bonseyes("artifact", "files", address)[1]
+
+
+def test_metrics_are_printed(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The last of each, or all of one."""
+    assert bonseyes("artifact", "metrics", "training/first_train")[1] == "loss\t1\t0.25\n"
+    assert bonseyes("artifact", "metrics", "training/first_train", "loss")[1] == "1.500\t0\t0.5\n2.500\t1\t0.25\n"
+
+
+def test_cancel_and_delete(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """What is done is said; --with-artifacts is of runs."""
+    assert bonseyes("artifact", "cancel", "training/first_train")[1] == "training/first_train completed\n"
+    assert bonseyes("artifact", "delete", "training/first_train", "-y")[1] == "training/first_train removed\n"
+    assert bonseyes("artifact", "delete", "training/first_train", "--with-artifacts")[0] == 2
+    assert bonseyes("runs", "delete", "digits-cnn/first", "--with-artifacts")[0] == 0
+    assert project.calls[-1].query == {"artifacts": "true"}
+
+
+def test_the_project_is_listed(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Containers with whether they answer, pipelines, a pipeline's parameters, its task."""
+    assert bonseyes("containers")[1] == "digits-cnn\tmissing\tReads digits\ntraining\tstarted\tTrains\n"
+    assert bonseyes("pipelines")[1] == "digits-cnn\tdigits_cnn\tDigits\n"
+    assert bonseyes("pipelines", "digits-cnn")[1] == "images\tfile\tNone\t\nepochs\tinteger\t3\t\n"
+    assert bonseyes("task", "digits-cnn")[1] == "name         digits\ndescription  Read\noutput       m\n"
+
+
+JSON: list[tuple[list[str], type]] = [
+    (["run", "digits-cnn"], dict),
+    (["run", "digits-cnn", "--wait"], dict),
+    (["runs"], list),
+    (["runs", "show", "training/first_train"], dict),
+    (["artifacts"], list),
+    (["artifacts", "digits-cnn"], list),
+    (["artifact", "create", "training/x", "-p", "dataset=import/a"], dict),
+    (["artifact", "log", "training/first_train"], dict),
+    (["artifact", "files", "training/first_train"], list),
+    (["artifact", "metrics", "training/first_train"], dict),
+    (["artifact", "metrics", "training/first_train", "loss"], list),
+    (["artifact", "cancel", "training/first_train"], dict),
+    (["artifact", "delete", "training/first_train"], dict),
+    (["artifact", "wait", "training/first_train"], dict),
+    (["containers"], list),
+    (["pipelines"], list),
+    (["pipelines", "digits-cnn"], dict),
+    (["task", "digits-cnn"], dict),
+    (["artifact", "show", "training/none"], dict),
+    (["artifact", "show"], dict),
+]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(("argv", "kind"), JSON, ids=lambda value: "-".join(value) if isinstance(value, list) else "")
+def test_json_is_one_document(
+    project: UnrulyServer, bonseyes: Bonseyes, argv: list[str], kind: type, is_first: bool
+) -> None:
+    """--json may stand before or after the command; errors are documents too."""
+    _, out, _ = bonseyes("--json", *argv) if is_first else bonseyes(*argv, "--json")
+    assert isinstance(json.loads(out), kind)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (error(404, "not_found"), 3),
+        (error(409, "name_taken"), 4),
+        (error(503, "unavailable"), 5),
+        (Answer(b"hello"), 5),
+        (error(401, "unauthorized"), 6),
+        (error(403, "forbidden"), 6),
+        (error(429, "queue_full"), 7),
+        (error(507, "storage_full"), 7),
+        (error(413, "too_large"), 7),
+        (error(422, "invalid", detail={"epochs": "too many"}), 2),
+        (error(500, "internal"), 70),
+    ],
+)
+def test_exit_codes(project: UnrulyServer, bonseyes: Bonseyes, answer: Answer, code: int) -> None:
+    """Each kind of failure has its own, and a sentence; none has a traceback."""
+    project.on("POST", "/containers/digits-cnn/runs", answer)
+    exited, out, err = bonseyes("run", "digits-cnn")
+    assert (exited, out) == (code, "")
+    assert err.startswith("bonseyes: ")
+    assert "Traceback" not in err
+
+
+def test_every_error_has_a_documented_exit_code() -> None:
+    """A class that is added to the error tree falls into one of the codes."""
+    classes: list[type[BonseyesError]] = [BonseyesError]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        assert exit_code(cls("x")) in EXITS
+    assert len(classes) > 15
+
+
+def test_nobody_there(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The reader learns where it looked, and that soon."""
+    project.stop()
+    started = time.monotonic()
+    code, _, err = bonseyes("runs")
+    assert code == 5
+    assert f"no answer from {project.url}: Connection refused" in err
+    assert time.monotonic() - started < 3
+
+
+def test_a_wrong_setting_is_a_sentence(bonseyes: Bonseyes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the variable."""
+    monkeypatch.setenv("BONSEYES_PORT", "many")
+    code, _, err = bonseyes("runs")
+    assert code == 2
+    assert "BONSEYES_PORT" in err
+
+
+@pytest.mark.parametrize(
+    "argv", [["nonsense"], ["run"], ["runs", "show"], ["artifact", "show", "noslash"], ["run", "--no"]]
+)
+def test_wrong_usage(project: UnrulyServer, bonseyes: Bonseyes, argv: list[str]) -> None:
+    """Wrong usage is 2, with a sentence."""
+    code, _, err = bonseyes(*argv)
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_what_servers_say_cannot_steer_a_terminal(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """A reason may have been made by anybody's tool."""
+    failed = run_status("failed", "\x1b[2Jgone\x07")
+    project.on("GET", "/containers/digits-cnn/runs/first/status", Answer(failed.to_json()))
+    _, out, err = bonseyes("runs", "wait", "digits-cnn/first")
+    assert "\x1b" not in out + err
+    assert "gone" in out
+
+
+def environment(server: UnrulyServer, **more: str) -> dict[str, str]:
+    """Return the environment of a process that talks to the server."""
+    return {**os.environ, "BONSEYES_URL": server.url, **more}
+
+
+def test_ctrl_c_says_that_the_run_goes_on(project: UnrulyServer) -> None:
+    """It exits 130, tells how to cancel, and cancels nothing itself."""
+    running = run_status("running").to_json()
+    polled = threading.Event()
+
+    def answer(_: Any) -> Answer:
+        polled.set()
+        return Answer(running, delay_s=0.2)
+
+    project.on("GET", "/containers/digits-cnn/runs/first/status", answer)
+    argv = [*COMMAND, "run", "digits-cnn", "--wait"]
+    with subprocess.Popen(argv, env=environment(project), stdout=-1, stderr=-1, text=True) as process:
+        assert polled.wait(30)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "")
+    assert "The run goes on." in err
+    assert "bonseyes runs cancel digits-cnn/first" in err
+    assert "Traceback" not in err
+    assert not any(call.path.endswith("/cancel") for call in project.calls)
+
+
+def test_a_closed_pipe_is_no_complaint(project: UnrulyServer) -> None:
+    """`bonseyes artifact log ... | head -1` says nothing more."""
+    project.on("GET", "/containers/training/artifacts/first_train/log", Answer(b"line\n" * 500_000))
+    argv = [*COMMAND, "artifact", "log", "training/first_train"]
+    with subprocess.Popen(argv, env=environment(project), stdout=-1, stderr=-1) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 141
+
+
+def test_bars_are_drawn_on_a_terminal(project: UnrulyServer) -> None:
+    """Every step has its bar, with how far it is; the result stays on standard output."""
+    status = "/containers/digits-cnn/runs/first/status"
+    running = Answer(run_status("running").to_json())
+    project.on("GET", status, running, running, Answer(run_status("completed").to_json()))
+    ours, theirs = os.openpty()
+    argv = [*COMMAND, "run", "digits-cnn", "--wait"]
+    with subprocess.Popen(
+        argv, env=environment(project, COLUMNS="120"), stdout=-1, stderr=theirs, text=True
+    ) as process:
+        os.close(theirs)
+        drawn = b""
+        with io.FileIO(ours) as terminal:
+            while True:
+                try:
+                    drawn += terminal.read(4096) or b""
+                except OSError:
+                    break
+        assert process.stdout is not None
+        assert process.stdout.read() == "first completed (2.5 s)\n"
+    text = drawn.decode()
+    assert "━" in text
+    assert "3/10 epoch loss 0.1" in text
+    assert "import" in text
+    assert "train" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", ""], "digits-cnn"),
+        (["runs", ""], "digits-cnn"),
+        (["runs", "sh"], "show"),
+        (["artifact", "show", "tr"], "training/"),
+        (["artifact", "show", "training/"], "training/first_train"),
+        (["runs", "log", "digits-cnn/f"], "digits-cnn/first"),
+        (["run", "digits-cnn", "-p", "ep"], "epochs="),
+        (["run", "digits-cnn", "-f", ""], "images="),
+        (["artifacts", ""], "training"),
+    ],
+)
+def test_the_shell_completes_names(project: UnrulyServer, words: list[str], expected: str) -> None:
+    """Commands, containers, pipelines, artifacts, runs and parameters, as bash asks for them."""
+    asked = {"_BONSEYES_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(["bonseyes", *words])}
+    asked["COMP_CWORD"] = str(len(words))
+    done = subprocess.run(
+        COMMAND, env=environment(project, **asked), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert f"plain,{expected}" in done.stdout.splitlines()
+    assert done.stderr == ""
+
+
+def test_completion_is_silent_when_nobody_answers(project: UnrulyServer) -> None:
+    """A shell has no place for an error."""
+    project.stop()
+    asked = {"_BONSEYES_COMPLETE": "bash_complete", "COMP_WORDS": "bonseyes run ", "COMP_CWORD": "2"}
+    done = subprocess.run(COMMAND, env=environment(project, **asked), capture_output=True, timeout=60, check=False)
+    assert (done.stdout.strip(), done.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(bonseyes: Bonseyes, shell: str) -> None:
+    """Each shell gets its own script, bound to the command's name."""
+    code, out, _ = bonseyes("completion", shell)
+    assert code == 0
+    assert "_BONSEYES_COMPLETE" in out

@@ -1,0 +1,221 @@
+"""Calls are repeated where that is safe, and errors become exceptions that say what happened."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster import errors
+from bonseyes_dagster.client import Container, Project
+from bonseyes_dagster.client._transport import Transport, _is_internal
+from tests.unit.client.unruly_server import Answer, UnrulyServer, error
+
+DESCRIPTION = {"name": "training", "artifacts": ["/artifacts"], "parameters": {}, "output_type": "m", "version": "1"}
+
+
+def test_unavailable_is_tried_again(server: UnrulyServer, container: Container) -> None:
+    """A 503, a hang-up and a cut answer are all met with another try."""
+    server.on(
+        "GET",
+        "/",
+        error(503, "unavailable"),
+        Answer(drop=True),
+        Answer(DESCRIPTION, cut_after=9),
+        Answer(b"<html>bad gateway</html>", 502),
+        Answer(DESCRIPTION),
+    )
+    assert container.describe().name == "training"
+    assert server.count("GET", "/") == 5
+
+
+def test_create_is_repeated_with_the_same_key(server: UnrulyServer, container: Container) -> None:
+    """A lost answer to a POST costs nothing: the key makes the second the same as the first."""
+    server.on("POST", "/artifacts", Answer(drop=True), Answer({"result": "success", "name": "a", "url": "x"}))
+    container.create("a", files={"f": b"bytes"})
+    first, second = server.calls
+    assert first.headers["Idempotency-Key"] == second.headers["Idempotency-Key"]
+    assert first.body == second.body
+
+
+def test_trying_ends(server: UnrulyServer) -> None:
+    """After `retry_s` the error is raised, with its sentence."""
+    server.on("GET", "/", error(503, "unavailable", "still starting"))
+    started = time.monotonic()
+    with pytest.raises(errors.UnavailableError, match="still starting"):
+        Container(server.url, retry_s=0.3).describe()
+    assert time.monotonic() - started < 5
+    assert server.count("GET", "/") >= 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (404, "not_found", errors.NotFoundError),
+        (404, "not_ready", errors.NotReadyError),
+        (409, "name_taken", errors.ConflictError),
+        (413, "too_large", errors.TooLargeError),
+        (422, "invalid", errors.InvalidError),
+        (429, "queue_full", errors.QueueFullError),
+        (507, "storage_full", errors.StorageFullError),
+        (401, "unauthorized", errors.UnauthorizedError),
+    ],
+)
+def test_errors_are_typed_and_not_repeated(
+    server: UnrulyServer, container: Container, status: int, code: str, kind: type[errors.BonseyesError]
+) -> None:
+    """What the container refuses is raised at once, with its detail and its request id."""
+    server.on("POST", "/artifacts", error(status, code, "because", {"size": "too big"}))
+    with pytest.raises(kind, match="because") as raised:
+        container.create("a")
+    assert type(raised.value) is kind
+    assert raised.value.detail == {"size": "too big"}
+    assert raised.value.request_id == "r1"
+    assert len(server.calls) == 1
+
+
+def test_an_internal_error_is_not_repeated(server: UnrulyServer, container: Container) -> None:
+    """A 500 would most likely be one again."""
+    server.on("GET", "/", Answer(b"<h1>oops</h1>", 500))
+    with pytest.raises(errors.BonseyesError, match="answered 500"):
+        container.describe()
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", [1, 2], {"nothing": "known"}, b""])
+def test_something_else_at_that_address_is_said(server: UnrulyServer, container: Container, body: object) -> None:
+    """An answer outside the contract is no crash."""
+    server.on("GET", "/", Answer(body))
+    with pytest.raises(errors.UnexpectedAnswerError, match="is it a container of this project"):
+        container.describe()
+
+
+def test_redirects_are_not_followed(server: UnrulyServer) -> None:
+    """A token is not carried to where somebody points."""
+    server.on("GET", "/", Answer(b"", 302, {"Location": "http://elsewhere.example/"}))
+    with pytest.raises(errors.UnexpectedAnswerError, match="elsewhere"):
+        Container(server.url, token="secret").describe()
+
+
+def test_nobody_there() -> None:
+    """The reason is the operating system's, not a library's representation."""
+    with pytest.raises(errors.ConnectionFailedError, match=r"no answer from http://127\.0\.0\.1:9: Connection refused"):
+        Container("http://127.0.0.1:9", retry_s=0).describe()
+
+
+def test_health_is_asked_once_and_never_raises(server: UnrulyServer, container: Container) -> None:
+    """Ready, not ready, gone."""
+    server.on("GET", "/healthz", error(503, "unavailable"), Answer({"status": "ready"}))
+    assert [container.is_healthy(), container.is_healthy()] == [False, True]
+    server.stop()
+    assert not container.is_healthy()
+
+
+@pytest.mark.parametrize("url", ["", "training", "ftp://x", "http://", "http://[", "http://host:port"])
+def test_a_base_url_that_is_none(url: str) -> None:
+    """It is refused when it is given, not when it is used."""
+    with pytest.raises(errors.InvalidError):
+        Container(url)
+
+
+def test_the_token_is_carried(server: UnrulyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is carried through the gateway to containers, and a ~/.netrc does not replace it."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.on("GET", "/containers/training/", Answer(DESCRIPTION))
+    server.on("GET", "/pipelines", Answer([]))
+    project = Project(server.url, "secret")
+    project.container("training").describe()
+    project.pipelines()
+    Transport(server.url, token="secret").request("GET", "/pipelines")
+    assert {call.headers["Authorization"] for call in server.calls} == {"Bearer secret"}
+
+
+def test_no_cookie_is_kept(server: UnrulyServer, container: Container) -> None:
+    """One process-wide session serves all containers, so nothing of one may reach another."""
+    server.on("GET", "/", Answer(DESCRIPTION, headers={"Set-Cookie": "a=b"}))
+    container.describe()
+    container.describe()
+    assert all("Cookie" not in call.headers for call in server.calls)
+
+
+def test_environment_proxies_are_not_for_containers(
+    server: UnrulyServer, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker hands its proxies to containers; those cannot reach the project's network."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    server.on("GET", "/", Answer(DESCRIPTION))
+    assert container.describe().name == "training"
+    assert [_is_internal(host) for host in ("training", "localhost", "::1", "example.org", "10.0.0.1")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_connections_are_kept(server: UnrulyServer, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred calls from ten threads make few connections, and none disturbs another."""
+    made: list[object] = []
+    import urllib3
+
+    connect = urllib3.connection.HTTPConnection.connect
+    monkeypatch.setattr(
+        urllib3.connection.HTTPConnection, "connect", lambda self: (made.append(self), connect(self))[1]
+    )
+    server.on("GET", "/artifacts", lambda call: Answer([call.query["after"]]))
+    wrong: list[str] = []
+
+    def ask(thread: int) -> None:
+        for number in range(10):
+            name = f"t{thread}-{number}"
+            wrong.extend([] if container.names(after=name) == [name] else [name])
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert wrong == []
+    assert len(server.calls) == 100
+    assert len(made) <= 10
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_connections_of_its_own(server: UnrulyServer, container: Container) -> None:
+    """A tool's child uses the client that its parent used before."""
+    server.on("GET", "/artifacts", lambda call: Answer([call.query["after"]]))
+    container.names(after="parent")
+    child = os.fork()
+    if child == 0:
+        ok = all(container.names(after=f"c{n}") == [f"c{n}"] for n in range(20))
+        os._exit(0 if ok else 1)
+    answers = [container.names(after=f"p{n}") for n in range(20)]
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert answers == [[f"p{n}"] for n in range(20)]
+
+
+def test_kind_and_name_are_asked_when_not_known(server: UnrulyServer) -> None:
+    """A pipeline's collection is /runs, and its description says so."""
+    server.on("GET", "/", Answer({**DESCRIPTION, "name": "digits-cnn", "artifacts": ["/runs"]}))
+    server.on("GET", "/runs", Answer(["first"]))
+    container = Container(server.url)
+    assert container.names() == ["first"]
+    assert container.artifact("first").url == "http://digits-cnn/runs/first"
+    assert server.count("GET", "/") <= 2
+
+
+def test_pipelines_are_found_by_either_name(server: UnrulyServer) -> None:
+    """People say the pipeline's name, programs the container's."""
+    server.on("GET", "/pipelines", Answer([{"name": "digits_cnn", "container": "digits-cnn", "description": ""}]))
+    project = Project(server.url)
+    assert project.pipeline("digits_cnn").base_url == project.pipeline("digits-cnn").base_url
+    assert project.pipeline("digits-cnn").base_url == f"{server.url}/containers/digits-cnn"
+    with pytest.raises(errors.NotFoundError, match="there is digits-cnn"):
+        project.pipeline("other")

@@ -1,0 +1,102 @@
+"""`-p` and `-f` become parameters as they are described, or a list of what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.client.command._values import read_parameters
+from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.model import Parameter
+
+DESCRIBED = (
+    Parameter(name="images", type="file", required=True),
+    Parameter(name="epochs", type="integer", default=30, minimum=1, maximum=100),
+    Parameter(name="learning-rate", type="number"),
+    Parameter(name="augment", type="boolean"),
+    Parameter(name="model", type="choice", choices=("cnn", "mlp")),
+    Parameter(name="criteria", type="json"),
+    Parameter(name="view", type="string", pattern="^[a-z]+$"),
+    Parameter(name="dataset", type="artifact"),
+)
+IMAGES = "images=http://example.org/images.gz"
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("epochs=3", 3),
+        ("learning-rate=1", 1),
+        ("learning_rate=1e-3", 0.001),
+        ("augment=yes", True),
+        ("augment=False", False),
+        ("model=mlp", "mlp"),
+        ('criteria=[{"name": "x"}]', [{"name": "x"}]),
+        ("criteria=null", None),
+        ("view=a", "a"),
+        ("dataset=import/a=b", "import/a=b"),
+    ],
+)
+def test_values_are_read_by_type(word: str, value: Any) -> None:
+    """Each type has its own spelling; `=` in a value is part of it."""
+    parameters, files = read_parameters(DESCRIBED, [IMAGES, word], [])
+    del parameters["images"]
+    assert list(parameters.values()) == [value]
+    assert files == {}
+
+
+def test_json_can_be_in_a_file(tmp_path: Path) -> None:
+    """`@FILE` saves quoting."""
+    file = tmp_path / "criteria.json"
+    file.write_text("[1]")
+    assert read_parameters(DESCRIBED, [IMAGES, f"criteria=@{file}"], [])[0]["criteria"] == [1]
+
+
+def test_files_are_checked(tmp_path: Path) -> None:
+    """What is there is taken; a file parameter may be a URL as well."""
+    file = tmp_path / "images.gz"
+    file.write_bytes(b"x")
+    assert read_parameters(DESCRIBED, [], [f"images={file}"]) == ({}, {"images": file})
+    assert read_parameters(DESCRIBED, [IMAGES], [])[0] == {"images": "http://example.org/images.gz"}
+
+
+@pytest.mark.parametrize(
+    ("values", "files", "key", "sentence"),
+    [
+        (["epochs=many"], [], "epochs", "must be an integer"),
+        (["epochs=1.5"], [], "epochs", "must be an integer"),
+        (["epochs=0"], [], "epochs", "at least 1"),
+        (["epochs=101"], [], "epochs", "at most 100"),
+        (["learning-rate=x"], [], "learning-rate", "must be a number"),
+        (["learning-rate=inf"], [], "learning-rate", "finite"),
+        (["augment=maybe"], [], "augment", "true or false"),
+        (["model=rnn"], [], "model", "one of cnn, mlp"),
+        (["criteria={"], [], "criteria", "must be JSON"),
+        (["criteria=@/nowhere"], [], "criteria", "cannot read /nowhere"),
+        (["view=A"], [], "view", "must match"),
+        (["epoch=3"], [], "epoch", "epochs?"),
+        (["zzz=3"], [], "zzz", "there is images, epochs"),
+        (["epochs"], [], "epochs", "write -p KEY=VALUE"),
+        (["epochs=1", "epochs=2"], [], "epochs", "given twice"),
+        (["images=images.gz"], [], "images", "-f images=PATH"),
+        ([], [], "images", "is required: -f images=FILE"),
+        ([], ["images=/nowhere"], "images", "there is no file /nowhere"),
+        ([], ["images=/"], "images", "is not a file"),
+        ([], ["epochs=/etc/hostname"], "epochs", "-p epochs=VALUE"),
+        ([IMAGES], ["images=/etc/hostname"], "images", "with -p and with -f"),
+    ],
+)
+def test_what_is_wrong_is_said(values: list[str], files: list[str], key: str, sentence: str) -> None:
+    """The parameter is named, with what would be right."""
+    with pytest.raises(InvalidError) as raised:
+        read_parameters(DESCRIBED, values, files)
+    assert sentence in raised.value.detail[key]
+
+
+def test_everything_wrong_is_said_at_once() -> None:
+    """Nobody corrects mistakes one at a time."""
+    with pytest.raises(InvalidError) as raised:
+        read_parameters(DESCRIBED, ["epochs=x", "model=x"], [])
+    assert raised.value.detail.keys() == {"epochs", "model", "images"}
