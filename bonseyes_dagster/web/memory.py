@@ -161,7 +161,7 @@ class MemoryBackend:
         assert isinstance(request.draft, _Draft)
         uploads = request.draft.files
         parameters = check_parameters(self._description.parameters, request.parameters, files=list(uploads))
-        content = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in uploads.items()}
+        content = {name: _sha256(path) for name, path in uploads.items()}
         fingerprint = hashlib.sha256(json.dumps([parameters, content], sort_keys=True).encode()).hexdigest()
         key = request.idempotency_key
         name = request.name or f"{self._description.name}-{self._number + 1}"
@@ -374,7 +374,7 @@ class MemoryBackend:
         if file not in uploads:
             raise NotFoundError(f"{name} has no input file {file!r}; it has {sorted(uploads)}")
         path = uploads[file]
-        return _data_file(path, FileEntry(file, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()))
+        return _data_file(path, FileEntry(file, path.stat().st_size, _sha256(path)))
 
     def metrics(self, name: str) -> list[str]:
         """Return the metrics that have points."""
@@ -392,10 +392,10 @@ def _data_file(path: Path, entry: FileEntry) -> DataFile:
 def _manifest(folder: Path) -> Manifest:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
-        tuple(
-            FileEntry(
-                path.relative_to(folder).as_posix(), path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
-            )
-            for path in files
-        )
+        tuple(FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, _sha256(path)) for path in files)
     )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

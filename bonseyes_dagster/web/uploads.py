@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from flask import request
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from bonseyes_dagster.errors import BadRequestError, InvalidError, TooLargeError, UnsupportedMediaError
 from bonseyes_dagster.urls import is_name
 from bonseyes_dagster.web.backend import Draft
 from bonseyes_dagster.web.connection import Body
+from bonseyes_dagster.web.multipart import Part, read_parts
 
 __all__ = ["read_creation"]
 
 # what is held in memory: a JSON body, or `name` and `data` of a form
 _TEXT_LIMIT_BYTES = 1 << 24
-_PARTS_LIMIT = 1000
-_BOUNDARY_MAX = 70  # RFC 2046
 _NAME_RULE = "must be 1 to 128 letters, digits, `.`, `_` or `-`, begin with a letter or digit, and hold no `..`"
 
 
@@ -33,7 +30,7 @@ def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[
     """
     mimetype, options = parse_options_header(request.headers.get("Content-Type", ""))
     if mimetype == "multipart/form-data":
-        fields = _Form(body, draft, options.get("boundary", "")).read()
+        fields = _read_form(body, draft, options.get("boundary", ""))
         parameters = _parse_json(fields["data"], "the field `data`") if "data" in fields else {}
         name: Any = _decode(fields.get("name", b""), "the field `name`")
         where = "data"
@@ -59,7 +56,7 @@ def _checked(name: Any, parameters: Any, where: str, *, is_name_optional: bool) 
 
 
 def _read_json(body: Body) -> tuple[Any, Any]:
-    content = _parse_json(_read_text(body), "the body")
+    content = _parse_json(_read_text(iter(body.read, b"")), "the body")
     if not isinstance(content, dict):
         raise InvalidError(
             "the body must be a JSON object",
@@ -74,20 +71,16 @@ def _read_json(body: Body) -> tuple[Any, Any]:
     return content.get("name", ""), content.get("parameters", {})
 
 
-def _read_text(body: Body) -> bytes:
+def _read_text(pieces: Iterable[bytes | memoryview]) -> bytes:
     text = bytearray()
-    while data := body.read():
-        text += data
-        _limit_text(len(text))
+    for piece in pieces:
+        text += piece
+        if len(text) > _TEXT_LIMIT_BYTES:
+            raise TooLargeError(
+                f"JSON and form fields may have {_TEXT_LIMIT_BYTES} bytes; send what is larger as a file part",
+                detail={"limit_bytes": _TEXT_LIMIT_BYTES},
+            )
     return bytes(text)
-
-
-def _limit_text(size_bytes: int) -> None:
-    if size_bytes > _TEXT_LIMIT_BYTES:
-        raise TooLargeError(
-            f"JSON and form fields may have {_TEXT_LIMIT_BYTES} bytes; send what is larger as a file part",
-            detail={"limit_bytes": _TEXT_LIMIT_BYTES},
-        )
 
 
 def _decode(data: bytes, what: str) -> str:
@@ -110,95 +103,38 @@ def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is no JSON number")
 
 
-class _Form:
-    """A multipart body: `name` and `data` are kept, every other part is a file for the draft."""
+def _read_form(body: Body, draft: Draft, boundary: str) -> dict[str, bytes]:
+    """Return the text of `name` and `data`; every other part is a file for the draft."""
+    texts: dict[str, bytes] = {}
+    files: set[str] = set()
+    for part in read_parts(body.read, boundary):
+        if not is_name(part.name):
+            wrong = {part.name[:128] or "part": f"a part's name {_NAME_RULE}"}
+            raise InvalidError("a part's name can be no parameter's", detail=wrong)
+        if part.name in texts or part.name in files:
+            raise InvalidError(f"{part.name!r} is given twice", detail={part.name: "is given twice"})
+        if part.name in ("name", "data"):
+            texts[part.name] = _read_text(part.content)
+        elif _save(part, draft):
+            files.add(part.name)
+    return texts
 
-    def __init__(self, body: Body, draft: Draft, boundary: str) -> None:
-        if not 1 <= len(boundary) <= _BOUNDARY_MAX or not boundary.isascii():
-            raise BadRequestError(f"Content-Type needs a multipart boundary of 1 to {_BOUNDARY_MAX} ASCII characters")
-        self._body = body
-        self._draft = draft
-        self._decoder = MultipartDecoder(boundary.encode(), max_parts=_PARTS_LIMIT)
-        self._fields: dict[str, bytearray] = {}
-        self._files: set[str] = set()
-        self._is_text = False
-        self._part: Field | File | None = None
-        self._file: BinaryIO | None = None
 
-    def read(self) -> dict[str, bytes]:
-        """Take the whole body; return the fields."""
-        try:
-            while True:
-                data = self._body.read()
-                self._decoder.receive_data(data or None)
-                if self._take():
-                    return {key: bytes(value) for key, value in self._fields.items()}
-        except (ValueError, AttributeError) as error:  # what the decoder raises for broken headers
-            raise BadRequestError(f"malformed multipart body: {error}") from error
-        except RequestEntityTooLarge as error:
-            raise TooLargeError(f"a form may have {_PARTS_LIMIT} parts") from error
-        finally:
-            if self._file is not None:
-                self._file.close()
-
-    def _take(self) -> bool:
-        """Handle the events there are; tell whether the last was the end."""
-        while not isinstance(event := self._decoder.next_event(), NeedData):
-            if isinstance(event, Epilogue):
-                return True
-            self._handle(event)
+def _save(part: Part, draft: Draft) -> bool:
+    """Stream a part to disk; False for what a browser sends for a file input that was left empty."""
+    first = next(part.content, None)
+    if first is None and part.filename == "":
         return False
-
-    def _handle(self, event: Event) -> None:
-        if isinstance(event, Field | File):
-            self._begin(event)
-        elif isinstance(event, Data):
-            if event.data:
-                self._write(event.data)
-            if not event.more_data:
-                self._end()
-
-    def _begin(self, part: Field | File) -> None:
-        name = part.name or ""
-        if not is_name(name):
-            raise InvalidError(
-                "a part has no name of a parameter", detail={name[:128] or "part": f"its name {_NAME_RULE}"}
-            )
-        if name in self._fields or name in self._files:
-            raise InvalidError(f"{name!r} is given twice", detail={name: "is given twice"})
-        self._part = part
-        self._is_text = name in ("name", "data")
-        if self._is_text:
-            self._fields[name] = bytearray()
-
-    def _write(self, data: bytes) -> None:
-        assert self._part is not None
-        if self._is_text:
-            text = self._fields[self._part.name]
-            text += data
-            _limit_text(len(text))
-            return
-        self._open().write(data)
-
-    def _open(self) -> BinaryIO:
-        assert self._part is not None
-        if self._file is None:
-            self._files.add(self._part.name)
-            self._file = self._draft.open(self._part.name, _basename(self._part))
-        return self._file
-
-    def _end(self) -> None:
-        # a browser sends a file input that was left empty as a part with an empty filename
-        is_empty_input = isinstance(self._part, File) and self._part.filename == "" and self._file is None
-        if not self._is_text and not is_empty_input:
-            self._open().close()
-        self._file = None
-        self._part = None
+    with draft.open(part.name, _basename(part)) as file:
+        if first is not None:
+            file.write(first)
+        for data in part.content:
+            file.write(data)
+    return True
 
 
-def _basename(part: Field | File) -> str:
+def _basename(part: Part) -> str:
     """Return the last segment of the filename that the client gave, or the part's name."""
-    filename = part.filename if isinstance(part, File) else ""
-    name = filename.replace("\\", "/").rpartition("/")[2]
+    name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable())[-128:]
     return name if name.strip(". ") else part.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from flask import Flask
@@ -31,7 +32,7 @@ def make(job: Job) -> None:
     for path in parameters["files"]:
         job.path(path).write_bytes(parameters["text"].encode() * parameters["repeat"])
     if "upload" in job.uploads:
-        job.path("upload.bin").write_bytes(job.uploads["upload"].read_bytes())
+        shutil.copyfile(job.uploads["upload"], job.path("upload.bin"))
     job.log("end")
 
 
