@@ -15,6 +15,7 @@ __all__ = [
     "artifact_name",
     "job_name",
     "name_run",
+    "new_run_name",
     "pipeline_name",
     "run_id_of",
     "run_name",
@@ -22,6 +23,7 @@ __all__ = [
 
 # Of jobs, and so of their runs.
 PIPELINE_TAG = "bonseyes/pipeline"
+VERSION_TAG = "bonseyes/version"
 # Of runs.
 RUN_TAG = "bonseyes/run"
 REUSE_TAG = "bonseyes/reuse"
@@ -40,9 +42,12 @@ def job_name(pipeline: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", pipeline)
 
 
-def run_id_of(pipeline: str, name: str) -> str:
-    """Return the id of the run `name`: the same for everybody, so that Dagster's storage decides who creates it."""
-    return str(uuid.uuid5(_NAMESPACE, f"{pipeline}/{name}"))
+def run_id_of(name: str) -> str:
+    """Return the id of the run `name`: the same for everybody, so that Dagster's storage decides who creates it.
+
+    Names are the project's, not the pipeline's: pipelines share containers, where artifacts are `{run}_{op}`.
+    """
+    return str(uuid.uuid5(_NAMESPACE, name))
 
 
 def artifact_name(run: str, step: str) -> str:
@@ -61,6 +66,11 @@ def run_name(run: DagsterRun) -> str:
     return name if is_name(name) else _default_name(pipeline_name(run), run.run_id)
 
 
+def new_run_name(pipeline: str) -> str:
+    """Return a good name for a run that has none and no id yet."""
+    return _default_name(pipeline, uuid.uuid4().hex)
+
+
 def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
     """See to it that a run that is about to be launched has a name of its own, and return it.
 
@@ -69,7 +79,7 @@ def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
     """
     name = run.tags.get(RUN_TAG, "")
     if is_name(name):
-        if run.run_id == run_id_of(pipeline_name(run), name) or not _is_taken(instance, run, name):
+        if run.run_id == run_id_of(name) or not _is_taken(instance, run, name):
             return name
         name = _suffixed(_ID_SUFFIX.sub("", name), run.run_id)
     else:
@@ -79,7 +89,7 @@ def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
 
 
 def _is_taken(instance: DagsterInstance, run: DagsterRun, name: str) -> bool:
-    filters = RunsFilter(job_name=run.job_name, tags={RUN_TAG: name})
+    filters = RunsFilter(tags={RUN_TAG: name})
     return any(other.run_id != run.run_id for other in instance.get_runs(filters, limit=2))
 
 

@@ -155,7 +155,7 @@ class Pipeline:
                 config_schema={each.name: config_field(each, self.job_name) for each in self.parameters},
             ),
             resource_defs={"io_manager": reference_io_manager},
-            tags={names.PIPELINE_TAG: self.name},
+            tags={names.PIPELINE_TAG: self.name, names.VERSION_TAG: self._version()},
         )
 
     def _map_config(self, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The Flask application of a pipeline container: one place that wires everything."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from flask import Flask
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.orchestration.instance import WORKSPACE
+from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.document import pipeline_document
+from bonseyes_dagster.pipeline.registration import start_background
+from bonseyes_dagster.pipeline.routes import pipeline_blueprint
+from bonseyes_dagster.pipeline.runs import Runs
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.web.app import create_app as create_base_app
+from bonseyes_dagster.web.routes import artifact_blueprint
+
+__all__ = ["application", "create_app", "load_settings", "make_runs"]
+
+
+def load_settings() -> Settings:
+    """Read the environment; raise SettingsError with what a pipeline container lacks."""
+    settings = Settings.from_environ()
+    if not settings.pipeline:
+        raise SettingsError("BONSEYES_PIPELINE must name a pipeline of the project.")
+    if settings.volume is None:
+        raise SettingsError("BONSEYES_VOLUME must name the folder that keeps the uploads of runs.")
+    home = os.environ.get("DAGSTER_HOME", "")
+    if not Path(home).is_absolute() or not Path(home).is_dir():
+        raise SettingsError("DAGSTER_HOME must be the absolute path of the folder of Dagster's instance.")
+    return settings
+
+
+def make_runs(settings: Settings) -> Runs:
+    """Return the runs of the pipeline that the settings name."""
+    assert settings.volume is not None  # load_settings has looked
+    project = settings.project or Path.cwd()
+    in_home = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE
+    workspace = in_home if in_home.is_file() or not (project / WORKSPACE).is_file() else project / WORKSPACE
+    return Runs(load_pipeline(project, settings.pipeline), settings, volume=settings.volume, workspace=workspace)
+
+
+def create_app(runs: Runs, settings: Settings) -> Flask:
+    """Return the application that serves the runs of a pipeline."""
+    app = create_base_app(
+        runs.pipeline.name,
+        description=lambda: runs.describe().to_json(),
+        check_health=runs.check_health,
+        gauges=runs.gauges,
+        openapi=lambda: pipeline_document(runs.describe()),
+    )
+    app.register_blueprint(artifact_blueprint(runs, upload_limit_bytes=settings.upload_limit_bytes))
+    app.register_blueprint(pipeline_blueprint(runs))
+    return app
+
+
+def application() -> Flask:
+    """Return the application that the environment describes; uWSGI calls it once, before it forks."""
+    settings = load_settings()
+    logging.basicConfig(
+        level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    runs = make_runs(settings)
+    app = create_app(runs, settings)
+    start_background(settings.container or runs.pipeline.name, settings, runs.clean)
+    return app

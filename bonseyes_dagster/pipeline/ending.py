@@ -1,0 +1,98 @@
+"""How a run ends before its time, and how it goes: terminated, its artifacts cancelled, its record removed."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from dagster import DagsterError, DagsterRun
+from dagster._core.storage.dagster_run import RunRecord
+
+from bonseyes_dagster.client import Artifact
+from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
+from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records
+from bonseyes_dagster.pipeline.states import RunState, States
+from bonseyes_dagster.pipeline.uploads import Uploads
+
+__all__ = ["Ending"]
+
+_ARTIFACTS_TAG = "bonseyes/delete-artifacts"
+# A cancelled run ends within a second; a tool gets ten to end by itself.
+END_TIMEOUT_S = 20.0
+
+
+class Ending:
+    """Cancels and deletes runs."""
+
+    def __init__(self, records: Records, states: States, uploads: Uploads) -> None:
+        self._records = records
+        self._states = states
+        self._uploads = uploads
+        self._instance = records.instance
+
+    def cancel(self, run: DagsterRun) -> None:
+        """Ask the run to end. One that nobody executes any more is marked as cancelled here."""
+        if run.is_finished:
+            return
+        try:
+            is_told = self._instance.run_coordinator.cancel_run(run.run_id)
+        except (DagsterError, OSError):  # no launcher, no process, no answer
+            is_told = False
+        if not is_told and not self._records.is_finished(run.run_id):
+            self._instance.report_run_canceled(run, message="Cancelled; no process was executing it.")
+            self._cancel_artifacts(run)
+
+    def delete(self, record: RunRecord, *, with_artifacts: bool) -> None:
+        """Hide the run, which makes the deletion certain even if this process ends here, then carry it out."""
+        run = record.dagster_run
+        marks = {DELETED_TAG: "true"} | ({_ARTIFACTS_TAG: "true"} if with_artifacts else {})
+        self._instance.add_run_tags(run.run_id, marks)
+        self._carry_out(record, with_artifacts=with_artifacts)
+
+    def resume(self) -> None:
+        """Carry out the deletions that an earlier process began."""
+        for run in self._records.deleted():
+            record = self._instance.get_run_record_by_id(run.run_id)
+            if record is not None:
+                self._carry_out(record, with_artifacts=_ARTIFACTS_TAG in run.tags)
+
+    def _carry_out(self, record: RunRecord, *, with_artifacts: bool) -> None:
+        run = record.dagster_run
+        self.cancel(run)
+        self._wait(run)
+        state = self._states.read(self._instance.get_run_record_by_id(run.run_id) or record)
+        if with_artifacts:
+            self._delete_artifacts(state)
+        elif not run.is_finished:
+            self._cancel_artifacts(run, state)
+        self._instance.delete_run(run.run_id)
+        token = run.tags.get(UPLOADS_TAG, "")
+        # Re-executions read the same files.
+        if token and self._records.by_tag(UPLOADS_TAG, token) is None:
+            self._uploads.remove(token)
+
+    def _wait(self, run: DagsterRun) -> None:
+        """Wait for the run's process: what it wrote after the record is gone would be in nobody's log."""
+        deadline = time.monotonic() + END_TIMEOUT_S
+        while not self._records.is_finished(run.run_id) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _cancel_artifacts(self, run: DagsterRun, state: RunState | None = None) -> None:
+        record = self._instance.get_run_record_by_id(run.run_id)
+        if state is None and record is not None:
+            state = self._states.read(record)
+        if state is not None:
+            self._states.ask({each.url: each.cancel for each in self._artifacts(state)})
+
+    def _delete_artifacts(self, state: RunState) -> None:
+        answers = self._states.ask({each.url: partial(each.delete) for each in self._artifacts(state)})
+        failed = {url: answer for url, answer in answers.items() if isinstance(answer, BonseyesError)}
+        failed = {url: error for url, error in failed.items() if not isinstance(error, NotFoundError)}
+        if failed:
+            sentences = "; ".join(f"{url}: {error.message}" for url, error in failed.items())
+            raise UnavailableError(f"Some artifacts could not be deleted, so the run's record is kept: {sentences}")
+
+    def _artifacts(self, state: RunState) -> list[Artifact]:
+        """Return the artifacts that this run made itself; those that it took over are its parent's."""
+        own = [each for each in state.steps if not each.is_inherited]
+        return [self._states.container(each.step.container).artifact(each.artifact) for each in own]

@@ -1,0 +1,91 @@
+"""The one log of a run: Dagster's events and, among them, what the tools print, in the order of time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from dagster import DagsterEventType, DagsterInstance
+
+__all__ = ["Journal"]
+
+_PAGE = 500
+_INTERVAL_S = 0.2
+_SHOWN = {
+    DagsterEventType.RUN_ENQUEUED,
+    DagsterEventType.RUN_STARTING,
+    DagsterEventType.RUN_START,
+    DagsterEventType.RUN_SUCCESS,
+    DagsterEventType.RUN_FAILURE,
+    DagsterEventType.RUN_CANCELING,
+    DagsterEventType.RUN_CANCELED,
+    DagsterEventType.STEP_START,
+    DagsterEventType.STEP_SUCCESS,
+    DagsterEventType.STEP_FAILURE,
+    DagsterEventType.STEP_UP_FOR_RETRY,
+    DagsterEventType.STEP_RESTARTED,
+    DagsterEventType.STEP_SKIPPED,
+    DagsterEventType.ENGINE_EVENT,
+    DagsterEventType.ASSET_MATERIALIZATION,
+}
+
+
+class Journal:
+    """Reads a run's log. It only ever grows at its end, so that byte offsets stay true."""
+
+    def __init__(self, instance: DagsterInstance) -> None:
+        self._instance = instance
+
+    def read(self, run_id: str, *, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
+        """Yield the log from byte `offset`; with `is_final` until that is true, b"" where there is nothing new."""
+        skip = offset
+        for chunk in self._chunks(run_id, is_final):
+            if len(chunk) > skip:
+                yield chunk[skip:]
+            elif not chunk:
+                yield b""
+            skip = max(0, skip - len(chunk))
+
+    def _chunks(self, run_id: str, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
+        cursor: str | None = None
+        latest = 0.0
+        while True:
+            # Asked before reading: what a final run has logged is then complete in this pass.
+            is_last = is_final is None or is_final()
+            while True:
+                page = self._instance.get_records_for_run(run_id, cursor=cursor, limit=_PAGE)
+                for record in page.records:
+                    # Steps write at the same time, so moments may be some milliseconds out of order.
+                    latest = max(latest, record.event_log_entry.timestamp)
+                    yield from filter(None, [_lines(record.event_log_entry, latest)])
+                cursor = page.cursor
+                if not page.has_more:
+                    break
+            if is_last:
+                return
+            yield b""
+            time.sleep(_INTERVAL_S)
+
+
+def _lines(entry: Any, moment: float) -> bytes:
+    event = entry.dagster_event
+    if event is not None and event.event_type not in _SHOWN:
+        return b""
+    head = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    where = entry.step_key or "run"
+    text = _text(entry, event)
+    return "".join(f"{head} {where}: {line}\n" for line in text.splitlines()).encode(errors="replace")
+
+
+def _text(entry: Any, event: Any) -> str:
+    if event is None:
+        return str(entry.user_message)
+    text = event.message or event.event_type_value
+    data = event.event_specific_data
+    failure = getattr(data, "user_failure_data", None)
+    error = getattr(data, "error", None)
+    if failure is not None and failure.description:
+        return f"{text}\n{failure.description}"
+    return f"{text}\n{error.to_string()}" if error is not None else text

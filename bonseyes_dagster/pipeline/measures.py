@@ -1,0 +1,26 @@
+"""The scalar metrics of a run: how long each step took, and the final values of its benchmark."""
+
+from __future__ import annotations
+
+from bonseyes_dagster.pipeline.states import RunState
+from bonseyes_dagster.urls import is_name
+
+__all__ = ["measures_of"]
+
+_METRIC = "metric."
+
+
+def measures_of(state: RunState) -> dict[str, bytes]:
+    """Return the line `UNIX_TIME STEP VALUE` of each metric that has a value so far."""
+    lines: dict[str, bytes] = {}
+    for step in state.steps:
+        ended = step.stats.end_time if step.stats else None
+        if ended is None:
+            continue
+        values = {"duration_s": step.duration_s}
+        values |= {key.removeprefix(_METRIC): value for key, value in step.made.items() if key.startswith(_METRIC)}
+        for metric, value in values.items():
+            name = f"{step.name}.{metric}"
+            if value is not None and is_name(name):
+                lines[name] = f"{ended:.3f} 0 {value!r}\n".encode()
+    return lines

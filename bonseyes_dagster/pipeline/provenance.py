@@ -1,0 +1,132 @@
+"""What a completed run gives out: `run.json`, which tells how everything came about, and the benchmark's report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.pipeline.states import RunState, States, StepState
+from bonseyes_dagster.web.backend import DataFile
+
+__all__ = ["Provenance", "provenance_of"]
+
+RUN_FILE = "run.json"
+BENCHMARK = "com.bonseyes.benchmark"
+_METRIC = "metric."
+
+
+def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `run.json`, from Dagster's record alone: the same for the same run, always."""
+    run, record = state.run, state.record
+    return {
+        "name": state.name,
+        "pipeline": run.tags.get("bonseyes/pipeline", run.job_name),
+        "version": run.tags.get("bonseyes/version"),
+        "run_id": run.run_id,
+        "parent_run_id": run.parent_run_id,
+        "parameters": dict(parameters),
+        "started": _time(record.start_time),
+        "finished": _time(record.end_time),
+        "duration_s": _duration(record.start_time, record.end_time),
+        "steps": [_step(each) for each in state.steps],
+    }
+
+
+def _step(state: StepState) -> dict[str, Any]:
+    made = state.made
+    return {
+        "name": state.name,
+        "container": state.step.container,
+        "tool_version": made.get("version") or None,
+        "phase": state.phase,
+        "started": _time(state.stats.start_time if state.stats else None),
+        "finished": _time(state.stats.end_time if state.stats else None),
+        "duration_s": _rounded(state.duration_s),
+        "attempts": state.stats.attempts if state.stats else None,
+        "artifact": {
+            "name": state.artifact,
+            "url": made.get("url"),
+            "type": made.get("type"),
+            "digest": made.get("digest"),
+            "size": made.get("size_bytes"),
+            "parameters": made.get("parameters"),
+            "reused_from": made.get("reused_from"),
+        },
+        "metrics": {key.removeprefix(_METRIC): value for key, value in made.items() if key.startswith(_METRIC)},
+    }
+
+
+class Provenance:
+    """The files of completed runs. Reports come from the benchmark's container and are kept by digest in `cache`."""
+
+    def __init__(self, states: States, cache: Path) -> None:
+        self._states = states
+        self._cache = cache
+
+    def files(self, state: RunState, parameters: Mapping[str, Any]) -> list[DataFile]:
+        """Return `run.json` and the files of each benchmark, below its step's name."""
+        content = json.dumps(provenance_of(state, parameters), indent=2, ensure_ascii=False).encode() + b"\n"
+        entry = FileEntry(RUN_FILE, len(content), hashlib.sha256(content).hexdigest())
+        files = [DataFile(entry, lambda: _opened(content))]
+        for step in state.steps:
+            if step.step.output_type == BENCHMARK:
+                files += self._report(step)
+        return sorted(files, key=lambda file: file.entry.path)
+
+    def manifest(self, state: RunState, parameters: Mapping[str, Any]) -> Manifest:
+        """Return the manifest of the same files."""
+        return Manifest(tuple(file.entry for file in self.files(state, parameters)))
+
+    def _report(self, step: StepState) -> list[DataFile]:
+        artifact = self._states.container(step.step.container).artifact(step.artifact)
+        try:
+            manifest = artifact.manifest()
+        except NotFoundError:  # deleted since: the run's own record is still worth having
+            return []
+        if step.made.get("digest") not in (None, "", manifest.digest):
+            return []  # another artifact bears the name now
+
+        def opener(entry: FileEntry) -> DataFile:
+            path = self._cache / entry.sha256
+            named = FileEntry(f"{step.name}/{entry.path}", entry.size, entry.sha256)
+            return DataFile(named, lambda: _fetched(path, lambda: artifact.download(entry.path, path)))
+
+        return [opener(entry) for entry in manifest.files]
+
+
+def _fetched(path: Path, fetch: Any) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fetch()
+        return path.open("rb")
+
+
+def _opened(content: bytes) -> BinaryIO:
+    # A real file, so that the web layer can serve ranges of it like any other.
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+def _time(moment: float | None) -> str | None:
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _duration(started: float | None, finished: float | None) -> float | None:
+    return _rounded(finished - started) if started is not None and finished is not None else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

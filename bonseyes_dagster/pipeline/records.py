@@ -1,0 +1,118 @@
+"""Dagster's run storage as this pipeline's runs: found by name, listed by age. Nothing is kept beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
+
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.model import Phase
+from bonseyes_dagster.orchestration.names import PIPELINE_TAG, RUN_TAG, pipeline_name, run_id_of, run_name
+from bonseyes_dagster.orchestration.pipeline import Pipeline
+
+__all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "phase_of"]
+
+DELETED_TAG = "bonseyes/deleted"
+UPLOADS_TAG = "bonseyes/uploads"
+
+_PAGE = 500
+_ID_SUFFIX = re.compile(r"-([0-9a-f]{8})$")
+_PHASES: dict[DagsterRunStatus, Phase] = {
+    DagsterRunStatus.STARTED: "running",
+    DagsterRunStatus.CANCELING: "running",
+    DagsterRunStatus.SUCCESS: "completed",
+    DagsterRunStatus.FAILURE: "failed",
+    DagsterRunStatus.CANCELED: "cancelled",
+}
+
+
+def phase_of(run: DagsterRun) -> Phase:
+    """Return the contract's phase of a run."""
+    return _PHASES.get(run.status, "queued")
+
+
+class Records:
+    """The runs of one pipeline in a Dagster instance."""
+
+    def __init__(self, instance: DagsterInstance, pipeline: Pipeline) -> None:
+        self.instance = instance
+        self._pipeline = pipeline
+
+    def find(self, name: str) -> RunRecord:
+        """Return the run called `name`; NotFoundError when there is none, or it is being deleted."""
+        record = self.search(name)
+        if record is None or DELETED_TAG in record.dagster_run.tags:
+            raise NotFoundError(f"The pipeline {self._pipeline.name} has no run {name!r}.")
+        return record
+
+    def search(self, name: str) -> RunRecord | None:
+        """Return the run called `name`, one that is being deleted too."""
+        found = self._first(run_ids=[run_id_of(name)], job_name=self._pipeline.job_name)
+        return found or self._first(job_name=self._pipeline.job_name, tags={RUN_TAG: name}) or self._unnamed(name)
+
+    def owner(self, name: str) -> str | None:
+        """Return the pipeline whose run bears the name, of all pipelines of the project."""
+        found = self._first(run_ids=[run_id_of(name)]) or self._first(tags={RUN_TAG: name})
+        return pipeline_name(found.dagster_run) if found else None
+
+    def by_tag(self, tag: str, value: str) -> DagsterRun | None:
+        """Return the oldest of this pipeline's runs that bear a tag."""
+        found = self._first(job_name=self._pipeline.job_name, tags={tag: value})
+        return found.dagster_run if found else None
+
+    def page(self, *, limit: int | None, after: str | None) -> Iterator[RunRecord]:
+        """Yield runs, oldest first, from the one after the run `after`; at most `limit`."""
+        cursor = self.find(after).dagster_run.run_id if after is not None else None
+        left = limit if limit is not None else float("inf")
+        filters = RunsFilter(job_name=self._pipeline.job_name)
+        while left > 0:
+            size = int(min(left, _PAGE))
+            records = self.instance.get_run_records(filters, limit=size, cursor=cursor, ascending=True)
+            for record in records:
+                if DELETED_TAG not in record.dagster_run.tags:
+                    left -= 1
+                    yield record
+            if len(records) < size:
+                return
+            cursor = records[-1].dagster_run.run_id
+
+    def deleted(self) -> list[DagsterRun]:
+        """Return the runs whose deletion was begun."""
+        filters = RunsFilter(job_name=self._pipeline.job_name, tags={DELETED_TAG: "true"})
+        return list(self.instance.get_runs(filters))
+
+    def is_finished(self, run_id: str) -> bool:
+        """Tell whether a run is final, or gone."""
+        filters = RunsFilter(run_ids=[run_id])
+        statuses = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
+        return not self.instance.get_run_ids(RunsFilter(run_ids=filters.run_ids, statuses=statuses), limit=1)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs there are in each phase."""
+        counts: dict[str, int] = {}
+        for phase in ("queued", "running", "completed", "failed", "cancelled"):
+            statuses = [status for status in DagsterRunStatus if _PHASES.get(status, "queued") == phase]
+            filters = RunsFilter(job_name=self._pipeline.job_name, statuses=statuses)
+            counts[phase] = self.instance.get_runs_count(filters)
+        return counts
+
+    def _first(self, **filters: Any) -> RunRecord | None:
+        records = self.instance.get_run_records(RunsFilter(**filters), limit=1, ascending=True)
+        return records[0] if records else None
+
+    def _unnamed(self, name: str) -> RunRecord | None:
+        """Find a run of `dagster job execute`, which no coordinator has named: its name ends in its id's beginning."""
+        suffix = _ID_SUFFIX.search(name)
+        if suffix is None:
+            return None
+        filters = RunsFilter(job_name=self._pipeline.job_name, tags={PIPELINE_TAG: self._pipeline.name})
+        for run_id in self.instance.get_run_ids(filters):
+            if run_id.startswith(suffix[1]):
+                found = self._first(run_ids=[run_id])
+                if found is not None and run_name(found.dagster_run) == name:
+                    return found
+        return None

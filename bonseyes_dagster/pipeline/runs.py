@@ -1,0 +1,309 @@
+"""The runs of one pipeline as the backend of the uniform routes: Dagster's instance is all that it keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun
+
+from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.description import check_parameters
+from bonseyes_dagster.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    NotReadyError,
+    UnavailableError,
+)
+from bonseyes_dagster.model import Manifest, Status, ToolDescription
+from bonseyes_dagster.orchestration import names as tags
+from bonseyes_dagster.orchestration.instance import LOCATION
+from bonseyes_dagster.orchestration.names import NAME_LENGTH, new_run_name, run_id_of, run_name
+from bonseyes_dagster.orchestration.pipeline import Pipeline
+from bonseyes_dagster.pipeline.ending import Ending
+from bonseyes_dagster.pipeline.journal import Journal
+from bonseyes_dagster.pipeline.launching import Starter
+from bonseyes_dagster.pipeline.measures import measures_of
+from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
+from bonseyes_dagster.pipeline.records import UPLOADS_TAG, Records
+from bonseyes_dagster.pipeline.states import RunState, States
+from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
+from bonseyes_dagster.pipeline.waiting import FinishWatch
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.urls import Collection
+from bonseyes_dagster.web.backend import DataFile, Draft, Request
+
+__all__ = ["Runs"]
+
+_BODY_TAG = "bonseyes/idempotency-body"
+_ORPHAN_AGE_S = 3600.0
+
+
+class Runs:
+    """Implements `bonseyes_dagster.web.backend.Backend` over a Dagster instance, opened at the first use."""
+
+    kind: Collection = "runs"
+
+    def __init__(self, pipeline: Pipeline, settings: Settings, *, volume: Path, workspace: Path) -> None:
+        self.pipeline = pipeline
+        self._settings = settings
+        self._workspace = workspace
+        self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
+        self._cache = volume / "cache"
+
+    # What is opened late: the server forks after this object was made
+
+    @cached_property
+    def instance(self) -> DagsterInstance:
+        """Return the Dagster instance of DAGSTER_HOME."""
+        return DagsterInstance.get()
+
+    @cached_property
+    def _records(self) -> Records:
+        return Records(self.instance, self.pipeline)
+
+    @cached_property
+    def _starter(self) -> Starter:
+        return Starter(self.instance, self._workspace, self.pipeline.job_name)
+
+    @cached_property
+    def _watch(self) -> FinishWatch:
+        return FinishWatch(self.instance)
+
+    @cached_property
+    def states(self) -> States:
+        """Return the reader of states, which also asks containers."""
+        addresses = Addresses.from_settings(self._settings)
+        return States(self._records, self.pipeline, addresses, self._settings.gateway_url)
+
+    @cached_property
+    def _ending(self) -> Ending:
+        return Ending(self._records, self.states, self._uploads)
+
+    @cached_property
+    def _provenance(self) -> Provenance:
+        return Provenance(self.states, self._cache)
+
+    # About the pipeline
+
+    def describe(self) -> ToolDescription:
+        """Return what `GET /` says."""
+        name = self.pipeline.job_name
+        url = f"{self._settings.gateway_url}/dagster/locations/{LOCATION}/jobs/{name}"
+        return replace(self.pipeline.describe(), dagster={"job": name, "url": url})
+
+    def check_health(self) -> None:
+        """Raise UnavailableError unless runs can be read and launched."""
+        self.instance.get_run_ids(limit=1)
+        self._starter.check()
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the number of runs by phase."""
+        return {f'runs{{phase="{phase}"}}': float(count) for phase, count in self._records.counts().items()}
+
+    # Creating
+
+    def begin(self) -> Draft:
+        """Begin a creation."""
+        return self._uploads.begin()
+
+    def create(self, request: Request) -> str:
+        """Launch a run and return its name; the run's id, made of the name, lets one of several creators win."""
+        draft = request.draft
+        assert isinstance(draft, RunDraft)  # begin() made it
+        values = check_parameters(self.pipeline.parameters, request.parameters, files=draft.files)
+        key, body = _digests(request, draft)
+        if key and (former := self._former(key, body)):
+            return former
+        name = request.name or new_run_name(self.pipeline.name)
+        self._check_name(name)
+        token = self._uploads.keep(draft)
+        try:
+            config = {each: value for each, value in values.items() if value is not None}
+            config |= {each: str(self._uploads.path(token, file)) for each, file in draft.files.items()}
+            self._starter.start(
+                run_id=run_id_of(name),
+                run_config=config,
+                tags=_tags(request, name=name, token=token, key=key, body=body),
+            )
+        except ConflictError:
+            self._uploads.remove(token)
+            if key and (former := self._former(key, body)):  # the same request, twice at the same time
+                return former
+            raise self._conflict(name) from None
+        except UnavailableError:
+            self._uploads.remove(token)
+            raise
+        return name
+
+    def _check_name(self, name: str) -> None:
+        longest = max(len(step.name) for step in self.pipeline.steps) + 1
+        if len(name) + longest > NAME_LENGTH:
+            sentence = (
+                f"A run's name may have {NAME_LENGTH - longest} characters, for its artifacts add the steps' names."
+            )
+            raise InvalidError(sentence, detail={"name": sentence})
+        if self._records.owner(name) is not None:
+            raise self._conflict(name)
+
+    def _conflict(self, name: str) -> ConflictError:
+        owner = self._records.owner(name) or self.pipeline.name
+        return ConflictError(f"The pipeline {owner} has a run {name!r}; choose another name, or delete that run.")
+
+    def _former(self, key: str, body: str) -> str | None:
+        run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
+        if run is None:
+            return None
+        if run.tags.get(_BODY_TAG) != body:
+            sentence = f"This key was used for another request, which made the run {run_name(run)!r}."
+            raise InvalidError(sentence, detail={"Idempotency-Key": sentence})
+        return run_name(run)
+
+    # Reading
+
+    def names(self, *, limit: int | None = None, after: str | None = None) -> list[str]:
+        """Return names, oldest first."""
+        return [run_name(record.dagster_run) for record in self._records.page(limit=limit, after=after)]
+
+    def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
+        """Return the statuses of the same page, as far as Dagster knows them."""
+        page = self._records.page(limit=limit, after=after)
+        return [self.states.status(self.states.read(record), is_live=False) for record in page]
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Return everything known about a run."""
+        state = self._state(name)
+        parameters = self._parameters(state.run)
+        status = self._status(state)
+        return {
+            "name": name,
+            "status": status.to_json(),
+            "parameters": parameters,
+            "input_files": self._uploads.names(state.run.tags.get(UPLOADS_TAG, "")),
+            "digest": status.digest,
+            "size": status.size,
+            "provenance": provenance_of(state, parameters),
+            "tags": {key: value for key, value in state.run.tags.items() if not key.startswith((".", "bonseyes/id"))},
+        }
+
+    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
+        """Return the status as soon as it is final, or after `wait_s` seconds."""
+        record = self._records.find(name)
+        if wait_s > 0 and not record.dagster_run.is_finished:
+            self._watch.wait(record.dagster_run.run_id, wait_s)
+            record = self._records.find(name)
+        return self._status(self.states.read(record))
+
+    def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
+        """Yield the merged log from byte `offset`; with `follow` until the run is final."""
+        run_id = self._records.find(name).dagster_run.run_id
+        is_final = (lambda: self._records.is_finished(run_id)) if follow else None
+        return Journal(self.instance).read(run_id, offset=offset, is_final=is_final)
+
+    def manifest(self, name: str) -> Manifest:
+        """Return the files of a completed run."""
+        state = self._completed(name)
+        return self._provenance.manifest(state, self._parameters(state.run))
+
+    def data(self, name: str, prefix: str = "") -> list[DataFile]:
+        """Return the file `prefix`, or every file below it."""
+        state = self._completed(name)
+        files = self._provenance.files(state, self._parameters(state.run))
+        return [file for file in files if prefix in ("", file.entry.path) or file.entry.path.startswith(f"{prefix}/")]
+
+    def input_parameters(self, name: str) -> Mapping[str, Any]:
+        """Return the parameters as used."""
+        return self._parameters(self._records.find(name).dagster_run)
+
+    def input_files(self, name: str) -> list[str]:
+        """Return the parameters that files were uploaded for."""
+        return self._uploads.names(self._records.find(name).dagster_run.tags.get(UPLOADS_TAG, ""))
+
+    def input_file(self, name: str, file: str) -> DataFile:
+        """Return one uploaded file."""
+        return self._uploads.file(self._records.find(name).dagster_run.tags.get(UPLOADS_TAG, ""), file)
+
+    def metrics(self, name: str) -> list[str]:
+        """Return the names of the metrics that have a value."""
+        return list(measures_of(self._state(name)))
+
+    def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
+        """Yield the lines of one metric from byte `offset`."""
+        lines = measures_of(self._state(name))
+        if metric not in lines:
+            raise NotFoundError(f"The run {name!r} has no metric {metric!r}.")
+        return [lines[metric][offset:]]
+
+    # Ending
+
+    def cancel(self, name: str) -> Status:
+        """Ask Dagster to end the run, and return where it stands now."""
+        self._ending.cancel(self._records.find(name).dagster_run)
+        return self.status(name)
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
+        """Hide the run at once, end it, remove its record and its uploads, and with them its artifacts if wanted."""
+        self._ending.delete(self._records.find(name), with_artifacts=with_artifacts)
+
+    def clean(self) -> None:
+        """Finish deletions that broke off, and remove uploads that no run wants."""
+        self._ending.resume()
+        self._uploads.clean_drafts()
+        for token in self._uploads.tokens(older_than_s=_ORPHAN_AGE_S):
+            if self._records.by_tag(UPLOADS_TAG, token) is None:
+                self._uploads.remove(token)
+
+    def _state(self, name: str) -> RunState:
+        return self.states.read(self._records.find(name))
+
+    def _completed(self, name: str) -> RunState:
+        state = self._state(name)
+        if not state.run.is_success:
+            raise NotReadyError(f"The run {name!r} has no data: it is not completed.")
+        return state
+
+    def _status(self, state: RunState) -> Status:
+        status = self.states.status(state, is_live=not state.run.is_finished)
+        if status.phase == "completed":
+            # The report is in another container; a run's status must not depend on that one's health.
+            with contextlib.suppress(UnavailableError):
+                manifest = self._provenance.manifest(state, self._parameters(state.run))
+                status = replace(status, digest=manifest.digest, size=manifest.size)
+        return status
+
+    def _parameters(self, run: DagsterRun) -> dict[str, Any]:
+        """Return the parameters as used; uploaded files are not among them."""
+        uploaded = self._uploads.names(run.tags.get(UPLOADS_TAG, ""))
+        given = run.run_config
+        wanted = [each for each in self.pipeline.parameters if each.name not in uploaded]
+        return {each.name: given.get(each.name, each.default) for each in wanted}
+
+
+def _digests(request: Request, draft: RunDraft) -> tuple[str, str]:
+    """Return the digests of the idempotency key and of the body; both "" without a key."""
+    if request.idempotency_key is None:
+        return "", ""
+    body = json.dumps([request.name, request.parameters, draft.digests(), request.reuse], sort_keys=True)
+    return _digest(request.idempotency_key), _digest(body)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _tags(request: Request, *, name: str, token: str, key: str, body: str) -> dict[str, str]:
+    wanted = {
+        tags.RUN_TAG: name,
+        UPLOADS_TAG: token,
+        tags.IDEMPOTENCY_TAG: key,
+        _BODY_TAG: body,
+        tags.REUSE_TAG: "true" if request.reuse else "",
+    }
+    return {tag: value for tag, value in wanted.items() if value}

@@ -1,0 +1,228 @@
+"""Where a run stands: Dagster's record of it and its steps, and what the containers say of the steps in progress."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from dagster import DagsterEventType, DagsterRun
+from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
+from dagster._core.storage.dagster_run import RunRecord
+
+from bonseyes_dagster.client import Addresses, Container
+from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.model import Progress, Status, Step
+from bonseyes_dagster.orchestration.names import artifact_name, run_name
+from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
+from bonseyes_dagster.pipeline.records import Records, phase_of
+
+__all__ = ["RunState", "States", "StepState"]
+
+# A container that does not answer in this time is left out of the status, not waited for.
+ASK_TIMEOUT_S = 2.0
+_MAPPED = re.compile(r"(.+)\[(.+)\]")
+
+
+@dataclass(frozen=True)
+class StepState:
+    """One step of a run, the run that executed it (a re-execution takes over its parent's), and its statistics."""
+
+    step: PipelineStep
+    name: str
+    run: DagsterRun
+    stats: RunStepKeyStatsSnapshot | None
+    is_inherited: bool
+
+    @property
+    def artifact(self) -> str:
+        """Return the name of its artifact."""
+        return artifact_name(run_name(self.run), self.name)
+
+    @property
+    def phase(self) -> str:
+        """Return its phase as far as Dagster knows; a step of a final run is never in progress."""
+        status = self.stats.status if self.stats else None
+        if status is StepEventStatus.SUCCESS:
+            return "completed"
+        if status is StepEventStatus.FAILURE:
+            return "failed"
+        if self.run.is_finished:
+            return "cancelled" if phase_of(self.run) == "cancelled" or status is None else "interrupted"
+        return "queued" if status is None else "running"
+
+    @property
+    def duration_s(self) -> float | None:
+        """Return how long it took, once it has ended."""
+        if self.stats is None or self.stats.start_time is None or self.stats.end_time is None:
+            return None
+        return self.stats.end_time - self.stats.start_time
+
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        """Return the metadata of the artifact that it made; empty until it has."""
+        if self.stats is None or not self.stats.materialization_events:
+            return {}
+        event = self.stats.materialization_events[-1].dagster_event
+        if event is None:
+            return {}
+        metadata = event.step_materialization_data.materialization.metadata
+        return {key: value.value for key, value in metadata.items()}
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run with its steps, as Dagster has them."""
+
+    record: RunRecord
+    steps: tuple[StepState, ...]
+
+    @property
+    def run(self) -> DagsterRun:
+        """Return Dagster's run."""
+        return self.record.dagster_run
+
+    @property
+    def name(self) -> str:
+        """Return the run's name."""
+        return run_name(self.run)
+
+
+class States:
+    """Reads the state of runs and makes status objects of it."""
+
+    def __init__(self, records: Records, pipeline: Pipeline, addresses: Addresses, gateway_url: str) -> None:
+        self._records = records
+        self._pipeline = pipeline
+        self._addresses = addresses
+        self._gateway_url = gateway_url
+        self._askers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ask")
+
+    def read(self, record: RunRecord) -> RunState:
+        """Return a run with its steps."""
+        return RunState(record, tuple(self._steps(record.dagster_run)))
+
+    def dagster_url(self, run_id: str) -> str:
+        """Return where Dagster's UI shows a run."""
+        return f"{self._gateway_url}/dagster/runs/{run_id}"
+
+    def status(self, state: RunState, *, is_live: bool) -> Status:
+        """Return the status of a run; with `is_live` the containers are asked about the steps in progress."""
+        steps = self._live(state) if is_live else [_step(each) for each in state.steps]
+        done = sum(each.phase == "completed" for each in state.steps)
+        active = ", ".join(step.name for step in steps if step.phase == "running")
+        record = state.record
+        return Status(
+            name=state.name,
+            phase=phase_of(state.run),
+            reason=self._reason(state),
+            progress=Progress(done, len(steps), "steps", active or None),
+            created=_time(record.create_timestamp),
+            started=_time(record.start_time),
+            finished=_time(record.end_time),
+            steps=tuple(steps),
+            run_id=state.run.run_id,
+            dagster_url=self.dagster_url(state.run.run_id),
+        )
+
+    def container(self, name: str) -> Container:
+        """Return the client of a container."""
+        return Container(self._addresses.base_url(name), name=name, kind="artifacts")
+
+    def ask(self, calls: Mapping[str, Any]) -> dict[str, Any]:
+        """Call all at the same time; an answer is what was returned or the BonseyesError that was raised."""
+        return dict(zip(calls, self._askers.map(_attempt, calls.values()), strict=True))
+
+    def _steps(self, run: DagsterRun) -> Iterator[StepState]:
+        lineage = list(self._lineage(run))
+        stats = {each.run_id: self._stats(each.run_id) for each in lineage}
+        for step in self._pipeline.steps:
+            for key, name in _keys(step.name, stats[run.run_id]):
+                owner = next((each for each in lineage if _executes(each, key)), run)
+                yield StepState(step, name, owner, stats[owner.run_id].get(key), owner is not run)
+
+    def _stats(self, run_id: str) -> dict[str, RunStepKeyStatsSnapshot]:
+        return {stats.step_key: stats for stats in self._records.instance.get_run_step_stats(run_id)}
+
+    def _lineage(self, run: DagsterRun) -> Iterator[DagsterRun]:
+        """Yield the run, and while it takes steps over from its parent, that one too."""
+        current: DagsterRun | None = run
+        while current is not None:
+            yield current
+            takes_all = all(_executes(current, step.name) for step in self._pipeline.steps)
+            parent = None if takes_all else current.parent_run_id
+            current = self._records.instance.get_run_by_id(parent) if parent else None
+
+    def _live(self, state: RunState) -> list[Step]:
+        running = {each.name: each for each in state.steps if each.phase == "running"}
+        answers = self.ask({name: self._question(each) for name, each in running.items()})
+        return [_with_answer(_step(each), answers.get(each.name)) for each in state.steps]
+
+    def _question(self, step: StepState) -> Any:
+        artifact = self.container(step.step.container).artifact(step.artifact)
+        path = f"/artifacts/{artifact.name}/status"
+        transport = artifact.container.transport
+        return lambda: transport.get_json(path, Status.from_json, read_timeout_s=ASK_TIMEOUT_S, repeat=False)
+
+    def _reason(self, state: RunState) -> str | None:
+        if phase_of(state.run) != "failed":
+            return None
+        kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
+        records = self._records.instance.get_records_for_run(state.run.run_id, of_type=kinds, limit=100).records
+        events = [record.event_log_entry.dagster_event for record in records]
+        reasons = [f"{event.step_key}: {_sentence(event)}" for event in events if event and event.step_key]
+        reasons = reasons or [event.message or "" for event in events if event]
+        return "; ".join(dict.fromkeys(filter(None, reasons))) or "The run failed."
+
+
+def _keys(step: str, stats: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return Dagster's keys of a step and our names for them: more than one if it is mapped over a dynamic output."""
+    mapped = [(key, f"{step}.{match[2]}") for key in stats if (match := _MAPPED.fullmatch(key)) and match[1] == step]
+    return mapped or [(step, step)]
+
+
+def _executes(run: DagsterRun, key: str) -> bool:
+    keys = run.step_keys_to_execute
+    return keys is None or any(each in (key, f"{key}[?]") or each == key.partition("[")[0] + "[?]" for each in keys)
+
+
+def _step(state: StepState) -> Step:
+    return Step(name=state.name, container=state.step.container, artifact=state.artifact, phase=state.phase)
+
+
+def _with_answer(step: Step, answer: object) -> Step:
+    """Add what the container says of a running step; it may be final there before Dagster has heard of it."""
+    if not isinstance(answer, Status):
+        return step
+    return replace(step, phase=answer.phase, progress=answer.progress)
+
+
+def _attempt(call: Any) -> Any:
+    try:
+        return call()
+    except BonseyesError as error:
+        return error
+
+
+def _sentence(event: Any) -> str:
+    data = event.event_specific_data
+    failure = getattr(data, "user_failure_data", None)
+    if failure is not None and failure.description:
+        return str(failure.description)
+    error = getattr(data, "error", None)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return str(error.message).strip() if error is not None else (event.message or "")
+
+
+def _time(moment: datetime | float | None) -> str | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        moment = datetime.fromtimestamp(moment, UTC)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

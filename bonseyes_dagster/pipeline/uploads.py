@@ -1,0 +1,192 @@
+"""The archives that come with a run: streamed to the volume, kept until no run wants them any more."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bonseyes_dagster.errors import NotFoundError, StorageFullError
+from bonseyes_dagster.model import FileEntry
+from bonseyes_dagster.web.backend import DataFile
+
+__all__ = ["RunDraft", "Uploads"]
+
+_INDEX = "files.json"
+_CHECK_BYTES = 1 << 24
+_DRAFT_AGE_S = 24 * 3600.0
+
+
+class Uploads:
+    """Folders of uploaded files below the volume, each known by a token that the run bears as a tag."""
+
+    def __init__(self, volume: Path, *, reserve_bytes: int) -> None:
+        self._drafts = volume / "drafts"
+        self._kept = volume / "uploads"
+        self._reserve_bytes = reserve_bytes
+
+    def begin(self) -> RunDraft:
+        """Begin a creation."""
+        return RunDraft(self._drafts / uuid.uuid4().hex, self._reserve_bytes)
+
+    def keep(self, draft: RunDraft) -> str:
+        """Make the files of a draft last, and return their token; "" when there are none."""
+        if not draft.files:
+            return ""
+        token = draft.folder.name
+        index = draft.folder / _INDEX
+        index.write_text(json.dumps({name: entry.to_json() for name, entry in draft.files.items()}))
+        for path in (index, draft.folder):
+            _sync(path)
+        self._kept.mkdir(parents=True, exist_ok=True)
+        draft.folder.rename(self._kept / token)
+        _sync(self._kept)
+        return token
+
+    def path(self, token: str, file: UploadedFile) -> Path:
+        """Return where a kept file lies."""
+        return self._kept / token / file.path
+
+    def names(self, token: str) -> list[str]:
+        """Return the parameters that files were uploaded for."""
+        return list(self._index(token))
+
+    def file(self, token: str, name: str) -> DataFile:
+        """Return the file that was uploaded for a parameter."""
+        entry = self._index(token).get(name)
+        if entry is None:
+            raise NotFoundError(
+                f"No file was uploaded for {name!r}; there are: {', '.join(self.names(token)) or 'none'}"
+            )
+        path = self._kept / token / entry["path"]
+        size, sha256 = entry["size"], entry["sha256"]
+        return DataFile(FileEntry(Path(entry["path"]).name, size, sha256), lambda: path.open("rb"))
+
+    def remove(self, token: str) -> None:
+        """Remove the files of a token."""
+        if token:
+            shutil.rmtree(self._kept / token, ignore_errors=True)
+
+    def tokens(self, *, older_than_s: float) -> list[str]:
+        """Return the tokens of kept files that were made that long ago."""
+        limit = time.time() - older_than_s
+        return [folder.name for folder in _folders(self._kept) if _modified(folder) < limit]
+
+    def clean_drafts(self) -> None:
+        """Remove what uploads that broke off with their process have left."""
+        for folder in _folders(self._drafts):
+            if _modified(folder) < time.time() - _DRAFT_AGE_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _index(self, token: str) -> Mapping[str, Any]:
+        if not token:
+            return {}
+        try:
+            return dict(json.loads((self._kept / token / _INDEX).read_text()))
+        except FileNotFoundError:
+            return {}
+
+
+class RunDraft:
+    """The files of one creation while they arrive."""
+
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self.folder = folder
+        self.files: dict[str, UploadedFile] = {}
+        self._reserve_bytes = reserve_bytes
+
+    def open(self, parameter: str, filename: str) -> BinaryIO:
+        """Return a file to stream one uploaded part into."""
+        relative = f"{parameter}/{_plain(filename)}"
+        path = self.folder / relative
+        path.parent.mkdir(parents=True)
+        self.files[parameter] = UploadedFile(path, relative, self._reserve_bytes)
+        return self.files[parameter]
+
+    def digests(self) -> dict[str, str]:
+        """Return the sha256 of each file, by parameter."""
+        return {name: file.sha256 for name, file in self.files.items()}
+
+    def discard(self) -> None:
+        """Remove everything that was not kept."""
+        for file in self.files.values():
+            file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class UploadedFile(io.FileIO, BinaryIO):
+    """A file that digests what is written, leaves the disk its reserve, and is on the disk when closed."""
+
+    def __init__(self, path: Path, relative: str, reserve_bytes: int) -> None:
+        super().__init__(path, "xb")
+        self.path = relative
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._reserve_bytes = reserve_bytes
+        self._unchecked = _CHECK_BYTES
+
+    @property
+    def sha256(self) -> str:
+        """Return the hex digest of what has been written."""
+        return self._digest.hexdigest()
+
+    def write(self, data: Any, /) -> int:
+        """Write all of `data`; raise StorageFullError when the disk's reserve is reached."""
+        view = memoryview(data).cast("B")
+        self._unchecked += len(view)
+        if self._unchecked >= _CHECK_BYTES:
+            self._check_space()
+        while view:
+            written = super().write(view)
+            self._digest.update(view[:written])
+            self.size += written
+            view = view[written:]
+        return len(data)
+
+    def close(self) -> None:
+        """Make it last, once."""
+        if not self.closed:
+            os.fsync(self.fileno())
+        super().close()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the index says of it."""
+        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+
+    def _check_space(self) -> None:
+        self._unchecked = 0
+        status = os.fstatvfs(self.fileno())
+        if status.f_bavail * status.f_frsize < self._reserve_bytes:
+            raise StorageFullError("The pipeline's volume has no room for the upload.")
+
+
+def _plain(filename: str) -> str:
+    """Return a name that any file system and any log takes; the extension stays."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", filename)[-100:].lstrip(".") or "file"
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def _modified(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:  # another process has just removed it
+        return time.time()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

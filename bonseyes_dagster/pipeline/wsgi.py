@@ -1,0 +1,7 @@
+"""What uWSGI loads: the application of the pipeline that the environment names."""
+
+from __future__ import annotations
+
+from bonseyes_dagster.pipeline.app import application as make_application
+
+application = make_application()
