@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
-from bonseyes_dagster.client import Addresses
-from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.dashboard.registry import Registry
 from bonseyes_dagster.errors import BonseyesError
 
@@ -25,11 +25,10 @@ Description = Mapping[str, Any]
 class Containers:
     """Descriptions by name: of what registered, and of what else the addresses file has that makes artifacts."""
 
-    def __init__(self, registry: Registry, addresses: Addresses, own_name: str, *, fresh_s: float = FRESH_S) -> None:
+    def __init__(self, registry: Registry, addresses: Addresses, own_name: str) -> None:
         self._registry = registry
         self._addresses = addresses
         self._own_name = own_name
-        self._fresh_s = fresh_s
         self._lock = threading.Lock()
         self._asked_at: dict[str, float] = {}
         self._seen: dict[str, Description] = {}
@@ -77,17 +76,18 @@ class Containers:
             self._lock.release()
 
     def _stale(self, names: Iterable[str]) -> list[str]:
-        oldest = time.monotonic() - self._fresh_s
+        oldest = time.monotonic() - FRESH_S
         return [name for name in names if self._asked_at.get(name, float("-inf")) < oldest]
 
     def _ask(self, name: str) -> Description | None:
         try:
-            transport = Transport(self._addresses.base_url(name))
-            description = transport.get_json("/", _description, read_timeout_s=ASK_TIMEOUT_S, attempts=1)
-            if makes_runs(description):
-                self._tasks[name] = transport.get_json("/task", dict, read_timeout_s=ASK_TIMEOUT_S, attempts=1)
+            transport = Container(self._addresses.base_url(name), retry_s=0.0).transport
+            description = transport.get_json("/", _description, read_timeout_s=ASK_TIMEOUT_S)
         except BonseyesError:
             return None
+        if makes_runs(description):
+            with suppress(BonseyesError):
+                self._tasks[name] = transport.get_json("/task", dict, read_timeout_s=ASK_TIMEOUT_S)
         return description
 
 

@@ -117,9 +117,10 @@ class Registry:
 
 def _parse(content: bytes) -> Entries:
     body = json.loads(content)
-    if not isinstance(body, dict) or not isinstance(body.get("containers"), dict):
+    entries = body.get("containers") if isinstance(body, dict) else None
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ValueError("it is not a registry")
-    return {str(name): dict(entry) for name, entry in body["containers"].items()}
+    return entries
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -16,8 +16,7 @@ from tensorboard.plugins.metrics import metrics_plugin
 from tensorboard.plugins.scalar import scalars_plugin
 
 from bonseyes_dagster import __version__, urls
-from bonseyes_dagster.client import Addresses
-from bonseyes_dagster.client._transport import Transport
+from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.visualization import frontend
@@ -52,9 +51,9 @@ class Containers:
             if time.monotonic() - self._asked_at < self._registry_s:
                 return self._registered
             self._asked_at = time.monotonic()
-            transport = Transport(self._addresses.base_url("dashboard"))
+            dashboard = Container(self._addresses.base_url("dashboard"), retry_s=0.0)
             with suppress(BonseyesError):  # what is known already stays
-                self._registered = transport.get_json("/containers", frozenset, read_timeout_s=5.0, attempts=1)
+                self._registered = dashboard.transport.get_json("/containers", frozenset, read_timeout_s=5.0)
             return self._registered
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import requests
 
 from bonseyes_dagster import urls
-from bonseyes_dagster.client._transport import Transport, reason_of
+from bonseyes_dagster.client import Container
 from bonseyes_dagster.errors import ConnectionFailedError
 from bonseyes_dagster.model import Status
 
@@ -27,13 +27,13 @@ class Source:
     """
 
     def __init__(self, base_url: str, kind: urls.Collection = "artifacts") -> None:
-        self._transport = Transport(base_url)
+        self._container = Container(base_url, retry_s=0.0)
         self.kind = kind
 
     def move(self, base_url: str) -> None:
         """Go on at another address: a container that was started again may have a new port."""
-        if base_url.rstrip("/") != self._transport.base_url:
-            self._transport = Transport(base_url)
+        if base_url.rstrip("/") != self._container.base_url:
+            self._container = Container(base_url, retry_s=0.0)
 
     def describe_kind(self) -> urls.Collection | None:
         """Return the collection that the container says it has; None when it has none."""
@@ -66,15 +66,17 @@ class Source:
     def lines(self, name: str, metric: str, offset: int = 0) -> Iterator[bytes]:
         """Yield the metric's text from byte `offset`, in pieces."""
         path = urls.part(name, "metrics", metric, "scalar", kind=self.kind)
-        options: dict[str, Any] = {"read_timeout_s": READ_TIMEOUT_S, "attempts": 1}
-        with self._transport.request("GET", path, params={"offset": str(offset)}, stream=True, **options) as response:
+        request = self._container.transport.request
+        with request(
+            "GET", path, params={"offset": str(offset)}, stream=True, read_timeout_s=READ_TIMEOUT_S
+        ) as response:
             try:
                 yield from response.iter_content(_CHUNK_BYTES)
             except requests.RequestException as error:
-                raise ConnectionFailedError(f"{response.url} broke off: {reason_of(error)}") from error
+                raise ConnectionFailedError(f"{response.url} broke off: {error}") from error
 
     def _get(self, path: str, parse: Callable[[Any], _T], params: Mapping[str, str] | None = None) -> _T:
-        return self._transport.get_json(path, parse, params=params, read_timeout_s=READ_TIMEOUT_S, attempts=1)
+        return self._container.transport.get_json(path, parse, params=params, read_timeout_s=READ_TIMEOUT_S)
 
 
 def _names(body: Any) -> list[str]:

@@ -90,16 +90,19 @@ function el(tag, attributes = {}, ...children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
 }
+
+const present = (children) => children.flat(2).filter((child) => child !== null && child !== undefined && child !== false && child !== "");
+const show = (node, ...children) => node.replaceChildren(...present(children));
 
 const link = (text, href, attributes = {}) => el("a", { href, ...attributes }, text);
 const phase = (name) => el("span", { class: `phase ${name}` }, name);
 const code = (text) => el("code", {}, text);
 const place = (container, name) => `#/${path(container)}/${kindOf(container)}/${path(name)}`;
-const number = (value) => Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(5)));
-const words = (key) => key.replaceAll("_", " ").replaceAll("-", " ");
+const number = (value) => value.toLocaleString(undefined, Number.isInteger(value) ? {} : { maximumSignificantDigits: 5 });
+const words = (key) => key.replaceAll("_", " ").replaceAll("-", " ").replace(/^evaluation criterias$/, "evaluation criteria");
 const when = (text) => text ? el("time", { datetime: text, title: text }, new Date(text).toLocaleString()) : "–";
 
 function size(bytes) {
@@ -136,7 +139,7 @@ const stepsProgress = (status) => status.steps?.length && status.phase === "runn
 function facts(entries) {
   const list = el("dl", { class: "facts" });
   for (const [name, value] of entries) {
-    if (value === null || value === undefined || value === "") continue;
+    if (value === null || value === undefined || value === "" || value === false) continue;
     list.append(el("dt", {}, name), el("dd", {}, value));
   }
   return list;
@@ -247,7 +250,7 @@ function showContainer(container) {
     const text = listing.items.length ? `${listing.items.length} ${what}${listing.items.length > 1 ? "s" : ""}` : `No ${what} yet.`;
     if (count.textContent !== text) count.textContent = text;
   };
-  detail.replaceChildren(
+  show(detail,
     crumbs(),
     el("div", { class: "head" }, el("h1", { tabindex: -1 }, container),
       link(what === "run" ? "Start a run" : "Make an artifact", `#/${path(container)}/new`, { class: "button" })),
@@ -278,7 +281,7 @@ function webAddress(text) {
 
 function crumbs(...links) {
   const parts = [link("Overview", "#/"), ...links];
-  return el("p", { class: "crumbs" }, parts.flatMap((part) => [part, " / "]));
+  return el("nav", { class: "crumbs", "aria-label": "Breadcrumb" }, parts.flatMap((part, i) => i ? [" / ", part] : [part]));
 }
 
 // ---- one run or artifact -----------------------------------------------------------------------------------------
@@ -288,10 +291,10 @@ function showItem(container, kind, name) {
   const parameters = el("div"), steps = table(`Steps of ${name}`, ["Step", "Container", "Phase", "Progress"]);
   const item = api(container, kind, name);
   const parts = { item, container, kind, name, after, files };
-  detail.replaceChildren(
+  show(detail,
     crumbs(link(container, `#/${path(container)}`)),
     el("div", { class: "head" }, el("h1", { tabindex: -1 }, name, " ", state), buttons),
-    live, after, kind === "runs" ? steps.node : null, files, el("h2", {}, "Parameters"), parameters,
+    live, after, kind === "runs" && el("section", {}, el("h2", {}, "Steps"), steps.node), files, el("h2", {}, "Parameters"), parameters,
     el("h2", {}, "Log"), showLog(item));
   showParameters(item, parameters);
   let seen = "", isDone = false;
@@ -311,15 +314,15 @@ function showItem(container, kind, name) {
 
 function drawStatus(status, state, live, steps) {
   if (state.textContent !== status.phase) state.replaceChildren(phase(status.phase));
-  live.replaceChildren(
-    status.reason ? el("p", { class: "reason" }, status.reason) : "",
+  show(live,
+    status.reason && el("p", { class: "reason" }, status.reason),
     el("div", {}, progressOf(stepsProgress(status))),
     facts([
       ["Created", when(status.created)], ["Started", status.started && when(status.started)], ["Time", duration(status)],
       ["Size", status.size !== null && status.size !== undefined && size(status.size)],
       ["Digest", status.digest && code(status.digest)], ["Reused from", status.reused_from && code(status.reused_from)],
     ]));
-  steps.node.hidden = !status.steps?.length;
+  if (steps.node.parentElement) steps.node.parentElement.hidden = !status.steps?.length;
   fill(steps.body, status.steps ?? [], (step) => el("tr", {},
     el("th", { scope: "row" }, step.name),
     el("td", {}, step.phase === "pending" || !containers[step.container] ? step.container
@@ -331,13 +334,12 @@ function drawButtons({ item, container, kind, name }, status, buttons) {
   const what = kind === "runs" ? "run" : "artifact", isFinal = FINAL.has(status.phase);
   const quoted = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   const runs = kind === "runs" ? `^${container}/${quoted}$|/${quoted}_` : `^${container}/${quoted}$`;
-  buttons.replaceChildren(...[
+  show(buttons,
     link("Metrics", `${root}/containers/visualization/?runFilter=${encodeURIComponent(runs)}#timeseries`, { class: "button" }),
     webAddress(status.dagster_url ?? "javascript:") && link("In Dagster", webAddress(status.dagster_url), { class: "button" }),
     status.phase === "completed" && link("Download", `${item}/data`, { class: "button", download: true }),
     !isFinal && el("button", { type: "button", onclick: () => cancel(item, what, name) }, "Cancel"),
-    el("button", { type: "button", class: "danger", onclick: () => remove(item, container, what, name) }, "Delete"),
-  ].filter(Boolean));
+    el("button", { type: "button", class: "danger", onclick: () => remove(item, container, what, name) }, "Delete"));
 }
 
 async function cancel(item, what, name) {
@@ -385,7 +387,7 @@ async function showFiles({ item, name, after, files }) {
     el("th", { scope: "row" }, link(entry.path, `${item}/data/${path(entry.path)}`, { download: entry.path.split("/").at(-1) })),
     el("td", { class: "number" }, size(entry.size)), el("td", {}, code(entry.sha256.slice(0, 16)))));
   const rest = entries.length > 500 ? el("p", { class: "note" }, `and ${entries.length - 500} more`) : null;
-  files.replaceChildren(...[el("h2", {}, "Files"), node, rest].filter(Boolean));
+  show(files, el("h2", {}, "Files"), node, rest);
 }
 
 // ---- benchmark report --------------------------------------------------------------------------------------------
@@ -396,7 +398,7 @@ async function showReport(item, file, entries, target) {
   const pictures = entries.filter((entry) => entry.path.startsWith(folder) && /\.png$/i.test(entry.path));
   const isNumber = ([, value]) => typeof value === "number";
   const figures = Object.entries({ ...(report.metrics ?? {}), ...Object.fromEntries(Object.entries(report).filter(isNumber)) }).filter(isNumber);
-  target.replaceChildren(...[
+  show(target,
     el("h2", {}, "Benchmark report"),
     figures.length ? el("dl", { class: "figures" }, figures.map(([name, value]) => el("div", {}, el("dt", {}, words(name)), el("dd", {}, number(value))))) : null,
     ...Object.entries(report).filter(([, value]) => Array.isArray(value) && value.some((entry) => typeof entry?.passed === "boolean"))
@@ -404,14 +406,13 @@ async function showReport(item, file, entries, target) {
     pictures.length ? el("div", { class: "pictures" }, pictures.map((picture) => {
       const title = words(picture.path.slice(folder.length, -4));
       return el("figure", {}, el("img", { src: `${item}/data/${path(picture.path)}`, alt: `Picture: ${title}`, loading: "lazy" }), el("figcaption", {}, title));
-    })) : null,
-  ].filter(Boolean));
+    })) : null);
 }
 
 function verdictTable(title, verdicts) {
   const { body, node } = table(title, ["Criterion", "Verdict", "#Value", "Reason"]);
   fill(body, verdicts, (verdict) => el("tr", {},
-    el("th", { scope: "row" }, verdict.name ?? verdict.metric, verdict.description ? el("div", { class: "soft" }, verdict.description) : null),
+    el("th", { scope: "row" }, verdict.name ?? verdict.metric, verdict.description ? el("div", { class: "hint" }, verdict.description) : null),
     el("td", {}, el("span", { class: `phase ${verdict.passed ? "completed" : "failed"}` }, verdict.passed ? "passed" : "failed")),
     el("td", { class: "number" }, typeof verdict.value === "number" ? number(verdict.value) : "–"), el("td", {}, verdict.reason ?? "")));
   return [el("h3", {}, title[0].toUpperCase() + title.slice(1)), node];
@@ -477,7 +478,7 @@ function showForm(container) {
       bar.hidden = true;
     }
   });
-  detail.replaceChildren(crumbs(link(container, `#/${path(container)}`)), el("h1", { tabindex: -1 }, `${title} of ${container}`),
+  show(detail, crumbs(link(container, `#/${path(container)}`)), el("h1", { tabindex: -1 }, `${title} of ${container}`),
     el("p", {}, description.description ?? ""), form);
 }
 
@@ -495,7 +496,7 @@ function field(key, parameter) {
   const error = el("p", { class: "error", id: `${id}-error`, hidden: true });
   const hint = el("div", { class: "hint", id: `${id}-hint` }, [parameter.description, bounds(parameter)].filter(Boolean).join(" "));
   const input = control(key, parameter, { id, name: key, "aria-describedby": `${id}-hint ${id}-error` });
-  const label = el("label", { for: id, class: isBox && "inline" }, parameter.label || key, parameter.required || isBox ? "" : el("span", { class: "soft" }, " (optional)"));
+  const label = el("label", { for: id, class: isBox && "inline" }, parameter.label || key, parameter.required || isBox || (parameter.default !== null && parameter.default !== undefined) ? null : el("span", { class: "soft" }, " (optional)"));
   const fail = (sentence) => {
     error.textContent = sentence;
     error.hidden = !sentence;

@@ -1,0 +1,173 @@
+"""The dashboard's JSON API and its page, over containers that are real HTTP servers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from bonseyes_dagster.dashboard import app as dashboard
+from bonseyes_dagster.dashboard import containers as module
+from bonseyes_dagster.settings import Settings
+from tests.unit.visualization.artifact_server import ArtifactServer
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Yield a dashboard over a tool and a pipeline that run, and one container that is down."""
+    monkeypatch.setattr(module, "FRESH_S", 0.0)
+    with ArtifactServer() as tool, ArtifactServer("runs") as pipeline:
+        yield Project(tmp_path, {"training": tool.url, "digits": pipeline.url, "down": "http://127.0.0.1:1"})
+
+
+class Project:
+    """The dashboard's own client and settings."""
+
+    def __init__(self, folder: Path, addresses: dict[str, str]) -> None:
+        self.addresses = folder / "addresses.json"
+        self.addresses.write_text(json.dumps(addresses))
+        self.settings = Settings(volume=folder / "volume", addresses=self.addresses)
+
+    def client(self) -> FlaskClient:
+        """Start the dashboard."""
+        return dashboard.create(self.settings).test_client()
+
+
+def register(client: FlaskClient, name: Any) -> Any:
+    """Register and return the answer."""
+    return client.post("/containers", json={"name": name})
+
+
+def test_registering(project: Project) -> None:
+    """Again is harmless; the answer says where the container is."""
+    client = project.client()
+    for _ in range(2):
+        answer = register(client, "training")
+        assert (answer.status_code, answer.json) == (
+            200,
+            {"result": "success", "name": "training", "url": "http://localhost/containers/training"},
+        )
+    assert list(project.client().get("/containers/").json) == ["training", "digits"]
+
+
+def test_descriptions_are_what_containers_say(project: Project) -> None:
+    """A silent one has {}; unregistered ones are shown if the addresses have them and they make artifacts."""
+    client = project.client()
+    register(client, "down")
+    assert client.get("/containers").json == {
+        "down": {},
+        "digits": {"name": "fake", "artifacts": ["/runs"]},
+        "training": {"name": "fake", "artifacts": ["/artifacts"]},
+    }
+
+
+def test_what_was_known_stays_known(project: Project, tmp_path: Path) -> None:
+    """A container that is down, and a dashboard that was restarted, take nothing from the list."""
+    client = project.client()
+    register(client, "digits")
+    assert client.get("/pipelines").json == [{"name": "fake", "container": "digits", "description": ""}]
+    project.addresses.write_text(json.dumps({"digits": "http://127.0.0.1:1"}))
+    for _ in range(2):
+        assert client.get("/pipelines").json == [{"name": "fake", "container": "digits", "description": ""}]
+        client = project.client()
+
+
+def test_answers_are_reused_for_a_while(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every look at the page asks every container."""
+    monkeypatch.setattr(module, "FRESH_S", 60.0)
+    client = project.client()
+    client.get("/containers")
+    project.addresses.write_text(json.dumps({"training": "http://127.0.0.1:1"}))
+    began = time.monotonic()
+    assert "artifacts" in client.get("/containers").json["training"]
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"json": {"name": "a b"}}, 422),
+        ({"json": {"name": None}}, 422),
+        ({"json": {}}, 422),
+        ({"json": ["training"]}, 422),
+        ({"data": "{", "content_type": "application/json"}, 400),
+        ({"data": b"\xff", "content_type": "application/json"}, 400),
+        ({"data": "[" * 50_000, "content_type": "application/json"}, 400),
+        ({"data": " " * 100_000, "content_type": "application/json"}, 413),
+        ({"data": {"name": "training"}}, 415),
+    ],
+)
+def test_what_is_refused(project: Project, options: dict[str, Any], status: int) -> None:
+    """Each with the contract's error."""
+    answer = project.client().post("/containers", **options)
+    assert answer.status_code == status
+    assert set(answer.json["error"]) == {"code", "message", "detail", "request_id"}
+    if status == 422:
+        assert list(answer.json["error"]["detail"]) == ["name"]
+
+
+def test_the_page_needs_nothing_inline(project: Project) -> None:
+    """The policy forbids inline scripts and styles, and the page has none; its files exist."""
+    client = project.client()
+    register(client, "down")
+    answer = client.get("/")
+    assert answer.mimetype == "text/html"
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    for forbidden in ("<style", " style=", "<script>", " onclick", "javascript:"):
+        assert forbidden not in answer.text
+    for name in ("dashboard.js", "dashboard.css", "icon.svg"):
+        (path,) = [part.split('"')[0] for part in answer.text.split('"/') if part.startswith(f"static/{name}")]
+        assert client.get(f"/{path}").status_code == 200
+
+
+def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A description is text, whatever it holds."""
+    evil = {"name": "x", "artifacts": ["/artifacts"], "description": "<script>alert(1)</script>\"'"}
+    monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: evil)
+    client = project.client()
+    register(client, "training")
+    page = client.get("/").text
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+
+
+@pytest.mark.parametrize(
+    ("prefix", "root"),
+    [
+        ("", ""),
+        ("/containers/dashboard", ""),
+        ("/lab", "/lab"),
+        ("/lab/containers/dashboard", "/lab"),
+        ('"><script>', ""),
+    ],
+)
+def test_the_page_knows_the_gateways_root(project: Project, prefix: str, root: str) -> None:
+    """Its links lead through the gateway, wherever the page was opened."""
+    page = project.client().get("/", headers={"X-Forwarded-Prefix": prefix}).text
+    assert f'data-root="{root}"' in page
+    assert f'href="{root}/containers/visualization/"' in page
+
+
+def test_health_tells_a_damaged_registry(project: Project) -> None:
+    """With the reason, so that an operator knows what to mend."""
+    client = project.client()
+    assert client.get("/healthz").status_code == 200
+    assert project.settings.volume is not None
+    (project.settings.volume / "containers.json").write_text("nonsense")
+    answer = client.get("/healthz")
+    assert answer.status_code == 503
+    assert "containers.json" in answer.json["error"]["message"]
+
+
+def test_openapi_names_every_route(project: Project) -> None:
+    """What is served is described."""
+    client = project.client()
+    paths = set(client.get("/openapi.json").json["paths"])
+    assert paths == {"/", "/pipelines", "/containers", "/healthz", "/metrics", "/openapi.json"}
+    assert "bonseyes_containers" in client.get("/metrics").text

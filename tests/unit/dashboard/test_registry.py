@@ -1,0 +1,122 @@
+"""The registry keeps what was acknowledged, through restarts, crashes and many writers at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.dashboard import registry as module
+from bonseyes_dagster.dashboard.registry import Registry, check_name
+from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
+
+
+def test_what_is_registered_survives(tmp_path: Path) -> None:
+    """A new process finds every name, in the order of registration, with what was last known."""
+    registry = Registry(tmp_path / "volume")
+    for name in ("training", "import"):
+        registry.add(name)
+    registry.describe({"training": {"artifacts": ["/artifacts"]}, "stranger": {"artifacts": []}})
+    again = Registry(tmp_path / "volume")
+    assert dict(again.entries()) == {"training": {"artifacts": ["/artifacts"]}, "import": {}}
+    assert list(again.entries()) == ["training", "import"]
+
+
+def test_registering_again_changes_nothing(tmp_path: Path) -> None:
+    """Not even the file: containers register at each start."""
+    registry = Registry(tmp_path)
+    registry.add("training")
+    registry.describe({"training": {"version": "1"}})
+    before = (tmp_path / "containers.json").stat()
+    registry.add("training")
+    registry.describe({"training": {"version": "1"}})
+    after = (tmp_path / "containers.json").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert dict(registry.entries()) == {"training": {"version": "1"}}
+
+
+def test_another_process_is_seen(tmp_path: Path) -> None:
+    """Server processes share the file."""
+    registry = Registry(tmp_path)
+    registry.add("a")
+    code = (
+        "import sys, pathlib; from bonseyes_dagster.dashboard.registry import Registry; "
+        "Registry(pathlib.Path(sys.argv[1])).add('b')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=60)
+    assert list(registry.entries()) == ["a", "b"]
+
+
+def test_many_writers_lose_nothing(tmp_path: Path) -> None:
+    """Each reads and writes under one lock, whichever object it uses."""
+    registries = [Registry(tmp_path) for _ in range(4)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: registries[i % 4].add(f"c{i}"), range(40)))
+    assert set(Registry(tmp_path).entries()) == {f"c{i}" for i in range(40)}
+
+
+def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistaken loop of registrations cannot grow it for ever; known names still register."""
+    monkeypatch.setattr(module, "LIMIT", 2)
+    registry = Registry(tmp_path)
+    registry.add("a")
+    registry.add("b")
+    with pytest.raises(StorageFullError):
+        registry.add("c")
+    registry.add("a")
+    assert list(registry.entries()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"containers": []}', '{"containers": {"a": 1}}'])
+def test_a_damaged_file_is_said_and_not_overwritten(tmp_path: Path, content: str) -> None:
+    """Losing the registry silently would be worse than being unavailable."""
+    (tmp_path / "containers.json").write_text(content)
+    registry = Registry(tmp_path)
+    for act in (registry.entries, registry.check_health, lambda: registry.add("a")):
+        with pytest.raises(UnavailableError):
+            act()
+    assert (tmp_path / "containers.json").read_text() == content
+
+
+def test_the_file_is_plain(tmp_path: Path) -> None:
+    """An operator can read it and mend it."""
+    Registry(tmp_path).add("training")
+    assert json.loads((tmp_path / "containers.json").read_text()) == {"containers": {"training": {}}}
+
+
+@pytest.mark.parametrize("name", ["training", "a.b", "digits-cnn", "X_1", "a" * 128, "v4"])
+def test_names(name: str) -> None:
+    """What can name a container."""
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "-a",
+        ".a",
+        "a b",
+        "a/b",
+        "a..b",
+        "a\n",
+        "é",
+        "a" * 129,
+        None,
+        1,
+        ["a"],
+        "127.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "LocalHost",
+    ],
+)
+def test_what_is_no_name(name: object) -> None:
+    """Also addresses in any notation: a registered container is asked for its description."""
+    with pytest.raises(InvalidError) as caught:
+        check_name(name)
+    assert list(caught.value.detail) == ["name"]
