@@ -37,7 +37,7 @@ def _pipelines_in(module: ModuleType) -> Iterator[Pipeline]:
     for value in vars(module).values():
         if isinstance(value, Pipeline):
             yield value
-        elif isinstance(value, list | tuple):
+        elif type(value) in (list, tuple):  # not their subclasses: `Definitions` is one that cannot be iterated
             yield from (each for each in value if isinstance(each, Pipeline))
 
 

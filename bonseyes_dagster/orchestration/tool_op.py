@@ -43,6 +43,8 @@ class ToolOp(OpDefinition):
             tags={names.CONTAINER_TAG: container, names.OUTPUT_TYPE_TAG: description.output_type},
             retry_policy=retry_policy,
         )
+        # Dagster sorts inputs by name; positional arguments in a graph are to be in the order of `tool.yml`.
+        self._positional_inputs = list(_ins(tool))
 
     def _compute(self, context: OpExecutionContext, inputs: Mapping[str, Any]) -> Iterator[Any]:
         references = {

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.pipeline.states import RunState, States, StepState
 from bonseyes_dagster.web.backend import DataFile
@@ -90,6 +90,8 @@ class Provenance:
             manifest = artifact.manifest()
         except NotFoundError:  # deleted since: the run's own record is still worth having
             return []
+        except ConnectionFailedError as error:
+            raise UnavailableError(f"The benchmark's container {step.step.container} does not answer.") from error
         if step.made.get("digest") not in (None, "", manifest.digest):
             return []  # another artifact bears the name now
 

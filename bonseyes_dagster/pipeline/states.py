@@ -131,7 +131,7 @@ class States:
 
     def container(self, name: str) -> Container:
         """Return the client of a container."""
-        return Container(self._addresses.base_url(name), name=name, kind="artifacts")
+        return Container(self._addresses.base_url(name), name=name, kind="artifacts", retry_s=0.5)
 
     def ask(self, calls: Mapping[str, Any]) -> dict[str, Any]:
         """Call all at the same time; an answer is what was returned or the BonseyesError that was raised."""
