@@ -1,4 +1,5 @@
 """The jobs that test_executor.py runs, each on every executor; a file of its own because step processes load it too."""
+# ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 import asyncio
 import logging

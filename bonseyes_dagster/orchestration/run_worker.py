@@ -1,0 +1,104 @@
+"""A run's process: what the run server forks for each run, and what `python -m` starts cold when there is none.
+
+It does what `dagster api execute_run` and `resume_run` do. It first locks the run's record, so that it is the run's
+only process, and ends without Python's finalisation, so that ops which cannot be interrupted do not keep it.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dagster import DagsterInstance
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._utils.interrupts import capture_interrupts
+
+from bonseyes_dagster.orchestration.compute_logs import route_streams
+from bonseyes_dagster.orchestration.run_record import RecordLock
+from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
+
+__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "work"]
+
+STARTED = b"S"
+TAKEN = b"T"
+# Held back from before the fork until the run's process can take them as what they mean to a run.
+WAIT_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+_PR_SET_NAME = 15
+
+
+def open_worker_instance() -> DagsterInstance:
+    """Open the project's instance (DAGSTER_HOME) as run processes use it."""
+    with DagsterInstance.get() as instance:
+        ref = instance.get_ref()
+    return DagsterInstance.from_ref(with_kept_open_connections(ref))
+
+
+def work(
+    instance: DagsterInstance,
+    folder: Path,
+    run_id: str,
+    *,
+    is_resumed: bool,
+    tell: Callable[[bytes], None] = lambda _: None,
+    log: Path | None = None,
+) -> int:
+    """Execute a run to its end in this process, which is its own from here on; return the exit code."""
+    _reset_signals()
+    with capture_interrupts():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+        if not RecordLock(folder, run_id).acquire():
+            tell(TAKEN)
+            return 0
+        _set_title(f"run {run_id[:8]}")
+        tell(STARTED)
+        if log is not None:
+            _write_output_to(log)
+        route_streams()
+        # Postgres would connect anew for each event; SQLite's storages take no notice (see sqlite_storage.py).
+        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=16)
+        execute = _resume_run_command_body if is_resumed else _execute_run_command_body
+        # The third argument would print the events for a parent that reads them.
+        return int(execute(run_id, instance, lambda event: None, False))
+
+
+def _reset_signals() -> None:
+    """Take signals as a program does that was just started; Dagster maps SIGTERM to whatever SIGINT does."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _set_title(title: str) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
+
+
+def _write_output_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def main() -> None:
+    """Resume (or execute) one run, loading everything first."""
+    parser = argparse.ArgumentParser(description="Execute one run of the instance at DAGSTER_HOME.")
+    parser.add_argument("--folder", type=Path, required=True, help="where the run server keeps its records")
+    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    code = work(open_worker_instance(), options.folder, options.run_id, is_resumed=options.resume)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

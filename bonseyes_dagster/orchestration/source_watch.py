@@ -1,0 +1,50 @@
+"""Tells the run server that the code it has loaded is no longer what is on disk."""
+
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable
+from pathlib import Path
+
+__all__ = ["SourceWatch"]
+
+# Where a project has the descriptions that its ops are made from.
+_DESCRIPTIONS = ("tool.yml", "containers/*/tool.yml", "components/*/containers/*/tool.yml")
+
+
+class SourceWatch:
+    """The project's loaded modules and the tool descriptions below its folder, with their times and sizes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._installed = {Path(path).resolve() for path in _installed_folders()}
+        self._seen = self._look(self._files())
+
+    def has_changed(self) -> bool:
+        """Tell whether any file was changed, removed or, for tool descriptions, added."""
+        return self._look(self._seen) != self._seen or bool(self._descriptions() - set(self._seen))
+
+    def _files(self) -> set[Path]:
+        modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        files = {Path(file).resolve() for file in modules if file}
+        return {file for file in files if not self._installed & set(file.parents)} | self._descriptions()
+
+    def _descriptions(self) -> set[Path]:
+        return {path.resolve() for pattern in _DESCRIPTIONS for path in self._folder.glob(pattern)}
+
+    def _look(self, files: Iterable[Path]) -> dict[Path, tuple[int, int] | None]:
+        return {file: _stamp(file) for file in files}
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _installed_folders() -> set[str]:
+    """Return where code lies that changes only by installing: the standard library and installed packages."""
+    paths = sysconfig.get_paths()
+    return {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}
