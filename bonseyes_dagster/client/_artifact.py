@@ -84,7 +84,8 @@ class Artifact:
             try:
                 status = self.status(min(pause_s, max(left_s, 0.0)))
             except (ConnectionFailedError, UnavailableError):
-                if time.monotonic() - heard > patience_s or left_s <= 0:
+                is_late = deadline is not None and time.monotonic() > deadline
+                if is_late or time.monotonic() - heard > patience_s:
                     raise
                 time.sleep(poll_s)
                 continue

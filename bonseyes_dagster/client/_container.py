@@ -23,6 +23,7 @@ __all__ = ["Container", "objects"]
 # The server syncs what was uploaded to its disk before it answers.
 _CREATE_TIMEOUT_S = 300.0
 _HEALTH_TIMEOUT_S = 5.0
+_UNREACHABLE_HEADER = "X-Bonseyes-Unreachable"
 
 
 class Container:
@@ -148,7 +149,13 @@ class Container:
 
     def artifacts(self, **filters: str) -> list[dict[str, Any]]:
         """Return the artifacts of all the pipeline's containers; filters `type`, `output_type`, `status`."""
-        return self.transport.get_json("/artifacts", objects, params=filters)
+        return self.survey(**filters)[0]
+
+    def survey(self, **filters: str) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return (what `artifacts` returns, the containers that did not answer and whose artifacts are not in it)."""
+        response = self.transport.request("GET", "/artifacts", params=filters)
+        silent = response.headers.get(_UNREACHABLE_HEADER, "")
+        return self.transport.parsed(response, objects), [name for name in silent.replace(",", " ").split() if name]
 
     @property
     def _collection(self) -> str:

@@ -44,7 +44,9 @@ def fetch(
     Raises DigestMismatchError when the bytes are wrong, ConnectionFailedError when they do not come.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{(sha256 or 'unverified')[:16]}.part")
+    # A name may be as long as a file system takes already.
+    stem = target.name.encode()[:200].decode(errors="ignore")
+    part = target.with_name(f".{stem}.{(sha256 or 'unverified')[:16]}.part")
     with _locked(part) as file:
         download = _Download(transport, path, file, size_bytes, sha256, on_bytes or (lambda _: None))
         had = download.take_over() if sha256 else download.restart()

@@ -136,7 +136,10 @@ def artifacts(
     filters = {"status": status, "type": kind, "output_type": output_type}
     wanted = {key: value for key, value in filters.items() if value}
     if container is not None and state.project.container(container).kind == "runs":
-        _print_pipeline_artifacts(state, state.pipeline(container).artifacts(**wanted))
+        entries, silent = state.pipeline(container).survey(**wanted)
+        for name in silent:
+            print_note(f"{name}: does not answer")
+        _print_pipeline_artifacts(state, entries)
         return
     if kind:
         raise click.UsageError("--type is of pipelines: bonseyes artifacts PIPELINE --type TYPE")

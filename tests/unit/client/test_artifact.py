@@ -92,6 +92,16 @@ def test_wait_does_not_survive_everything(server: UnrulyServer) -> None:
         container.artifact("a").wait(patience_s=0.2)
 
 
+def test_the_timeout_holds_while_nobody_answers(server: UnrulyServer) -> None:
+    """`timeout_s` is not prolonged by the patience with a server that is away."""
+    container = Container(server.url, name="t", kind="artifacts", retry_s=0)
+    server.stop()
+    started = time.monotonic()
+    with pytest.raises(errors.ConnectionFailedError):
+        container.artifact("a").wait(0.3, patience_s=60)
+    assert time.monotonic() - started < 5
+
+
 def test_delete_whose_answer_was_lost_is_done(server: UnrulyServer, container: Container) -> None:
     """The second try finds nothing, which is what was wanted."""
     server.on("DELETE", "/artifacts/a", Answer(drop=True), error(404, "not_found"))

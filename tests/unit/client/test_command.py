@@ -135,6 +135,14 @@ def test_artifacts_are_listed(project: UnrulyServer, bonseyes: Bonseyes) -> None
     assert bonseyes("artifacts", "--type", "model")[0] == 2
 
 
+def test_a_pipeline_tells_which_containers_are_silent(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The pipeline says so in a header; the list is what there is."""
+    project.on(
+        "GET", "/containers/digits-cnn/artifacts", Answer([], headers={"X-Bonseyes-Unreachable": "import, export"})
+    )
+    assert bonseyes("artifacts", "digits-cnn") == (0, "", "import: does not answer\nexport: does not answer\n")
+
+
 def test_a_silent_container_does_not_hide_the_others(project: UnrulyServer, bonseyes: Bonseyes) -> None:
     """It is named on standard error."""
     project.on("GET", "/containers", Answer({"training": "Trains", "gone": "x"}))

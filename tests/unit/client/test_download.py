@@ -202,6 +202,13 @@ def test_names_are_quoted_on_the_way(server: UnrulyServer, container: Container,
     assert container.artifact("a").download("a b/ü?#%.png", tmp_path).name == "ü?#%.png"
 
 
+def test_the_longest_name_is_fetched(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
+    """The partial file has a name as well, and a folder may know names up to 255 bytes only."""
+    name = "ü" * 127
+    server.serve_file(name, CONTENT)
+    assert container.artifact("a").download(name, tmp_path).read_bytes() == CONTENT
+
+
 def test_progress_is_told_in_bytes(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
     """Restarting takes back what was told."""
     server.serve_file("m/model.onnx", CONTENT, Answer(CONTENT, cut_after=700_000), Answer(CONTENT))
