@@ -123,7 +123,8 @@ def test_the_page_needs_nothing_inline(project: Project) -> None:
         assert forbidden not in answer.text
     for name in ("dashboard.js", "dashboard.css", "icon.svg"):
         (path,) = [part.split('"')[0] for part in answer.text.split('"/') if part.startswith(f"static/{name}")]
-        assert client.get(f"/{path}").status_code == 200
+        with client.get(f"/{path}") as file:
+            assert file.status_code == 200
 
 
 def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,158 @@
+"""TensorBoard as people see it: in Chromium, through the gateway, over artifacts that are being made."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import Page, expect
+
+from bonseyes_dagster.visualization.frontend import RELOAD_S
+from bonseyes_dagster.web.memory import Job
+from tests.system.browser import needs_chromium, open_browser, open_page
+from tests.system.project import StandIn, free_port
+from tests.unit.visualization.artifact_server import ArtifactServer
+
+
+def make(job: Job) -> None:
+    """Train: a point every 0.2 s."""
+    for step in range(job.parameters["epochs"]):
+        job.scalar("loss", step, 1 / (step + 1))
+        job.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+    """Yield a project."""
+    with StandIn(tmp_path_factory.mktemp("project"), make) as project:
+        yield project
+
+
+def create(project: StandIn, name: str, epochs: int) -> None:
+    """Begin an artifact."""
+    body = {"name": name, "data": f'{{"epochs": {epochs}}}'}
+    url = f"{project.url}/containers/training/artifacts"
+    requests.post(url, data=body, files={"images": b"x"}, timeout=10).raise_for_status()
+
+
+def remove(project: StandIn, name: str) -> None:
+    """Delete an artifact."""
+    requests.delete(f"{project.url}/containers/training/artifacts/{name}", timeout=10).raise_for_status()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """Yield a page."""
+    with open_browser() as browser, open_page(browser) as page:
+        yield page
+
+
+def last_step(page: Page) -> int:
+    """Return the newest step that the table below the chart shows."""
+    texts = page.locator("scalar-card-data-table tb-data-table-content-cell").all_inner_texts()
+    numbers = [int(text) for text in texts if text.isdigit()]
+    return max(numbers, default=-1)
+
+
+@needs_chromium
+def test_a_curve_is_drawn_and_grows_without_a_click(project: StandIn, page: Page) -> None:
+    """The path that matters: points appended by a tool appear in the open chart."""
+    create(project, "growing", 100)
+    page.goto(f"{project.url}/containers/visualization/")
+    card = page.locator("scalar-card").filter(has_text="loss")
+    expect(card).to_be_visible()
+    expect(card.locator(".series-view path, .series-view canvas").first).to_be_attached()
+    expect(page.get_by_text("training/growing").first).to_be_visible()
+    deadline = time.monotonic() + 3 * RELOAD_S
+    while (first := last_step(page)) < 0 and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    while last_step(page) <= first and time.monotonic() < deadline:
+        page.wait_for_timeout(200)
+    assert last_step(page) > first >= 0
+    remove(project, "growing")
+
+
+@needs_chromium
+def test_a_link_narrows_the_runs(project: StandIn, page: Page) -> None:
+    """The dashboard links to the runs that it speaks of."""
+    for name in ("wanted", "other"):
+        create(project, name, 1)
+    runs = f"{project.url}/containers/visualization/data/runs"
+    deadline = time.monotonic() + 20
+    while len(requests.get(runs, timeout=20).json()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    page.goto(f"{project.url}/containers/visualization/?runFilter=%5Etraining%2Fwanted%24#timeseries")
+    expect(page.get_by_text("training/wanted").first).to_be_visible()
+    expect(page.locator("runs-data-table").get_by_text("training/other")).to_have_count(0)
+
+
+@needs_chromium
+def test_parameters_are_compared(project: StandIn, page: Page) -> None:
+    """The hyperparameter table has a row for each artifact, with its parameters and results."""
+    for name, epochs in (("short", 1), ("long", 2)):
+        create(project, name, epochs)
+    page.goto(f"{project.url}/containers/visualization/#hparams")
+    frame = page.locator("tf-hparams-dashboard")
+    expect(frame.get_by_text("learning-rate").first).to_be_visible(timeout=30_000)
+    expect(frame.get_by_text("epochs").first).to_be_visible()
+
+
+def test_every_container_answers_these(project: StandIn) -> None:
+    """Health, metrics and OpenAPI, beside TensorBoard; with and without a slash."""
+    base = project.addresses["visualization"]
+    for path in ("/healthz", "/healthz/", "/openapi.json"):
+        answer = requests.get(base + path, timeout=10)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json"), path
+    text = requests.get(f"{base}/metrics", timeout=10).text
+    assert re.search(r"^bonseyes_artifacts \d", text, re.MULTILINE)
+    assert "TensorBoard" in requests.get(f"{base}/", timeout=10).text
+
+
+def test_only_what_scalars_are_for_is_offered(project: StandIn) -> None:
+    """No empty tabs for images, graphs or audio."""
+    listing = requests.get(f"{project.url}/containers/visualization/data/plugins_listing", timeout=20).json()
+    assert list(listing) == ["timeseries", "scalars", "hparams"]
+
+
+def test_thousands_of_artifacts(project: StandIn, tmp_path: Path) -> None:
+    """They are listed a page at a time, each asked once, and answers stay quick while it goes on."""
+    count = 2000
+    with ArtifactServer() as server:
+        for i in range(count):
+            server.add(f"a{i}", "completed")
+            server.append(f"a{i}", "loss", 1.0, 0.5)
+        many = StandIn(tmp_path, make)
+        many.addresses = {"many": server.url}
+        many._write_addresses()
+        base = f"http://127.0.0.1:{free_port()}"
+        with many.process("visualization", base):
+            deadline = time.monotonic() + 90
+            slowest = 0.0
+            while True:
+                began = time.monotonic()
+                runs = requests.get(f"{base}/data/runs", timeout=30).json()
+                slowest = max(slowest, time.monotonic() - began)
+                if len(runs) == count:
+                    break
+                assert time.monotonic() < deadline, len(runs)
+                time.sleep(0.5)
+            assert slowest < 10
+            time.sleep(5)
+            requests.get(f"{base}/data/runs", timeout=30)
+            assert server.asked["artifacts/NAME/metrics"] == count
+            body = {"requests": '[{"plugin": "scalars", "tag": "loss"}]'}
+            began = time.monotonic()
+            while len(_series(base, body)) < count:
+                assert time.monotonic() - began < 60
+            assert server.asked["artifacts/NAME/metrics/loss/scalar"] == count
+
+
+def _series(base: str, body: dict[str, str]) -> dict[str, object]:
+    answer = requests.post(f"{base}/data/plugin/timeseries/timeSeries", data=body, timeout=30).json()
+    series: dict[str, object] = answer[0]["runToSeries"]
+    return series
