@@ -61,7 +61,7 @@ def run_step(
         yield from _results(context, order, status)
     except BonseyesError as error:
         raise Failure(
-            description=f"{container}: {error.message}",
+            description=error.message,
             metadata={"artifact": MetadataValue.url(order.artifact.url)},
             allow_retries=isinstance(error, TRANSIENT),
         ) from error
@@ -273,9 +273,8 @@ def _progress(status: Status) -> str:
 
 def _failure_of(order: _Order, status: Status) -> Failure:
     """An interrupted artifact is made again by the next attempt; a failed one would fail again."""
-    reason = status.reason or f"it {'was ' if status.phase != 'failed' else ''}{status.phase}"
     return Failure(
-        description=f"{order.container.name}: {reason}",
+        description=status.reason or f"The artifact was {status.phase}.",
         metadata={"artifact": MetadataValue.url(order.artifact.url), "phase": status.phase},
         allow_retries=status.phase == "interrupted",
     )

@@ -65,6 +65,7 @@ def application() -> Flask:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     runs = make_runs(settings)
     app = create_app(runs, settings)
     start_background(settings.container or runs.pipeline.name, settings, runs.clean)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from bonseyes_dagster.errors import NotFoundError, StorageFullError
 from bonseyes_dagster.model import FileEntry
@@ -53,7 +53,7 @@ class Uploads:
 
     def path(self, token: str, file: UploadedFile) -> Path:
         """Return where a kept file lies."""
-        return self._kept / token / file.path
+        return self._kept / token / file.relative
 
     def names(self, token: str) -> list[str]:
         """Return the parameters that files were uploaded for."""
@@ -109,7 +109,7 @@ class RunDraft:
         path = self.folder / relative
         path.parent.mkdir(parents=True)
         self.files[parameter] = UploadedFile(path, relative, self._reserve_bytes)
-        return self.files[parameter]
+        return cast(BinaryIO, self.files[parameter])
 
     def digests(self) -> dict[str, str]:
         """Return the sha256 of each file, by parameter."""
@@ -122,12 +122,12 @@ class RunDraft:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class UploadedFile(io.FileIO, BinaryIO):
+class UploadedFile(io.FileIO):
     """A file that digests what is written, leaves the disk its reserve, and is on the disk when closed."""
 
     def __init__(self, path: Path, relative: str, reserve_bytes: int) -> None:
         super().__init__(path, "xb")
-        self.path = relative
+        self.relative = relative
         self.size = 0
         self._digest = hashlib.sha256()
         self._reserve_bytes = reserve_bytes
@@ -159,7 +159,7 @@ class UploadedFile(io.FileIO, BinaryIO):
 
     def to_json(self) -> dict[str, Any]:
         """Return what the index says of it."""
-        return {"path": self.path, "size": self.size, "sha256": self.sha256}
+        return {"path": self.relative, "size": self.size, "sha256": self.sha256}
 
     def _check_space(self) -> None:
         self._unchecked = 0
