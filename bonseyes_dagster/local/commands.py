@@ -1,0 +1,188 @@
+"""The commands that run a project on this machine: `bonseyes up`, `down`, `status`, `logs` and `tool run`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from bonseyes_dagster.client.command import State, json_option, pass_state, print_json
+from bonseyes_dagster.description import load_description
+from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
+from bonseyes_dagster.local import detached, display
+from bonseyes_dagster.local.logs import follow, tail
+from bonseyes_dagster.local.project import Project, find_project
+from bonseyes_dagster.local.record import Record, read_record
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["down", "logs", "status", "tool_run", "up"]
+
+port_option = click.option("--port", type=click.IntRange(1, 65535), help="Where to listen.  [env: BONSEYES_PORT; 8000]")
+
+
+@click.command()
+@port_option
+@click.option("--detach", "-d", is_flag=True, help="Return when everything is healthy, and leave it running.")
+@json_option
+@pass_state
+def up(state: State, port: int | None, detach: bool) -> None:
+    """Run the project on this machine until Ctrl-C (or `bonseyes down`)."""
+    project, settings = find_project(), _settings(state, port)
+    running = read_record(project)
+    if running is not None:
+        _wait_for_other(project, state)
+    elif detach:
+        _up_detached(project, settings, state)
+    else:
+        _up_here(project, settings, state)
+
+
+def _settings(state: State, port: int | None) -> Settings:
+    return replace(state.settings, port=port) if port else state.settings
+
+
+def _wait_for_other(project: Project, state: State) -> None:
+    record = detached.wait_healthy(project, lambda _: None)
+    _print_up(_healthy(project, record), state, f"{project.name} is already up.")
+
+
+def _up_detached(project: Project, settings: Settings, state: State) -> None:
+    supervisor = detached.start_supervisor(project, settings)
+    try:
+        if state.json:
+            record = detached.wait_healthy(project, lambda _: None, supervisor=supervisor)
+        else:
+            with display.show() as shown:
+                record = detached.wait_healthy(project, shown.update, supervisor=supervisor)
+    except KeyboardInterrupt:
+        detached.bring_down(project)
+        raise
+    _print_up(_healthy(project, record), state, "It runs on; `bonseyes down` ends it.")
+
+
+def _up_here(project: Project, settings: Settings, state: State) -> None:
+    from bonseyes_dagster.local.supervisor import AlreadyUpError, Supervisor  # here: the other commands stay quick
+
+    with display.show() as shown:
+
+        def tell(record: Record) -> None:
+            # A closed pipe or terminal must not decide over what runs.
+            with contextlib.suppress(OSError):
+                shown.update(record)
+
+        supervisor = Supervisor(project, settings, tell)
+        try:
+            supervisor.check()
+        except AlreadyUpError:
+            _wait_for_other(project, state)
+            return
+        asyncio.run(supervisor.run())
+
+
+def _healthy(project: Project, record: Record | None) -> Record:
+    if record is not None:
+        return record
+    latest = read_record(project)
+    sick = [s for s in latest.services if s.state != "healthy"] if latest is not None else []
+    raise UnavailableError(
+        f"Not everything got healthy in {detached.START_S:.0f} s; `bonseyes logs SERVICE` tells more.",
+        detail={service.name: service.reason or service.state for service in sick},
+    )
+
+
+def _print_up(record: Record, state: State, sentence: str) -> None:
+    if state.json:
+        print_json(record.to_json())
+        return
+    click.echo(f"{sentence}\n\n  the project    {record.url}/\n  Dagster        {record.url}/dagster/")
+    click.echo(f"  TensorBoard    {record.url}/containers/visualization/")
+
+
+@click.command()
+def down() -> None:
+    """End what `bonseyes up` started, and everything that is left of it."""
+    project = find_project()
+    was_up = detached.bring_down(project)
+    click.echo(f"{project.name} is down." if was_up else f"{project.name} was not up.")
+
+
+@click.command()
+@json_option
+@pass_state
+def status(state: State) -> int:
+    """Say how each service is. Exits with 5 when the project is not up or a service is not healthy."""
+    project = find_project()
+    record = read_record(project)
+    if record is None:
+        raise UnavailableError(f"{project.name} is not up; `bonseyes up` starts it.")
+    if state.json:
+        print_json(record.to_json())
+    else:
+        click.echo("\n".join(display.lines(record)))
+    return 0 if record.is_healthy else 5
+
+
+@click.command()
+@click.argument("service", required=False)
+@click.option("--follow", "-f", "follows", is_flag=True, help="Go on until the project is down or Ctrl-C.")
+@click.option("--lines", "-n", default=50, show_default=True, help="How many lines of each log to begin with.")
+def logs(service: str | None, follows: bool, lines: int) -> None:
+    """Print the logs of the services, or of SERVICE alone."""
+    project = find_project()
+    files = {file.name.removesuffix(".log"): file for file in sorted(project.logs.glob("*.log"))}
+    if service is not None:
+        if service not in files:
+            raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(files) or 'none'}.")
+        files = {service: files[service]}
+    prefix = service is None
+    for name, file in files.items():
+        for line in tail(file, lines):
+            _print_line(name, line, prefix)
+    if follows:
+        for name, line in follow(files, is_over=lambda: read_record(project) is None):
+            _print_line(name, line, prefix)
+
+
+def _print_line(name: str, line: bytes, prefix: bool) -> None:
+    text = line.decode(errors="replace")
+    click.echo(f"{name:<20} {text}" if prefix else text)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="Where to listen.")
+def tool_run(folder: Path, port: int) -> None:
+    """Run the tool in FOLDER alone, in the foreground, on 127.0.0.1.
+
+    Its artifacts are kept in .bonseyes/tools/ of the working folder. While a project is up around it, artifacts of
+    the project's containers can be its parameters.
+    """
+    description = load_description(folder)
+    volume = Path.cwd() / ".bonseyes" / "tools" / folder.absolute().name
+    volume.mkdir(mode=0o700, parents=True, exist_ok=True)
+    environ = {**os.environ, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
+    environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)
+    addresses = _addresses()
+    if addresses is not None:
+        environ.setdefault("BONSEYES_ADDRESSES", str(addresses))
+    click.echo(f"{description.name}: http://127.0.0.1:{port}/  (artifacts in {volume}; Ctrl-C ends it)")
+    sys.stdout.flush()
+    _become(["-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{port}"], environ)
+
+
+def _addresses() -> Path | None:
+    try:
+        project = find_project()
+    except SettingsError:
+        return None
+    return project.addresses if project.addresses.exists() else None
+
+
+def _become(arguments: Sequence[str], environ: dict[str, str]) -> None:
+    os.execve(sys.executable, [sys.executable, *arguments], environ)  # noqa: S606 - no shell is wanted

@@ -1,0 +1,76 @@
+"""A supervisor that outlives the command which started it: start it, watch it get healthy, end it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local import leftovers
+from bonseyes_dagster.local.logs import tail
+from bonseyes_dagster.local.project import Project
+from bonseyes_dagster.local.record import Record, read_record
+from bonseyes_dagster.local.supervisor import STOP_S
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["bring_down", "start_supervisor", "wait_healthy"]
+
+POLL_S = 0.1
+START_S = 120.0
+
+
+def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[bytes]:
+    """Start a supervisor in a session of its own; what it says goes to `.bonseyes/logs/supervisor.log`."""
+    project.prepare()
+    with (project.logs / "supervisor.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bonseyes_dagster.local", str(project.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=project.folder,
+            env={**os.environ, "BONSEYES_PORT": str(settings.port)},
+            start_new_session=True,
+        )
+
+
+def wait_healthy(
+    project: Project,
+    on_record: Callable[[Record], None],
+    *,
+    supervisor: subprocess.Popen[bytes] | None = None,
+    timeout_s: float = START_S,
+) -> Record | None:
+    """Return the record once everything is healthy, or None when that takes too long.
+
+    Raises SettingsError with the supervisor's own words when it ended.
+    """
+    until_s = time.monotonic() + timeout_s
+    while time.monotonic() < until_s:
+        has_ended = supervisor is not None and supervisor.poll() is not None
+        record = read_record(project)
+        if record is not None:
+            on_record(record)
+            if record.phase == "up" and record.is_healthy:
+                return record
+        elif has_ended:
+            said = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()
+            raise SettingsError(said or "The supervisor ended at once.")
+        time.sleep(POLL_S)
+    return None
+
+
+def bring_down(project: Project) -> bool:
+    """End a project's supervisor and whatever is left of an earlier one; tell whether there was anything."""
+    record = read_record(project)
+    process = record.process() if record is not None else None
+    if process is not None:
+        leftovers.end([process], patience_s=3 * STOP_S)
+    found = leftovers.find_leftovers(project)
+    leftovers.end(found, patience_s=5)
+    for file in (project.record, project.addresses):
+        file.unlink(missing_ok=True)
+    return process is not None or bool(found)

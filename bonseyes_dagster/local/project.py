@@ -1,0 +1,96 @@
+"""Which project a command means, and where it keeps its state on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bonseyes_dagster.description import find_tools
+from bonseyes_dagster.errors import SettingsError
+
+__all__ = ["Project", "find_project"]
+
+STATE = ".bonseyes"
+_SIGNS = ("workspace.yaml", "definitions.py", STATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project folder. Everything that is kept lies in `.bonseyes/`, readable by its owner alone."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def state(self) -> Path:
+        """`.bonseyes/`."""
+        return self.folder / STATE
+
+    @property
+    def definitions(self) -> Path:
+        """The file that Dagster loads."""
+        return self.folder / "definitions.py"
+
+    @property
+    def dagster_home(self) -> Path:
+        """`.bonseyes/dagster/`, Dagster's DAGSTER_HOME."""
+        return self.state / "dagster"
+
+    @property
+    def logs(self) -> Path:
+        """`.bonseyes/logs/`."""
+        return self.state / "logs"
+
+    @property
+    def addresses(self) -> Path:
+        """`.bonseyes/addresses.json`: the base URL of each container."""
+        return self.state / "addresses.json"
+
+    @property
+    def pipelines(self) -> Path:
+        """`.bonseyes/pipelines.json`: the pipelines' names, as the definitions had them when last loaded."""
+        return self.state / "pipelines.json"
+
+    @property
+    def record(self) -> Path:
+        """`.bonseyes/supervisor.json`: what runs."""
+        return self.state / "supervisor.json"
+
+    @property
+    def lock(self) -> Path:
+        """`.bonseyes/supervisor.lock`, held as long as a supervisor lives."""
+        return self.state / "supervisor.lock"
+
+    def volume(self, container: str) -> Path:
+        """Where a container keeps all that it keeps."""
+        return self.state / "volumes" / container
+
+    def tools(self) -> dict[str, Path]:
+        """The tools' folders by container name."""
+        return find_tools(self.folder)
+
+    def prepare(self) -> None:
+        """Make the folders, closed to everyone else."""
+        for folder in (self.state, self.state / "volumes", self.dagster_home, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.state.chmod(0o700)
+
+    def sources(self) -> Iterator[Path]:
+        """Yield the Python files that the definitions can depend on."""
+        yield from sorted(self.folder.glob("*.py"))
+        for folder in ("components", "pipelines", "containers"):
+            yield from sorted((self.folder / folder).rglob("*.py"))
+
+
+def find_project(start: Path | None = None) -> Project:
+    """Return the project that `start` (the working folder by default) lies in."""
+    start = (start or Path.cwd()).absolute()
+    for folder in (start, *start.parents):
+        if any((folder / sign).exists() for sign in _SIGNS) or any(folder.glob("containers/*/tool.yml")):
+            return Project(folder)
+    raise SettingsError(f"{start} is not in a project: none of its folders holds definitions.py or containers/.")

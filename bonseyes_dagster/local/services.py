@@ -1,0 +1,208 @@
+"""What the project consists of on this machine: each service's command, environment and sign of health."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bonseyes_dagster.local import health
+from bonseyes_dagster.local.leftovers import MARK
+from bonseyes_dagster.local.project import Project
+from bonseyes_dagster.orchestration.instance import LOCATION
+from bonseyes_dagster.orchestration.run_protocol import default_socket
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["Kind", "Ports", "Service", "Services"]
+
+Kind = str
+HOST = "127.0.0.1"
+CODE = "code-server"
+WEB = "dagster-webserver"
+RUNS = "run-server"
+DAEMON = "dagster-daemon"
+CONTAINER_KINDS = frozenset({"tool", "pipeline", "dashboard", "visualization"})
+_PORT = re.compile(r"\{port:([^}]+)\}")
+_PORT_RANGE = (18_000, 32_000)
+# Secrets and addresses of the gateway: no container needs them, so none gets them.
+_GATEWAY_ONLY = ("BONSEYES_TOKEN", "BONSEYES_HOST", "BONSEYES_ALLOWED_HOSTS")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service.
+
+    `argv` and `environ` may hold `{port:NAME}`, filled in at each start; `path` is where the gateway publishes it;
+    `check` makes its health check when it starts.
+    """
+
+    name: str
+    kind: Kind
+    argv: Sequence[str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    check: Callable[[], health.Check]
+
+
+class Ports:
+    """The loopback ports of the services, given out by name.
+
+    They lie below the range that the kernel takes the ports of outgoing connections from, so that none of these
+    can sit on the port of a service that is down for a moment.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[str, int] = {}
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self._given:
+            self._given[name] = self._free()
+        return self._given[name]
+
+    def renew(self, name: str) -> bool:
+        """Tell whether `name` got another port because somebody has taken its own while it was down."""
+        if name not in self._given or _can_bind(self._given[name]):
+            return False
+        self._given[name] = self._free()
+        return True
+
+    def fill(self, text: str) -> str:
+        """Put ports in for `{port:NAME}`."""
+        return _PORT.sub(lambda found: str(self[found[1]]), text)
+
+    def _free(self) -> int:
+        while (port := random.randrange(*_PORT_RANGE)) in self._given.values() or not _can_bind(port):  # noqa: S311
+            pass
+        return port
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+class Services:
+    """Builds the services of one project."""
+
+    def __init__(self, project: Project, settings: Settings, ports: Ports) -> None:
+        self._project = project
+        self._settings = settings
+        self._ports = ports
+
+    def dagster(self) -> list[Service]:
+        """Return what Dagster needs; the slowest to start, so they come first."""
+        project, ports = self._project, self._ports
+        workspace = str(project.dagster_home / "workspace.yaml")
+        after_code = ("--after", f"{HOST}:{{port:{CODE}}}")
+        definitions = ("-f", str(project.definitions), "-d", str(project.folder))
+        code = ("-h", HOST, "-p", f"{{port:{CODE}}}", *definitions, "--location-name", LOCATION)
+        web = ("-h", HOST, "-p", f"{{port:{WEB}}}", "--path-prefix", "/dagster", "-w", workspace)
+        database = project.dagster_home / "storage" / "history" / "runs.db"
+        return [
+            self._dagster(
+                CODE,
+                _python("dagster", "api", "grpc", *code),
+                lambda: health.listens(HOST, ports[CODE]),
+            ),
+            self._dagster(
+                WEB,
+                _after("dagster_webserver", *after_code, "--", *web),
+                lambda: health.answers(HOST, ports[WEB], "/dagster/server_info"),
+                path="/dagster/",
+            ),
+            self._dagster(
+                RUNS,
+                _python("bonseyes_dagster.orchestration.run_server", *definitions),
+                lambda: health.pings(default_socket(project.dagster_home)),
+            ),
+            self._dagster(
+                DAEMON,
+                _after("dagster._daemon", *after_code, "--", "run", "-w", workspace),
+                lambda: health.beats(database, time.time()),
+            ),
+        ]
+
+    def pipelines(self, names: Sequence[str]) -> list[Service]:
+        """Return a container for each pipeline."""
+        return [self._container(name, "pipeline", BONSEYES_PIPELINE=name) for name in names]
+
+    def tools(self) -> list[Service]:
+        """Return a container for each tool folder."""
+        tools = self._project.tools()
+        return [self._container(name, "tool", BONSEYES_TOOL=str(folder)) for name, folder in tools.items()]
+
+    def fixed(self) -> list[Service]:
+        """Return the containers that every project has."""
+        return [self._container("dashboard", "dashboard"), self._container("visualization", "visualization")]
+
+    def gateway(self) -> Service:
+        """Return the gateway: the one service that others may reach."""
+        host, port = self._settings.host, self._settings.port
+        probe_host = HOST if host in ("0.0.0.0", "") else host  # noqa: S104 - compared, not bound
+        token = self._settings.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        environ = self._environ("gateway", BONSEYES_DAGSTER_URL=f"http://{HOST}:{{port:{WEB}}}")
+        environ |= {name: os.environ[name] for name in _GATEWAY_ONLY if name in os.environ}
+        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Service(
+            name="gateway",
+            kind="gateway",
+            argv=_python("bonseyes_dagster.gateway", "--bind", bind),
+            environ=environ,
+            path="/",
+            check=lambda: health.answers(probe_host, port, "/healthz", headers),
+        )
+
+    def addresses(self, containers: Sequence[str]) -> dict[str, str]:
+        """Return the base URL of each container."""
+        return {name: f"http://{HOST}:{self._ports[name]}" for name in containers}
+
+    def _container(self, name: str, kind: Kind, **environ: str) -> Service:
+        return Service(
+            name=name,
+            kind=kind,
+            argv=_python(f"bonseyes_dagster.{kind}", "--bind", f"{HOST}:{{port:{name}}}"),
+            environ=self._environ(name, **environ),
+            path="/" if kind == "dashboard" else f"/containers/{name}/",
+            check=lambda: health.answers(HOST, self._ports[name], "/healthz"),
+        )
+
+    def _dagster(
+        self, name: str, argv: Sequence[str], check: Callable[[], health.Check], path: str | None = None
+    ) -> Service:
+        return Service(name=name, kind="dagster", argv=argv, environ=self._environ(name), path=path, check=check)
+
+    def _environ(self, name: str, **more: str) -> dict[str, str]:
+        project = self._project
+        kept = {key: value for key, value in os.environ.items() if key not in _GATEWAY_ONLY}
+        return {
+            **kept,
+            "PYTHONUNBUFFERED": "1",
+            "DAGSTER_HOME": str(project.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            MARK: str(project.state),
+            "BONSEYES_CONTAINER": name,
+            "BONSEYES_PROJECT": str(project.folder),
+            "BONSEYES_VOLUME": str(project.volume(name)),
+            "BONSEYES_ADDRESSES": str(project.addresses),
+            "BONSEYES_PORT": str(self._settings.port),
+            **more,
+        }
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _after(module: str, *arguments: str) -> list[str]:
+    return _python("bonseyes_dagster.local.after", module, *arguments)

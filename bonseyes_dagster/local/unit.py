@@ -1,0 +1,141 @@
+"""One supervised service: started, watched, started again when it crashes, and ended with all its descendants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bonseyes_dagster.local.child import Child
+from bonseyes_dagster.local.health import Check, NotHealthyError
+from bonseyes_dagster.local.logs import RotatingLog
+from bonseyes_dagster.local.record import ServiceRecord
+from bonseyes_dagster.local.services import Ports, Service
+
+__all__ = ["Unit"]
+
+START_POLL_S = 0.05
+POLL_S = 5.0
+FIRST_BACKOFF_S = 0.5
+LAST_BACKOFF_S = 30.0
+# Having run so long, a crash is a new story and the back-off begins anew.
+STABLE_S = 60.0
+
+
+class Unit:
+    """Runs one service for ever. `on_change` hears of each new state, `on_move` of another port."""
+
+    def __init__(
+        self,
+        service: Service,
+        ports: Ports,
+        *,
+        folder: Path,
+        log: RotatingLog,
+        url: str | None,
+        on_change: Callable[[], None],
+        on_move: Callable[[Service], None],
+    ) -> None:
+        self._service = service
+        self._ports = ports
+        self._folder = folder
+        self._log = log
+        self._on_change = on_change
+        self._on_move = on_move
+        self._child: Child | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._backoff_s = FIRST_BACKOFF_S
+        self.record = ServiceRecord(name=service.name, kind=service.kind, url=url)
+
+    @property
+    def pid(self) -> int | None:
+        """The main process, while there is one."""
+        return self._child.pid if self._child is not None else None
+
+    async def run(self) -> None:
+        """Keep the service running until cancelled; a process that runs then goes on until `end`."""
+        while True:
+            begun_s = time.monotonic()
+            status = await self._run_once()
+            if time.monotonic() - begun_s > STABLE_S:
+                self._backoff_s = FIRST_BACKOFF_S
+            reason = f"ended with {_describe(status)}"
+            self._say(f"{reason}; starts again in {self._backoff_s:g} s")
+            self._change(state="restarting", pid=None, reason=reason, restarts=self.record.restarts + 1)
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+
+    def restart(self) -> None:
+        """Ask the process to end; `run` starts another."""
+        if self._child is not None:
+            self._child.terminate()
+
+    async def end(self, patience_s: float) -> None:
+        """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
+        if self._child is None or self._ended is None:
+            return
+        self._child.terminate()
+        await asyncio.wait({self._ended}, timeout=patience_s)
+
+    def mark_stopped(self) -> None:
+        """Say that it runs no more."""
+        self._child = None
+        self._change(state="stopped", pid=None, reason=None)
+        self._log.close()
+
+    async def _run_once(self) -> int:
+        self._ended = asyncio.get_running_loop().create_future()
+        if self._ports.renew(self._service.name):
+            self._on_move(self._service)
+        self._child = self._start(self._ended)
+        self._change(state="starting", pid=self._child.pid)
+        watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
+        try:
+            status = await asyncio.shield(self._ended)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+        self._child = None
+        return status
+
+    def _start(self, ended: asyncio.Future[int]) -> Child:
+        fill = self._ports.fill
+        return Child(
+            [fill(argument) for argument in self._service.argv],
+            cwd=self._folder,
+            environ={name: fill(value) for name, value in self._service.environ.items()},
+            log=self._log,
+            on_exit=ended.set_result,
+        )
+
+    async def _watch(self, check: Check, begun_s: float) -> None:
+        poll_s = START_POLL_S
+        while True:
+            try:
+                await check()
+            except NotHealthyError as error:
+                if self.record.state == "healthy":
+                    self._say(f"not healthy: {error}")
+                is_new = self.record.state == "starting"
+                self._change(state="starting" if is_new else "unhealthy", reason=str(error))
+            else:
+                if self.record.state == "starting":
+                    self._change(seconds=round(time.monotonic() - begun_s, 2))
+                self._change(state="healthy", reason=None)
+                poll_s = POLL_S
+            await asyncio.sleep(poll_s)
+
+    def _change(self, **changes: object) -> None:
+        record = replace(self.record, **changes)  # type: ignore[arg-type]
+        if record != self.record:
+            self.record = record
+            self._on_change()
+
+    def _say(self, text: str) -> None:
+        self._log.write(f"--- {self.record.name} {text}\n".encode())
+
+
+def _describe(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"
