@@ -284,7 +284,7 @@ def wait_command(state: State, address: str, timeout_s: float | None) -> None:
 
 @click.command(epilog="\b\nbonseyes artifact log training/first_train --follow")
 @_address
-@click.option("--follow", is_flag=True, help="Go on until it is final.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until it is final.")
 @click.option("--offset", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Begin here.")
 @json_option
 @pass_state
