@@ -28,7 +28,7 @@ from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.command import run_command
 from bonseyes_dagster.tool.drafts import safe_file_name
 from bonseyes_dagster.tool.fingerprint import fingerprint
-from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.inputs import RemoteInput
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.loading import attribute_of, find_modules, load_function
@@ -44,7 +44,23 @@ _LONGEST_REASON = 2000
 _REPORT_LIMIT = 60_000
 # Not for the eyes of tools: secrets, and what would make them part of this server.
 _HIDDEN_VARIABLES = ("BONSEYES_TOKEN", "PROMETHEUS_MULTIPROC_DIR")
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGCHLD", "SIGPIPE", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP")
+# uWSGI has handlers of its own, also for crashes; a child is to die of them.
+_SIGNALS = (
+    "SIGTERM",
+    "SIGINT",
+    "SIGHUP",
+    "SIGCHLD",
+    "SIGPIPE",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGALRM",
+    "SIGTSTP",
+    "SIGSEGV",
+    "SIGFPE",
+    "SIGABRT",
+    "SIGBUS",
+    "SIGILL",
+)
 
 
 @dataclass(slots=True)
@@ -132,7 +148,7 @@ def _work(job: Job) -> None:
     logging.getLogger().setLevel(job.settings.log_level)
     policy = Policy.from_settings(job.settings)
     _fetch_all(job, policy)
-    if job.report.get("files") and _is_known(job):
+    if job.report.get("files") and _is_reuse_likely(job):
         return
     if job.tool.command:
         _run_command(job, policy)
@@ -200,16 +216,16 @@ def _fetch_all(job: Job, policy: Policy) -> None:
         }
 
 
-def _is_known(job: Job) -> bool:
-    """Tell whether reuse is wanted and, now that the content of all URLs is known, possible."""
+def _is_reuse_likely(job: Job) -> bool:
+    """Tell the worker the fingerprint, now that the content of all URLs is known; it looks for one to reuse.
+
+    The index is left alone here: SQLite's connections do not survive a fork.
+    """
     files = {**job.record.files, **job.report["files"]}
     mark = fingerprint(job.description, job.record.parameters, files, job.record.inputs)
     job.report["fingerprint"] = mark
-    if not (job.record.reuse and mark):
-        return False
-    source = Index(job.volume.index).reusable(mark)
-    job.report["reused"] = source.id if source else None
-    return source is not None
+    job.report["is_fetched_only"] = job.record.reuse
+    return job.record.reuse
 
 
 def _exit_code(error: SystemExit, job: Job) -> int:

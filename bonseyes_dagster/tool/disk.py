@@ -8,7 +8,8 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,14 +25,16 @@ __all__ = [
     "remove",
     "replace_file",
     "storage_errors",
+    "sync_all",
     "sync_file_system",
     "sync_folder",
     "throw_away",
-    "write_file",
 ]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
+# From so many on one sync of the whole file system is cheaper than one for each.
+_MANY_PATHS = 16
 _FICLONE = 0x40049409
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -67,11 +70,28 @@ def check_reserve(path: Path, reserve_bytes: int) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Make files and folders durable. All at the same time, since a file system commits such calls together."""
+    waiting = list(paths)
+    if len(waiting) > _MANY_PATHS:
+        return sync_file_system(waiting[0])
+    if len(waiting) == 1:
+        return _sync(waiting[0])
+    with ThreadPoolExecutor(_MANY_PATHS) as pool:
+        for _ in pool.map(_sync, waiting):
+            pass
+    return None
 
 
 def sync_file_system(path: Path) -> None:
@@ -83,14 +103,6 @@ def sync_file_system(path: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(descriptor)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a new file durably; its name is durable once its folder is synced."""
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -187,9 +187,9 @@ class Index:
                 raise
 
     def make(self) -> None:
-        """Make the tables that are missing."""
-        with _translated():
-            self._connection().executescript(_SCHEMA)
+        """Make the tables that are missing. Nothing stays open, so a server may fork after it."""
+        with _translated(), closing(self._connect()) as connection:
+            connection.executescript(_SCHEMA)
 
     def check(self) -> None:
         """Raise UnavailableError when the index cannot be read."""
@@ -322,8 +322,10 @@ class Index:
     # The worker's steps
 
     def claim(self) -> Record | None:
-        """Turn the first of the queue to running and return it."""
+        """Turn the first of the queue to running and return it; durable once `log_file` is synced."""
         with self._reading() as connection:
+            # Not waiting for the disk here lets that happen while the child starts.
+            connection.execute("PRAGMA synchronous=NORMAL")
             # One statement: it is atomic by itself, and nothing is written when the queue is empty.
             rows = connection.execute(
                 "UPDATE artifacts SET phase = 'running', started = ? "  # noqa: S608
@@ -331,7 +333,12 @@ class Index:
                 f"RETURNING {', '.join(_COLUMNS)}",
                 (now(),),
             ).fetchall()
+            connection.execute("PRAGMA synchronous=FULL")
         return _record(rows[0]) if rows else None
+
+    def log_file(self) -> Path:
+        """Return the file that makes the latest writes durable when it is synced."""
+        return self._path.with_name(f"{self._path.name}-wal")
 
     def finish(self, artifact_id: str, phase: Phase, **values: Any) -> None:
         """Write a final phase, and with it `reason`, `size`, `digest`, `progress`, `files`, `fingerprint`, ..."""

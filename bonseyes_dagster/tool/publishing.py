@@ -13,14 +13,12 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.tool.disk import copy, sync_file_system, sync_folder, write_file
+from bonseyes_dagster.tool.disk import copy, sync_all, sync_folder
 from bonseyes_dagster.tool.layout import Folder
 
 __all__ = ["StoppedError", "publish", "read_manifest", "scan"]
 
 _CHUNK_BYTES = 1 << 20
-# From so many files on one sync of the whole file system is cheaper than an fsync for each.
-_MANY_FILES = 64
 
 
 class StoppedError(Exception):
@@ -35,11 +33,11 @@ def publish(folder: Folder, check: Callable[[], None]) -> Manifest:
     """
     if not stat.S_ISDIR(folder.staging.lstat().st_mode):
         raise ToolError("The output folder was replaced by something that is not a folder.")
-    entries = tuple(sorted(scan(folder.staging, check), key=lambda entry: entry.path))
-    manifest = Manifest(entries)
-    if len(entries) > _MANY_FILES:
-        sync_file_system(folder.path)
-    write_file(folder.manifest, json.dumps(manifest.to_json()).encode())
+    entries = scan(folder.staging, check)
+    manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
+    with folder.manifest.open("xb") as file:
+        file.write(json.dumps(manifest.to_json()).encode())
+    sync_all([folder.manifest, *_written(folder.staging, manifest)])
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest
@@ -50,17 +48,22 @@ def read_manifest(folder: Folder) -> Manifest:
     return Manifest.from_json(json.loads(folder.manifest.read_bytes()))
 
 
-def scan(root: Path, check: Callable[[], None]) -> Iterator[FileEntry]:
-    """Digest, make read-only and sync every file below `root`; refuse what is not a plain file or folder."""
+def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
+    """Yield every file and folder whose content or names must be durable."""
+    if not manifest.files:
+        return
+    for entry in manifest.files:
+        yield root / entry.path
+    for folder, _, _ in os.walk(root):
+        yield Path(folder)
+
+
+def scan(root: Path, check: Callable[[], None]) -> list[FileEntry]:
+    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder."""
     _Scan(root, check).resolve_links()
     found = list(_Scan(root, check).files())
     _detach(found)
-    is_many = len(found) > _MANY_FILES
-    for path in found:
-        yield _settle(path, root, check, with_sync=not is_many)
-    if not is_many:
-        for folder, _, _ in os.walk(root):
-            sync_folder(Path(folder))
+    return [_settle(path, root, check) for path in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ def _detach(found: list[Path]) -> None:
             temporary.replace(path)
 
 
-def _settle(path: Path, root: Path, check: Callable[[], None], *, with_sync: bool) -> FileEntry:
+def _settle(path: Path, root: Path, check: Callable[[], None]) -> FileEntry:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, opened without following links
         digest, size = hashlib.sha256(), 0
@@ -146,6 +149,4 @@ def _settle(path: Path, root: Path, check: Callable[[], None], *, with_sync: boo
             check()
         # Read-only, because a reused artifact shares the very same file.
         os.fchmod(descriptor, 0o444)
-        if with_sync:
-            os.fsync(descriptor)
     return FileEntry(path.relative_to(root).as_posix(), size, digest.hexdigest())

@@ -16,7 +16,7 @@ from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, 
 from bonseyes_dagster.model import Phase
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Job, become_child
-from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_folder, throw_away
+from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, throw_away
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, end_orphans, flush_all, signal_group
@@ -72,8 +72,8 @@ class Runner:
             outcome = self._supervise(job)
             if outcome.phase != "completed":
                 return outcome
-            if outcome.values.get("reused"):
-                return self._adopt(job, outcome)
+            if outcome.values.pop("is_fetched_only", False):
+                return self._reuse_or_make(job, outcome)
             return self._publish(job.record, folder, outcome)
         except StoppedError:
             return self._stopped()
@@ -99,6 +99,8 @@ class Runner:
             pid = self._fork(job, writer)
             os.close(writer)
             writer = -1
+            # That it runs becomes durable, and its folder does, while it starts.
+            sync_all([self._index.log_file(), self._volume.artifacts])
             why, status = self._wait(pid, job.record.id)
             return self._judge(why, status, _read_report(reader))
         finally:
@@ -146,7 +148,7 @@ class Runner:
         return None
 
     def _judge(self, why: Phase | None, status: int, report: dict[str, Any]) -> Outcome:
-        values = {key: report[key] for key in ("files", "fingerprint", "reused") if report.get(key)}
+        values = {key: report[key] for key in ("files", "fingerprint", "is_fetched_only") if report.get(key)}
         if why is not None:
             return Outcome(why, _REASONS[why], values)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
@@ -161,7 +163,6 @@ class Runner:
 
     def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
         manifest = publish(folder, self._check(record.id))
-        sync_folder(self._volume.artifacts)
         return replace(outcome, values={**outcome.values, "size": manifest.size, "digest": manifest.digest})
 
     def _check(self, artifact_id: str) -> Callable[[], None]:
@@ -171,27 +172,26 @@ class Runner:
 
         return check
 
-    def _adopt(self, job: Job, outcome: Outcome) -> Outcome:
-        """Take over the files of the artifact that the child found to be the same."""
-        source = self._index.by_id(outcome.values.pop("reused"))
+    def _reuse_or_make(self, job: Job, outcome: Outcome) -> Outcome:
+        """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
+        source = self._index.reusable(outcome.values["fingerprint"])
         try:
-            if source is None or source.name is None:
+            if source is None:
                 raise FileNotFoundError
             adopt(self._volume.folder(source.id), job.folder)
         except FileNotFoundError:
-            # It was deleted at this very moment: make it after all, with the files that were fetched.
-            files = {**job.record.files, **outcome.values.get("files", {})}
+            files = {**job.record.files, **outcome.values["files"]}
             again = replace(job, record=replace(job.record, reuse=False, files=files), report={})
             clear_leftovers(job.folder, is_completed=False)
-            return self._attempt(again, job.folder)
-        sync_folder(self._volume.artifacts)
+            made = self._attempt(again, job.folder)
+            return replace(made, values={**outcome.values, **made.values})
         manifest = read_manifest(job.folder)
         values = {"size": manifest.size, "digest": manifest.digest, "reused_from": source.name}
         return replace(outcome, values={**outcome.values, **values})
 
     def _settle(self, record: Record, outcome: Outcome) -> None:
         """Write the final phase, however long the disk makes us wait for it; remove what was deleted meanwhile."""
-        values = {key: value for key, value in outcome.values.items() if key != "reused"}
+        values = dict(outcome.values)
         if "files" in values:
             values["files"] = {**record.files, **values["files"]}
         values["progress"] = read_progress(self._volume.folder(record.id).progress)

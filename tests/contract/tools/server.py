@@ -1,0 +1,174 @@
+"""A real tool container for tests: uWSGI with its processes, on a port of its own, ended whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+from bonseyes_dagster.client import Container
+
+TOOLS = Path(__file__).parent
+_T = TypeVar("_T")
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def until(look: Callable[[], _T], timeout_s: float = 15.0) -> _T:
+    """Return the first true result of `look`; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class ToolServer:
+    """`python -m bonseyes_dagster.tool` for one tool and one volume; may be ended and started again."""
+
+    def __init__(self, tool: str | Path, volume: Path, **settings: str) -> None:
+        self.tool = TOOLS / tool
+        self.volume = volume
+        self.port = free_port()
+        self.log = volume.with_name(f"{volume.name}.log")
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self.container = Container(f"http://127.0.0.1:{self.port}", name=self.tool.name)
+
+    @property
+    def url(self) -> str:
+        """Return its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> ToolServer:
+        """Start and wait until it is healthy."""
+        environ = {
+            **os.environ,
+            "BONSEYES_TOOL": str(self.tool),
+            "BONSEYES_VOLUME": str(self.volume),
+            "BONSEYES_DISK_RESERVE_BYTES": "1000000",
+            **self._settings,
+        }
+        command = [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{self.port}"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
+        until(self._is_up, 40)
+        return self
+
+    def _is_up(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self.log.read_text()
+        return self.container.is_healthy()
+
+    @property
+    def master(self) -> int:
+        """Return the process id of uWSGI's master."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def mule(self) -> int:
+        """Return the process id of the worker that makes the artifacts."""
+        return self._spawned("mule 1")[-1]
+
+    @property
+    def workers(self) -> list[int]:
+        """Return the process ids of the server processes that are alive."""
+        return [pid for number in (1, 2) for pid in self._spawned(f"worker {number}")[-1:]]
+
+    def _spawned(self, what: str) -> list[int]:
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [
+            int(line.split("(pid: ")[1].split(")")[0].split(",")[0])
+            for line in lines
+            if ("spawned uWSGI" in line and what in line) or ("Respawned uWSGI" in line and what in line)
+        ]
+
+    def child(self) -> int:
+        """Return the process id of the running artifact."""
+        return until(lambda: [process.pid for process in psutil.Process(self.mule).children()])[0]
+
+    def stop(self) -> None:
+        """Ask it to stop and wait."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(40)
+        self._process = None
+
+    def kill(self) -> None:
+        """End the master by force, and wait until all its processes are gone."""
+        assert self._process is not None
+        family = psutil.Process(self.master).children(recursive=True)
+        servers = {self.mule, *self.workers}
+        self._process.kill()
+        self._process.wait(10)
+        until(lambda: not any(is_alive(process.pid) for process in family if process.pid in servers))
+        self._process = None
+
+    def end(self) -> None:
+        """End what is left, by force."""
+        if self._process is None:
+            return
+        family = [psutil.Process(self.master), *psutil.Process(self.master).children(recursive=True)]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(30)
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(5)
+        self._process = None
+
+
+@contextmanager
+def tool_server(tool: str | Path, volume: Path, **settings: str) -> Iterator[ToolServer]:
+    """Serve a tool while the block runs."""
+    server = ToolServer(tool, volume, **settings)
+    try:
+        yield server.start()
+    finally:
+        server.end()
+
+
+@contextmanager
+def tool_servers(folder: Path, *tools: str, **settings: str) -> Iterator[list[ToolServer]]:
+    """Serve several tools that find each other by an address file, while the block runs."""
+    addresses = folder / "addresses.json"
+    servers = [
+        ToolServer(tool, folder / tool, BONSEYES_ADDRESSES=str(addresses), BONSEYES_CONTAINER=tool, **settings)
+        for tool in tools
+    ]
+    addresses.write_text(json.dumps({server.tool.name: server.url for server in servers}))
+    try:
+        for server in servers:
+            server.start()
+        yield servers
+    finally:
+        for server in servers:
+            server.end()
