@@ -141,6 +141,10 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]
         if re.search(r"%(?![0-9A-Fa-f]{2})", raw):
             raise BadRequestError("the path has a % that two hexadecimal digits do not follow")
+        try:
+            request.query_string.decode()
+        except UnicodeDecodeError:
+            raise BadRequestError("the query string is not UTF-8") from None
 
     @app.after_request
     def finish(response: Response) -> Response:

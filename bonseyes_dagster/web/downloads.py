@@ -6,13 +6,14 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import ETags
-from werkzeug.http import parse_etags, parse_if_range_header, parse_range_header
+from werkzeug.http import parse_etags, parse_if_range_header
 from zipstream import ZipStream
 
 from bonseyes_dagster.errors import PreconditionFailedError, RangeError
@@ -21,6 +22,7 @@ from bonseyes_dagster.web.connection import send_range
 
 __all__ = ["send_file", "send_zip"]
 
+_RANGE = re.compile(r"[Bb][Yy][Tt][Ee][Ss]=\s*([0-9]{0,18})-([0-9]{0,18})\s*")
 _CHUNK_BYTES = 1 << 20
 _ZIP_FORMAT = b"zip 1\n"  # changes when the same files would give another archive
 _SECURITY = {
@@ -138,13 +140,13 @@ def _requested_range(size: int, tag: str) -> tuple[int, int] | None:
     if_range = request.headers.get("If-Range")
     if if_range is not None and parse_if_range_header(if_range).etag != tag:
         return None
-    parsed = parse_range_header(text, make_inclusive=False)
-    if parsed is None or parsed.units != "bytes" or len(parsed.ranges) != 1:
+    match = _RANGE.fullmatch(text)
+    if match is None or not (match[1] or match[2]) or (match[1] and match[2] and int(match[1]) > int(match[2])):
         return None
-    begin, end = parsed.ranges[0]
-    if begin < 0:
-        begin, end = max(0, size + begin), size
-    end = size if end is None else min(end, size)
+    if match[1]:
+        begin, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
+    else:
+        begin, end = max(0, size - int(match[2])), size
     if begin >= end:
         raise RangeError(f"the file has {size} bytes; the range {text[:80]!r} has none of them", detail={"size": size})
     return begin, end

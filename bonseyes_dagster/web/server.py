@@ -18,6 +18,7 @@ __all__ = ["serve", "uwsgi_argv"]
 _BOOT = ("-c", "import pyuwsgi; pyuwsgi.run()")
 _BUFFER_BYTES = 32768  # the request line and all headers
 _SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
+_CHUNK_BYTES = 1 << 24  # uWSGI holds one chunk of a chunked body in memory
 _BACKLOG = 1024
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -51,6 +52,7 @@ def uwsgi_argv(
         "buffer-size": _BUFFER_BYTES,
         "socket-timeout": _SOCKET_TIMEOUT_S,
         "chunked-input-timeout": _SOCKET_TIMEOUT_S,
+        "chunked-input-limit": _CHUNK_BYTES,
         "offload-threads": 1,
         "worker-reload-mercy": stop_s,
         "mule-reload-mercy": mule_stop_s,

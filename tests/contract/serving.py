@@ -1,0 +1,177 @@
+"""Starts a container's real server for a test, and proves afterwards that nothing of it is left."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = Path(__file__).parent / "tools" / "sample"
+_SERVE_MEMORY = """
+import sys
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.web.server import serve
+serve(sys.argv[2], sys.argv[1], settings=Settings.from_environ())
+"""
+
+
+@dataclass
+class Server:
+    """A running server: where it is, and a session to talk to it."""
+
+    url: str
+    collection: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    session: requests.Session = field(default_factory=requests.Session)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return host and port."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return host, int(port)
+
+    def new_name(self) -> str:
+        """Return a name that is not taken."""
+        return f"n{next(self._numbers)}-{time.monotonic_ns():x}"
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request; a path without leading slash is below the collection."""
+        url = self.url + (path if path.startswith("/") else f"/{self.collection}/{path}")
+        return self.session.request(method, url, timeout=30, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET."""
+        return self.request("GET", path, **options)
+
+    def create(self, *, name: str | None = None, headers: Mapping[str, str] | None = None, **parameters: Any) -> str:
+        """Create one by JSON; return its name."""
+        name = name or self.new_name()
+        body = {"name": name, "parameters": parameters}
+        answer = self.request("POST", f"/{self.collection}", json=body, headers=dict(headers or {}))
+        assert answer.status_code == 200, answer.text
+        return name
+
+    def wait(self, name: str) -> dict[str, Any]:
+        """Return the final status."""
+        status = self.get(f"{name}/status", params={"wait": "25"}).json()
+        assert status["result"] != "in-progress", status
+        return status
+
+    def made(self, **parameters: Any) -> str:
+        """Create one and wait until it is completed; return its name."""
+        name = self.create(**parameters)
+        status = self.wait(name)
+        assert status["phase"] == "completed", status
+        return name
+
+    def exchange(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
+        """Send raw bytes on a connection of its own; return all that comes back."""
+        with socket.create_connection(self.address, timeout=wait_s) as connection:
+            connection.sendall(data)
+            answer = bytearray()
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(65536):
+                    answer += piece
+            return bytes(answer)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def memory_argv(bind: str) -> list[str]:
+    """Return how the in-memory twin is served."""
+    return [sys.executable, "-c", _SERVE_MEMORY, bind, "tests.contract.memory_app:from_environ()"]
+
+
+def tool_argv(bind: str) -> list[str]:
+    """Return how a tool container is served."""
+    return [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", bind]
+
+
+@contextlib.contextmanager
+def serving(
+    argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
+) -> Iterator[Server]:
+    """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
+    bind = f"127.0.0.1:{free_port()}"
+    log = folder / "server.log"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
+        )
+    server = Server(f"http://{bind}", collection, process, log)
+    try:
+        await_ready(server)
+        yield server
+    finally:
+        server.session.close()
+        stop(server)
+
+
+def await_ready(server: Server, wait_s: float = 30.0) -> None:
+    """Return when it answers; fail with its log when it ends or takes too long."""
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"{server.url}/healthz", timeout=5).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not become ready:\n{server.log.read_text()[-4000:]}")
+
+
+def stop(server: Server, wait_s: float = 20.0) -> float:
+    """End it by SIGTERM; return the seconds that it took. No process of its may be left."""
+    family = processes_of(server)
+    began = time.monotonic()
+    if server.process.poll() is None:
+        server.process.send_signal(signal.SIGTERM)
+    try:
+        server.process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        raise
+    took_s = time.monotonic() - began
+    assert_gone(family)
+    return took_s
+
+
+def processes_of(server: Server) -> list[psutil.Process]:
+    """Return the server's processes."""
+    try:
+        master = psutil.Process(server.process.pid)
+        return [master, *master.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def assert_gone(family: list[psutil.Process], wait_s: float = 5.0) -> None:
+    """Fail if one of the processes is still there after a while; kill it then."""
+    _, alive = psutil.wait_procs(family, timeout=wait_s)
+    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    for process in alive:
+        process.kill()
+    assert not alive, f"left behind: {alive}"

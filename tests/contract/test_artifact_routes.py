@@ -1,0 +1,886 @@
+"""The HTTP contract of artifacts and runs, over real sockets, against every implementation of it."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from tests.contract.serving import Server
+
+TEXT = "hello\n"
+SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def made(server: Server) -> str:
+    """A completed artifact with two files, one of them in a folder, three log steps and an uploaded input."""
+    name = server.new_name()
+    answer = server.request(
+        "POST",
+        f"/{server.collection}",
+        data={"name": name, "data": json.dumps({"files": ["a.txt", "d/b.txt"], "steps": 3})},
+        files={"upload": ("up load.bin", b"0123456789")},
+    )
+    assert answer.status_code == 200, answer.text
+    assert server.wait(name)["phase"] == "completed"
+    return name
+
+
+@pytest.fixture(scope="module")
+def single(server: Server) -> str:
+    """A completed artifact with exactly one file."""
+    return server.made()
+
+
+def error_of(answer: requests.Response, status: int, code: str) -> dict[str, Any]:
+    """Check the shape of an error answer; return the error."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/json"
+    error = answer.json()["error"]
+    assert set(error) == {"code", "message", "detail", "request_id"}
+    assert error["code"] == code
+    assert error["message"]
+    assert error["request_id"] == answer.headers["X-Request-Id"]
+    return error
+
+
+# Every container
+
+
+def test_describes_itself(server: Server) -> None:
+    """`GET /` has exactly the keys of the contract, and a parameter its own."""
+    body = server.get("/").json()
+    keys = {"name", "description", "artifacts", "parameters", "schema", "output_type", "version", "api_version"}
+    assert keys <= set(body)
+    assert body["api_version"] == "1"
+    assert body["parameters"]["steps"]["type"] == "integer"
+    assert body["schema"]["properties"]["steps"]["maximum"] == 1000
+
+
+def test_says_that_it_is_ready(server: Server) -> None:
+    """`GET /healthz` answers 200 with the word."""
+    answer = server.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
+
+
+def test_metrics_are_prometheus_text(server: Server, single: str) -> None:
+    """`GET /metrics` counts requests by route and status and has the service's gauges."""
+    server.get(f"{single}/status")
+    answer = server.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=")
+    route = f'route="/{server.collection}/<name>/status",status="200"'
+    lines = [
+        line for line in answer.text.splitlines() if line.startswith("bonseyes_http_requests_total") and route in line
+    ]
+    assert float(lines[0].rpartition(" ")[2]) >= 1
+    assert "bonseyes_queue_length" in answer.text
+
+
+def test_openapi_document_is_served(server: Server) -> None:
+    """`GET /openapi.json` is an OpenAPI 3.1 document of these routes."""
+    document = server.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert f"/{server.collection}/{{name}}/data/{{path}}" in document["paths"]
+
+
+def test_request_id_is_kept_or_made(server: Server) -> None:
+    """A usable X-Request-Id comes back; another is replaced."""
+    assert server.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
+    made = server.get("/healthz", headers={"X-Request-Id": "a b" * 100}).headers["X-Request-Id"]
+    assert len(made) == 32
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/NAME", "/NAME/status", "/NAME/data", "/NAME/files", "/NAME/log", "/NAME/metrics"]
+)
+def test_trailing_slash_changes_nothing(server: Server, single: str, path: str) -> None:
+    """A route answers the same with its slash, without a redirect."""
+    path = f"/{server.collection}{path.replace('NAME', single)}"
+    plain, slashed = (server.get(p, allow_redirects=False) for p in (path, path + "/"))
+    assert plain.status_code == slashed.status_code == 200
+    assert plain.content == slashed.content
+
+
+def test_trailing_slash_of_a_post(server: Server) -> None:
+    """A multipart POST survives the slash."""
+    name = server.new_name()
+    answer = server.request(
+        "POST",
+        f"/{server.collection}/",
+        data={"name": name, "data": "{}"},
+        files={"upload": b"x"},
+        allow_redirects=False,
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_underscore_twins(server: Server, made: str) -> None:
+    """Hyphenated segments have their underscore twin."""
+    for hyphenated in ("input-parameters", "input-files", "input-files/upload"):
+        twin = hyphenated.replace("-", "_")
+        assert server.get(f"{made}/{hyphenated}").content == server.get(f"{made}/{twin}").content
+
+
+def test_unknown_route_is_json_404(server: Server) -> None:
+    """An unknown route is a JSON 404."""
+    error_of(server.get("/nothing/here"), 404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "BREW"])
+def test_wrong_method_is_json_405(server: Server, method: str) -> None:
+    """A method that a route does not have is a JSON 405 that names those it has."""
+    answer = server.request(method, f"/{server.collection}")
+    error_of(answer, 405, "method_not_allowed")
+    assert {"GET", "HEAD", "POST", "OPTIONS"} == set(answer.headers["Allow"].split(", "))
+
+
+def test_head_and_options(server: Server, single: str) -> None:
+    """HEAD has the headers of GET and no body; OPTIONS tells the methods."""
+    get, head = (server.request(method, f"{single}/data") for method in ("GET", "HEAD"))
+    assert head.status_code == 200
+    assert head.content == b""
+    for header in ("Content-Length", "ETag", "Content-Type", "Repr-Digest"):
+        assert head.headers[header] == get.headers[header]
+    options = server.request("OPTIONS", f"{single}/cancel")
+    assert options.status_code == 200
+    assert set(options.headers["Allow"].split(", ")) == {"POST", "OPTIONS"}
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "a..b", ".a", "-a", "a%20b", "%00", "a%00b", "%ff", "%F0%9F%92%A9", "a" * 129, "a%0A"]
+)
+def test_impossible_names_are_not_found(server: Server, name: str) -> None:
+    """A name that cannot be is a 404 on read, whatever bytes it has."""
+    answer = server.exchange(f"GET /{server.collection}/{name}/status HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    assert b'"not_found"' in answer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /PLACE?limit=%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /PLACE?limit=\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /PLACE HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: -5\r\n\r\n",
+        b"POST /PLACE HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5, 5\r\n\r\nabcde",
+        b"POST /PLACE HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST /PLACE HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /PLACE HTTP/1.1\r\nHost: x\r\nContent-Type: \xff\xfe\r\nContent-Length: 1\r\n\r\nx",
+        b"POST /PLACE HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx",
+        b"GET /PLACE HTTP/1.1\r\nHost: \xff\xff\r\n\r\n",
+        b'GET /PLACE?limit=1 HTTP/1.1\r\nHost: x\r\nX-Forwarded-Prefix: "><script>\r\n\r\n',
+    ],
+)
+def test_malformed_requests_are_no_fault_of_the_server(server: Server, request_bytes: bytes) -> None:
+    """Bad bytes in path, query, headers and framing give no 5xx and no HTML."""
+    answer = server.exchange(request_bytes.replace(b"PLACE", server.collection.encode()))
+    status = int(answer.split(b" ", 2)[1])
+    assert 200 <= status < 500, answer
+    assert b"<html" not in answer.lower()
+    assert server.get("/healthz").status_code == 200
+
+
+def test_huge_headers_do_not_hurt(server: Server) -> None:
+    """More headers than fit are refused; the server goes on."""
+    answer = server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * 200_000 + b"\r\n\r\n")
+    assert not answer or answer.split(b" ", 2)[1].startswith(b"4")
+    assert server.get("/healthz").status_code == 200
+
+
+# The collection
+
+
+def test_list_is_oldest_first_and_paged(server: Server) -> None:
+    """Names come oldest first; `limit` and `after` page them, Link leads to the next page and ends."""
+    names = [server.create() for _ in range(5)]
+    everything = server.get(f"/{server.collection}").json()
+    assert everything[-5:] == names
+    first = server.get(
+        f"/{server.collection}", params={"limit": 2, "after": everything[-6]} if len(everything) > 5 else {"limit": 2}
+    )
+    seen = first.json()
+    page = first
+    while "next" in page.links:
+        page = server.session.get(page.links["next"]["url"], timeout=30)
+        seen += page.json()
+    assert seen[-5:] == names
+    assert len(seen) == len(set(seen))
+
+
+def test_list_in_detail(server: Server, single: str) -> None:
+    """`?detail=1` gives the status objects, and its Link keeps it."""
+    answer = server.get(f"/{server.collection}", params={"detail": "1", "limit": "1"})
+    assert [set(entry) >= {"name", "phase", "result"} for entry in answer.json()] == [True]
+    if "next" in answer.links:
+        assert "detail=1" in answer.links["next"]["url"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=-1",
+        "limit=x",
+        "limit=1.5",
+        "limit=10001",
+        "limit=",
+        "limit=1&limit=2",
+        "limit=1_0",
+        "detail=perhaps",
+        "after=..",
+        "after=a%20b",
+        "limit=%D9%A1",
+    ],
+)
+def test_bad_queries_are_refused(server: Server, query: str) -> None:
+    """A value that is not understood is a 400 that names the parameter."""
+    error = error_of(server.get(f"/{server.collection}?{query}"), 400, "bad_request")
+    assert query.partition("=")[0] in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("status", "wait=-1"),
+        ("status", "wait=nan"),
+        ("status", "wait=inf"),
+        ("status", "wait=x"),
+        ("log", "offset=-1"),
+        ("log", "offset=9999999999999999999"),
+        ("log", "follow=maybe"),
+        ("metrics/loss/scalar", "offset=x"),
+    ],
+)
+def test_bad_queries_of_one_are_refused(server: Server, single: str, path: str, query: str) -> None:
+    """The same for the queries below a name."""
+    error_of(server.get(f"{single}/{path}?{query}"), 400, "bad_request")
+
+
+# Creating
+
+
+def test_create_by_json(server: Server) -> None:
+    """A JSON body creates; the answer has exactly the keys of the contract, and Location."""
+    name = server.new_name()
+    answer = server.request("POST", f"/{server.collection}", json={"name": name, "parameters": {"steps": 2}})
+    url = f"{server.url}/{server.collection}/{name}"
+    assert (answer.status_code, answer.json()) == (200, {"result": "success", "name": name, "url": url})
+    assert answer.headers["Location"] == url
+    assert server.get(f"{name}/input-parameters").json()["steps"] == 2
+
+
+def test_create_by_form(server: Server, made: str) -> None:
+    """A form creates, its files are inputs, and defaults are filled in."""
+    assert server.get(f"{made}/input-files").json() == ["upload"]
+    file = server.get(f"{made}/input-files/upload")
+    assert file.content == b"0123456789"
+    assert server.get(f"{made}/input-parameters").json()["text"] == TEXT
+    assert server.get(f"{made}/data/upload.bin").content == b"0123456789"
+
+
+def test_create_by_chunked_form(server: Server) -> None:
+    """A body without announced length works as well."""
+    name = server.new_name()
+    boundary = "b" * 20
+    content = b"0123456789" * 200_000
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="upload"; filename="x"\r\n\r\n'
+    ).encode()
+
+    def body() -> Iterator[bytes]:
+        yield head
+        for begin in range(0, len(content), 100_000):
+            yield content[begin : begin + 100_000]
+        yield f"\r\n--{boundary}--\r\n".encode()
+
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    answer = server.request("POST", f"/{server.collection}", data=body(), headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert server.get(f"{name}/input-files/upload").content == content
+
+
+def test_expect_100_continue(server: Server) -> None:
+    """A client that asks first is told to go on before it sends the body, or is refused without it."""
+    with socket.create_connection(server.address, timeout=10) as connection:
+        body = json.dumps({"name": server.new_name()}).encode()
+        head = f"POST /{server.collection} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    too_large = server.exchange(f"{head}Expect: 100-continue\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
+    assert too_large.startswith(b"HTTP/1.1 413 ")
+
+
+def test_forwarded_headers_shape_the_urls(server: Server) -> None:
+    """Behind the gateway, URLs in answers are those that clients can use."""
+    headers = {
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "example.org:8443",
+        "X-Forwarded-Prefix": "/containers/x",
+    }
+    name = server.new_name()
+    answer = server.request("POST", f"/{server.collection}", json={"name": name}, headers=headers)
+    url = f"https://example.org:8443/containers/x/{server.collection}/{name}"
+    assert answer.json()["url"] == answer.headers["Location"] == url
+    link = server.get(f"/{server.collection}?limit=1", headers=headers).links["next"]["url"]
+    assert link.startswith(f"https://example.org:8443/containers/x/{server.collection}?")
+
+
+def test_name_is_taken(server: Server, single: str) -> None:
+    """A name that exists is a 409."""
+    answer = server.request("POST", f"/{server.collection}", json={"name": single})
+    error_of(answer, 409, "name_taken")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a..b", "a/b", ".a", "a" * 129, "a\n", 5, None, ["a"], "ü"])
+def test_bad_names_are_invalid(server: Server, name: Any) -> None:
+    """A name that cannot be is a 422 with `detail.name`; a run may leave it out."""
+    if name == "" and server.collection == "runs":
+        return
+    error = error_of(server.request("POST", f"/{server.collection}", json={"name": name}), 422, "invalid")
+    assert "name" in error["detail"]
+
+
+def test_every_bad_parameter_is_named(server: Server) -> None:
+    """All bad parameters are in `detail`, not the first alone."""
+    body = {"name": server.new_name(), "parameters": {"steps": -1, "text": 5, "unknown": 1}}
+    error = error_of(server.request("POST", f"/{server.collection}", json=body), 422, "invalid")
+    assert set(error["detail"]) == {"steps", "text", "unknown"}
+    error_of(server.get(f"{body['name']}/status"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        ("{", 400),
+        ("[1]", 422),
+        ("5", 422),
+        ("null", 422),
+        ('{"steps": NaN}', 400),
+        ("\ud83d".encode("utf-8", "surrogatepass"), 400),
+        ('{"text": "\\ud800"}', 400),
+        ("[" * 100_000, 400),
+        ("1" * 5000, 400),
+        (b"\xff", 400),
+    ],
+)
+def test_data_must_be_a_json_object(server: Server, data: Any, status: int) -> None:
+    """`data` that is no JSON is a 400, and one that is no object a 422."""
+    answer = server.request(
+        "POST", f"/{server.collection}", files={"name": (None, server.new_name()), "data": (None, data)}
+    )
+    error_of(answer, status, "bad_request" if status == 400 else "invalid")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"", 400),
+        (b"[]", 422),
+        (b'{"name": "x", "parameters": []}', 422),
+        (b'{"name": "x", "extra": 1}', 422),
+        (b"\xff\xfe", 400),
+        (b'{"name": "x", "parameters": {"a": Infinity}}', 400),
+    ],
+)
+def test_json_body_must_be_right(server: Server, body: bytes, status: int) -> None:
+    """A malformed JSON body is a 400, one of the wrong shape a 422."""
+    answer = server.request("POST", f"/{server.collection}", data=body, headers={"Content-Type": "application/json"})
+    error_of(answer, status, "bad_request" if status == 400 else "invalid")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--b",
+        b"--b\r\n",
+        b"--b\r\n\r\nx\r\n--b--\r\n",
+        b"no boundary at all",
+        b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--",
+        b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx',
+        b"--bXX\r\n\r\n\r\n--b--",
+        b'--b\r\nContent-Disposition: attachment; name="name"\r\n\r\nx\r\n--b--',
+        b"--b\r\nX: " + b"a" * 20_000 + b"\r\n\r\n\r\n--b--",
+        b"--b\r\n\xff: x\r\n\r\n\r\n--b--",
+    ],
+)
+def test_malformed_multipart_is_400(server: Server, body: bytes) -> None:
+    """Multipart that cannot be taken apart is a 400."""
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    error_of(server.request("POST", f"/{server.collection}", data=body, headers=headers), 400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    "mimetype",
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "",
+        ";;;",
+        "multipart/mixed; boundary=b",
+    ],
+)
+def test_other_media_types_are_415(server: Server, mimetype: str) -> None:
+    """What is neither a form nor JSON is a 415 that names both."""
+    answer = server.request("POST", f"/{server.collection}", data=b"x", headers={"Content-Type": mimetype})
+    assert "multipart/form-data" in error_of(answer, 415, "unsupported_media_type")["message"]
+
+
+def test_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+    """An announced length beyond the limit is a 413 at once, though the client goes on sending."""
+    answer = server.request(
+        "POST",
+        f"/{server.collection}",
+        data=bytes(65 << 20),
+        headers={"Content-Type": "multipart/form-data; boundary=b"},
+    )
+    error_of(answer, 413, "too_large")
+
+
+def test_too_large_is_refused_while_it_comes(server: Server) -> None:
+    """A body of unknown length is cut when it grows beyond the limit."""
+    name = server.new_name()
+    head = f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n--b\r\n'.encode()
+
+    def body() -> Iterator[bytes]:
+        yield head + b'Content-Disposition: form-data; name="upload"; filename="x"\r\n\r\n'
+        for _ in range(65):
+            yield bytes(1 << 20)
+        yield b"\r\n--b--"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    error_of(server.request("POST", f"/{server.collection}", data=body(), headers=headers), 413, "too_large")
+    error_of(server.get(f"{name}/status"), 404, "not_found")
+
+
+@pytest.mark.parametrize("part", ["../../escape", "a/b", "..", "", "ü", "a\x00b"])
+def test_part_names_cannot_escape(server: Server, part: str) -> None:
+    """A part whose name can be no parameter's is refused."""
+    head = f'--b\r\nContent-Disposition: form-data; name="{part}"; filename="x"\r\n\r\n'.encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = server.request("POST", f"/{server.collection}", data=head + b"x\r\n--b--", headers=headers)
+    assert answer.status_code in (400, 422)
+
+
+@pytest.mark.parametrize(
+    "filename", ["../../../tmp/escape", "..", "/etc/passwd", "C:\\x\\y", "a\x00b", "ü", "a" * 500, ""]
+)
+def test_filenames_cannot_escape(server: Server, filename: str) -> None:
+    """Whatever filename a client sends, the content is the parameter's and stays inside."""
+    name = server.new_name()
+    body = (
+        f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
+        f'--b\r\nContent-Disposition: form-data; name="upload"; filename="{filename}"\r\n\r\ncontent\r\n--b--\r\n'
+    ).encode()
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = server.request("POST", f"/{server.collection}", data=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert server.get(f"{name}/input-files").json() == ["upload"]
+    assert server.get(f"{name}/input-files/upload").content == b"content"
+
+
+def test_file_given_twice_is_invalid(server: Server) -> None:
+    """Two parts of one name are refused."""
+    files = [("upload", ("a", b"1")), ("upload", ("b", b"2"))]
+    answer = server.request("POST", f"/{server.collection}", data={"name": server.new_name()}, files=files)
+    assert "upload" in error_of(answer, 422, "invalid")["detail"]
+
+
+def test_unknown_file_is_invalid(server: Server) -> None:
+    """A part that is no parameter is named."""
+    answer = server.request("POST", f"/{server.collection}", data={"name": server.new_name()}, files={"other": b"1"})
+    assert "other" in error_of(answer, 422, "invalid")["detail"]
+
+
+def test_idempotency_key(server: Server) -> None:
+    """The same key and body give the same artifact in any phase; another body is a 422; deleting frees the key."""
+    name = server.new_name()
+    key = {"Idempotency-Key": f"key of {name}"}
+    body = {"name": name, "parameters": {"steps": 2}}
+    first = server.request("POST", f"/{server.collection}", json=body, headers=key)
+    server.wait(name)
+    again = server.request("POST", f"/{server.collection}", json=body, headers=key)
+    assert (again.status_code, again.json()) == (200, first.json())
+    other = {**body, "parameters": {"steps": 3}}
+    error_of(server.request("POST", f"/{server.collection}", json=other, headers=key), 422, "invalid")
+    server.request("DELETE", name)
+    assert server.request("POST", f"/{server.collection}", json=other, headers=key).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "a" * 256, "tab\there", "\xe9"])
+def test_bad_idempotency_keys(server: Server, key: str) -> None:
+    """A key that is empty, too long or not printable ASCII is a 400."""
+    answer = server.request(
+        "POST",
+        f"/{server.collection}",
+        json={"name": server.new_name()},
+        headers={"Idempotency-Key": key.encode("latin-1")},
+    )
+    error_of(answer, 400, "bad_request")
+
+
+def test_reuse(server: Server) -> None:
+    """`?reuse=true` makes an equal one at once, which outlives the first; another value of it is a 400."""
+    first = server.made(text=f"reuse {server.new_name()}")
+    parameters = {"text": server.get(f"{first}/input-parameters").json()["text"]}
+    second = server.new_name()
+    body = {"name": second, "parameters": parameters}
+    assert server.request("POST", f"/{server.collection}?reuse=true", json=body).status_code == 200
+    status = server.get(f"{second}/status").json()
+    assert (status["phase"], status["reused_from"]) == ("completed", first)
+    server.request("DELETE", first)
+    assert server.get(f"{second}/data").text == parameters["text"]
+    answer = server.request("POST", f"/{server.collection}?reuse=perhaps", json={"name": server.new_name()})
+    error_of(answer, 400, "bad_request")
+
+
+# One of them
+
+
+def test_status_has_every_key(server: Server, single: str) -> None:
+    """A status has exactly the documented keys, those that do not apply as null."""
+    status = server.get(f"{single}/status").json()
+    keys = {"result", "name", "phase", "reason", "position", "progress", "created", "started", "finished", "size"}
+    keys |= {"digest", "reused_from"} | ({"steps", "run_id", "dagster_url"} if server.collection == "runs" else set())
+    assert set(status) == keys
+    assert (status["result"], status["phase"], status["position"]) == ("completed", "completed", None)
+    assert set(status["progress"]) == {"done", "total", "unit", "message"}
+    assert (status["size"], len(status["digest"])) == (len(TEXT), 64)
+
+
+def test_status_waits_for_the_result(server: Server) -> None:
+    """`?wait` answers as soon as the result is final, and after its seconds otherwise."""
+    name = server.create(steps=1, pause=1.0)
+    began = time.monotonic()
+    assert server.get(f"{name}/status", params={"wait": "0.2"}).json()["result"] == "in-progress"
+    assert 0.15 < time.monotonic() - began < 0.9
+    assert server.wait(name)["phase"] == "completed"
+    assert time.monotonic() - began < 4
+
+
+def test_info_knows_everything(server: Server, single: str) -> None:
+    """`GET .../{name}` has status, parameters, digest, size and provenance."""
+    info = server.get(single).json()
+    assert {"status", "parameters", "digest", "size", "provenance"} <= set(info)
+    assert info["digest"] == info["status"]["digest"]
+    assert info["parameters"]["text"] == TEXT
+
+
+def test_failed_one_says_why(server: Server) -> None:
+    """A failed one has the tool's sentence as its reason, and no data."""
+    name = server.create(fail="the sky fell")
+    status = server.wait(name)
+    assert (status["result"], status["phase"], status["reason"]) == ("failed", "failed", "the sky fell")
+    assert "the sky fell" in error_of(server.get(f"{name}/data"), 404, "not_ready")["message"]
+    error_of(server.get(f"{name}/files"), 404, "not_ready")
+
+
+def test_cancel_and_queue(server: Server) -> None:
+    """One runs at a time; a queued one is cancelled at once, a running one soon; cancelling again is harmless."""
+    running = server.create(steps=100, pause=0.2)
+    queued = server.create()
+    assert server.get(f"{queued}/status").json()["position"] == 1
+    assert server.request("POST", f"{queued}/cancel").json()["phase"] == "cancelled"
+    assert server.request("POST", f"{running}/cancel").status_code == 200
+    status = server.wait(running)
+    assert (status["result"], status["phase"]) == ("failed", "cancelled")
+    assert server.request("POST", f"{running}/cancel").json()["phase"] == "cancelled"
+
+
+def test_delete_frees_the_name(server: Server) -> None:
+    """A deleted one is gone, its name is free, and deleting again is a 404."""
+    name = server.made()
+    answer = server.request("DELETE", name)
+    assert (answer.status_code, answer.json()) == (200, {"result": "success"})
+    for path in ("", "/status", "/data", "/log", "/files", "/metrics", "/input-parameters", "/input-files"):
+        error_of(server.get(f"{name}{path}"), 404, "not_found")
+    error_of(server.request("DELETE", name), 404, "not_found")
+    server.create(name=name)
+
+
+def test_delete_of_a_running_one(server: Server) -> None:
+    """DELETE cancels what is in progress first."""
+    name = server.create(steps=100, pause=0.2)
+    assert server.request("DELETE", name).status_code == 200
+    error_of(server.get(f"{name}/status"), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/status",
+        "/data",
+        "/data/x",
+        "/files",
+        "/log",
+        "/metrics",
+        "/metrics/loss/scalar",
+        "/input-parameters",
+        "/input-files",
+        "/input-files/upload",
+    ],
+)
+def test_unknown_name_is_not_found(server: Server, path: str) -> None:
+    """Every route below an unknown name is a JSON 404."""
+    error_of(server.get(f"nobody{path}"), 404, "not_found")
+
+
+# Files
+
+
+def test_one_file(server: Server, single: str) -> None:
+    """`data` of one file is the file, with length, strong ETag, digest, and as an attachment."""
+    answer = server.get(f"{single}/data")
+    assert answer.content == TEXT.encode()
+    assert answer.headers["Content-Length"] == str(len(TEXT))
+    assert answer.headers["ETag"] == f'"{SHA256}"'
+    assert answer.headers["Repr-Digest"] == f"sha-256=:{base64.b64encode(bytes.fromhex(SHA256)).decode()}:"
+    assert answer.headers["Content-Disposition"].startswith("attachment")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Accept-Ranges"] == "bytes"
+    assert answer.content == server.get(f"{single}/data/file.txt").content
+
+
+@pytest.mark.parametrize(
+    ("wanted", "begin", "end"),
+    [("0-0", 0, 1), ("1-3", 1, 4), ("2-", 2, 6), ("-2", 4, 6), ("-100", 0, 6), ("0-999", 0, 6)],
+)
+def test_range(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
+    """A single range is a 206 with exactly its bytes."""
+    answer = server.get(f"{single}/data", headers={"Range": f"bytes={wanted}"})
+    assert (answer.status_code, answer.content) == (206, TEXT.encode()[begin:end])
+    assert answer.headers["Content-Range"] == f"bytes {begin}-{end - 1}/{len(TEXT)}"
+    assert answer.headers["Content-Length"] == str(end - begin)
+
+
+@pytest.mark.parametrize(
+    "wanted", ["bytes=0-1,3-4", "bytes=x", "lines=0-1", "bytes=3-1", "bytes", "bytes=--1", "bytes=1-x"]
+)
+def test_ranges_that_are_ignored(server: Server, single: str, wanted: str) -> None:
+    """Several ranges, other units and nonsense give the whole file."""
+    answer = server.get(f"{single}/data", headers={"Range": wanted})
+    assert (answer.status_code, answer.text) == (200, TEXT)
+
+
+@pytest.mark.parametrize("wanted", ["bytes=6-", "bytes=100-200", "bytes=-0"])
+def test_unsatisfiable_range(server: Server, single: str, wanted: str) -> None:
+    """A range outside the file is a 416 that tells the size."""
+    answer = server.get(f"{single}/data", headers={"Range": wanted})
+    error_of(answer, 416, "range_not_satisfiable")
+    assert answer.headers["Content-Range"] == f"bytes */{len(TEXT)}"
+
+
+def test_conditions(server: Server, single: str) -> None:
+    """If-None-Match, If-Match and If-Range are judged by the strong ETag."""
+    tag = f'"{SHA256}"'
+    path = f"{single}/data"
+    for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = server.get(path, headers={"If-None-Match": known})
+        assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", tag)
+    assert server.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
+    error_of(server.get(path, headers={"If-Match": '"other"'}), 412, "precondition_failed")
+    assert server.get(path, headers={"If-Match": tag}).status_code == 200
+    for if_range, status in ((tag, 206), ('"other"', 200), ("Sun, 06 Nov 1994 08:49:37 GMT", 200)):
+        assert server.get(path, headers={"Range": "bytes=1-", "If-Range": if_range}).status_code == status
+
+
+def test_manifest(server: Server, made: str) -> None:
+    """`files` lists path, size and sha256, and the digest is that of its canonical form."""
+    files = server.get(f"{made}/files").json()
+    assert [entry["path"] for entry in files] == ["a.txt", "d/b.txt", "upload.bin"]
+    assert files[0] == {"path": "a.txt", "size": len(TEXT), "sha256": SHA256}
+    canonical = json.dumps(files, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert server.get(f"{made}/status").json()["digest"] == hashlib.sha256(canonical).hexdigest()
+
+
+def test_several_files_are_a_zip(server: Server, made: str) -> None:
+    """`data` of several files is a zip of known length with exactly these files; a folder likewise."""
+    answer = server.get(f"{made}/data")
+    assert answer.headers["Content-Type"] == "application/zip"
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["a.txt", "d/b.txt", "upload.bin"]
+        assert archive.read("d/b.txt") == TEXT.encode()
+    again = server.get(f"{made}/data", headers={"If-None-Match": answer.headers["ETag"]})
+    assert again.status_code == 304
+    for path in ("d", "d/"):
+        with zipfile.ZipFile(io.BytesIO(server.get(f"{made}/data/{path}").content)) as archive:
+            assert archive.namelist() == ["b.txt"]
+
+
+def test_zip_of_ten_thousand_files(server: Server) -> None:
+    """A zip64 with very many files is whole and its length was right."""
+    name = server.made(files=[f"f{number % 100}/{number}" for number in range(10_000)], repeat=1)
+    answer = server.get(f"{name}/data")
+    assert int(answer.headers["Content-Length"]) == len(answer.content)
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == 10_000
+        assert archive.testzip() is None
+
+
+def test_empty_file_and_large_file(server: Server) -> None:
+    """A file of no bytes, and one of many, whole and in the middle."""
+    empty = server.made(repeat=0)
+    answer = server.get(f"{empty}/data")
+    assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
+    large = server.made(text="0123456789abcdef", repeat=2_000_000)
+    content = b"0123456789abcdef" * 2_000_000
+    assert server.get(f"{large}/data").content == content
+    part = server.get(f"{large}/data", headers={"Range": "bytes=1000001-30000000"})
+    assert part.content == content[1000001:30000001]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "nothing",
+        "../a.txt",
+        "%2e%2e/a.txt",
+        "d//b.txt",
+        "/a.txt",
+        "a.txt%00",
+        "a.txt/b",
+        "..%2f..%2f..%2fetc%2fpasswd",
+        "%ff",
+        "d%5Cb.txt",
+        "%0a",
+        "a.txt%20",
+    ],
+)
+def test_paths_stay_inside(server: Server, made: str, path: str) -> None:
+    """What is no file of the artifact is a 404, however it is written."""
+    answer = server.exchange(f"GET /{server.collection}/{made}/data/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 404 "), answer
+
+
+@pytest.mark.parametrize("path", ["..", "../../../../../../etc/passwd", "d/../../../../etc/passwd"])
+def test_dot_segments_lead_nowhere(server: Server, made: str, path: str) -> None:
+    """Dot segments may be resolved as a URL's are, before any route is looked for; no file is found through them."""
+    answer = server.exchange(f"GET /{server.collection}/{made}/data/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert b"Content-Type: application/json" in answer
+    assert b"root:" not in answer
+
+
+def test_not_ready_yet(server: Server) -> None:
+    """What is in progress has no data, and the reason tells."""
+    name = server.create(steps=3, pause=0.5)
+    for path in ("data", "data/file.txt", "files"):
+        error_of(server.get(f"{name}/{path}"), 404, "not_ready")
+    server.request("POST", f"{name}/cancel")
+
+
+# Logs and metrics
+
+
+def test_log_and_offset(server: Server, made: str) -> None:
+    """The log is UTF-8 text; an offset skips bytes, and one beyond the end gives nothing."""
+    answer = server.get(f"{made}/log")
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "step 2\n" in answer.text
+    assert server.get(f"{made}/log?offset=6").content == answer.content[6:]
+    assert server.get(f"{made}/log?offset=999999").content == b""
+    assert server.get(f"{made}/log?follow").content == answer.content
+
+
+def test_followed_log_comes_line_by_line(server: Server) -> None:
+    """Lines arrive while they are written, and the answer ends with the artifact."""
+    name = server.create(steps=4, pause=0.4)
+    moments: dict[str, float] = {}
+    with server.get(f"{name}/log?follow=1", stream=True) as answer:
+        for line in answer.iter_lines(chunk_size=1):
+            moments[line.decode()] = time.monotonic()
+    steps = [moment for line, moment in moments.items() if line.startswith("step")]
+    assert len(steps) == 4
+    assert steps[-1] - steps[0] > 0.8
+    assert any(line == "end" for line in moments)
+
+
+def test_followers_that_leave_free_their_threads(server: Server) -> None:
+    """More clients than there are threads follow, wait and vanish: the server still answers."""
+    name = server.create(steps=60, pause=0.5)
+    for _ in range(3):
+        connections = []
+        for number in range(12):
+            path = "log?follow" if number % 2 else "status?wait=60"
+            connection = socket.create_connection(server.address, timeout=10)
+            connection.sendall(f"GET /{server.collection}/{name}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connections.append(connection)
+        time.sleep(0.3)
+        for connection in connections:
+            connection.close()
+        deadline = time.monotonic() + 12
+        while True:
+            try:
+                assert requests.get(f"{server.url}/healthz", timeout=2).status_code == 200
+                break
+            except requests.Timeout:
+                assert time.monotonic() < deadline, "the threads were not given back"
+    server.request("DELETE", name)
+
+
+def test_metrics_views(server: Server, made: str) -> None:
+    """Metrics are listed, with their views; scalar, json and csv tell the same."""
+    assert server.get(f"{made}/metrics").json() == ["loss"]
+    assert server.get(f"{made}/metrics/loss").json() == ["scalar", "json", "csv"]
+    scalar = server.get(f"{made}/metrics/loss/scalar")
+    lines = [line.split() for line in scalar.text.splitlines()]
+    assert [(int(step), float(value)) for _, step, value in lines] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    points = server.get(f"{made}/metrics/loss/json").json()
+    assert [(point["step"], point["value"]) for point in points] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    table = list(csv.DictReader(io.StringIO(server.get(f"{made}/metrics/loss/csv").text)))
+    assert [(int(row["step"]), float(row["value"])) for row in table] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+    assert scalar.headers["X-Next-Offset"] == str(len(scalar.content))
+    rest = server.get(f"{made}/metrics/loss/scalar", params={"offset": scalar.headers["X-Next-Offset"]})
+    assert (rest.status_code, rest.content) == (200, b"")
+    for path in ("metrics/nothing", "metrics/nothing/scalar", "metrics/loss/picture", "metrics/..%2f/scalar"):
+        error_of(server.get(f"{made}/{path}"), 404, "not_found")
+
+
+def test_input_files_that_are_not_there(server: Server, made: str) -> None:
+    """An unknown input is a 404."""
+    for file in ("nothing", "%00", "..%2fmanifest.json"):
+        answer = server.exchange(
+            f"GET /{server.collection}/{made}/input-files/{file} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        )
+        assert answer.startswith(b"HTTP/1.1 404 "), answer
+
+
+# Together
+
+
+def test_one_of_many_wins_a_name(server: Server) -> None:
+    """Of concurrent creates of one name exactly one is answered 200, the others 409."""
+    name = server.new_name()
+    statuses: list[int] = []
+
+    def create() -> None:
+        answer = requests.post(f"{server.url}/{server.collection}", json={"name": name}, timeout=30)
+        statuses.append(answer.status_code)
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] + [409] * 7
