@@ -32,6 +32,7 @@ class Starter:
         self._job_name = job_name
         self._lock = threading.Lock()
         self._process_context: WorkspaceProcessContext | None = None
+        self._stamp: tuple[int, int] | None = None
 
     def check(self) -> None:
         """Raise UnavailableError with the reason when no run could be launched now."""
@@ -74,11 +75,21 @@ class Starter:
 
     def _context(self) -> WorkspaceRequestContext:
         with self._lock:
-            if self._process_context is None:
-                if not self._file.is_file():
-                    raise UnavailableError(f"There is no workspace file {self._file} yet.")
+            stamp = self._stamp_of_file()
+            if self._process_context is None or stamp != self._stamp:
+                # A code server that was started anew may listen elsewhere.
+                former, self._stamp = self._process_context, stamp
                 self._process_context = WorkspaceProcessContext(self._instance, WorkspaceFileTarget([str(self._file)]))
+                if former is not None:
+                    former.__exit__(None, None, None)
             return self._process_context.create_request_context()
+
+    def _stamp_of_file(self) -> tuple[int, int]:
+        try:
+            stat = self._file.stat()
+        except FileNotFoundError:
+            raise UnavailableError(f"There is no workspace file {self._file} yet.") from None
+        return stat.st_mtime_ns, stat.st_ino
 
     def _find(self, context: WorkspaceRequestContext) -> tuple[CodeLocation, RemoteRepository, RemoteJob]:
         reasons = []

@@ -63,7 +63,10 @@ class Runs:
     @cached_property
     def instance(self) -> DagsterInstance:
         """Return the Dagster instance of DAGSTER_HOME."""
-        return DagsterInstance.get()
+        instance = DagsterInstance.get()
+        # Pools the connections to a database server; SQLite's stay as they are, which is right for many readers.
+        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+        return instance
 
     @cached_property
     def _records(self) -> Records:
