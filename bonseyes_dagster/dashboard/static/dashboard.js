@@ -509,7 +509,8 @@ function field(key, parameter) {
     fail(sentence);
     return !sentence;
   };
-  input.addEventListener("change", () => { if (input.getAttribute("aria-invalid") === "true") check(); });
+  // While typing, not on leaving: a line that goes when the button is pressed would move the button from under the pointer.
+  input.addEventListener("input", () => { if (input.getAttribute("aria-invalid") === "true") check(); });
   const list = parameter.type === "artifact" ? el("datalist", { id: `${id}-list` }) : null;
   if (list) suggest(list, parameter["artifact-type"]);
   return { key, parameter, input, fail, check, node: el("div", { class: "field" }, isBox ? [input, label] : [label, input], list, hint, error) };
