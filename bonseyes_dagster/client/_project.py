@@ -10,6 +10,7 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.client._container import Container, objects
 from bonseyes_dagster.client._transport import RETRY_S, Transport
 from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import Collection
 
@@ -61,6 +62,10 @@ class Project:
         names = ", ".join(sorted(str(entry.get("container")) for entry in known)) or "none"
         raise NotFoundError(f"there is no pipeline {name!r}; there is {names}")
 
-    def containers(self) -> dict[str, str]:
-        """Return the description of every registered container by name."""
-        return self.transport.get_json("/containers", dict)
+    def containers(self) -> dict[str, ToolDescription | None]:
+        """Return what every registered container last said of itself, by name; None for one that never answered."""
+        return self.transport.get_json("/containers", _descriptions)
+
+
+def _descriptions(body: Any) -> dict[str, ToolDescription | None]:
+    return {name: ToolDescription.from_json(said) if said else None for name, said in body.items()}

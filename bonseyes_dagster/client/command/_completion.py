@@ -43,14 +43,14 @@ def complete_pipeline(context: click.Context, _: click.Parameter, incomplete: st
 
 def complete_container(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the containers that begin with `incomplete`."""
-    return _items(incomplete, lambda: _project(context).containers().items())
+    return _items(incomplete, lambda: _containers(context))
 
 
 def complete_address(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return CONTAINER/ until there is a slash, and the artifacts or runs of that container then."""
     container, slash, _ = incomplete.partition("/")
     if not slash:
-        return _items(incomplete, lambda: [(f"{name}/", text) for name, text in _project(context).containers().items()])
+        return _items(incomplete, lambda: [(f"{name}/", text) for name, text in _containers(context)])
 
     def names() -> Iterable[tuple[str, str]]:
         statuses = _project(context).container(container).statuses()
@@ -75,6 +75,10 @@ def complete_parameter(context: click.Context, option: click.Parameter, incomple
         ]
 
     return _items(incomplete, keys) if container else []
+
+
+def _containers(context: click.Context) -> list[tuple[str, str]]:
+    return [(name, said.description if said else "") for name, said in _project(context).containers().items()]
 
 
 def _project(context: click.Context) -> Project:

@@ -18,10 +18,15 @@ __all__ = ["COMMANDS"]
 def containers(state: State) -> None:
     """List containers and whether they answer."""
     known = state.project.containers()
+    # What the dashboard knows may be what it heard last.
     healthy = dict(ask_all(sorted(known), lambda name: state.project.container(name).is_healthy()))
     rows = [
-        {"name": name, "status": "started" if healthy.get(name) else "missing", "description": known[name]}
-        for name in sorted(known)
+        {
+            "name": name,
+            "status": "started" if healthy.get(name) else "missing",
+            "description": said.description if said else "",
+        }
+        for name, said in sorted(known.items())
     ]
     if state.json:
         print_json(rows)

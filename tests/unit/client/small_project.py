@@ -46,7 +46,7 @@ def serve_project(server: UnrulyServer) -> None:
     """Answer as a gateway does."""
     tool, pipeline = "/containers/training", "/containers/digits-cnn"
     done = Status(name="first_train", phase="completed", size=1_234_567, digest="d" * 64, **FINISHED)
-    server.on("GET", "/containers", Answer({"training": "Trains", "digits-cnn": "Reads digits"}))
+    server.on("GET", "/containers", Answer({"training": TOOL.to_json(), "digits-cnn": PIPELINE.to_json()}))
     server.on("GET", "/pipelines", Answer([{"name": "digits_cnn", "container": "digits-cnn", "description": "Digits"}]))
     server.on("GET", f"{tool}/", Answer(TOOL.to_json()))
     server.on("GET", f"{tool}/healthz", Answer({}))

@@ -19,7 +19,7 @@ import pytest
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.client.command._exits import EXITS, exit_code
 from bonseyes_dagster.errors import BonseyesError
-from tests.unit.client.small_project import run_status, serve_project
+from tests.unit.client.small_project import TOOL, run_status, serve_project
 from tests.unit.client.unruly_server import Answer, UnrulyServer, error
 
 Bonseyes = Callable[..., tuple[int, str, str]]
@@ -145,7 +145,7 @@ def test_a_pipeline_tells_which_containers_are_silent(project: UnrulyServer, bon
 
 def test_a_silent_container_does_not_hide_the_others(project: UnrulyServer, bonseyes: Bonseyes) -> None:
     """It is named on standard error."""
-    project.on("GET", "/containers", Answer({"training": "Trains", "gone": "x"}))
+    project.on("GET", "/containers", Answer({"training": TOOL.to_json(), "gone": {}}))
     code, out, err = bonseyes("artifacts")
     assert code == 0
     assert out.startswith("training/first_train")
