@@ -1,8 +1,8 @@
-"""Start a Dagster server whose imports take seconds at once, but let it run only when another server listens.
+"""Start a Dagster server whose imports take seconds at once, but let it run only when what it needs is there.
 
-    python -m bonseyes_dagster.local.after MODULE --after HOST:PORT -- ARGUMENTS
+    python -m bonseyes_dagster.local.after MODULE --after FILE --after HOST:PORT -- ARGUMENTS
 
-The imports then use the time in which the other one starts.
+The imports then use the time in which the others start: until FILE exists, until somebody listens at HOST:PORT.
 """
 
 from __future__ import annotations
@@ -12,31 +12,42 @@ import runpy
 import socket
 import sys
 import time
+from pathlib import Path
 
 _TIMEOUT_S = 120.0
-_PRELOADED = {"dagster_webserver": "dagster_webserver.cli", "dagster._daemon": "dagster._daemon.cli"}
+# Where a package does its work. A module that runs itself must not be imported before: it would exist twice.
+_PRELOADED = {
+    "dagster": "dagster._grpc.server",
+    "dagster_webserver": "dagster_webserver.cli",
+    "dagster._daemon": "dagster._daemon.cli",
+    "bonseyes_dagster.orchestration.run_server": "bonseyes_dagster.orchestration.warm_definitions",
+}
 
 
 def main(argv: list[str]) -> None:
     """Import MODULE, wait, become MODULE."""
-    module, _, address, _, *arguments = argv
+    split = argv.index("--")
+    module, *options = argv[:split]
     importlib.import_module(_PRELOADED.get(module, module))
-    host, _, port = address.rpartition(":")
-    _wait(host, int(port))
-    sys.argv = [module, *arguments]
+    until_s = time.monotonic() + _TIMEOUT_S
+    for needed in options[1::2]:
+        while not _is_there(needed):
+            if time.monotonic() > until_s:
+                sys.exit(f"{needed} is not there after {_TIMEOUT_S:.0f} s")
+            time.sleep(0.05)
+    sys.argv = [module, *argv[split + 1 :]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _wait(host: str, port: int) -> None:
-    until_s = time.monotonic() + _TIMEOUT_S
-    while True:
-        try:
-            socket.create_connection((host, port), timeout=5).close()
-            return
-        except OSError:
-            if time.monotonic() > until_s:
-                sys.exit(f"nobody listens at {host}:{port} after {_TIMEOUT_S:.0f} s")
-            time.sleep(0.05)
+def _is_there(needed: str) -> bool:
+    if needed.startswith("/"):
+        return Path(needed).exists()
+    host, _, port = needed.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

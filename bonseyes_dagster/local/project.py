@@ -57,6 +57,11 @@ class Project:
         return self.state / "pipelines.json"
 
     @property
+    def storage_made(self) -> Path:
+        """`.bonseyes/dagster/storage-made`: exists once Dagster's storage does."""
+        return self.dagster_home / "storage-made"
+
+    @property
     def record(self) -> Path:
         """`.bonseyes/supervisor.json`: what runs."""
         return self.state / "supervisor.json"

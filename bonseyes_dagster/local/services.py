@@ -103,7 +103,8 @@ class Services:
         """Return what Dagster needs; the slowest to start, so they come first."""
         project, ports = self._project, self._ports
         workspace = str(project.dagster_home / "workspace.yaml")
-        after_code = ("--after", f"{HOST}:{{port:{CODE}}}")
+        after_storage = ("--after", str(project.storage_made))
+        after_code = (*after_storage, "--after", f"{HOST}:{{port:{CODE}}}")
         definitions = ("-f", str(project.definitions), "-d", str(project.folder))
         code = ("-h", HOST, "-p", f"{{port:{CODE}}}", *definitions, "--location-name", LOCATION)
         web = ("-h", HOST, "-p", f"{{port:{WEB}}}", "--path-prefix", "/dagster", "-w", workspace)
@@ -111,7 +112,7 @@ class Services:
         return [
             self._dagster(
                 CODE,
-                _python("dagster", "api", "grpc", *code),
+                _after("dagster", *after_storage, "--", "api", "grpc", *code),
                 lambda: health.listens(HOST, ports[CODE]),
             ),
             self._dagster(
@@ -122,7 +123,7 @@ class Services:
             ),
             self._dagster(
                 RUNS,
-                _python("bonseyes_dagster.orchestration.run_server", *definitions),
+                _after("bonseyes_dagster.orchestration.run_server", *after_storage, "--", *definitions),
                 lambda: health.pings(default_socket(project.dagster_home)),
             ),
             self._dagster(

@@ -17,7 +17,7 @@ from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.local import leftovers
 from bonseyes_dagster.local.child import adopt_orphans
 from bonseyes_dagster.local.logs import RotatingLog
-from bonseyes_dagster.local.pipelines import discover, remembered
+from bonseyes_dagster.local.preparation import prepare, remembered
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock, Phase, Record, write_json
 from bonseyes_dagster.local.services import CODE, CONTAINER_KINDS, DAEMON, RUNS, WEB, Ports, Service, Services
@@ -97,13 +97,14 @@ class Supervisor:
         write_instance(project.dagster_home)
         write_workspace(project.dagster_home, port=self._ports[CODE])
         names = remembered(project)
-        asking = None if names is not None else asyncio.create_task(discover(project))
+        asking = None if names is not None else asyncio.create_task(prepare(project))
         others = [*self._services.fixed(), *self._services.tools()]
         dagster = self._services.dagster() if project.definitions.exists() else []
         pipelines = self._services.pipelines(names or [])
         # The gateway first, to hold its port; then by how long a start takes.
         self._begin(self._services.gateway(), *dagster, *pipelines, *others)
         if asking is not None:
+            # Whoever opens Dagster's storage waits for it by itself (after.py); a uWSGI server cannot.
             self._begin(*self._services.pipelines(await self._unless_stopped(asking)))
         self._phase = "up"
         self._tell()

@@ -1,7 +1,8 @@
-"""The names of a project's pipelines: remembered as long as no source file changes, else asked of the definitions.
+"""What a start needs of Dagster beforehand: its storage made by one process, and the names of the pipelines.
 
-`python -m bonseyes_dagster.local.pipelines FOLDER` prints them; loading Dagster for that costs two seconds, so a start
-of the project pays them only after a change, and in another process beside the rest.
+Two processes that make Dagster's SQLite files at the same time spoil them for ever, so that comes first. And loading
+the definitions costs two seconds: the names are remembered as long as no source file changes.
+`python -m bonseyes_dagster.local.preparation FOLDER` does both.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import bonseyes_dagster
@@ -18,7 +20,7 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import write_json
 
-__all__ = ["discover", "remembered"]
+__all__ = ["prepare", "remembered"]
 
 _TIMEOUT_S = 120.0
 
@@ -27,6 +29,8 @@ def remembered(project: Project) -> list[str] | None:
     """Return the names as last asked, or None when a source has changed since."""
     if not project.definitions.exists():
         return []
+    if _storage_version(project) != version("dagster"):
+        return None
     try:
         known = json.loads(project.pipelines.read_bytes())
         return list(known["names"]) if known["sources"] == _digest(project) else None
@@ -34,14 +38,21 @@ def remembered(project: Project) -> list[str] | None:
         return None
 
 
-async def discover(project: Project) -> list[str]:
-    """Ask the definitions, in a process of their own; raise SettingsError when they cannot be loaded."""
+async def prepare(project: Project) -> list[str]:
+    """Make the storage and ask the definitions for their pipelines, in a process of their own.
+
+    Raises SettingsError when the definitions cannot be loaded.
+    """
     digest = _digest(project)
+    made_by = _storage_version(project)
+    if made_by != version("dagster"):
+        project.storage_made.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         __name__,
         str(project.folder),
+        made_by,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -62,6 +73,14 @@ async def discover(project: Project) -> list[str]:
     return names
 
 
+def _storage_version(project: Project) -> str:
+    """Return the version of Dagster that made the storage, or last brought it up to date; empty for none."""
+    try:
+        return project.storage_made.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+
+
 def _digest(project: Project) -> str:
     digest = hashlib.sha256(bonseyes_dagster.__version__.encode())
     for file in project.sources():
@@ -70,15 +89,30 @@ def _digest(project: Project) -> str:
     return digest.hexdigest()
 
 
-def _print_names(folder: str) -> None:
+def main(folder: str, made_by: str) -> None:
+    """Make the storage, say so by a file, and print the pipelines' names."""
     from bonseyes_dagster.orchestration.project import load_pipelines  # here: it imports Dagster
 
+    project = Project(Path(folder))
+    if made_by != version("dagster"):
+        _make_storage(is_old=bool(made_by))
+        project.storage_made.write_text(version("dagster"), encoding="utf-8")
     try:
-        names = sorted(load_pipelines(Path(folder)))
+        names = sorted(load_pipelines(project.folder))
     except SettingsError as error:
         sys.exit(error.message)
     sys.stdout.write(f"\n{json.dumps(names)}\n")
 
 
+def _make_storage(*, is_old: bool) -> None:
+    from dagster import DagsterInstance
+
+    with DagsterInstance.get() as instance:
+        # They are made by being opened.
+        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
+        if is_old:
+            instance.upgrade()
+
+
 if __name__ == "__main__":
-    _print_names(sys.argv[1])
+    main(sys.argv[1], sys.argv[2])
