@@ -67,13 +67,30 @@ def instance_config(
 def write_instance(home: Path, **options: Any) -> Path:
     """Write `dagster.yaml` into `home`, which is made if need be, and return it; see `instance_config`."""
     home.mkdir(parents=True, exist_ok=True)
-    return _write(home / "dagster.yaml", instance_config(home, **options))
+    file = _write(home / "dagster.yaml", instance_config(home, **options))
+    if not options.get("postgres"):
+        _create_databases(home)
+    return file
 
 
 def write_workspace(home: Path, *, host: str = "127.0.0.1", port: int, location: str = LOCATION) -> Path:
     """Write the workspace file that points at a code server, and return it."""
     server = {"grpc_server": {"host": host, "port": port, "location_name": location}}
     return _write(home / WORKSPACE, {"load_from": [server]})
+
+
+def _create_databases(home: Path) -> None:
+    """Make SQLite's files now: processes that start at the same time would each try, and all but one would fail."""
+    made = home / "storage" / ".made"
+    if made.exists():
+        return
+    from dagster import DagsterInstance  # takes a second, and is wanted the first time only
+
+    with DagsterInstance.from_config(str(home)) as instance:
+        instance.get_run_ids(limit=1)
+        instance.all_asset_keys()
+        instance.all_instigator_state()
+    made.touch()
 
 
 def _write(file: Path, content: dict[str, Any]) -> Path:

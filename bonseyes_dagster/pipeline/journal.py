@@ -88,4 +88,6 @@ def _text(entry: Any, event: Any) -> str:
     error = getattr(data, "error", None)
     if failure is not None and failure.description:
         return f"{text}\n{failure.description}"
-    return f"{text}\n{error.to_string()}" if error is not None else text
+    if error is None or (error.cls_name or "").endswith("InterruptedError"):
+        return text  # how an interrupt travelled through the code helps nobody
+    return f"{text}\n{error.to_string()}"

@@ -1,0 +1,170 @@
+"""Pipelines: which parameters users see, what becomes of them, and what is refused when definitions load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInvalidDefinitionError, GraphDefinition, graph, op
+
+from bonseyes_dagster import Pipeline, PipelineParameter, Task, tool_op
+from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.orchestration import names
+from tests.unit.orchestration.tools import write_tools
+
+TASK = Task(name="task", description="Do it.", output="A model.")
+IMAGES = PipelineParameter("train-images", to="import_train.images")
+
+
+@pytest.fixture
+def learning(tmp_path: Path) -> GraphDefinition:
+    """Import twice, train in a graph of its own, judge."""
+    project = write_tools(tmp_path)
+    load = tool_op("import", project=project)
+    train = tool_op("training", project=project)
+    judge = tool_op("judge", project=project)
+
+    @graph
+    def inner(samples: Any) -> Any:
+        return train(samples)
+
+    @graph
+    def learning():
+        judge(inner(load.alias("import_train")()), load.alias("import_test")())
+
+    return learning
+
+
+def make(graph: GraphDefinition, **options: Any) -> Pipeline:
+    """Make a pipeline with what every one needs."""
+    defaults: dict[str, Any] = {
+        "name": "digits-cnn",
+        "task": TASK,
+        "parameters": [IMAGES, PipelineParameter("epochs", to="inner.training.epochs", default=5)],
+        "fixed": {"import_test.images": "http://host/test.gz", "judge.criteria": [{"minimum": 1}]},
+    }
+    return Pipeline(graph=graph, **{**defaults, **options})
+
+
+def test_describes_itself_like_a_tool(learning: GraphDefinition) -> None:
+    """Types, limits and descriptions come from the tools; a default may be the pipeline's own."""
+    described = make(learning).describe()
+    assert (described.name, described.collection, described.output_type) == ("digits-cnn", "/runs", "com.bonseyes.run")
+    images, epochs = described.parameters
+    assert (images.type, images.required, images.description) == ("file", True, "The images.")
+    assert (epochs.type, epochs.default, epochs.maximum, epochs.required) == ("integer", 5, 100, False)
+    assert described.schema["required"] == ["train-images"]
+
+
+def test_knows_its_steps(learning: GraphDefinition) -> None:
+    """Steps in inner graphs have their path as name, and each tells its container."""
+    pipeline = make(learning)
+    assert {step.name: step.container for step in pipeline.steps} == {
+        "import_train": "import",
+        "import_test": "import",
+        "inner.training": "training",
+        "judge": "judge",
+    }
+    assert set(pipeline.containers) == {"import", "training", "judge"}
+
+
+def test_maps_parameters_to_ops(learning: GraphDefinition) -> None:
+    """Each value reaches every op that the parameter names; fixed ones are there always."""
+    pipeline = make(
+        learning,
+        parameters=[
+            IMAGES,
+            PipelineParameter("size", to=["import_train.size", "import_test.size"]),
+            PipelineParameter("former", to="inner.training.former-model"),
+        ],
+    )
+    config = pipeline.run_config({"train-images": "/a.gz", "size": 20, "former": "training/old"})
+    assert config["ops"]["import_train"]["config"] == {"images": "/a.gz", "size": 20}
+    assert config["ops"]["import_test"]["config"] == {"images": "http://host/test.gz", "size": 20}
+    assert config["ops"]["inner"]["ops"]["training"]["inputs"] == {"former_model": "training/old"}
+    assert config["ops"]["judge"]["config"] == {"criteria": [{"minimum": 1}]}
+
+
+def test_job_shows_exactly_its_parameters(learning: GraphDefinition) -> None:
+    """What the launchpad shows is the pipeline's schema, not that of its ops."""
+    pipeline = make(learning)
+    assert pipeline.job.name == "digits_cnn"
+    assert pipeline.job.tags[names.PIPELINE_TAG] == "digits-cnn"
+    fields = pipeline.job.config_schema.config_type.fields
+    assert set(fields) == {"train-images", "epochs"}
+    assert fields["epochs"].default_value == 5
+
+
+def test_job_refuses_values_out_of_bounds(learning: GraphDefinition) -> None:
+    """Limits that Dagster's config cannot express are kept as well."""
+    pipeline = make(learning)
+    with pytest.raises(InvalidError, match="at most 100"):
+        pipeline._map_config({"train-images": "/a.gz", "epochs": 1000})
+
+
+def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
+    """Another fixed value is another pipeline."""
+    fixed = {"import_test.images": "http://host/test.gz", "judge.criteria": []}
+    assert make(learning).describe().version == make(learning).describe().version
+    assert make(learning).describe().version != make(learning, fixed=fixed).describe().version
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": "a b"}, "cannot name a pipeline"),
+        ({"parameters": [IMAGES, IMAGES]}, "the same name"),
+        ({"parameters": [PipelineParameter("a", to="nothing.size")]}, "there is no op 'nothing'"),
+        ({"parameters": [PipelineParameter("a", to="judge.size")]}, "judge has no parameter 'size'"),
+        ({"parameters": []}, "'import_train.images' is required"),
+        ({"parameters": [IMAGES, PipelineParameter("b", to="import_test.images")]}, "both set 'import_test.images'"),
+        (
+            {"parameters": [IMAGES, PipelineParameter("e", to="inner.training.epochs", default=0)]},
+            "at least 1 and at most 100, not 0",
+        ),
+        (
+            {"parameters": [IMAGES, PipelineParameter("e", to=["import_train.size", "inner.training.note"])]},
+            "'inner.training.note' of string",
+        ),
+        ({"fixed": {"import_test.images": "http://a/b", "judge.criteria": "all"}}, "'judge.criteria'"),
+        ({"fixed": {"import_test.images": "http://a/b", "inner.training.model": "tree"}}, "cnn, label-smoothing"),
+    ],
+)
+def test_refuses_what_could_not_work(learning: GraphDefinition, options: dict[str, Any], sentence: str) -> None:
+    """Each mistake is told when definitions load, with the pipeline's name."""
+    with pytest.raises(DagsterInvalidDefinitionError) as caught:
+        make(learning, **options)
+    assert sentence in str(caught.value)
+
+
+def test_refuses_wires_between_types(tmp_path: Path) -> None:
+    """A dataset does not go where a model belongs, through inner graphs either; both ends are named."""
+    project = write_tools(tmp_path)
+    load, judge = tool_op("import", project=project), tool_op("judge", project=project)
+
+    @graph
+    def judging(sample: Any) -> Any:
+        return judge(model=sample, dataset=sample)
+
+    @graph
+    def wrong():
+        judging(load())
+
+    with pytest.raises(DagsterInvalidDefinitionError) as caught:
+        make(wrong, parameters=[PipelineParameter("images", to="import_.images")], fixed={})
+    assert "import_ makes a com.bonseyes.dataset" in str(caught.value)
+    assert "'model' of judging.judge, which takes a com.bonseyes.model" in str(caught.value)
+
+
+def test_refuses_a_graph_without_tools() -> None:
+    """Such a job needs no Pipeline."""
+
+    @op
+    def nothing():
+        pass
+
+    @graph
+    def idle():
+        nothing()
+
+    with pytest.raises(DagsterInvalidDefinitionError, match="no op made by tool_op"):
+        make(idle, parameters=[], fixed={})

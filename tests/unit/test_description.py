@@ -1,0 +1,231 @@
+"""`tool.yml`: what is read from it, what is refused, and which values its parameters take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from bonseyes_dagster.description import (
+    check_parameters,
+    find_tools,
+    load_description,
+    load_tool,
+    parameters_schema,
+)
+from bonseyes_dagster.errors import InvalidError, SettingsError
+from bonseyes_dagster.model import Parameter
+
+GOOD: dict[str, Any] = {
+    "name": "learn",
+    "description": "Learns.",
+    "entry_point": "learn:create",
+    "output_type": "com.bonseyes.model",
+    "parameters": {
+        "training-set": {"type": "artifact", "artifact-type": "com.bonseyes.training-set", "required": True},
+        "archive": {"type": "file", "required": True},
+        "source": {"type": "url"},
+        "epochs": {"type": "integer", "default": 30, "minimum": 1, "maximum": 100},
+        "rate": {"type": "number", "default": 0.1},
+        "augment": {"type": "boolean", "default": False},
+        "model": {"type": "choice", "choices": ["cnn", "mlp"], "default": "cnn"},
+        "view": {"type": "string", "default": "plain", "pattern": "^[a-z]+$"},
+        "criteria": {"type": "json", "default": [], "schema": {"type": "array"}},
+    },
+}
+PARAMETERS = tuple(Parameter.from_json(name, entry) for name, entry in GOOD["parameters"].items())
+REQUIRED = {"training-set": "training-set/a", "archive": "http://host/a.gz"}
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """Write a `tool.yml` that differs from the good one; None removes a key."""
+    document = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tool.yml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
+
+
+def test_describes_a_tool(tmp_path: Path) -> None:
+    """Everything that `GET /` says comes from the file."""
+    described = load_description(write(tmp_path))
+    assert (described.name, described.output_type) == ("learn", "com.bonseyes.model")
+    assert [parameter.name for parameter in described.parameters] == list(GOOD["parameters"])
+    assert described.parameters == PARAMETERS
+    assert len(described.version) == 16
+
+
+def test_version_follows_the_code(tmp_path: Path) -> None:
+    """The version changes with any file of the tool or of its code folders, and with nothing else."""
+    code = tmp_path / "code"
+    code.mkdir()
+    folder = write(tmp_path / "tool", code=["../code"])
+    first = load_description(folder).version
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "learn.pyc").write_bytes(b"compiled")
+    assert load_description(folder).version == first
+    (code / "shared.py").write_text("x = 1\n")
+    second = load_description(folder).version
+    (code / "shared.py").write_text("x = 2\n")
+    assert len({first, second, load_description(folder).version}) == 3
+
+
+def test_code_folders_are_absolute(tmp_path: Path) -> None:
+    """Whoever runs the tool need not know where `tool.yml` was."""
+    (tmp_path / "code").mkdir()
+    assert load_tool(write(tmp_path / "tool", code=["../code"])).code == ((tmp_path / "code").resolve(),)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": "a b"}, "'name' must be"),
+        ({"description": ""}, "'description' must be"),
+        ({"output_type": None}, "'output_type' must be"),
+        ({"entry_point": None}, "exactly one of 'entry_point'"),
+        ({"command": ["ls"]}, "exactly one of 'entry_point'"),
+        ({"entry_point": "learn"}, "module:function"),
+        ({"entry_point": None, "command": "ls -l"}, "'command' must be a list"),
+        ({"entry_point": None, "command": ["ls", "{nothing}"]}, "{nothing}"),
+        ({"code": ["missing"]}, "not a folder"),
+        ({"colour": "red"}, "'colour' is unknown"),
+        ({"parameters": []}, None),
+        ({"parameters": ["a"]}, "'parameters' must map"),
+        ({"parameters": {"a": {"type": "float"}}}, "'type' must be one of"),
+        ({"parameters": {"a": {"type": "choice"}}}, "'choices' must be there"),
+        ({"parameters": {"a": {"type": "artifact"}}}, "'artifact-type' must be there"),
+        ({"parameters": {"a": {"type": "integer", "default": "x"}}}, "its 'default' is wrong"),
+        ({"parameters": {"a": {"type": "integer", "default": 1, "required": True}}}, "no 'default'"),
+        ({"parameters": {"a": {"type": "string", "minimum": 1}}}, "'minimum' is for"),
+        ({"parameters": {"a": {"type": "string", "pattern": "("}}}, "not a regular expression"),
+        ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),
+        ({"parameters": {"a": {"type": "string", "defualt": "x"}}}, "'defualt' is unknown"),
+        ({"parameters": {"a b": {"type": "string"}}}, "its name must be"),
+        ({"parameters": {"class": {"type": "string"}}}, "that name is taken"),
+        ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "cannot be told from"),
+    ],
+)
+def test_refuses_what_is_wrong(tmp_path: Path, changes: dict[str, Any], sentence: str | None) -> None:
+    """Each mistake has its sentence; an empty list of parameters is none."""
+    folder = write(tmp_path, **changes)
+    if sentence is None:
+        assert load_description(folder).parameters == ()
+        return
+    with pytest.raises(SettingsError) as caught:
+        load_tool(folder)
+    assert sentence in caught.value.message
+    assert str(tmp_path) in caught.value.message
+
+
+def test_names_every_mistake_at_once(tmp_path: Path) -> None:
+    """Nobody should have to start the container once for each."""
+    with pytest.raises(SettingsError) as caught:
+        load_tool(write(tmp_path, name="", description="", parameters={"a": {"type": "float"}}))
+    assert len(caught.value.detail) == 3
+
+
+@pytest.mark.parametrize("content", ["", "a: [", "- a", "\xff"])
+def test_refuses_what_is_no_mapping(tmp_path: Path, content: str) -> None:
+    """A broken file is an error of the project, not a traceback."""
+    (tmp_path / "tool.yml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(SettingsError):
+        load_tool(tmp_path)
+
+
+def test_finds_tools_in_both_places(tmp_path: Path) -> None:
+    """A project's own tools and those of its components."""
+    write(tmp_path / "containers" / "import")
+    write(tmp_path / "components" / "vision" / "containers" / "learn")
+    (tmp_path / "containers" / "no-tool").mkdir()
+    assert list(find_tools(tmp_path)) == ["import", "learn"]
+
+
+def test_refuses_two_tools_of_one_name(tmp_path: Path) -> None:
+    """Two containers cannot answer to one name."""
+    write(tmp_path / "containers" / "learn")
+    write(tmp_path / "components" / "vision" / "containers" / "learn")
+    with pytest.raises(SettingsError, match="Two tools"):
+        find_tools(tmp_path)
+
+
+def test_fills_defaults_in() -> None:
+    """What is not given has its default, and an optional parameter without one is None."""
+    checked = check_parameters(PARAMETERS, REQUIRED)
+    assert checked == {
+        **REQUIRED,
+        "source": None,
+        "epochs": 30,
+        "rate": 0.1,
+        "augment": False,
+        "model": "cnn",
+        "view": "plain",
+        "criteria": [],
+    }
+
+
+def test_an_upload_stands_for_its_parameter() -> None:
+    """A file that was uploaded is neither missing nor among the values."""
+    checked = check_parameters(PARAMETERS, {"training-set": "a/b"}, files=["archive"])
+    assert "archive" not in checked
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"), [({"epochs": 3.0}, 3), ({"rate": 1}, 1.0), ({"source": None}, None), ({"criteria": [1]}, [1])]
+)
+def test_takes_what_json_means(value: dict[str, Any], kept: object) -> None:
+    """JSON has one kind of number, and null is leaving an optional parameter out."""
+    checked = check_parameters(PARAMETERS, {**REQUIRED, **value})
+    (name,) = value
+    assert checked[name] == kept
+    assert type(checked[name]) is type(kept)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"epochs": 0},
+        {"epochs": 101},
+        {"epochs": 2.5},
+        {"epochs": True},
+        {"epochs": "3"},
+        {"epochs": None},
+        {"rate": float("inf")},
+        {"rate": 10**400},
+        {"augment": 1},
+        {"model": "tree"},
+        {"view": "Plain"},
+        {"view": "a\x00b"},
+        {"criteria": {}},
+        {"criteria": ["\ud800"]},
+        {"training-set": "a"},
+        {"training-set": "ftp://a/artifacts/b"},
+        {"archive": "/etc/passwd"},
+        {"source": "file:///etc/passwd"},
+        {"unknown": 1},
+    ],
+)
+def test_refuses_bad_values(value: dict[str, Any]) -> None:
+    """The bad parameter is named, and only that one."""
+    with pytest.raises(InvalidError) as caught:
+        check_parameters(PARAMETERS, {**REQUIRED, **value})
+    assert list(caught.value.detail) == list(value)
+
+
+def test_names_every_bad_value() -> None:
+    """All of them in one answer."""
+    with pytest.raises(InvalidError) as caught:
+        check_parameters(PARAMETERS, {"epochs": "x", "model": 3}, files=["rate"])
+    assert set(caught.value.detail) == {"training-set", "archive", "epochs", "model", "rate"}
+
+
+def test_schema_says_the_same_as_the_check() -> None:
+    """The JSON Schema is a valid one, and takes what the check takes."""
+    schema = parameters_schema(PARAMETERS)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({**REQUIRED, "epochs": 3, "source": None})
+    assert not validator.is_valid({**REQUIRED, "epochs": 0})
+    assert not validator.is_valid({**REQUIRED, "unknown": 1})
+    assert not validator.is_valid({})
