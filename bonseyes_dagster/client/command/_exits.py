@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bonseyes_dagster import errors
 
-__all__ = ["EXITS", "FAILED", "INTERRUPTED", "INVALID", "PIPE_CLOSED", "exit_code"]
+__all__ = ["EXITS", "FAILED", "INTERNAL", "INTERRUPTED", "PIPE_CLOSED", "UNREACHABLE", "exit_code"]
 
 OK = 0
 FAILED = 1

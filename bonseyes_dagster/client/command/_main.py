@@ -11,7 +11,7 @@ import click
 
 from bonseyes_dagster import __version__
 from bonseyes_dagster.client.command import _artifacts, _completion, _project, _runs
-from bonseyes_dagster.client.command._exits import EXITS, INTERRUPTED, PIPE_CLOSED, exit_code
+from bonseyes_dagster.client.command._exits import EXITS, INTERNAL, INTERRUPTED, PIPE_CLOSED, UNREACHABLE, exit_code
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
 from bonseyes_dagster.client.command._output import clean, print_json
 from bonseyes_dagster.client.command._state import State
@@ -103,7 +103,8 @@ def _tell(error: BonseyesError, state: State) -> None:
         click.echo("Is the project running (bonseyes up), and is this its address (--url, BONSEYES_URL)?", err=True)
     if isinstance(error, UnauthorizedError):
         click.echo("The project wants a token: BONSEYES_TOKEN or --token.", err=True)
-    if error.request_id:
+    if error.request_id and exit_code(error) in (INTERNAL, UNREACHABLE):
+        # Whoever reads the logs finds it by this; the other errors explain themselves.
         click.echo(f"(request {clean(error.request_id)})", err=True)
     if state.json:
         print_json(error.to_json())

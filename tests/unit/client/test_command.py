@@ -262,6 +262,7 @@ def test_exit_codes(project: UnrulyServer, bonseyes: Bonseyes, answer: Answer, c
     assert (exited, out) == (code, "")
     assert err.startswith("bonseyes: ")
     assert "Traceback" not in err
+    assert ("(request r1)" in err) == (code == 70 or (code == 5 and answer.status == 503))
 
 
 def test_every_error_has_a_documented_exit_code() -> None:

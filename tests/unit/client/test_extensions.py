@@ -29,8 +29,8 @@ def lose():
 '''
 ENTRY_POINTS = """[bonseyes.commands]
 hello = extension_for_test:hello
-tool run = extension_for_test:hello
-tool lose = extension_for_test:lose
+probe run = extension_for_test:hello
+probe lose = extension_for_test:lose
 broken = package_that_is_not_installed.commands:command
 far broken = package_that_is_not_installed.commands:command
 """
@@ -61,13 +61,13 @@ def run(*argv: str) -> int:
 def test_they_are_called_with_the_state(capsys: pytest.CaptureFixture[str]) -> None:
     """A command of its own, and one in a group that two words make, are given the root's options."""
     assert run("--url", "http://127.0.0.1:7", "hello") == 0
-    assert run("--url", "http://127.0.0.1:7", "tool", "run") == 0
+    assert run("--url", "http://127.0.0.1:7", "probe", "run") == 0
     assert capsys.readouterr().out == "hello http://127.0.0.1:7\n" * 2
 
 
 def test_their_errors_are_told_as_ours_are(capsys: pytest.CaptureFixture[str]) -> None:
     """They raise, the root prints and exits."""
-    assert run("tool", "lose") == 3
+    assert run("probe", "lose") == 3
     assert capsys.readouterr().err == "bonseyes: lost\n"
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_loaded_does_not_show(capsys: pytest.CaptureFixture[str])
     assert run("--help") == 0
     listed = capsys.readouterr().out
     assert "hello" in listed
-    assert "Write and try tools." in listed
+    assert "probe" in listed
     assert "broken" not in listed
     assert " far" not in listed
     assert run("broken") == 2
