@@ -77,6 +77,7 @@ def _page(containers: Containers) -> Response:
             pipelines=pipelines,
             tasks={name: containers.task(name) for name in pipelines},
             containers=descriptions,
+            known=json.dumps(descriptions),  # Jinja's own filter would sort the parameters
         )
     )
     answer.mimetype = "text/html"

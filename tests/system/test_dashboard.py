@@ -24,7 +24,10 @@ pytestmark = needs_chromium
 MARKUP = '<img src="x" onerror="document.title=\'hacked\'">'
 VERDICT = {"name": "accurate", "description": "Right often enough.", "metric": "accuracy", "minimum": 0.95}
 REPORT = {
-    "accuracy": 0.9731,
+    "format_version": 1,
+    "passed": False,
+    "metrics": {"accuracy": 0.9731},
+    "per_class": [{"name": "seven", "support": 10, "precision": 0.9}],
     "evaluation_criterias": [VERDICT | {"value": 0.9731, "passed": True, "reason": "accuracy is 0.9731."}],
     "constraints": [{"name": "small", "metric": "size", "value": 5, "passed": False, "reason": f"too large {MARKUP}"}],
 }
@@ -94,6 +97,9 @@ def test_a_run_from_form_to_report(project: StandIn, page: Page, tmp_path: Path)
     expect(page.get_by_role("heading", name="Benchmark report")).to_be_visible()
     expect(page.get_by_role("row", name="accurate")).to_contain_text("passed")
     expect(page.get_by_role("row", name="small")).to_contain_text("failed")
+    expect(page.get_by_text("0.9731").first).to_be_visible()
+    page.get_by_text("Results of each class").click()
+    expect(page.get_by_role("row", name="seven")).to_contain_text("0.9")
     picture = page.get_by_role("img", name="Picture: confusion matrix")
     picture.scroll_into_view_if_needed()
     expect(picture).to_have_js_property("naturalWidth", 64)
@@ -179,7 +185,7 @@ def test_what_failed_says_why_and_runs_nothing(project: StandIn, page: Page) -> 
 
 def test_the_overview_lives(project: StandIn, page: Page) -> None:
     """A run begun elsewhere appears and ends; the task is told in full; containers have their health."""
-    begin(project, "elsewhere", epochs=15)
+    begin(project, "elsewhere", epochs=40)
     row = page.get_by_role("row", name="elsewhere")
     expect(row).to_contain_text("running")
     expect(row).to_contain_text("completed")

@@ -396,25 +396,36 @@ async function showReport(item, file, entries, target) {
   const report = await ask(`${item}/data/${path(file.path)}`);
   const folder = file.path.slice(0, -"report.json".length);
   const pictures = entries.filter((entry) => entry.path.startsWith(folder) && /\.png$/i.test(entry.path));
-  const isNumber = ([, value]) => typeof value === "number";
-  const figures = Object.entries({ ...(report.metrics ?? {}), ...Object.fromEntries(Object.entries(report).filter(isNumber)) }).filter(isNumber);
+  const figures = Object.entries(report.metrics ?? report).filter(([, value]) => typeof value === "number");
   show(target,
-    el("h2", {}, "Benchmark report"),
+    el("h2", {}, "Benchmark report ", typeof report.passed === "boolean" && verdict(report.passed)),
     figures.length ? el("dl", { class: "figures" }, figures.map(([name, value]) => el("div", {}, el("dt", {}, words(name)), el("dd", {}, number(value))))) : null,
     ...Object.entries(report).filter(([, value]) => Array.isArray(value) && value.some((entry) => typeof entry?.passed === "boolean"))
       .flatMap(([name, verdicts]) => verdictTable(words(name), verdicts)),
     pictures.length ? el("div", { class: "pictures" }, pictures.map((picture) => {
       const title = words(picture.path.slice(folder.length, -4));
       return el("figure", {}, el("img", { src: `${item}/data/${path(picture.path)}`, alt: `Picture: ${title}`, loading: "lazy" }), el("figcaption", {}, title));
-    })) : null);
+    })) : null,
+    classTable(report.per_class));
+}
+
+const verdict = (passed) => el("span", { class: `phase ${passed ? "completed" : "failed"}` }, passed ? "passed" : "failed");
+
+// Precision and recall of each class: one column for each number.
+function classTable(classes) {
+  if (!Array.isArray(classes) || !classes.length) return null;
+  const columns = Object.keys(classes[0]).filter((key) => key !== "name");
+  const { body, node } = table("Results of each class", ["Class", ...columns.map((key) => `#${key}`)]);
+  fill(body, classes, (entry) => el("tr", {}, el("th", { scope: "row" }, entry.name), columns.map((key) => el("td", { class: "number" }, number(entry[key])))));
+  return el("details", {}, el("summary", {}, "Results of each class"), node);
 }
 
 function verdictTable(title, verdicts) {
   const { body, node } = table(title, ["Criterion", "Verdict", "#Value", "Reason"]);
-  fill(body, verdicts, (verdict) => el("tr", {},
-    el("th", { scope: "row" }, verdict.name ?? verdict.metric, verdict.description ? el("div", { class: "hint" }, verdict.description) : null),
-    el("td", {}, el("span", { class: `phase ${verdict.passed ? "completed" : "failed"}` }, verdict.passed ? "passed" : "failed")),
-    el("td", { class: "number" }, typeof verdict.value === "number" ? number(verdict.value) : "–"), el("td", {}, verdict.reason ?? "")));
+  fill(body, verdicts, (entry) => el("tr", {},
+    el("th", { scope: "row" }, entry.name ?? entry.metric, entry.description ? el("div", { class: "hint" }, entry.description) : null),
+    el("td", {}, verdict(entry.passed)),
+    el("td", { class: "number" }, typeof entry.value === "number" ? number(entry.value) : "–"), el("td", {}, entry.reason ?? "")));
   return [el("h3", {}, title[0].toUpperCase() + title.slice(1)), node];
 }
 

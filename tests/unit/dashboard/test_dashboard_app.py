@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Iterator
@@ -136,6 +137,17 @@ def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pyt
     page = client.get("/").text
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert" in page
+
+
+def test_parameters_keep_their_order(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A form asks in the order in which the tool's author wrote."""
+    parameters = {name: {"type": "string"} for name in ("zebra", "apple", "mango")}
+    body = {"name": "x", "artifacts": ["/artifacts"], "parameters": parameters}
+    monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: body)
+    client = project.client()
+    assert list(client.get("/containers").json["training"]["parameters"]) == ["zebra", "apple", "mango"]
+    known = html.unescape(client.get("/").text.partition('data-known="')[2].partition('"')[0])
+    assert list(json.loads(known)["training"]["parameters"]) == ["zebra", "apple", "mango"]
 
 
 @pytest.mark.parametrize(
