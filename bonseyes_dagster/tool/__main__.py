@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _serve(bind: str) -> None:
-    from bonseyes_dagster.tool.app import load
+    from bonseyes_dagster.tool.configuration import load
     from bonseyes_dagster.web.server import serve
 
     _, _, volume, settings = load()

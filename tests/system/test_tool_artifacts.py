@@ -198,9 +198,7 @@ def test_background_processes_end_with_it(server: ToolServer, tmp_path: Path) ->
 def test_cancelling_ends_the_whole_family(server: ToolServer, tmp_path: Path) -> None:
     """TERM reaches the group at once, and what fled to other sessions is killed."""
     note = tmp_path / "pids"
-    artifact = server.container.create(
-        f"family{next(_count)}", {"act": "families", "seconds": 60, "note": str(note)}
-    )
+    artifact = server.container.create(f"family{next(_count)}", {"act": "families", "seconds": 60, "note": str(note)})
     until(lambda: b"family complete" in b"".join(artifact.iter_log()))
     assert len(pids(note)) == 4 and all(is_alive(pid) for pid in pids(note))
     start = time.monotonic()

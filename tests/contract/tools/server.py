@@ -68,6 +68,12 @@ class ToolServer:
 
     def start(self) -> ToolServer:
         """Start and wait until it is healthy."""
+        self.spawn()
+        until(self._is_up, 40)
+        return self
+
+    def spawn(self) -> None:
+        """Start without waiting."""
         environ = {
             **os.environ,
             "BONSEYES_TOOL": str(self.tool),
@@ -78,8 +84,6 @@ class ToolServer:
         command = [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{self.port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, start_new_session=True)
-        until(self._is_up, 40)
-        return self
 
     def _is_up(self) -> bool:
         assert self._process is not None

@@ -1,0 +1,192 @@
+"""What a tool container promises when its processes are killed in the worst moments, and when it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from bonseyes_dagster.client import Artifact
+from bonseyes_dagster.errors import NotFoundError
+from tests.contract.tools.server import ToolServer, is_alive, tool_server, until
+
+
+def pids(note: Path) -> list[int]:
+    """Return the processes that a tool told of."""
+    return [int(line) for line in note.read_text().split()]
+
+
+def busy(server: ToolServer, note: Path) -> tuple[Artifact, list[Artifact]]:
+    """Return an artifact that runs with all its family, and three that wait."""
+    running = server.container.create("running", {"act": "families", "seconds": 60, "note": str(note)})
+    waiting = [server.container.create(f"waiting{number}", {"act": "write"}) for number in range(3)]
+    until(lambda: b"family complete" in b"".join(running.iter_log()))
+    assert len(pids(note)) == 4 and all(is_alive(pid) for pid in pids(note))
+    return running, waiting
+
+
+def check_recovered(server: ToolServer, note: Path, running: Artifact, waiting: list[Artifact]) -> None:
+    """Check what the contract says of a restart."""
+    status = running.wait(timeout_s=30)
+    assert (status.phase, status.result) == ("interrupted", "failed")
+    assert not any(is_alive(pid) for pid in pids(note))
+    assert b"family complete" in b"".join(running.iter_log())
+    statuses = [artifact.wait(timeout_s=30) for artifact in waiting]
+    assert [status.phase for status in statuses] == ["completed"] * 3
+    assert [str(status.started) for status in statuses] == sorted(str(status.started) for status in statuses)
+    assert not [*server.volume.glob("artifacts/*/staging")]
+    assert running.status() == status
+
+
+@pytest.mark.parametrize("victim", ["mule", "master", "child", "workers", "everything"])
+def test_killing(victim: str, tmp_path: Path) -> None:
+    """Whichever process is killed: the running one ends as interrupted (its own death: failed), the queue goes on."""
+    note = tmp_path / "pids"
+    with tool_server("probe", tmp_path / "volume") as server:
+        running, waiting = busy(server, note)
+        if victim == "mule":
+            os.kill(server.mule, signal.SIGKILL)
+        elif victim == "child":
+            os.kill(server.child(), signal.SIGKILL)
+            assert "SIGKILL" in str(running.wait(timeout_s=30).reason)
+            until(lambda: not any(is_alive(pid) for pid in pids(note)))
+            assert waiting[2].wait(timeout_s=30).phase == "completed"
+            return
+        elif victim == "workers":
+            for pid in server.workers:
+                os.kill(pid, signal.SIGKILL)
+            until(lambda: server.container.is_healthy())
+            assert running.status().phase == "running"
+            running.cancel()
+            assert waiting[2].wait(timeout_s=30).phase == "completed"
+            return
+        elif victim == "master":
+            server.kill()
+            server.start()
+        else:
+            for process in [*psutil.Process(server.master).children(), psutil.Process(server.master)]:
+                process.kill()
+            server.kill()
+            server.start()
+        check_recovered(server, note, running, waiting)
+
+
+def test_stopping_interrupts(tmp_path: Path) -> None:
+    """TERM ends all processes at once; the running one is interrupted, the waiting ones wait for the next start."""
+    note = tmp_path / "pids"
+    with tool_server("probe", tmp_path / "volume") as server:
+        running, waiting = busy(server, note)
+        family = psutil.Process(server.master).children(recursive=True)
+        start = time.monotonic()
+        server.stop()
+        assert time.monotonic() - start < 8
+        assert not any(is_alive(process.pid) for process in family)
+        assert not any(is_alive(pid) for pid in pids(note))
+        server.start()
+        check_recovered(server, note, running, waiting)
+        assert running.status().reason == "The server was stopped while it ran."
+
+
+def test_a_deletion_goes_on_after_a_crash(tmp_path: Path) -> None:
+    """What was deleted while it ran stays deleted, and its folder goes, when the worker dies before it is gone."""
+    note = tmp_path / "pids"
+    with tool_server("probe", tmp_path / "volume") as server:
+        artifact = server.container.create("doomed", {"act": "ignore-term", "seconds": 60, "note": str(note)})
+        until(lambda: b"stubborn" in b"".join(artifact.iter_log()))
+        with pytest.raises(requests.Timeout):
+            requests.delete(f"{server.url}/artifacts/doomed", timeout=0.5)
+        with pytest.raises(NotFoundError):
+            artifact.status()
+        server.kill()
+        server.start()
+        assert server.container.names() == []
+        until(lambda: not [*server.volume.glob("artifacts/*")])
+        assert not any(is_alive(pid) for pid in pids(note))
+
+
+def test_leftovers_of_nobody_are_removed(tmp_path: Path) -> None:
+    """Folders of creations that were never acknowledged, and of deletions half done, go at the next start."""
+    volume = tmp_path / "volume"
+    with tool_server("probe", volume) as server:
+        kept = server.container.create("kept", {"act": "write"})
+        kept.wait(timeout_s=20)
+        server.kill()
+        for path in ("artifacts/0123", "drafts/4567/inputs", "trash/89ab/data"):
+            (volume / path).mkdir(parents=True)
+            (volume / path / "file").write_text("left over")
+        server.start()
+        until(lambda: len([*volume.glob("artifacts/*"), *volume.glob("drafts/*"), *volume.glob("trash/*")]) == 1)
+        assert kept.read("real") == b"hello"
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    """A client that hangs up in the middle of a file has created nothing."""
+    with tool_server("probe", tmp_path / "volume") as server:
+
+        def half() -> object:
+            yield b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nhalf\r\n'
+            yield b'--b\r\nContent-Disposition: form-data; name="some-file"; filename="f"\r\n\r\n' + b"x" * 200_000
+            raise ConnectionError("hanging up")
+
+        with pytest.raises((ConnectionError, requests.ConnectionError)):
+            requests.post(
+                f"{server.url}/artifacts",
+                data=half(),
+                headers={"Content-Type": "multipart/form-data; boundary=b"},
+                timeout=10,
+            )
+        until(lambda: not [*server.volume.glob("drafts/*")])
+        assert server.container.names() == []
+
+
+def test_killing_while_many_are_made(tmp_path: Path) -> None:
+    """Killed again and again: every artifact that was acknowledged ends once, and what is completed is whole."""
+    with tool_server("probe", tmp_path / "volume") as server:
+        names: list[str] = []
+        for round_number in range(3):
+            for number in range(12):
+                name = f"r{round_number}n{number}"
+                server.container.create(name, {"act": "write", "text": name})
+                names.append(name)
+            time.sleep(0.05 + 0.07 * round_number)
+            os.kill(server.mule, signal.SIGKILL)
+            before = server.mule
+            until(lambda before=before: server.mule != before)  # type: ignore[misc]
+        phases = []
+        for name in names:
+            artifact = server.container.artifact(name)
+            status = artifact.wait(timeout_s=30)
+            phases.append(status.phase)
+            if status.phase == "completed":
+                assert artifact.read("real") == name.encode()
+                assert artifact.manifest().digest == status.digest
+        assert set(phases) <= {"completed", "interrupted"}
+        assert phases.count("interrupted") <= 3
+        assert server.container.names() == names
+        assert not [*server.volume.glob("artifacts/*/staging")]
+
+
+def test_two_servers_on_one_volume(tmp_path: Path) -> None:
+    """Two servers share a volume: one worker works, and the other takes over when it is gone."""
+    first = ToolServer("probe", tmp_path / "volume")
+    second = ToolServer("probe", tmp_path / "volume")
+    second.log = tmp_path / "second.log"
+    try:
+        first.start()
+        second.start()
+        first.container.create("one", {"act": "sleep", "seconds": 60})
+        until(lambda: second.container.artifact("one").status().phase == "running")
+        assert not psutil.Process(second.mule).children()
+        waiting = second.container.create("two", {"act": "write"})
+        first.stop()
+        assert second.container.artifact("one").wait(timeout_s=20).phase == "interrupted"
+        assert second.container.artifact(waiting.name).wait(timeout_s=20).phase == "completed"
+        assert not first.container.is_healthy()
+    finally:
+        first.end()
+        second.end()

@@ -1,0 +1,340 @@
+"""What a tool container promises to many clients at once: one winner, one order, one artifact for one key."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from bonseyes_dagster.client import Artifact
+from bonseyes_dagster.errors import (
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    QueueFullError,
+    StorageFullError,
+    TooLargeError,
+    UnavailableError,
+)
+from tests.contract.tools.server import ToolServer, tool_server, tool_servers, until
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ToolServer]]:
+    """A probe, a consumer of its artifacts, and a program."""
+    with tool_servers(tmp_path_factory.mktemp("tools"), "probe", "consumer", "program") as started:
+        yield started
+
+
+@pytest.fixture
+def probe(servers: list[ToolServer]) -> ToolServer:
+    """The probe."""
+    return servers[0]
+
+
+_count = iter(range(10**6))
+
+
+def made(server: ToolServer, **parameters: Any) -> Artifact:
+    """Return a completed artifact."""
+    artifact = server.container.create(f"m{next(_count)}", {"act": "write", **parameters})
+    assert artifact.wait(timeout_s=30).phase == "completed"
+    return artifact
+
+
+def test_one_of_64_wins(probe: ToolServer) -> None:
+    """Of many creates of one name, over several server processes, one gets 200 and all others 409."""
+    assert len(probe.workers) == 2
+    barrier = threading.Barrier(64)
+
+    def create(number: int) -> int:
+        barrier.wait(30)
+        body = {"name": "race", "parameters": {"act": "write", "text": str(number)}}
+        return requests.post(f"{probe.url}/artifacts", json=body, timeout=30).status_code
+
+    with ThreadPoolExecutor(64) as pool:
+        codes = list(pool.map(create, range(64)))
+    assert sorted(codes) == [200] + [409] * 63
+    winner = probe.container.artifact("race")
+    assert winner.wait(timeout_s=20).phase == "completed"
+    assert winner.read("real") == str(codes.index(200)).encode()
+
+
+def test_one_of_many_uploads_wins_and_losers_leave_nothing(probe: ToolServer) -> None:
+    """The files of those that came second are removed."""
+    before = len([*probe.volume.glob("artifacts/*")])
+
+    def create(number: int) -> int:
+        files = {
+            "name": (None, "upload-race"),
+            "data": (None, '{"act": "write"}'),
+            "some-file": ("file", os.urandom(100_000)),
+        }
+        return requests.post(f"{probe.url}/artifacts", files=files, timeout=30).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(create, range(8)))
+    assert sorted(codes) == [200] + [409] * 7
+    probe.container.artifact("upload-race").wait(timeout_s=20)
+    assert len([*probe.volume.glob("artifacts/*")]) == before + 1
+    assert not [*probe.volume.glob("drafts/*")]
+
+
+def test_the_queue_keeps_its_order(probe: ToolServer) -> None:
+    """One runs at a time, in the order of creation."""
+    artifacts = [probe.container.create(f"order{number}", {"act": "write"}) for number in range(10)]
+    statuses = [artifact.wait(timeout_s=30) for artifact in artifacts]
+    for before, after in zip(statuses, statuses[1:], strict=False):
+        assert str(before.finished) <= str(after.started)
+
+
+def test_a_key_gives_the_same_artifact(probe: ToolServer) -> None:
+    """A repeated request is answered alike in every phase, and never made twice."""
+    first = probe.container.create("keyed", {"act": "write"}, idempotency_key="key-1")
+    assert first.wait(timeout_s=20).phase == "completed"
+    again = probe.container.create("keyed", {"act": "write"}, idempotency_key="key-1")
+    assert again.name == "keyed"
+    with pytest.raises(InvalidError):
+        probe.container.create("keyed", {"act": "raise"}, idempotency_key="key-1")
+    with pytest.raises(InvalidError):
+        probe.container.create("other", {"act": "write"}, idempotency_key="key-1")
+    with pytest.raises(ConflictError):
+        probe.container.create("keyed", {"act": "write"}, idempotency_key="key-2")
+    first.delete()
+    probe.container.create("keyed", {"act": "raise"}, idempotency_key="key-1").delete()
+
+
+def test_a_key_covers_the_files(probe: ToolServer) -> None:
+    """The same key with another file is another request."""
+
+    def post(content: bytes) -> int:
+        files = {"name": (None, "keyfile"), "data": (None, '{"act": "write"}'), "some-file": ("f", content)}
+        headers = {"Idempotency-Key": "key-of-files"}
+        return requests.post(f"{probe.url}/artifacts", files=files, headers=headers, timeout=30).status_code
+
+    assert [post(b"one"), post(b"one"), post(b"two")] == [200, 200, 422]
+
+
+def test_one_key_in_parallel(probe: ToolServer) -> None:
+    """Many identical requests at the same moment are all answered with the one artifact."""
+
+    def post(_: int) -> int:
+        body = {"name": "parallel", "parameters": {"act": "write"}}
+        headers = {"Idempotency-Key": "parallel"}
+        return requests.post(f"{probe.url}/artifacts", json=body, headers=headers, timeout=30).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(post, range(16))) == [200] * 16
+
+
+def test_reuse_links_the_files(probe: ToolServer) -> None:
+    """The same fingerprint gives the same files at once, and deleting either harms the other nothing."""
+    source = made(probe, text="expensive")
+    copy = probe.container.create(f"copy{next(_count)}", {"act": "write", "text": "expensive"}, reuse=True)
+    status = copy.status()
+    assert (status.phase, status.reused_from) == ("completed", source.name)
+    assert status.digest == source.status().digest
+    assert b"".join(copy.iter_log()) == b"".join(source.iter_log()) != b""
+    inodes = {
+        path.stat().st_ino for path in probe.volume.glob("artifacts/*/data/real") if path.read_text() == "expensive"
+    }
+    assert len(inodes) == 1
+    source.delete()
+    assert copy.read("real") == b"expensive"
+    third = probe.container.create(f"copy{next(_count)}", {"act": "write", "text": "expensive"}, reuse=True)
+    assert third.status().reused_from == copy.name
+    other = probe.container.create(f"copy{next(_count)}", {"act": "write", "text": "other"}, reuse=True)
+    assert other.wait(timeout_s=20).reused_from is None
+
+
+def test_failed_ones_are_not_reused(probe: ToolServer) -> None:
+    """Only completed artifacts are worth reusing."""
+    failed = probe.container.create(f"f{next(_count)}", {"act": "raise", "text": "again"})
+    failed.wait(timeout_s=20)
+    again = probe.container.create(f"f{next(_count)}", {"act": "raise", "text": "again"}, reuse=True)
+    assert again.wait(timeout_s=20).reused_from is None
+
+
+def test_an_artifact_is_read_by_another_container(servers: list[ToolServer]) -> None:
+    """An artifact parameter is found, streamed and verified; both ways to write it are the same."""
+    probe, consumer, _ = servers
+    source = made(probe, text="from afar")
+    for value in (f"probe/{source.name}", f"http://probe/artifacts/{source.name}"):
+        copy = consumer.container.create(f"c{next(_count)}", {"first": value})
+        status = copy.wait(timeout_s=30)
+        assert status.phase == "completed", status.reason
+        assert copy.read("copy") == b"from afar"
+        about = copy.read("about").decode()
+        assert about == f"probe/{source.name} http://probe/artifacts/{source.name} {source.status().digest}"
+        assert copy.input_parameters()["first"] == f"http://probe/artifacts/{source.name}"
+    assert not [*consumer.volume.glob("artifacts/*/artifacts")]
+
+
+def test_wrong_artifacts_are_refused_when_creating(servers: list[ToolServer]) -> None:
+    """The type, the existence and the completeness of an input are known before anything runs."""
+    probe, consumer, _ = servers
+    failed = probe.container.create(f"f{next(_count)}", {"act": "raise"})
+    failed.wait(timeout_s=20)
+    wrong = {
+        "probe/nothing-there": "has no artifact",
+        f"probe/{failed.name}": "is failed",
+        "consumer/any": "makes com.bonseyes.consumed",
+        "stranger/any": "no container",
+    }
+    for value, sentence in wrong.items():
+        with pytest.raises(InvalidError) as caught:
+            consumer.container.create(f"c{next(_count)}", {"first": value, "second": value})
+        assert set(caught.value.detail) == {"first", "second"}
+        assert sentence in caught.value.detail["first"]
+
+
+def test_a_missing_file_of_an_input_is_named(servers: list[ToolServer]) -> None:
+    """What a tool asks for and an input does not have is said, with what it has."""
+    probe, consumer, _ = servers
+    source = made(probe, text="one")
+    made_of_it = consumer.container.create(f"c{next(_count)}", {"first": f"probe/{source.name}", "path": "none"})
+    assert made_of_it.wait(timeout_s=30).reason == f"probe/{source.name} has no file 'none'; it has real."
+
+
+def test_an_input_that_was_replaced_fails(servers: list[ToolServer]) -> None:
+    """An artifact is made from what it was asked for, or not at all."""
+    probe, consumer, _ = servers
+    source = made(probe, text="one")
+    [worker] = [psutil.Process(consumer.mule)]
+    worker.suspend()
+    try:
+        waiting = consumer.container.create(f"c{next(_count)}", {"first": f"probe/{source.name}"})
+        source.delete()
+        probe.container.create(source.name, {"act": "write", "text": "two"}).wait(timeout_s=20)
+    finally:
+        worker.resume()
+    status = waiting.wait(timeout_s=30)
+    assert (status.phase, status.reason) == (
+        "failed",
+        f"The artifact probe/{source.name} was replaced since it was given as input.",
+    )
+
+
+def test_a_program_gets_its_arguments(servers: list[ToolServer]) -> None:
+    """Each parameter is one argument, untouched by any shell; files and artifacts are paths."""
+    probe, _, program = servers
+    source = made(probe, text="input")
+    nasty = "a; echo 'b' $(c) `d`\n--e"
+    files = {
+        "name": (None, "program"),
+        "data": (None, json.dumps({"text": nasty, "artifact-in": f"probe/{source.name}"})),
+        "file": ("in put.txt", b"content"),
+    }
+    requests.post(f"{program.url}/artifacts", files=files, timeout=30).raise_for_status()
+    artifact = program.container.artifact("program")
+    status = artifact.wait(timeout_s=30)
+    assert status.phase == "completed", status.reason
+    argv = json.loads(artifact.read("argv.json"))
+    assert argv[:4] == ["--text", nasty, "--count=3", "--flag=true"]
+    assert argv[4].endswith("/inputs/file/in put.txt") and len(argv) == 7
+    assert argv[6].startswith("--out=/")
+    parameters = json.loads(artifact.read("parameters.json"))
+    assert parameters["missing"] is None and parameters["count"] == 3
+    assert artifact.metrics() == ["speed"]
+    assert status.progress.message == "half"
+    assert b"the program ends\n" in b"".join(artifact.iter_log())
+    failed = program.container.create("program2", {"status": 5}).wait(timeout_s=30)
+    assert (failed.phase, failed.reason) == ("failed", "The tool exited with status 5; its log may tell why.")
+
+
+def test_urls_of_the_project_are_fetched(servers: list[ToolServer]) -> None:
+    """A URL of another container's artifact is fetched, and reused by its content."""
+    probe, _, _ = servers
+    source = made(probe, text="by url")
+    url = f"http://probe/artifacts/{source.name}/data/real"
+    first = probe.container.create(f"u{next(_count)}", {"act": "write", "some-url": url})
+    assert first.wait(timeout_s=30).phase == "completed", first.status().reason
+    assert first.read("url.bin") == b"by url"
+    assert first.input_files() == ["some-url"]
+    again = probe.container.create(f"u{next(_count)}", {"act": "write", "some-url": url}, reuse=True)
+    assert again.wait(timeout_s=30).reused_from == first.name
+    assert again.read("url.bin") == b"by url"
+    gone = probe.container.create(f"u{next(_count)}", {"act": "write", "some-url": f"{url}-not"})
+    assert "404" in str(gone.wait(timeout_s=30).reason)
+
+
+def test_paging(probe: ToolServer) -> None:
+    """Pages follow each other, oldest first, names and statuses alike."""
+    names = probe.container.names()
+    assert names[:3] + probe.container.names(after=names[2]) == names
+    page = probe.container.statuses(limit=2, after=names[0])
+    assert [status.name for status in page] == names[1:3]
+    with pytest.raises(NotFoundError):
+        probe.container.names(after="never-was")
+
+
+def test_a_deleted_log_breaks_off(probe: ToolServer) -> None:
+    """Who follows a log that is deleted does not take it for complete."""
+    artifact = probe.container.create(f"log{next(_count)}", {"act": "sleep", "seconds": 60})
+    until(lambda: b"begins" in b"".join(artifact.iter_log()))
+    chunks = artifact.iter_log(follow=True)
+    assert b"begins" in next(chunks)
+    artifact.delete()
+    with pytest.raises((NotFoundError, UnavailableError)):
+        list(chunks)
+
+
+def test_limits(tmp_path: Path) -> None:
+    """A full queue is 429, a large upload 413; what is refused leaves nothing."""
+    with tool_server(
+        "probe", tmp_path / "volume", BONSEYES_QUEUE_LIMIT="2", BONSEYES_UPLOAD_LIMIT_BYTES="100000"
+    ) as server:
+        server.container.create("running", {"act": "sleep", "seconds": 60})
+        until(lambda: server.container.artifact("running").status().phase == "running")
+        server.container.create("first", {"act": "write"})
+        server.container.create("second", {"act": "write"})
+        with pytest.raises(QueueFullError):
+            server.container.create("third", {"act": "write"})
+        (tmp_path / "large").write_bytes(os.urandom(200_000))
+        with pytest.raises(TooLargeError):
+            server.container.create("large", {"act": "write"}, files={"some-file": tmp_path / "large"})
+        assert server.container.names() == ["running", "first", "second"]
+        assert not [*server.volume.glob("drafts/*")]
+
+
+def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
+    """With less free than the reserve, nothing new is taken; what is there can be read."""
+    with tool_server("probe", tmp_path / "volume", BONSEYES_DISK_RESERVE_BYTES=str(2**50)) as server:
+        with pytest.raises(StorageFullError):
+            server.container.create("any", {"act": "write"})
+        assert server.container.names() == []
+
+
+def broken_health(server: ToolServer) -> requests.Response | None:
+    """Return the answer to a question for health once it tells of code that cannot be loaded."""
+    try:
+        answer = requests.get(f"{server.url}/healthz", timeout=5)
+    except requests.ConnectionError:
+        return None
+    return answer if "cannot be loaded" in answer.text else None
+
+
+def test_broken_code_is_told(tmp_path: Path) -> None:
+    """A tool that cannot be imported is not healthy, and its artifacts fail with the reason."""
+    tool = tmp_path / "broken"
+    tool.mkdir()
+    (tool / "tool.yml").write_text("{name: broken, description: b, entry_point: 'broken:create', output_type: x}")
+    (tool / "broken.py").write_text("import a_module_that_is_not_there\n")
+    server = ToolServer(tool, tmp_path / "volume")
+    try:
+        server.spawn()
+        health = until(lambda: broken_health(server), 40)
+        assert health.status_code == 503
+        assert "No module named 'a_module_that_is_not_there'" in health.json()["error"]["message"]
+        status = server.container.create("any").wait(timeout_s=20)
+        assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+    finally:
+        server.end()
