@@ -166,11 +166,13 @@ def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str
     """Return the bodies of a POST, exact for the parameters of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
     values = {key: value for key, value in description.schema.items() if key != "$schema"} or {"type": "object"}
+    # a run without a name, which a form sends as an empty one, gets a good one
+    name = {"anyOf": [NAME, {"type": "string", "maxLength": 0}]} if kind == "runs" else NAME
     optional = {"name"} if kind == "runs" else set()
     return {
-        "CreateByJson": _object({"name": NAME, "parameters": values}, *optional, *_optional(values, "parameters")),
+        "CreateByJson": _object({"name": name, "parameters": values}, *optional, *_optional(values, "parameters")),
         "CreateByForm": _object(
-            {"name": NAME, "data": _data(values, files), **{file.name: _part(file) for file in files}},
+            {"name": name, "data": _data(values, files), **{file.name: _part(file) for file in files}},
             *optional,
             *_optional(_data(values, files), "data"),
             *(file.name for file in files if not file.required),
