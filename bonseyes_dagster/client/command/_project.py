@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from bonseyes_dagster.client.command._artifacts import ask_all
 from bonseyes_dagster.client.command._completion import complete_pipeline
+from bonseyes_dagster.client.command._launching import ask_all
 from bonseyes_dagster.client.command._output import print_fields, print_json, print_table
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 

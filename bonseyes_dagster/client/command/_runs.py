@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem
 
-from bonseyes_dagster.client.command._artifacts import SHARED, ask_all, launch, launch_options
 from bonseyes_dagster.client.command._completion import complete_pipeline
+from bonseyes_dagster.client.command._existing import SHARED
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
+from bonseyes_dagster.client.command._launching import ask_all, launch, launch_options
 from bonseyes_dagster.client.command._output import age, duration, print_json, print_table
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 from bonseyes_dagster.model import Status

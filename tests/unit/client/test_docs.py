@@ -10,7 +10,7 @@ import click
 import pytest
 
 from bonseyes_dagster.client.command import cli
-from bonseyes_dagster.client.command._artifacts import SHARED
+from bonseyes_dagster.client.command._existing import SHARED
 from bonseyes_dagster.client.command._exits import EXITS
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "command.md").read_text(encoding="utf-8")

@@ -1,0 +1,212 @@
+"""What can be done with an artifact or a run that exists: sub-commands of `bonseyes artifact` and `bonseyes runs`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+import click
+
+from bonseyes_dagster.client.command._launching import address_argument, ask_all, find_artifact, finish
+from bonseyes_dagster.client.command._output import duration, print_fields, print_json, print_table, size
+from bonseyes_dagster.client.command._progress import show_bytes
+from bonseyes_dagster.client.command._state import State, json_option, pass_state
+from bonseyes_dagster.model import Status
+
+__all__ = ["SHARED"]
+
+
+@click.command()
+@address_argument
+@json_option
+@pass_state
+def show(state: State, address: str) -> None:
+    """Show what is known about one."""
+    handle = find_artifact(state, address)
+    if state.json:
+        print_json(handle.info())
+        return
+    status = handle.status()
+    print_fields(
+        (
+            ("address", f"{handle.container.name}/{handle.name}"),
+            ("phase", status.phase),
+            ("reason", status.reason),
+            ("position", status.position),
+            ("progress", _progress(status)),
+            ("created", status.created),
+            ("started", status.started),
+            ("finished", status.finished),
+            ("took", duration(status.started, status.finished) if status.started else None),
+            ("size", size(status.size)),
+            ("digest", status.digest),
+            ("reused from", status.reused_from),
+            ("run id", status.run_id),
+            ("dagster", status.dagster_url),
+            *((f"-p {key}", value) for key, value in handle.input_parameters().items()),
+            ("files", ", ".join(handle.input_files())),
+        )
+    )
+    if status.steps:
+        click.echo()
+        rows = ((step.name, step.phase, f"{step.container}/{step.artifact}") for step in status.steps)
+        print_table(("STEP", "PHASE", "ARTIFACT"), rows)
+
+
+def _progress(status: Status) -> str:
+    progress = status.progress
+    if progress.done is None:
+        return progress.message or ""
+    total = "" if progress.total is None else f" of {progress.total:g}"
+    return " ".join(filter(None, [f"{progress.done:g}{total}", progress.unit, progress.message]))
+
+
+@click.command("wait")
+@address_argument
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
+              help="Give up after this long (exit 9); it goes on.")  # fmt: skip
+@json_option
+@pass_state
+def wait_command(state: State, address: str, timeout_s: float | None) -> None:
+    """Wait for one; exit 1 if it failed."""
+    finish(state, find_artifact(state, address), timeout_s)
+
+
+@click.command(epilog="\b\nbonseyes artifact log training/first_train --follow")
+@address_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until it is final.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Begin here.")
+@json_option
+@pass_state
+def log(state: State, address: str, follow: bool, offset: int) -> None:
+    """Print its log.
+
+    That of a run has the logs of all its steps in it, in order of time.
+    """
+    chunks = find_artifact(state, address).iter_log(offset, follow)
+    if state.json:
+        print_json({"log": b"".join(chunks).decode(errors="replace")})
+        return
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+
+
+@click.command()
+@address_argument
+@json_option
+@pass_state
+def files(state: State, address: str) -> None:
+    """List its files: size, sha256, path."""
+    manifest = find_artifact(state, address).manifest()
+    if state.json:
+        print_json(manifest.to_json())
+        return
+    print_table(("SIZE", "SHA256", "PATH"), ((str(entry.size), entry.sha256, entry.path) for entry in manifest.files))
+
+
+@click.command(
+    epilog="\b\nbonseyes artifact data training/first_train -o model\n"
+    "bonseyes artifact data benchmarking/first_benchmark report.json -o -"
+)
+@address_argument
+@click.argument("path", required=False)
+@click.option(
+    "-o", "--output", metavar="TARGET", help="Folder (or, for one file, file) to write to; - is standard output."
+)
+@json_option
+@pass_state
+def data(state: State, address: str, path: str | None, output: str | None) -> None:
+    """Fetch its files, or the one at PATH.
+
+    Without -o they go into a folder with the artifact's name. What broke off goes on where it stopped, and every
+    file is verified by its digest.
+    """
+    handle = find_artifact(state, address)
+    if output == "-":
+        if path is None or state.json:
+            raise click.UsageError("-o - takes one PATH and no --json")
+        sys.stdout.buffer.write(handle.read(path))
+        sys.stdout.buffer.flush()
+        return
+    if path is None:
+        folder = Path(output or handle.name)
+        with show_bytes(state, address) as on_progress:
+            manifest = handle.download_all(folder, on_progress)
+        written = [str(folder / entry.path) for entry in manifest.files]
+    else:
+        written = [str(handle.download(path, Path(output or PurePosixPath(path).name)))]
+    if state.json:
+        print_json({"written": written})
+    else:
+        click.echo("\n".join(written))
+
+
+@click.command()
+@address_argument
+@click.option("--with-artifacts", is_flag=True, help="Remove what a run made in all containers, too. Of runs only.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+@pass_state
+def delete(state: State, address: str, with_artifacts: bool, yes: bool) -> None:
+    """Remove it; cancel it first if need be."""
+    handle = find_artifact(state, address)
+    if with_artifacts and handle.container.kind != "runs":
+        raise click.UsageError("--with-artifacts is of runs: PIPELINE/NAME")
+    if not yes and sys.stdin.isatty() and not state.json:
+        click.confirm(f"Remove {address}{' and all that it made' if with_artifacts else ''}?", abort=True, err=True)
+    handle.delete(with_artifacts)
+    _done(state, address, "removed")
+
+
+@click.command()
+@address_argument
+@json_option
+@pass_state
+def cancel(state: State, address: str) -> None:
+    """Cancel it; harmless when it has ended."""
+    status = find_artifact(state, address).cancel()
+    if state.json:
+        print_json(status.to_json())
+    else:
+        click.echo(f"{address} {'is being cancelled' if not status.is_final else status.phase}")
+
+
+@click.command(
+    epilog="\b\nbonseyes artifact metrics training/first_train\n"
+    "bonseyes artifact metrics training/first_train validation_accuracy",
+)
+@address_argument
+@click.argument("metric", required=False)
+@json_option
+@pass_state
+def metrics(state: State, address: str, metric: str | None) -> None:
+    """List its metrics, or the points of METRIC.
+
+    The list has the last step and value of each; points are time, step and value.
+    """
+    handle = find_artifact(state, address)
+    if metric is not None:
+        points, _ = handle.metric(metric)
+        if state.json:
+            print_json([asdict(point) for point in points])
+        else:
+            print_table(("TIME", "STEP", "VALUE"), ((f"{p.time:.3f}", str(p.step), f"{p.value:g}") for p in points))
+        return
+    points_of = ask_all(handle.metrics(), lambda name: handle.metric(name)[0])
+    if state.json:
+        print_json({name: [asdict(point) for point in points] for name, points in points_of})
+    else:
+        rows = ((name, str(points[-1].step), f"{points[-1].value:g}") for name, points in points_of if points)
+        print_table(("METRIC", "STEP", "VALUE"), rows)
+
+
+def _done(state: State, address: str, what: str) -> None:
+    if state.json:
+        print_json({"result": "success", "address": address})
+    else:
+        click.echo(f"{address} {what}")
+
+
+SHARED: tuple[click.Command, ...] = (show, wait_command, log, files, data, metrics, cancel, delete)
