@@ -15,6 +15,7 @@ __all__ = ["NAME", "SCHEMAS", "creation_schemas", "ref", "run_status", "wire_err
 NAME: dict[str, Any] = {"type": "string", "pattern": r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$", "maxLength": 128}
 _DIGEST = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _SIZE = {"type": "integer", "minimum": 0}
+_INTEGER_LIMIT = 2**63 - 1
 _TIME = {"type": "string", "format": "date-time"}
 _PHASES = ["queued", "running", *sorted(TERMINAL_PHASES)]
 
@@ -166,6 +167,11 @@ def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str
     """Return the bodies of a POST, exact for the parameters of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
     values = {key: value for key, value in description.schema.items() if key != "$schema"} or {"type": "object"}
+    if "properties" in values:
+        types = {parameter.name: parameter.type for parameter in description.parameters}
+        properties = values["properties"].items()
+        exact = {key: value if types.get(key) == "json" else _exact(value) for key, value in properties}
+        values = {**values, "properties": exact}
     # a run without a name, which a form sends as an empty one, gets a good one
     name = {"anyOf": [NAME, {"type": "string", "maxLength": 0}]} if kind == "runs" else NAME
     optional = {"name"} if kind == "runs" else set()
@@ -178,6 +184,17 @@ def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str
             *(file.name for file in files if not file.required),
         ),
     }
+
+
+def _exact(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to a parameter's schema what holds for every value of its type: no NUL, no more than 64 bits."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_exact(entry) for entry in schema["anyOf"]]}
+    if schema.get("type") == "string" and "enum" not in schema:
+        return {"pattern": r"^[^\x00]*$", **schema}
+    if schema.get("type") == "integer":
+        return {"minimum": -_INTEGER_LIMIT, "maximum": _INTEGER_LIMIT, **schema}
+    return dict(schema)
 
 
 def _optional(values: Mapping[str, Any], key: str) -> set[str]:
