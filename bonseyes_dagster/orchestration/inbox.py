@@ -55,18 +55,20 @@ def _inbox(folder: Path | None) -> Path | None:
 
 
 def _requests(root: Path, wanted: list[str], settle_s: float) -> Iterator[RunRequest | SkipReason]:
-    waiting = []
+    reasons = []
+    is_idle = True
     for folder in [root, *sorted(path for path in root.iterdir() if path.is_dir())]:
         archives = _archives(folder, wanted)
         missing = [name for name in wanted if name not in archives]
         if missing:
-            waiting.append(f"{folder} lacks {', '.join(missing)}")
+            reasons.append(f"{folder} lacks {', '.join(missing)}")
         elif max(path.stat().st_mtime for path in archives.values()) > time.time() - settle_s:
-            waiting.append(f"{folder} is still changing")
+            reasons.append(f"{folder} is still changing")
         else:
+            is_idle = False
             yield _request(root, folder, archives)
-    if waiting:
-        yield SkipReason("; ".join(waiting))
+    if is_idle:  # Dagster takes requests or a reason, not both
+        yield SkipReason("; ".join(reasons))
 
 
 def _archives(folder: Path, wanted: list[str]) -> dict[str, Path]:

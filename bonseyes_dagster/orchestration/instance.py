@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
-__all__ = ["Launcher", "instance_config", "write_instance", "write_workspace"]
+__all__ = ["Launcher", "create_storage", "instance_config", "write_instance", "write_workspace"]
 
 Launcher = Literal["warm", "stock", "docker"]
 WORKSPACE = "workspace.yaml"
@@ -67,10 +67,7 @@ def instance_config(
 def write_instance(home: Path, **options: Any) -> Path:
     """Write `dagster.yaml` into `home`, which is made if need be, and return it; see `instance_config`."""
     home.mkdir(parents=True, exist_ok=True)
-    file = _write(home / "dagster.yaml", instance_config(home, **options))
-    if not options.get("postgres"):
-        _create_databases(home)
-    return file
+    return _write(home / "dagster.yaml", instance_config(home, **options))
 
 
 def write_workspace(home: Path, *, host: str = "127.0.0.1", port: int, location: str = LOCATION) -> Path:
@@ -79,18 +76,14 @@ def write_workspace(home: Path, *, host: str = "127.0.0.1", port: int, location:
     return _write(home / WORKSPACE, {"load_from": [server]})
 
 
-def _create_databases(home: Path) -> None:
-    """Make SQLite's files now: processes that start at the same time would each try, and all but one would fail."""
-    made = home / "storage" / ".made"
-    if made.exists():
-        return
-    from dagster import DagsterInstance  # takes a second, and is wanted the first time only
+def create_storage(home: Path) -> None:
+    """Make the storage of a new instance: processes that do so at the same time spoil it for each other."""
+    from dagster import DagsterInstance  # takes a second, which writing the files above need not
 
     with DagsterInstance.from_config(str(home)) as instance:
         instance.get_run_ids(limit=1)
         instance.all_asset_keys()
         instance.all_instigator_state()
-    made.touch()
 
 
 def _write(file: Path, content: dict[str, Any]) -> Path:

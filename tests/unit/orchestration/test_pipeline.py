@@ -89,7 +89,7 @@ def test_job_shows_exactly_its_parameters(learning: GraphDefinition) -> None:
     pipeline = make(learning)
     assert pipeline.job.name == "digits_cnn"
     assert pipeline.job.tags[names.PIPELINE_TAG] == "digits-cnn"
-    fields = pipeline.job.config_schema.config_type.fields
+    fields = pipeline.job.config_mapping.config_schema.config_type.fields
     assert set(fields) == {"train-images", "epochs"}
     assert fields["epochs"].default_value == 5
 

@@ -1,0 +1,108 @@
+"""Names of runs: given, made up, unique, and the same for everybody who reads them."""
+
+from collections.abc import Iterator
+
+import pytest
+from dagster import DagsterInstance, DagsterRun, JobDefinition, job, op
+
+from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.coordinator import NamingQueuedRunCoordinator, NamingRunCoordinator
+from bonseyes_dagster.urls import is_name
+
+
+@pytest.fixture
+def instance() -> Iterator[DagsterInstance]:
+    """An instance in memory."""
+    with DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+def simple_job() -> JobDefinition:
+    """A job with a pipeline's tag."""
+
+    @op
+    def nothing():
+        pass
+
+    @job(name="digits_cnn", tags={names.PIPELINE_TAG: "digits-cnn"})
+    def simple():
+        nothing()
+
+    return simple
+
+
+def create(instance: DagsterInstance, name: str = "", run_id: str | None = None) -> DagsterRun:
+    """Create a run as a launchpad would."""
+    tags = {names.PIPELINE_TAG: "digits-cnn"} | ({names.RUN_TAG: name} if name else {})
+    return instance.create_run_for_job(simple_job(), run_id=run_id, tags=tags)
+
+
+def named(instance: DagsterInstance, run: DagsterRun) -> str:
+    """Name a run and read its name back."""
+    name = names.name_run(instance, run)
+    stored = instance.get_run_by_id(run.run_id)
+    assert stored is not None and names.run_name(stored) == name
+    return name
+
+
+def test_job_names() -> None:
+    """Jobs know letters, digits and underscores."""
+    assert names.job_name("digits-cnn.2") == "digits_cnn_2"
+
+
+def test_run_ids_are_made_of_names() -> None:
+    """Two that create a run of one name create one run."""
+    assert names.run_id_of("demo") == names.run_id_of("demo") != names.run_id_of("demo2")
+
+
+def test_nameless_run_gets_a_name(instance: DagsterInstance) -> None:
+    """It tells the pipeline and the run's id."""
+    run = create(instance)
+    assert named(instance, run) == f"digits-cnn-{run.run_id[:8]}"
+
+
+def test_name_is_read_the_same_without_a_coordinator(instance: DagsterInstance) -> None:
+    """`dagster job execute` passes none."""
+    run = create(instance)
+    assert names.run_name(run) == f"digits-cnn-{run.run_id[:8]}"
+
+
+def test_given_name_is_kept(instance: DagsterInstance) -> None:
+    """From the API, where the id is made of it, and from a launchpad's tag."""
+    assert named(instance, create(instance, "demo", names.run_id_of("demo"))) == "demo"
+    assert named(instance, create(instance, "mine")) == "mine"
+
+
+def test_taken_name_is_changed(instance: DagsterInstance) -> None:
+    """A re-execution comes with its parent's tags, name included; so does the re-execution of that one."""
+    named(instance, create(instance, "demo", names.run_id_of("demo")))
+    second = create(instance, "demo")
+    assert named(instance, second) == f"demo-{second.run_id[:8]}"
+    third = create(instance, names.run_name(instance.get_run_by_id(second.run_id)))
+    assert named(instance, third) == f"demo-{third.run_id[:8]}"
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "-"])
+def test_impossible_name_is_replaced(instance: DagsterInstance, name: str) -> None:
+    """A tag can hold anything; a path cannot."""
+    run = create(instance, name)
+    assert named(instance, run) == f"digits-cnn-{run.run_id[:8]}"
+
+
+def test_names_leave_room_for_artifacts(instance: DagsterInstance) -> None:
+    """The artifact of a step has a name, too."""
+    create(instance, "x" * 120)
+    name = named(instance, create(instance, "x" * 120))
+    assert is_name(names.artifact_name(name, "process_train"))
+
+
+def test_coordinators_are_dagsters_own() -> None:
+    """They differ from Dagster's in the name only."""
+    for coordinator in (NamingRunCoordinator, NamingQueuedRunCoordinator):
+        assert set(vars(coordinator)) - {
+            "__module__",
+            "__doc__",
+            "__parameters__",
+            "__abstractmethods__",
+            "_abc_impl",
+        } == {"submit_run"}
