@@ -54,7 +54,7 @@ class Policy:
     def check_url(self, url: str) -> None:
         """Raise ForbiddenError, with the reason, when `url` may not be fetched; asks no DNS."""
         scheme, host, port = _split(self.resolve_container(url))
-        if scheme not in _PORTS:
+        if scheme not in _PORTS or not host:
             raise ForbiddenError(f"{url!r} is not an http or https URL.")
         if self._is_container(host, port) or self._is_listed(host, port):
             return
@@ -62,7 +62,10 @@ class Policy:
 
     def resolve_container(self, url: str) -> str:
         """Return `url` with the real address of a container in the place of its name."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise ForbiddenError(f"{url!r} is not a URL: {error}.") from error
         if parts.scheme == "http" and parts.netloc in self.addresses.containers():
             return self.addresses.base_url(parts.netloc) + url.split("://", 1)[1][len(parts.netloc) :]
         return url

@@ -66,6 +66,11 @@ class Runner:
         clear_leftovers(folder, is_completed=outcome.phase == "completed")
         self._settle(job.record, outcome)
 
+    def abandon(self, job: Job, error: Exception) -> None:
+        """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
+        clear_leftovers(job.folder, is_completed=False)
+        self._settle(job.record, Outcome("failed", f"The container failed: {error}", {}))
+
     def _attempt(self, job: Job, folder: Folder) -> Outcome:
         try:
             self._prepare(folder)
@@ -80,7 +85,7 @@ class Runner:
         except ToolError as error:
             return Outcome("failed", error.message, {})
         except OSError as error:
-            reason = "The volume is full." if is_full(error) else f"The volume failed: {error.strerror or error}."
+            reason = "The volume is full." if is_full(error) else f"The container failed: {error.strerror or error}."
             return Outcome("failed", reason, {})
         finally:
             end_orphans(self._helpers)
@@ -162,6 +167,8 @@ class Runner:
     # The result
 
     def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
+        if self._index.is_cancelling(record.id):
+            raise StoppedError
         manifest = publish(folder, self._check(record.id))
         return replace(outcome, values={**outcome.values, "size": manifest.size, "digest": manifest.digest})
 

@@ -76,7 +76,13 @@ class Worker:
         record = self._index.claim()
         if record is None:
             return False
-        runner.run(Job(record, self._tool, self._description, self._volume, self._settings, function))
+        job = Job(record, self._tool, self._description, self._volume, self._settings, function)
+        try:
+            runner.run(job)
+        except Exception as error:  # a fault of ours, or of the disk; the queue goes on
+            _log.exception("%s failed", record.name)
+            if not self._wakeups.is_stopping:
+                runner.abandon(job, error)
         return True
 
     def _load(self) -> Callable[..., Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -92,7 +93,7 @@ def test_the_queue_keeps_its_order(probe: ToolServer) -> None:
     """One runs at a time, in the order of creation."""
     artifacts = [probe.container.create(f"order{number}", {"act": "write"}) for number in range(10)]
     statuses = [artifact.wait(timeout_s=30) for artifact in artifacts]
-    for before, after in zip(statuses, statuses[1:], strict=False):
+    for before, after in itertools.pairwise(statuses):
         assert str(before.finished) <= str(after.started)
 
 
@@ -313,13 +314,13 @@ def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
         assert server.container.names() == []
 
 
-def broken_health(server: ToolServer) -> requests.Response | None:
+def broken_health(server: ToolServer) -> str | None:
     """Return the answer to a question for health once it tells of code that cannot be loaded."""
     try:
         answer = requests.get(f"{server.url}/healthz", timeout=5)
     except requests.ConnectionError:
         return None
-    return answer if "cannot be loaded" in answer.text else None
+    return answer.text if answer.status_code == 503 and "cannot be loaded" in answer.text else None
 
 
 def test_broken_code_is_told(tmp_path: Path) -> None:
@@ -332,8 +333,7 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
     try:
         server.spawn()
         health = until(lambda: broken_health(server), 40)
-        assert health.status_code == 503
-        assert "No module named 'a_module_that_is_not_there'" in health.json()["error"]["message"]
+        assert "No module named 'a_module_that_is_not_there'" in health
         status = server.container.create("any").wait(timeout_s=20)
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
     finally:

@@ -1,0 +1,84 @@
+"""What authors of tools rely on: commands, local runs of their function, fingerprints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.description import load_tool
+from bonseyes_dagster.errors import InvalidError, NotFoundError, SettingsError
+from bonseyes_dagster.tool.command import command_argv
+from bonseyes_dagster.tool.fingerprint import fingerprint, request_digest
+from bonseyes_dagster.tool.loading import load_function
+from bonseyes_dagster.tool.testing import make_artifact
+
+TOOLS = Path(__file__).parents[2] / "contract" / "tools"
+
+
+def test_each_word_is_one_argument() -> None:
+    """Values are put in as they are; a word without its value is left out."""
+    words = ["run", "--a={a}", "{b}", "{c}-{a}", "{missing}", "--x={missing}", "{flag}", "{list}"]
+    values = {"a": "x y;$(z)", "b": Path("/p q"), "c": 1.5, "missing": None, "flag": True, "list": [1, "é"]}
+    assert command_argv(words, values) == [
+        "run",
+        "--a=x y;$(z)",
+        "/p q",
+        "1.5-x y;$(z)",
+        "true",
+        '[1,"\\u00e9"]',
+    ]
+    assert command_argv(["{a}"], {"a": "{b}", "b": "secret"}) == ["{b}"]
+
+
+def test_a_tool_runs_in_a_test(tmp_path: Path) -> None:
+    """An author's test calls the function with local files and folders, checked as the container would."""
+    (tmp_path / "file").write_bytes(b"content")
+    output = make_artifact(TOOLS / "probe", tmp_path / "one", act="metrics", text="local", some_file=tmp_path / "file")
+    assert (output / "real").read_text() == "local"
+    assert (output / "file.bin").read_bytes() == b"content"
+    assert (tmp_path / "one/metrics/loss").read_text().count("\n") == 5
+    copy = make_artifact(TOOLS / "consumer", tmp_path / "two", first=output)
+    assert (copy / "copy").read_text() == "local"
+    with pytest.raises(NotFoundError, match=r"it has file\.bin, real"):
+        make_artifact(TOOLS / "consumer", tmp_path / "three", first=output, path="nothing")
+    with pytest.raises(ValueError, match="broken"):
+        make_artifact(TOOLS / "probe", tmp_path / "four", act="raise", text="broken")
+
+
+def test_wrong_parameters_of_a_test(tmp_path: Path) -> None:
+    """Mistakes are named before the function is called."""
+    for parameters in ({}, {"act": "write", "stranger": 1}, {"act": "write", "seconds": -1}):
+        with pytest.raises(InvalidError):
+            make_artifact(TOOLS / "probe", tmp_path / "out", **parameters)
+    with pytest.raises(InvalidError, match="there is no"):
+        make_artifact(TOOLS / "probe", tmp_path / "out", act="write", some_file=tmp_path / "missing")
+    with pytest.raises(SettingsError):
+        make_artifact(TOOLS / "program", tmp_path / "out")
+
+
+def test_the_function_must_take_the_parameters(tmp_path: Path) -> None:
+    """That tool.yml and the code disagree is said when the code is loaded."""
+    (tmp_path / "tool.yml").write_text(
+        "{name: t, description: t, entry_point: 'disagreeing:create', output_type: x,"
+        " parameters: {size: {type: integer}}}"
+    )
+    (tmp_path / "disagreeing.py").write_text("def create(artifact, *, width): pass\nnumber = 1\n")
+    with pytest.raises(SettingsError, match="does not take the parameters"):
+        load_function(load_tool(tmp_path))
+
+
+def test_fingerprints() -> None:
+    """Everything that the result depends on counts; where it came from does not."""
+    tool = load_tool(TOOLS / "probe").description
+    parameters = {"act": "write", "text": "x"}
+    files = {"some-file": {"filename": "a", "sha256": "1"}}
+    first = fingerprint(tool, parameters, files, {})
+    assert first == fingerprint(tool, parameters, {"some-file": {"filename": "b", "sha256": "1", "url": "u"}}, {})
+    assert first != fingerprint(tool, parameters, {"some-file": {"filename": "a", "sha256": "2"}}, {})
+    assert first != fingerprint(tool, {**parameters, "text": "y"}, files, {})
+    assert fingerprint(tool, {**parameters, "some-url": "http://x"}, files, {}) is None
+    fetched = {**files, "some-url": {"filename": "a", "sha256": "3"}}
+    assert fingerprint(tool, {**parameters, "some-url": "http://x"}, fetched, {}) is not None
+    assert request_digest("a", {"x": 1}, {}) != request_digest("b", {"x": 1}, {})
+    assert request_digest("a", {"x": 1, "y": 2}, {}) == request_digest("a", {"y": 2, "x": 1}, {})

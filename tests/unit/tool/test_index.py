@@ -1,0 +1,190 @@
+"""The index decides races, keeps the order and guards what is final."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import NotFoundError, QueueFullError
+from bonseyes_dagster.tool.index import Index, Record, TakenError
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Index:
+    """An empty index."""
+    made = Index(tmp_path / "index.sqlite")
+    made.make()
+    return made
+
+
+def record(name: str, **values: object) -> Record:
+    """Return a record that waits."""
+    base = Record(
+        id=f"id-{name}", name=name, created="now", tool="t", version="v", parameters={"a": 1}, files={}, inputs={}
+    )
+    return replace(base, **values)  # type: ignore[arg-type]
+
+
+def add(index: Index, *names: str) -> None:
+    """Queue some."""
+    for name in names:
+        index.insert(record(name), queue_limit=100)
+
+
+def test_what_is_inserted_is_read(index: Index) -> None:
+    """All columns come back as they were."""
+    made = record("a", files={"f": {"size": 1}}, reuse=True, progress={"done": 1})
+    index.insert(made, queue_limit=1)
+    assert replace(index.get("a"), seq=0) == made
+
+
+def test_a_name_is_taken_once(index: Index) -> None:
+    """The second of the same name, or the same key, is refused."""
+    index.insert(record("a", idempotency_key="k"), queue_limit=9)
+    with pytest.raises(TakenError):
+        index.insert(record("a", id="other"), queue_limit=9)
+    with pytest.raises(TakenError):
+        index.insert(record("b", idempotency_key="k"), queue_limit=9)
+    found = index.by_key("k")
+    assert found is not None and found.name == "a"
+
+
+def test_the_queue_has_a_limit(index: Index) -> None:
+    """Only what waits counts, not what is completed."""
+    add(index, "a")
+    with pytest.raises(QueueFullError):
+        index.insert(record("b"), queue_limit=1)
+    index.insert(record("c", phase="completed"), queue_limit=1)
+    index.claim()
+    index.insert(record("b"), queue_limit=1)
+
+
+def test_claims_follow_the_order(index: Index) -> None:
+    """First in, first out; positions move up; an empty queue gives nothing."""
+    add(index, "a", "b", "c")
+    assert index.position(index.get("c").seq) == 3
+    first, second = index.claim(), index.claim()
+    assert first is not None and second is not None
+    assert (first.name, second.name, first.phase) == ("a", "b", "running")
+    assert index.position(index.get("c").seq) == 1
+    index.claim()
+    assert index.claim() is None
+
+
+def test_numbers_are_never_used_again(index: Index) -> None:
+    """A new artifact comes after all that ever were, also when the last one was deleted."""
+    add(index, "a", "b")
+    seq = index.get("b").seq
+    index.hide("b")
+    add(index, "b")
+    assert index.get("b").seq > seq
+
+
+def test_final_phases_stay(index: Index) -> None:
+    """Neither the index's methods nor plain SQL can change what is final."""
+    add(index, "a")
+    index.claim()
+    index.finish("id-a", "completed", size=1, digest="d", reason=None)
+    index.finish("id-a", "failed", reason="too late")
+    index.cancel("a")
+    assert (index.get("a").phase, index.get("a").size) == ("completed", 1)
+    connection = sqlite3.connect(index._path)
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute("UPDATE artifacts SET phase = 'failed'")
+    connection.close()
+
+
+def test_cancelling(index: Index) -> None:
+    """What waits is cancelled at once, what runs is asked to end."""
+    add(index, "a", "b")
+    index.claim()
+    index.cancel("a")
+    index.cancel("b")
+    assert (index.get("a").phase, index.is_cancelling("id-a")) == ("running", True)
+    assert (index.get("b").phase, index.get("b").finished is not None) == ("cancelled", True)
+    with pytest.raises(NotFoundError):
+        index.cancel("c")
+
+
+def test_hiding(index: Index) -> None:
+    """What is deleted is gone for readers at once; a running one keeps a row without a name until it ends."""
+    add(index, "a", "b")
+    index.claim()
+    assert index.hide("b") == ("id-b", False)
+    assert index.hide("a") == ("id-a", True)
+    assert index.names(limit=None, after=None) == []
+    assert index.is_cancelling("id-a") and index.is_hidden("id-a")
+    with pytest.raises(NotFoundError):
+        index.get("a")
+    add(index, "a2")
+    index.insert(record("a", id="new"), queue_limit=9)
+    index.finish("id-a", "cancelled", reason="r")
+    assert index.hidden() == ["id-a"]
+    index.remove("id-a")
+    assert index.hidden() == []
+    assert index.names(limit=None, after=None) == ["a2", "a"]
+
+
+def test_pages(index: Index) -> None:
+    """Pages are in the order of creation; positions in a page are those of the whole queue."""
+    add(index, *"abcde")
+    index.claim()
+    assert index.names(limit=2, after="b") == ["c", "d"]
+    assert [(row["name"], row["position"]) for row in index.brief(limit=3, after="a")] == [("b", 1), ("c", 2), ("d", 3)]
+    assert [row["position"] for row in index.brief(limit=None, after="c")] == [3, 4]
+    with pytest.raises(NotFoundError):
+        index.names(limit=1, after="z")
+
+
+def test_threads_race_for_a_name(index: Index) -> None:
+    """Of many threads one wins, and all the others are told."""
+    results: list[str] = []
+
+    def insert(number: int) -> None:
+        try:
+            index.insert(record("a", id=str(number)), queue_limit=99)
+            results.append("won")
+        except TakenError:
+            results.append("lost")
+
+    threads = [threading.Thread(target=insert, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results) == ["lost"] * 15 + ["won"]
+
+
+def test_a_forked_process_has_its_own_connection(index: Index) -> None:
+    """A child reads and writes without touching its parent's connection."""
+    add(index, "a")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            add(index, "b")
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    assert index.names(limit=None, after=None) == ["a", "b"]
+
+
+def test_ten_thousand(index: Index) -> None:
+    """Long lists are quick."""
+    with index._writing() as connection:
+        connection.executemany(
+            "INSERT INTO artifacts (id, name, phase, created, tool, version, parameters, files, inputs)"
+            " VALUES (?, ?, 'completed', 'now', 't', 'v', '{}', '{}', '{}')",
+            [(f"id{number}", f"n{number}") for number in range(10_000)],
+        )
+    start = time.perf_counter()
+    assert len(index.names(limit=None, after=None)) == 10_000
+    assert len(index.brief(limit=100, after="n5000")) == 100
+    assert time.perf_counter() - start < 0.1 * 5  # generous: other tests share the machine

@@ -1,0 +1,151 @@
+"""Tools fetch from where they may, and from nowhere else: by name, by address, and through redirects."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.outbound import Policy, fetch
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.path[4:])
+            self.end_headers()
+            return
+        body = b"x" * 1000
+        self.send_response(404 if self.path == "/missing" else 200)
+        self.send_header("Content-Length", "2000" if self.path == "/short" else "1000")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A server on this machine."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=lambda: server.serve_forever(0.01))
+    thread.start()
+    yield server.server_address[1]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def policy(*outbound: str, addresses: Path | None = None) -> Policy:
+    """Return a policy."""
+    return Policy(outbound, Addresses(addresses))
+
+
+def test_an_address_that_is_listed(port: int, tmp_path: Path) -> None:
+    """A listed address may be fetched from; the file is whole."""
+    fetched = fetch(f"http://127.0.0.1:{port}/data", tmp_path / "data", policy("127.0.0.1"), Settings())
+    assert (fetched.filename, fetched.size) == ("data", 1000)
+    assert (tmp_path / "data").read_bytes() == b"x" * 1000
+
+
+@pytest.mark.parametrize("outbound", [(), ("127.0.0.2",), ("127.0.0.1:1",), ("example.org",), ("*",), ("*.0.0.1",)])
+def test_what_is_not_listed(port: int, tmp_path: Path, outbound: tuple[str, ...]) -> None:
+    """Everything else is refused, and no file is made."""
+    with pytest.raises(ForbiddenError):
+        fetch(f"http://127.0.0.1:{port}/data", tmp_path / "data", policy(*outbound), Settings())
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://127.0.0.1/", "file:///etc/passwd", "http://", "//127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/"],
+)
+def test_other_urls(url: str) -> None:
+    """Only http and https are fetched."""
+    with pytest.raises(ForbiddenError):
+        policy("127.0.0.1", "localhost", "*").check_url(url)
+
+
+def test_a_name_that_leads_inside(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A listed name whose DNS points to a private address is refused when connecting."""
+    answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    with pytest.raises(ForbiddenError, match="may not connect"):
+        fetch(f"http://good.example.org:{port}/data", tmp_path / "data", policy("*.example.org"), Settings())
+    fetch(f"http://good.example.org:{port}/data", tmp_path / "ok", policy("*.example.org", "127.0.0.0/8"), Settings())
+    for address in ("169.254.169.254", "::ffff:127.0.0.1", "fd00::1", "0.0.0.0", "100.64.0.1"):
+        answer[0] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+        with pytest.raises(ForbiddenError):
+            policy("*.example.org", "*").resolve("good.example.org", port)
+
+
+def test_dns_is_asked_once(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address that was checked is the one that is connected to: a second answer is never asked for."""
+    asked: list[str] = []
+
+    def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    fetch(f"http://a.example.org:{port}/d", tmp_path / "d", policy("a.example.org", "127.0.0.1"), Settings())
+    assert asked == ["a.example.org"]
+
+
+def test_redirects_are_checked(port: int, tmp_path: Path) -> None:
+    """A redirect is a connection like any other."""
+    inside = f"http://127.0.0.1:{port}"
+    fetch(f"{inside}/to/{inside}/data", tmp_path / "ok", policy("127.0.0.1"), Settings())
+    for target in (f"http://localhost:{port}/data", "http://169.254.169.254/", "file:///etc/passwd"):
+        with pytest.raises((ForbiddenError, ToolError)):
+            fetch(f"{inside}/to/{target}", tmp_path / "bad", policy("127.0.0.1"), Settings())
+    with pytest.raises(ToolError):
+        fetch(f"{inside}/to/{inside}/to/" * 8, tmp_path / "bad", policy("127.0.0.1"), Settings())
+
+
+def test_containers(port: int, tmp_path: Path) -> None:
+    """The project's containers are known by their addresses, under their names."""
+    file = tmp_path / "addresses.json"
+    file.write_text(json.dumps({"import": f"http://127.0.0.1:{port}"}))
+    known = policy(addresses=file)
+    fetch("http://import/artifacts/a/data", tmp_path / "ok", known, Settings())
+    for url in ("http://other/x", f"http://127.0.0.1:{port + 1}/x", "http://import:81/x", "http://localhost/x"):
+        with pytest.raises(ForbiddenError):
+            known.check_url(url)
+
+
+def test_containers_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a network of containers a name without dots at port 80 is one, if its address is private and not our own."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("172.18.0.3", 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    policy().check_url("http://training/artifacts/a")
+    assert policy().resolve("training", 80) == found
+    for address in ("127.0.0.1", "169.254.169.254", "8.8.8.8"):
+        found[0] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80))
+        with pytest.raises(ForbiddenError):
+            policy().resolve("training", 80)
+    for url in ("http://training:9200/x", "https://training/x", "http://training.example.org/"):
+        with pytest.raises(ForbiddenError):
+            policy().check_url(url)
+
+
+def test_sizes(port: int, tmp_path: Path) -> None:
+    """A file that is too large, cut short or missing is no file."""
+    allowed = policy("127.0.0.1")
+    with pytest.raises(TooLargeError):
+        fetch(f"http://127.0.0.1:{port}/d", tmp_path / "a", allowed, Settings(upload_limit_bytes=999))
+    with pytest.raises(ToolError):
+        fetch(f"http://127.0.0.1:{port}/short", tmp_path / "b", allowed, Settings())
+    with pytest.raises(ToolError, match="404"):
+        fetch(f"http://127.0.0.1:{port}/missing", tmp_path / "c", allowed, Settings())

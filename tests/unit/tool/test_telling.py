@@ -1,0 +1,141 @@
+"""What a running tool tells: metrics, progress and log, written by one process and read by others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.model import Progress
+from bonseyes_dagster.tool.artifact import Artifact
+from bonseyes_dagster.tool.bell import Bell, Waiters
+from bonseyes_dagster.tool.logs import iter_log
+from bonseyes_dagster.tool.metrics import MetricsWriter, iter_metric, metric_names
+from bonseyes_dagster.tool.progress import ProgressWriter, progress_from_json, read_progress
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Iterator[Artifact]:
+    """What an author gets."""
+    metrics = MetricsWriter(tmp_path / "metrics")
+    yield Artifact(
+        "a", {}, output=tmp_path / "out", metrics=metrics, progress=ProgressWriter(tmp_path / "progress.json")
+    )
+    metrics.close()
+
+
+def test_points(artifact: Artifact, tmp_path: Path) -> None:
+    """A point is a line with time, step and value; values keep their precision."""
+    artifact.scalar("loss", 1, 0.1 + 0.2)
+    artifact.scalar("loss", 2, float("nan"))
+    artifact.scalar("accuracy", 1, 1)
+    assert metric_names(tmp_path / "metrics") == ["accuracy", "loss"]
+    lines = b"".join(iter_metric(tmp_path / "metrics", "loss", 0)).decode().splitlines()
+    moment, step, value = lines[0].split()
+    assert abs(float(moment) - time.time()) < 10
+    assert (step, float(value)) == ("1", 0.1 + 0.2)
+    assert lines[1].endswith(" 2 nan")
+    for name in ("a/b", "..", "", ".hidden"):
+        with pytest.raises(ValueError, match="metric"):
+            artifact.scalar(name, 1, 1)
+
+
+def test_only_whole_lines_are_read(tmp_path: Path) -> None:
+    """Half a line is left for the next time; a metric that is not there is an error at once."""
+    (tmp_path / "m").write_bytes(b"1 1 1\n2 2 2\n3 3")
+    assert b"".join(iter_metric(tmp_path, "m", 0)) == b"1 1 1\n2 2 2\n"
+    assert b"".join(iter_metric(tmp_path, "m", 6)) == b"2 2 2\n"
+    assert b"".join(iter_metric(tmp_path, "m", 12)) == b""
+    assert b"".join(iter_metric(tmp_path, "m", 999)) == b""
+    for name in ("n", "../m", "/etc/passwd"):
+        with pytest.raises(NotFoundError):
+            iter_metric(tmp_path, name, 0)
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    assert metric_names(tmp_path) == ["m"]
+    with pytest.raises(NotFoundError):
+        iter_metric(tmp_path, "link", 0)
+
+
+def test_progress_is_throttled_but_ends_right(artifact: Artifact, tmp_path: Path) -> None:
+    """A thousand steps write a few files, and the last state is on disk."""
+    written: list[int] = []
+    writer = artifact._progress
+    flush = writer.flush
+    writer.flush = lambda: (written.append(1), flush())[1]  # type: ignore[method-assign, func-returns-value]
+    assert list(artifact.progress(range(1000), unit="samples")) == list(range(1000))
+    assert len(written) < 50
+    assert read_progress(tmp_path / "progress.json") == {
+        "done": 1000,
+        "total": 1000,
+        "unit": "samples",
+        "message": None,
+    }
+
+
+def test_progress_that_is_none(tmp_path: Path) -> None:
+    """Whatever a command tool writes there, a status can be made of it."""
+    path = tmp_path / "progress.json"
+    assert read_progress(path) is None
+    for content in ("", "[1]", "{", '"x"', "[" * 100_000):
+        path.write_text(content)
+        assert progress_from_json(read_progress(path)) == Progress()
+    path.write_text('{"done": 1, "total": "many", "unit": 3, "message": "m", "other": 1}')
+    assert progress_from_json(read_progress(path)) == Progress(1, None, None, "m")
+    assert progress_from_json({"done": float("nan"), "total": True}) == Progress()
+
+
+def test_paths(artifact: Artifact) -> None:
+    """Outputs are inside; folders are made."""
+    path = artifact.path("a/b/c.npy")
+    assert path.parent.is_dir() and path == artifact.folder / "a/b/c.npy"
+    for wrong in ("/etc/passwd", "../x", "a/../../x", ""):
+        with pytest.raises(ValueError, match="not a path"):
+            artifact.path(wrong)
+
+
+def test_a_log_is_followed(tmp_path: Path) -> None:
+    """Lines come as they are written, from the offset on, until the end."""
+    path = tmp_path / "log"
+    is_final = threading.Event()
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.extend(iter_log(path, 3, is_final.is_set)))
+    reader.start()
+    path.write_bytes(b"one\n")
+    time.sleep(0.2)
+    with path.open("ab") as file:
+        file.write(b"two\n")
+    is_final.set()
+    reader.join(5)
+    assert b"".join(got) == b"\ntwo\n"
+    assert b"".join(iter_log(path, 0, None)) == b"one\ntwo\n"
+    assert list(iter_log(tmp_path / "none", 0, None)) == []
+
+
+def test_a_bell_wakes_all_at_once(tmp_path: Path) -> None:
+    """Every waiting thread wakes within moments, and none that came after the ring waits for it."""
+    bell = Bell(tmp_path / "bell")
+    bell.ring()
+    waiters = Waiters(bell)
+    woken: list[float] = []
+
+    def wait() -> None:
+        waiters.wait(waiters.count(), 4)
+        woken.append(time.monotonic())
+
+    threads = [threading.Thread(target=wait) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    start = time.monotonic()
+    bell.ring()
+    for thread in threads:
+        thread.join(5)
+    assert len(woken) == 5 and max(woken) - start < 1
+    before = waiters.count() - 1
+    start = time.monotonic()
+    waiters.wait(before, 4)
+    assert time.monotonic() - start < 1
