@@ -124,8 +124,9 @@ function progressOf(status) {
   const { done, total, unit, message } = status.progress ?? {};
   if (status.position !== null && status.position !== undefined && status.phase === "queued") return `place ${status.position} in the queue`;
   if (FINAL.has(status.phase)) return "";
-  const text = [done ?? null, total ? `of ${number(total)}` : null, unit, message].filter((part) => part !== null && part !== "" && part !== undefined)
+  const count = [done ?? null, total ? "of" : null, total || null, unit].filter((part) => part !== null && part !== "")
     .map((part) => typeof part === "number" ? number(part) : part).join(" ");
+  const text = [count, message].filter(Boolean).join(" · ");
   const share = total ? { value: done ?? 0, max: total } : {};
   return status.phase === "running"
     ? [el("progress", { ...share, "aria-label": `Progress of ${status.name}` }), el("span", { class: "soft" }, text)]
