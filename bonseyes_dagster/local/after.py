@@ -7,6 +7,7 @@ The imports then use the time in which the others start: until FILE exists, unti
 
 from __future__ import annotations
 
+import gc
 import importlib
 import runpy
 import socket
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> None:
     """Import MODULE, wait, become MODULE."""
     split = argv.index("--")
     module, *options = argv[:split]
-    importlib.import_module(_PRELOADED.get(module, module))
+    _import(_PRELOADED.get(module, module))
     until_s = time.monotonic() + _TIMEOUT_S
     for needed in options[1::2]:
         while not _is_there(needed):
@@ -37,6 +38,14 @@ def main(argv: list[str]) -> None:
             time.sleep(0.05)
     sys.argv = [module, *argv[split + 1 :]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _import(module: str) -> None:
+    # Imports make little garbage and many objects: looking for it among them is a fifth of their time.
+    gc.disable()
+    importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
 
 
 def _is_there(needed: str) -> bool:

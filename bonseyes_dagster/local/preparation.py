@@ -95,7 +95,7 @@ def main(folder: str, made_by: str) -> None:
 
     project = Project(Path(folder))
     if made_by != version("dagster"):
-        _make_storage(is_old=bool(made_by))
+        _make_storage(project, is_old=bool(made_by))
         project.storage_made.write_text(version("dagster"), encoding="utf-8")
     try:
         names = sorted(load_pipelines(project.folder))
@@ -104,13 +104,14 @@ def main(folder: str, made_by: str) -> None:
     sys.stdout.write(f"\n{json.dumps(names)}\n")
 
 
-def _make_storage(*, is_old: bool) -> None:
+def _make_storage(project: Project, *, is_old: bool) -> None:
     from dagster import DagsterInstance
 
-    with DagsterInstance.get() as instance:
-        # They are made by being opened.
-        _ = instance.run_storage, instance.event_log_storage, instance.schedule_storage
-        if is_old:
+    from bonseyes_dagster.orchestration.instance import create_storage
+
+    create_storage(project.dagster_home)
+    if is_old:
+        with DagsterInstance.from_config(str(project.dagster_home)) as instance:
             instance.upgrade()
 
 

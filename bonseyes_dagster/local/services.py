@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bonseyes_dagster.local import health
 from bonseyes_dagster.local.leftovers import MARK
@@ -38,7 +38,8 @@ class Service:
     """One service.
 
     `argv` and `environ` may hold `{port:NAME}`, filled in at each start; `path` is where the gateway publishes it;
-    `check` makes its health check when it starts.
+    `check` makes its health check when it starts; `needs` is the service before whose health asking is in vain, and
+    may cost a lot.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Service:
     environ: Mapping[str, str] = field(default_factory=dict)
     path: str | None = None
     check: Callable[[], health.Check]
+    needs: str | None = None
 
 
 class Ports:
@@ -135,7 +137,8 @@ class Services:
 
     def pipelines(self, names: Sequence[str]) -> list[Service]:
         """Return a container for each pipeline."""
-        return [self._container(name, "pipeline", BONSEYES_PIPELINE=name) for name in names]
+        services = [self._container(name, "pipeline", BONSEYES_PIPELINE=name) for name in names]
+        return [replace(service, needs=CODE) for service in services]
 
     def tools(self) -> list[Service]:
         """Return a container for each tool folder."""

@@ -137,6 +137,7 @@ class Supervisor:
             url=f"{self._settings.gateway_url}{service.path}" if service.path else None,
             on_change=self._tell,
             on_move=self._move,
+            is_healthy=lambda name: self._units[name].record.state == "healthy",
         )
         self._units[service.name] = unit
         self._tasks.append(asyncio.create_task(unit.run(), name=service.name))

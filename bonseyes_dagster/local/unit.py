@@ -16,7 +16,7 @@ from bonseyes_dagster.local.services import Ports, Service
 
 __all__ = ["Unit"]
 
-START_POLL_S = 0.05
+START_POLL_S = 0.1
 POLL_S = 5.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
@@ -25,7 +25,10 @@ STABLE_S = 60.0
 
 
 class Unit:
-    """Runs one service for ever. `on_change` hears of each new state, `on_move` of another port."""
+    """Runs one service for ever.
+
+    `on_change` hears of each new state, `on_move` of another port; `is_healthy` tells of other services.
+    """
 
     def __init__(
         self,
@@ -37,6 +40,7 @@ class Unit:
         url: str | None,
         on_change: Callable[[], None],
         on_move: Callable[[Service], None],
+        is_healthy: Callable[[str], bool],
     ) -> None:
         self._service = service
         self._ports = ports
@@ -44,6 +48,7 @@ class Unit:
         self._log = log
         self._on_change = on_change
         self._on_move = on_move
+        self._is_healthy = is_healthy
         self._child: Child | None = None
         self._ended: asyncio.Future[int] | None = None
         self._backoff_s = FIRST_BACKOFF_S
@@ -112,6 +117,8 @@ class Unit:
 
     async def _watch(self, check: Check, begun_s: float) -> None:
         poll_s = START_POLL_S
+        while self._service.needs and not self._is_healthy(self._service.needs):
+            await asyncio.sleep(poll_s)
         while True:
             try:
                 await check()
