@@ -14,3 +14,6 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # The allocator inside pyarrow starts a housekeeping thread when it is loaded.
 os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+# torch's threads wait for each other by spinning, unless this is set before its OpenMP library is loaded: on a machine
+# with other work, that made a training ten times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,8 +25,14 @@ COST_FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
 }
 _WEIGHT_DECAY = 1e-4
 _VALIDATION_BATCH = 256
-# More threads than this make networks of this size slower, not faster.
+# A step smaller than this is done sooner by one thread than by several that wait for each other; more than some threads
+# never help networks of this size.
+_FEWEST_VALUES = 2**17
 _MOST_THREADS = 4
+# How far a training sample is moved, at most, each time it is met.
+_MOST_RADIANS = math.radians(12)
+_MOST_ZOOM = 0.1
+_MOST_SHIFT = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class Plan:
     patience: int
     seed: int
     cost_function: str
+    augment: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +96,15 @@ def seed_everything(seed: int) -> None:
     """Make this process compute the same numbers for the same seed, on a CPU and on a GPU."""
     # cuBLAS reads it when it is first used; without it its results may differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0)))))
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.manual_seed(seed)
+
+
+def choose_threads(plan: Plan, samples: Samples) -> int:
+    """Return how many threads torch should use for steps of this size."""
+    values = plan.batch_size * math.prod(samples.inputs.shape[1:])
+    return 1 if values < _FEWEST_VALUES else max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
 
 
 def fit(
@@ -106,6 +119,7 @@ def fit(
 
     AdamW under half a cosine from `learning_rate` down to nothing. ToolError when the loss is no number any more.
     """
+    torch.set_num_threads(choose_threads(plan, train))
     network.to(device)
     cost = COST_FUNCTIONS[plan.cost_function]()
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=_WEIGHT_DECAY)
@@ -141,16 +155,36 @@ def _run_epoch(
 ) -> float:
     """Return the mean loss of the samples, as they were met."""
     network.train()
-    total = torch.zeros((), device=device)
+    total, met = torch.zeros((), device=device), 0
     for rows in _batches(order.permutation(len(samples)), plan.batch_size):
+        if len(rows) == 1 < len(samples):
+            continue  # one sample has no variance to normalise by; it has its turn in another epoch
         inputs, outputs = samples.take(rows, device)
+        if plan.augment:
+            inputs = _move(inputs, order)
         optimizer.zero_grad(set_to_none=True)
         loss = cost(network(inputs), outputs)
         loss.backward()
         optimizer.step()
         # Summed on the device: asking for the number at each step would make a GPU wait.
         total += loss.detach() * len(rows)
-    return float(total) / len(samples)
+        met += len(rows)
+    return float(total) / met
+
+
+def _move(inputs: Tensor, random: np.random.Generator) -> Tensor:
+    """Turn, zoom and shift each image by a little; what comes in at an edge continues what was there."""
+    turn, zoom, right, down = random.uniform(-1, 1, (4, len(inputs)))
+    cosine, sine = np.cos(turn * _MOST_RADIANS), np.sin(turn * _MOST_RADIANS)
+    factor = 1 + zoom * _MOST_ZOOM
+    # Places are given from -1 to 1, so a side is 2 long.
+    rows = [
+        [factor * cosine, -factor * sine, right * 2 * _MOST_SHIFT],
+        [factor * sine, factor * cosine, down * 2 * _MOST_SHIFT],
+    ]
+    matrices = torch.from_numpy(np.array(rows, np.float32).transpose(2, 0, 1).copy()).to(inputs.device)
+    grid = functional.affine_grid(matrices, list(inputs.shape), align_corners=False)
+    return functional.grid_sample(inputs, grid, padding_mode="border", align_corners=False)
 
 
 @torch.inference_mode()

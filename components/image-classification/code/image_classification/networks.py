@@ -12,6 +12,7 @@ _SMALLEST_MAP = 8
 _FIRST_WIDTH = 16
 _MOST_CHANNELS = 128
 _HIDDEN = 128
+_WIDE = 512
 _DROPOUT = 0.3
 
 
@@ -42,17 +43,18 @@ def cnn(shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
 
 
 def mlp(shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
-    """Return two hidden dense layers of 256 and 128 over the flattened image."""
+    """Return two hidden dense layers of 512 and 256 over the flattened image."""
     channels, height, width = shape
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    _add_dense(layers, "hidden1", channels * height * width, 2 * _HIDDEN)
-    _add_dense(layers, "hidden2", 2 * _HIDDEN, _HIDDEN)
-    layers["scores"] = nn.Linear(_HIDDEN, class_count)
+    _add_dense(layers, "hidden1", channels * height * width, _WIDE)
+    _add_dense(layers, "hidden2", _WIDE, _WIDE // 2)
+    layers["scores"] = nn.Linear(_WIDE // 2, class_count)
     return nn.Sequential(layers)
 
 
 def _add_dense(layers: OrderedDict[str, nn.Module], name: str, inputs: int, outputs: int) -> None:
-    layers[name] = nn.Linear(inputs, outputs)
+    layers[name] = nn.Linear(inputs, outputs, bias=False)
+    layers[f"{name}_norm"] = nn.BatchNorm1d(outputs)
     layers[f"{name}_relu"] = nn.ReLU()
     layers[f"{name}_dropout"] = nn.Dropout(_DROPOUT)
 

@@ -111,7 +111,7 @@ def _conv(layer: nn.Conv2d) -> Layer:
     )
 
 
-def _norm(layer: nn.BatchNorm2d) -> Layer:
+def _norm(layer: nn.BatchNorm1d | nn.BatchNorm2d) -> Layer:
     keys = ("weight", "bias", "running_mean", "running_var")
     return "BatchNormalization", [(key, getattr(layer, key)) for key in keys], {"epsilon": layer.eps}
 
@@ -131,6 +131,7 @@ def _pair(value: int | tuple[int, ...]) -> list[int]:
 
 _WRITERS: dict[type[nn.Module], Callable[..., Layer]] = {
     nn.Conv2d: _conv,
+    nn.BatchNorm1d: _norm,
     nn.BatchNorm2d: _norm,
     nn.MaxPool2d: _pool,
     nn.Linear: _linear,

@@ -21,6 +21,7 @@ from bonseyes_dagster.errors import ToolError
 __all__ = ["create"]
 
 _CHECKED_SAMPLES = 64
+_FEWEST_SAMPLES = 2
 
 
 def create(
@@ -34,6 +35,7 @@ def create(
     patience: int = 8,
     seed: int = 0,
     cost_function: str = "cross-entropy",
+    augment: bool = True,
     device: str = "auto",
 ) -> None:
     """Fit the network, report each epoch, and write the model once it was checked with onnxruntime."""
@@ -46,6 +48,7 @@ def create(
         patience=patience,
         seed=seed,
         cost_function=cost_function,
+        augment=augment,
     )
     seed_everything(seed)
     chosen = select_device(device)
@@ -69,6 +72,8 @@ def _samples(tensors: TensorSet, source: Source, part: str) -> Samples:
             f"The training set has {len(samples.inputs):,} inputs and {len(samples.outputs):,} outputs"
             f" in its {part} part; it needs as many of one as of the other."
         )
+    if part == "train" and len(samples) < _FEWEST_SAMPLES:
+        raise ToolError(f"The training set has 1 sample to train with; {_FEWEST_SAMPLES} are the fewest.")
     return samples
 
 
