@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from image_classification.metrics import Quality
@@ -33,11 +34,14 @@ _LONGEST_NAME = 18
 def draw_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
     """Draw true classes as rows, predicted ones as columns; colours are shares of a row, numbers are counts."""
     side = float(np.clip(0.52 * len(classes) + 2.2, 5.2, 16))
-    figure = _figure(side + 0.7, side)
+    # Names stand to the left and, tilted, below.
+    names = 0.08 * max(len(_short(name)) for name in classes)
+    figure = _figure(side + 0.7 + names, side + 0.7 * names)
     axes = figure.add_subplot()
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    image = axes.imshow(shares, cmap=_BLUES, vmin=0, vmax=1)
+    # Not linear: the few errors of a good model are what one looks for.
+    image = axes.imshow(shares, cmap=_BLUES, norm=PowerNorm(0.45, 0, 1))
     right, total = int(matrix.diagonal().sum()), int(matrix.sum())
     _title(axes, "Confusion matrix", f"{right:,} of {total:,} samples on the diagonal ({right / max(1, total):.2%})")
     axes.set_xlabel("predicted class", color=_FAINT)
@@ -54,34 +58,33 @@ def draw_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str], pat
 
 
 def draw_per_class(quality: Quality, classes: Sequence[str], path: Path) -> None:
-    """Draw two bars for each class, precision and recall, on an axis that begins where differences can be seen."""
+    """Draw two bars for each class, precision and recall."""
     figure = _figure(8, float(np.clip(0.46 * len(classes) + 1.9, 3.6, 24)))
     axes = figure.add_subplot()
     rows = np.arange(len(classes))
-    lowest = float(min(quality.precision.min(), quality.recall.min()))
-    start = max(0.0, np.floor((lowest - 0.02) * 10) / 10)
     for offset, values, colour, label in (
         (-0.19, quality.precision, _PRECISION, "precision"),
         (0.19, quality.recall, _RECALL, "recall"),
     ):
-        axes.barh(rows + offset, values - start, 0.34, left=start, color=colour, label=label)
+        axes.barh(rows + offset, values, 0.34, color=colour, label=label)
         if len(classes) <= _MOST_NUMBERS:
-            _write_values(axes, rows + offset, values, 1 - start)
+            _write_values(axes, rows + offset, values)
     axes.axvline(quality.accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
     _title(axes, "Precision and recall of each class", f"dashed: accuracy, {quality.accuracy:.2%}")
     axes.set_yticks(rows, [_short(name) for name in classes], color=_INK)
-    axes.set_xlim(start, 1 + 0.09 * (1 - start))
+    axes.set_xlim(0, 1.09)
     axes.set_ylim(len(classes) - 0.45, -0.55)
-    ticks = np.linspace(start, 1, 6)
+    ticks = np.linspace(0, 1, 6)
     axes.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks], color=_FAINT)
     axes.grid(axis="x", color=_LINE)
-    axes.legend(loc="upper right", bbox_to_anchor=(1, -0.06), ncols=2, frameon=False, labelcolor=_INK)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, labelcolor=_INK)
     _save(figure, path)
 
 
 def _figure(width: float, height: float) -> Figure:
     """Return a figure of its own, without pyplot: no global state, no display."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -113,7 +116,7 @@ def _short(name: str) -> str:
 def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            colour = "white" if shares[row, column] > 0.45 else _INK
+            colour = "white" if shares[row, column] > 0.25 else _INK
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=9)
 
 
@@ -124,9 +127,11 @@ def _grid_between_cells(axes: Axes, count: int) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _write_values(axes: Axes, rows: NDArray[np.floating[Any]], values: NDArray[np.float64], width: float) -> None:
+def _write_values(axes: Axes, rows: NDArray[np.floating[Any]], values: NDArray[np.float64]) -> None:
+    # A ground of its own keeps the line of the accuracy out of the digits.
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for row, value in zip(rows, values, strict=True):
-        axes.text(value + 0.008 * width, row, f"{value:.1%}", va="center", fontsize=7.5, color=_FAINT)
+        axes.text(value + 0.008, row, f"{value:.1%}", va="center", fontsize=7.5, color=_FAINT, bbox=box)
 
 
 def _save(figure: Figure, path: Path) -> None:
