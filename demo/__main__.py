@@ -1,0 +1,174 @@
+"""`python -m demo`: the project's main job for real, from raw archives to a benchmarked model; everything stays up.
+
+It starts the project if need be, runs the pipeline `digits-cnn` on scikit-learn's digits through the HTTP API, and
+prints the benchmark. A second demo finds what did not change and takes it over instead of computing it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.client import Artifact, Container, Project
+from bonseyes_dagster.errors import BonseyesError, NotFoundError
+from bonseyes_dagster.local import detached, display
+from bonseyes_dagster.local import project as local_project
+from bonseyes_dagster.local.record import Record, read_record
+from bonseyes_dagster.model import Status, Step
+from bonseyes_dagster.settings import Settings
+from demo.digits import NAMES, digits, write_archives
+
+PIPELINE = "digits-cnn"
+BENCHMARK = "benchmark"
+MODEL = "train"
+WAIT_S = 1800.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; return 1 when the run or the benchmark failed, 2 when it could not be run."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--port", type=int, help="the gateway's port (BONSEYES_PORT, 8000)")
+    parser.add_argument("--epochs", type=int, default=30, help="at most so many epochs of training (%(default)s)")
+    parser.add_argument("--pipeline", default=PIPELINE, help="the pipeline to run (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        return _demonstrate(options.pipeline, options.epochs, options.port)
+    except BonseyesError as error:
+        _say(f"The demo could not be run: {error.message}")
+        for name, why in (error.detail or {}).items() if isinstance(error.detail, dict) else ():
+            _say(f"  {name}: {why}")
+        return 2
+    except KeyboardInterrupt:
+        _say("\nInterrupted. What was started goes on; `bonseyes down` ends it.")
+        return 130
+
+
+def _demonstrate(pipeline: str, epochs: int, port: int | None) -> int:
+    settings = Settings.from_environ()
+    settings = replace(settings, port=port) if port else settings
+    here = local_project.find_project(Path(__file__).parent)
+    archives = _archives(here.state / "demo")
+    url = _start(here, settings).url
+    project = Project(url, settings.token or None)
+    container = project.container(pipeline, "runs")
+    run = container.create(_free_name(container), {"epochs": epochs}, dict(archives), reuse=True)
+    _say(f"\nRun {run.name} of {pipeline}:")
+    begun_s = time.monotonic()
+    status = run.wait(WAIT_S, _Steps(project))
+    _say(f"Run {run.name}: {status.phase} after {time.monotonic() - begun_s:.1f} s.")
+    if status.phase != "completed":
+        _say(f"Why: {status.reason}\nThe log: bonseyes runs log {pipeline}/{run.name}")
+        return 1
+    passed = _report(project, status)
+    _tell_where(url, here, status, pipeline)
+    return 0 if passed else 1
+
+
+def _archives(folder: Path) -> dict[str, Path]:
+    """Return the four archives by parameter, written at the first demo."""
+    files = {parameter: folder / name for parameter, name in NAMES.items()}
+    if not all(file.exists() for file in files.values()):
+        _say(f"Writing the digits archives to {folder}.")
+        draft = folder.with_name(f"{folder.name}.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        write_archives(draft, digits())
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    return files
+
+
+def _start(here: local_project.Project, settings: Settings) -> Record:
+    running = read_record(here)
+    _say(f"The project is {'already up' if running else 'starting'}.")
+    supervisor = None if running else detached.start_supervisor(here, settings)
+    with display.show() as shown:
+        record = detached.wait_healthy(here, (lambda _: None) if running else shown.update, supervisor=supervisor)
+    if record is None:
+        raise NotFoundError("Not everything got healthy; `bonseyes status` and `bonseyes logs` tell more.")
+    return record
+
+
+def _free_name(container: Container) -> str:
+    taken = set(container.names())
+    number = 1
+    while f"demo-{number}" in taken:
+        number += 1
+    return f"demo-{number}"
+
+
+class _Steps:
+    """A line for each step when it begins and when it ends, with what it was taken over from."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._seen: dict[str, str] = {}
+
+    def __call__(self, status: Status) -> None:
+        for step in status.steps or ():
+            if self._seen.get(step.name) != step.phase:
+                self._seen[step.name] = step.phase
+                self._tell(step)
+
+    def _tell(self, step: Step) -> None:
+        if step.phase == "queued":
+            return
+        detail = ""
+        if step.phase == "completed":
+            origin = self._project.container(step.container).artifact(step.artifact).status().reused_from
+            detail = f"unchanged, taken over from {origin}" if origin else _progress(step)
+        _say(f"  {step.name:<14} {step.phase:<10} {detail}".rstrip())
+
+
+def _progress(step: Step) -> str:
+    progress = step.progress
+    parts = [f"{progress.done:g} {progress.unit or ''}".strip()] if progress.done is not None else []
+    return ", ".join([*parts, *([progress.message] if progress.message else [])])
+
+
+def _report(project: Project, status: Status) -> bool:
+    report: dict[str, Any] = json.loads(_artifact_of(project, status, BENCHMARK).read("report.json"))
+    _say(f"\nBenchmark, on images never seen in training:\n  accuracy {report['metrics']['accuracy']:.2%}")
+    for kind, key in (("criterion", "evaluation_criterias"), ("constraint", "constraints")):
+        for verdict in report[key]:
+            mark = "passed" if verdict["passed"] else "FAILED"
+            _say(f"  {kind:<10} {verdict['name']:<10} {mark}: {verdict['reason']}")
+    return bool(report["passed"])
+
+
+def _tell_where(url: str, here: local_project.Project, status: Status, pipeline: str) -> None:
+    step = _step(status, MODEL)
+    _say(f"\nThe model:    {url}/containers/{step.container}/artifacts/{step.artifact}/data/model.onnx")
+    _say(f"  to a folder bonseyes artifact data {step.container}/{step.artifact} -o model")
+    _say(f"\nThe run:      {url}/")
+    _say(f"  as data     {url}/containers/{pipeline}/runs/{status.name}")
+    _say(f"  in Dagster  {url}/dagster/runs/{status.run_id}")
+    _say(f"  its curves  {url}/containers/visualization/")
+    _say(f"\nThe project stays up, its state is in {here.state}; `bonseyes down` ends it.")
+
+
+def _step(status: Status, name: str) -> Step:
+    for step in status.steps or ():
+        if step.name == name:
+            return step
+    raise NotFoundError(f"The run has no step {name!r}.")
+
+
+def _artifact_of(project: Project, status: Status, name: str) -> Artifact:
+    step = _step(status, name)
+    return project.container(step.container).artifact(step.artifact)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
