@@ -1,0 +1,96 @@
+"""What every container's application does, whatever it serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from flask import Flask
+from prometheus_client.parser import text_string_to_metric_families
+
+from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.web.app import create_app, json_response
+from bonseyes_dagster.web.telemetry import Telemetry
+
+
+def make(check_health: Any = lambda: None, gauges: Mapping[str, float] | None = None) -> Flask:
+    """Make an application with a route that fails and one with a hyphen."""
+    app = create_app(
+        "test",
+        description=None,
+        check_health=check_health,
+        gauges=lambda: gauges or {},
+        openapi={"openapi": "3.1.0"},
+    )
+
+    @app.get("/fails")
+    def fails() -> None:
+        raise RuntimeError("the secret reason")
+
+    @app.get("/two-words/<name>")
+    def words(name: str) -> dict[str, str]:
+        return {"name": name}
+
+    return app
+
+
+def test_a_fault_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception is a JSON 500 without its text; the log has traceback and request id."""
+    with caplog.at_level(logging.ERROR):
+        answer = make().test_client().get("/fails", headers={"X-Request-Id": "id-1"})
+    assert answer.status_code == 500
+    assert answer.json["error"]["code"] == "internal"
+    assert answer.json["error"]["request_id"] == "id-1"
+    assert "secret" not in answer.text
+    assert "id-1" in caplog.text
+    assert "RuntimeError: the secret reason" in caplog.text
+
+
+def test_not_ready_is_503_with_the_reason() -> None:
+    """/healthz tells why, and when to ask again."""
+
+    def check() -> None:
+        raise UnavailableError("the volume is not mounted")
+
+    answer = make(check).test_client().get("/healthz")
+    assert answer.status_code == 503
+    assert answer.json["error"]["message"] == "the volume is not mounted"
+    assert answer.headers["Retry-After"]
+
+
+def test_hyphens_have_twins_that_count_as_one_route() -> None:
+    """`two_words` is `two-words`, also in the metrics; a hyphen in a value stays."""
+    client = make().test_client()
+    assert client.get("/two-words/a-b").json == client.get("/two_words/a-b/").json == {"name": "a-b"}
+    assert 'route="/two-words/<name>",status="200"} 2.0' in client.get("/metrics").text
+
+
+def test_made_up_methods_and_paths_do_not_multiply_series() -> None:
+    """Clients cannot fill the metrics with labels of their own."""
+    client = make().test_client()
+    for number in range(5):
+        client.open(f"/nothing/{number}", method=f"METHOD{number}")
+    text = client.get("/metrics").text
+    assert 'bonseyes_http_requests_total{method="other",route="unmatched",status="404"} 5.0' in text
+
+
+def test_gauges_have_labels() -> None:
+    """A gauge's key may carry labels; one without prefix gets ours."""
+    telemetry = Telemetry(lambda: {"queue_length": 3, 'artifacts{phase="queued"}': 1, 'artifacts{phase="failed"}': 2})
+    families = {family.name: family for family in text_string_to_metric_families(telemetry.render().decode())}
+    assert families["bonseyes_queue_length"].samples[0].value == 3
+    phases = {sample.labels["phase"]: sample.value for sample in families["bonseyes_artifacts"].samples}
+    assert phases == {"queued": 1, "failed": 2}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_json_lacks_become_null(value: float) -> None:
+    """An answer is JSON that every client can read."""
+    assert json_response({"a": [value, 1.5, {"b": (value,)}]}).json == {"a": [None, 1.5, {"b": [None]}]}
+
+
+def test_text_that_is_no_unicode_is_escaped() -> None:
+    """A lone surrogate, as a broken filename gives, does not fail the answer."""
+    assert json_response(["\udcff"]).get_data() == b'["\\udcff"]'

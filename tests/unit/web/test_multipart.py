@@ -1,0 +1,93 @@
+"""Multipart bodies are taken apart the same, however their bytes are cut into pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bonseyes_dagster.errors import BadRequestError, TooLargeError
+from bonseyes_dagster.web.multipart import read_parts
+
+# bytes of which boundaries are made, so that near-misses are common
+_TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"\r\n--", b"\r\n--B", b"x", b"\0"])).map(b"".join)
+
+
+def reader(data: bytes, sizes: list[int]) -> Callable[[], bytes]:
+    """Return a `read` that gives `data` in pieces of `sizes`, over and over."""
+    pieces = []
+    position = 0
+    while position < len(data):
+        size = sizes[len(pieces) % len(sizes)]
+        pieces.append(data[position : position + size])
+        position += size
+    return lambda: pieces.pop(0) if pieces else b""
+
+
+def body(contents: list[bytes], boundary: bytes = b"bb") -> bytes:
+    """Return a form with one part for each content."""
+    parts = [
+        b"--"
+        + boundary
+        + b'\r\nContent-Disposition: form-data; name="p%d"; filename="f"\r\n\r\n%s\r\n' % (number, content)
+        for number, content in enumerate(contents)
+    ]
+    return b"".join(parts) + b"--" + boundary + b"--\r\n"
+
+
+@given(st.lists(_TRICKY, max_size=4), st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_parts_come_back_whole(contents: list[bytes], sizes: list[int]) -> None:
+    """Names, order and bytes are what was sent, wherever the pieces are cut."""
+    contents = [content.replace(b"\r\n--bb", b"") for content in contents]
+    if any(b"\r\n--bb" in b"\r\n" + content for content in contents):
+        return
+    found = [(part.name, b"".join(part.content)) for part in read_parts(reader(body(contents), sizes), "bb")]
+    assert found == [(f"p{number}", content) for number, content in enumerate(contents)]
+
+
+def test_parts_that_are_not_read_are_skipped() -> None:
+    """Asking for the next part passes over what is left of this one."""
+    data = body([b"x" * 1000, b"y"])
+    assert [part.name for part in read_parts(reader(data, [7]), "bb")] == ["p0", "p1"]
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_nonsense_is_refused(data: bytes, sizes: list[int]) -> None:
+    """Any bytes are either a form or a BadRequestError, never another error."""
+    try:
+        for part in read_parts(reader(data, sizes), "b"):
+            b"".join(part.content)
+    except BadRequestError:
+        pass
+
+
+@given(st.integers(0, 400))
+def test_a_cut_body_is_refused(length: int) -> None:
+    """A form that ends before its last boundary is an error, wherever it ends."""
+    data = body([b"hello", b"", b"world"])
+    cut = data[: min(length, len(data) - 5)]
+    with pytest.raises(BadRequestError):
+        for part in read_parts(reader(cut, [16]), "bb"):
+            b"".join(part.content)
+
+
+def test_preamble_epilogue_and_padding_are_allowed() -> None:
+    """What RFC 2046 lets stand around the parts is passed over."""
+    data = b"preamble\r\n" + body([b"x"]).replace(b"--bb\r\n", b"--bb \t\r\n") + b"epilogue"
+    assert [b"".join(part.content) for part in read_parts(reader(data, [5]), "bb")] == [b"x"]
+
+
+def test_too_many_parts_are_too_large() -> None:
+    """A thousand parts and no more."""
+    assert len(list(read_parts(reader(body([b""] * 1000), [65536]), "bb"))) == 1000
+    with pytest.raises(TooLargeError):
+        list(read_parts(reader(body([b""] * 1001), [65536]), "bb"))
+
+
+@pytest.mark.parametrize("boundary", ["", "b" * 71, "ü"])
+def test_bad_boundaries_are_refused(boundary: str) -> None:
+    """The boundary is checked before the body is read."""
+    with pytest.raises(BadRequestError, match="boundary"):
+        list(read_parts(lambda: b"", boundary))

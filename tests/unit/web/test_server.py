@@ -1,0 +1,160 @@
+"""The server as processes: it starts or refuses, answers from all of them as one, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.web.server import uwsgi_argv
+from tests.contract.serving import ROOT, Server, assert_gone, memory_argv, processes_of, serving, stop
+
+_MULE = """
+import sys
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.web.server import serve
+serve("tests.contract.memory_app:from_environ()", sys.argv[1], settings=Settings.from_environ(),
+      mule="tests.unit.web.mule:work")
+"""
+
+
+def mule_argv(bind: str) -> list[str]:
+    """Return how a server with a mule is started."""
+    return [sys.executable, "-c", _MULE, bind]
+
+
+def open_streams(server: Server, count: int) -> list[socket.socket]:
+    """Open followed logs and long polls of an artifact that takes long."""
+    name = server.create(steps=1000, pause=1.0)
+    sockets = []
+    for number in range(count):
+        path = "log?follow" if number % 2 else "status?wait=60"
+        connection = socket.create_connection(server.address, timeout=20)
+        connection.sendall(f"GET /artifacts/{name}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        sockets.append(connection)
+    time.sleep(0.5)
+    return sockets
+
+
+def test_stops_soon_while_streams_are_open(tmp_path: Path) -> None:
+    """SIGTERM ends it within seconds, though followed logs and long polls are open."""
+    with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "8"}) as server:
+        streams = open_streams(server, 6)
+        assert stop(server) < 5
+        assert server.process.returncode == 0
+        for stream in streams:
+            stream.close()
+
+
+def test_nothing_outlives_a_killed_master(tmp_path: Path) -> None:
+    """SIGKILL of the master takes workers and mule with it."""
+    with serving(mule_argv, tmp_path, {"BONSEYES_PROCESSES": "2", "MULE_FILE": str(tmp_path / "mule")}) as server:
+        family = processes_of(server)
+        assert len(family) == 4
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(10)
+        assert_gone(family)
+
+
+def test_mule_and_app_can_import_uwsgi(tmp_path: Path) -> None:
+    """The mule runs beside the workers, with uWSGI's module and this Python; SIGTERM lets it clean up."""
+    file = tmp_path / "mule"
+    with serving(mule_argv, tmp_path, {"MULE_FILE": str(file)}) as server:
+        until = time.monotonic() + 10
+        while not file.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        assert file.read_text() == f"1 {sys.executable}"
+        stop(server)
+    assert file.read_text() == "stopped"
+
+
+def test_metrics_are_added_up_over_processes(tmp_path: Path) -> None:
+    """Whichever process answers /metrics answers for all of them, and its files are removed at the end."""
+    with serving(memory_argv, tmp_path, {"BONSEYES_PROCESSES": "3", "TMPDIR": str(tmp_path)}) as server:
+        pids = set()
+        for _ in range(60):
+            requests.get(f"{server.url}/artifacts/nobody", timeout=10)
+        for _ in range(10):
+            text = requests.get(f"{server.url}/metrics", timeout=10).text
+            line = r'^bonseyes_http_requests_total\{method="GET",route="/artifacts/<name>",status="404"\} (\S+)$'
+            assert re.findall(line, text, re.M) == ["60.0"]
+        folder = next(tmp_path.glob("bonseyes-metrics-*"))
+        pids = {re.sub(r"\D", "", path.name) for path in folder.glob("counter_*.db")}
+        assert len(pids) > 1, "one process answered everything, so this test shows nothing"
+    assert not folder.exists()
+
+
+def test_slow_sender_holds_one_thread_only(tmp_path: Path) -> None:
+    """A client that sends its request slowly keeps nobody else waiting."""
+    with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "4"}) as server:
+        slow = [socket.create_connection(server.address, timeout=10) for _ in range(3)]
+        for connection in slow:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+        time.sleep(0.2)
+        assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
+        for connection in slow:
+            connection.sendall(b"st: x\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+            connection.close()
+
+
+def send_upload(server: Server, name: str, size_bytes: int) -> int:
+    """Upload so many zero bytes with a known length; return the status."""
+    head = f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n--b\r\n'
+    head += 'Content-Disposition: form-data; name="data"\r\n\r\n{"files": []}\r\n--b\r\n'
+    head += 'Content-Disposition: form-data; name="upload"; filename="x"\r\n\r\n'
+    tail = "\r\n--b--\r\n"
+    with contextlib.closing(http.client.HTTPConnection(*server.address, timeout=60)) as connection:
+        connection.putrequest("POST", "/artifacts")
+        connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+        connection.putheader("Content-Length", str(len(head) + size_bytes + len(tail)))
+        connection.endheaders(head.encode())
+        for _ in range(size_bytes >> 20):
+            connection.send(bytes(1 << 20))
+        connection.send(tail.encode())
+        return connection.getresponse().status
+
+
+def test_large_upload_keeps_memory_flat(tmp_path: Path) -> None:
+    """An upload of 256 MiB costs the worker a few MiB, whole or in ranges of a download, too."""
+    size = 256 << 20
+    with serving(memory_argv, tmp_path) as server:
+        worker = psutil.Process(server.process.pid).children()[0]
+        server.made()
+        before = worker.memory_info().rss
+        name = server.new_name()
+        assert send_upload(server, name, size) == 200
+        assert server.wait(name)["size"] == size
+        for headers in ({}, {"Range": "bytes=1-"}):
+            with server.get(f"{name}/data", headers=headers, stream=True) as download:
+                assert sum(len(piece) for piece in download.iter_content(1 << 20)) >= size - 1
+        assert worker.memory_info().rss - before < 24 << 20
+
+
+def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
+    """The server refuses to start without an app, with an exit code and a reason."""
+    argv = uwsgi_argv("tests.contract.memory_app:nothing()", "127.0.0.1:0", settings=Settings())
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert result.returncode != 0
+    assert "unable to load app" in result.stderr
+
+
+@pytest.mark.parametrize("bind", ["8080", "127.0.0.1", "127.0.0.1:http", ":8080", ""])
+def test_a_bind_that_is_none_is_refused(bind: str) -> None:
+    """The address is checked before anything starts."""
+    with pytest.raises(SettingsError, match="HOST:PORT"):
+        uwsgi_argv("app:app", bind, settings=Settings())
