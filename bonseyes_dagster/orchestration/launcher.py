@@ -1,15 +1,15 @@
 """Dagster's run launcher that asks the run server for a ready process.
 
-In dagster.yaml:
+In dagster.yaml (both of its settings may be left out; the socket is then DAGSTER_HOME/run_server/socket):
     run_launcher:
       module: bonseyes_dagster.orchestration.launcher
       class: WarmRunLauncher
-      config: {socket: /path/of/socket, grace_s: 10}     # both optional; the socket is DAGSTER_HOME/run_server/socket
+      config: {socket: /path/of/socket, grace_s: 10}
 
-It keeps no state and no connection, so the webserver, the daemon, the CLI and a threaded Flask process may all have one.
-Without a run server it launches as Dagster does (DefaultRunLauncher: a process of the code server), and resumes in a
-process that loads everything first.
-"""  # noqa: D415 - the configuration is part of the sentence
+It keeps no state and no connection, so the webserver, the daemon, the CLI and a Flask process with threads may all have
+one. Without a run server it launches as Dagster does (DefaultRunLauncher: a process of the code server), and resumes in
+a process that loads everything first.
+"""
 
 import json
 import os

@@ -1,0 +1,294 @@
+"""What a run launcher owes Dagster, on ours and on Dagster's own; and what ours does when something dies."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._daemon.monitoring import execute_run_monitoring_iteration
+
+from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServerGoneError, records_folder, storage_id
+from bonseyes_dagster.orchestration.run_record import read_record
+from tests.unit.orchestration.launching import (
+    JOBS,
+    LaunchingProject,
+    code_server,
+    launching_project,
+    own_jobs,
+    wait_until,
+)
+
+SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The code server of all tests: it only describes jobs, or starts runs as Dagster's launcher has it."""
+    with code_server(JOBS) as port:
+        yield port
+
+
+@pytest.fixture(scope="module", params=["warm", "stock"])
+def shared(request, port, tmp_path_factory) -> Iterator[LaunchingProject]:
+    """A project for each launcher that must do what Dagster expects; a DockerRunLauncher has its place here."""
+    with launching_project(tmp_path_factory.mktemp(request.param), port, launcher=request.param) as project:
+        if request.param == "warm":
+            project.serve_runs()
+        yield project
+
+
+@pytest.fixture
+def project(tmp_path, port) -> Iterator[LaunchingProject]:
+    """A project with our launcher, and no run server yet."""
+    with launching_project(tmp_path, port) as project:
+        yield project
+
+
+# --- every launcher
+
+
+@pytest.mark.parametrize(("job", "status"), [("quick", SUCCESS), ("failing", FAILURE)])
+def test_a_run_ends_as_its_ops_do(shared, job, status):
+    """Success and failure of ops are the run's."""
+    assert shared.wait(shared.launch(job)) == status
+
+
+def test_a_terminated_run_is_cancelled(shared):
+    """`terminate` stops a run, and its status says that it was on purpose."""
+    before = len(shared.pids())
+    run_id = shared.launch("waiting")
+    pid = shared.wait_for_pid(before + 1)
+    assert shared.instance.run_launcher.terminate(run_id)
+    assert shared.wait(run_id) == CANCELED
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_run_that_has_ended_cannot_be_terminated(shared):
+    """There is nothing to terminate, and `terminate` says so."""
+    run_id = shared.launch("quick")
+    shared.wait(run_id)
+    assert shared.instance.run_launcher.terminate(run_id) is False
+
+
+def test_runs_launched_by_several_threads_all_end(shared):
+    """A server with threads launches runs at the same time."""
+    run_ids: list[str] = []
+    threads = [threading.Thread(target=lambda: run_ids.append(shared.launch("quick"))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [shared.wait(run_id) for run_id in run_ids] == [SUCCESS] * 4
+
+
+# --- runs that survive
+
+
+def test_a_killed_run_is_resumed_at_once(project):
+    """The run server starts a new process, which does only what is left to do."""
+    project.serve_runs()
+    run_id = project.launch("waiting")
+    os.kill(project.wait_for_pid(), signal.SIGKILL)
+    project.wait_for_pid(2)
+    assert project.run(run_id).status == DagsterRunStatus.STARTED
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+    assert [line for line in project.notes() if not line.startswith("waiting")] == ["first", "last 2"]
+    assert "was killed by signal 9" in project.messages(run_id)
+
+
+def test_a_run_that_is_killed_too_often_fails(project):
+    """Resuming ends where run monitoring's limit is."""
+    project.serve_runs()
+    run_id = project.launch("waiting")
+    for count in range(1, 5):
+        os.kill(project.wait_for_pid(count), signal.SIGKILL)
+    assert project.wait(run_id) == FAILURE
+    assert "after 3 attempts" in project.messages(run_id)
+
+
+def test_runs_outlive_their_server_and_are_adopted(project):
+    """A run goes on without a server; the next server watches over it as over its own."""
+    first = project.serve_runs()
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    first.stop(signal.SIGKILL)
+    health = project.instance.run_launcher.check_run_worker_health(project.run(run_id))
+    assert health.status == WorkerStatus.RUNNING
+    second = project.serve_runs()
+    assert second.ping()["runs"] == {run_id: pid}
+    os.kill(pid, signal.SIGKILL)
+    assert project.wait_for_pid(2) != pid
+    assert project.instance.run_launcher.terminate(run_id)
+    assert project.wait(run_id) == CANCELED
+
+
+def test_a_run_killed_together_with_its_server_is_resumed_when_one_comes_back(project):
+    """As after a crash of the machine: only the record is left, and it names nobody."""
+    first = project.serve_runs()
+    run_id = project.launch("waiting")
+    first.stop(signal.SIGKILL)
+    os.kill(project.wait_for_pid(), signal.SIGKILL)
+    project.serve_runs()
+    project.wait_for_pid(2)
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+
+
+def test_a_run_killed_before_it_started_is_started(project):
+    """A process that dies in STARTING is replaced by one that starts the run, not one that resumes it."""
+    server = project.serve_runs()
+    run_id = project.create("quick")
+    server.process.send_signal(signal.SIGSTOP)
+    launch = threading.Thread(
+        target=project.instance.launch_run, args=(run_id, project.context.create_request_context())
+    )
+    launch.start()
+    wait_until(lambda: project.run(run_id).status == DagsterRunStatus.STARTING)
+    server.process.kill()
+    server.process.wait()
+    project.serve_runs()  # the launcher is still asking, and finds this one
+    launch.join()
+    assert project.wait(run_id) == SUCCESS
+    assert "Started execution" in project.messages(run_id)
+
+
+def test_a_stopping_server_may_take_its_runs_along_and_they_are_resumed(project):
+    """With `--on-stop terminate` runs end with their server, but none fails: the next server resumes them."""
+    first = project.serve_runs("--on-stop", "terminate")
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    first.stop()
+    assert not Path(f"/proc/{pid}").exists()
+    assert project.run(run_id).status == DagsterRunStatus.STARTED
+    project.serve_runs()
+    project.wait_for_pid(2)
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+
+
+def test_monitoring_resumes_without_a_run_server(project):
+    """With only the daemon left, a killed run is taken up by a process that loads everything first."""
+    server = project.serve_runs()
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    server.stop()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not read_record(records_folder(server.socket), run_id)[1])
+    list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
+    project.wait_for_pid(2)
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+
+
+def test_monitoring_leaves_healthy_runs_alone(project):
+    """The daemon's poll and the run server do not both resume a run."""
+    project.serve_runs()
+    run_id = project.launch("waiting")
+    project.wait_for_pid()
+    for _ in range(3):
+        assert not any(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
+    assert len(project.pids()) == 1
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+
+
+def test_a_run_never_has_two_processes(project):
+    """Asked again for a run that has a process, the server says that it is taken; a cold process finds the lock."""
+    server = project.serve_runs()
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    client = RunServerClient(server.socket)
+    for resume in (False, True):
+        answer = client.ask("launch", run_id=run_id, storage=storage_id(project.instance), resume=resume)
+        assert answer["taken"]
+    project.instance.run_launcher._start_cold(project.run(run_id))
+    time.sleep(4)
+    assert project.pids() == [pid]
+    assert read_record(records_folder(server.socket), run_id)[0].pid == pid
+    project.release()
+    assert project.wait(run_id) == SUCCESS
+
+
+def test_a_run_that_does_not_stop_is_killed(project):
+    """After the grace period, with all that it started; the run is cancelled all the same."""
+    project.serve_runs("--grace", "0.5")
+    run_id = project.launch("stubborn")
+    pid = project.wait_for_pid()
+    started = time.monotonic()
+    project.instance.run_launcher.terminate(run_id)
+    assert project.wait(run_id) == CANCELED
+    assert time.monotonic() - started < 4
+    assert not Path(f"/proc/{pid}").exists()
+
+
+# --- without a server, with another's
+
+
+def test_without_a_server_runs_are_launched_as_dagster_does(project):
+    """The stock launcher takes over; its runs can be terminated and looked at."""
+    run_id = project.launch("waiting")
+    project.wait_for_pid()
+    assert GRPC_INFO_TAG in project.run(run_id).tags
+    health = project.instance.run_launcher.check_run_worker_health(project.run(run_id))
+    assert health.status == WorkerStatus.RUNNING
+    assert project.instance.run_launcher.terminate(run_id)
+    assert project.wait(run_id) == CANCELED
+
+
+def test_termination_needs_no_server(project):
+    """A run whose server has gone is stopped by the launcher itself."""
+    server = project.serve_runs()
+    run_id = project.launch("waiting")
+    project.wait_for_pid()
+    server.stop()
+    assert project.instance.run_launcher.terminate(run_id)
+    assert project.wait(run_id) == CANCELED
+
+
+def test_there_is_one_server_for_a_socket(project):
+    """A second server refuses to start, and the first goes on."""
+    server = project.serve_runs()
+    second = project.serve_runs()
+    assert second.process.wait(30) == 1
+    assert "another run server" in server.log.read_text()
+    assert server.ping()["ok"]
+
+
+def test_nobody_listening_is_told_apart_from_a_refusal(tmp_path):
+    """Only a missing server may be replaced by another way of launching."""
+    with pytest.raises(RunServerGoneError):
+        RunServerClient(tmp_path / "nowhere" / "socket").ask("ping")
+
+
+# --- new code
+
+
+def test_changed_code_is_what_the_next_run_executes(tmp_path):
+    """A run launched right after an edit executes the edited code; a run that is alive is not harmed."""
+    jobs = own_jobs(tmp_path)
+    with code_server(jobs) as port, launching_project(tmp_path, port, jobs=jobs) as project:
+        server = project.serve_runs()
+        alive = project.launch("waiting")
+        pid = project.wait_for_pid()
+        jobs.write_text(jobs.read_text().replace('ANSWER = "first"', 'ANSWER = "second"'))
+        run_id = project.launch("answering")
+        assert project.wait(run_id) == SUCCESS
+        assert "the answer is second" in project.messages(run_id)
+        assert server.ping()["runs"][alive] == pid
+
+        jobs.write_text(jobs.read_text() + "\nthis is no Python\n")
+        assert project.wait(project.launch("answering")) == FAILURE
+        assert "SyntaxError" in server.ping()["load_error"]
+
+        jobs.write_text(jobs.read_text().replace("\nthis is no Python\n", ""))
+        assert project.wait(project.launch("answering")) == SUCCESS
+        project.release()
+        assert project.wait(alive) == SUCCESS
