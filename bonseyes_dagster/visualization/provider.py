@@ -23,8 +23,8 @@ __all__ = ["ArtifactDataProvider"]
 # An answer never takes much longer: series that are still being fetched then come with the next reload.
 READ_BUDGET_S = 8.0
 # Points in one answer: with very many runs each gets fewer.
-ANSWER_POINTS = 500_000
-_POINTS_AT_LEAST = 20
+ANSWER_POINTS = 100_000
+_POINTS_AT_LEAST = 10
 # A series that grows is read again after so long.
 _FRESH_S = 1.0
 _READS_AT_ONCE = 16

@@ -152,6 +152,54 @@ def test_thousands_of_artifacts(project: StandIn, tmp_path: Path) -> None:
             assert server.asked["artifacts/NAME/metrics/loss/scalar"] == count
 
 
+TOOL = """
+name: curves
+description: Writes a curve slowly.
+entry_point: curves:create
+output_type: com.bonseyes.model
+parameters:
+  points: {type: integer, default: 8}
+"""
+CODE = """
+import time
+
+def create(artifact, *, points):
+    for step in range(points):
+        artifact.scalar("loss", step, 1 / (step + 1))
+        time.sleep(0.4)
+    artifact.path("model.txt").write_text("done")
+"""
+
+
+def test_a_real_tool_is_followed(project: StandIn, tmp_path: Path) -> None:
+    """From the author's `artifact.scalar` through a tool container's files to TensorBoard's answer, while it runs."""
+    tool = tmp_path / "tool"
+    tool.mkdir()
+    (tool / "tool.yml").write_text(TOOL)
+    (tool / "curves.py").write_text(CODE)
+    url = f"http://127.0.0.1:{free_port()}"
+    body = {"requests": '[{"plugin": "scalars", "tag": "loss", "run": "curves/slow"}]'}
+    lengths: list[int] = []
+    with project.process("tool", url, {"BONSEYES_TOOL": str(tool), "BONSEYES_CONTAINER": "curves"}):
+        project.addresses["curves"] = url
+        project._write_addresses()
+        requests.post(f"{url}/artifacts", json={"name": "slow"}, timeout=10).raise_for_status()
+        deadline = time.monotonic() + 60
+        while (lengths[-1] if lengths else 0) < 8:
+            assert time.monotonic() < deadline, lengths
+            series = _series(f"{project.url}/containers/visualization", body).get("curves/slow", [])
+            lengths.append(len(series))  # type: ignore[arg-type]
+            time.sleep(0.2)
+        parameters = requests.post(
+            f"{project.url}/containers/visualization/data/plugin/hparams/session_groups",
+            data='{"sliceSize": 10}',
+            timeout=20,
+        )
+        assert '"points"' in parameters.text
+    del project.addresses["curves"]
+    assert len(set(lengths) - {0, 8}) >= 2, lengths
+
+
 def _series(base: str, body: dict[str, str]) -> dict[str, object]:
     answer = requests.post(f"{base}/data/plugin/timeseries/timeSeries", data=body, timeout=30).json()
     series: dict[str, object] = answer[0]["runToSeries"]
