@@ -78,8 +78,9 @@ class _Order:
         references: Mapping[str, ArtifactRef | None],
     ) -> None:
         step = _step_name(context)
-        self.container = Container(Addresses.from_settings().base_url(container), name=container, kind="artifacts")
-        self.artifact = self.container.artifact(names.artifact_name(names.run_name(context.run), step))
+        self._addresses = Addresses.from_settings()
+        self._container = container
+        self._name = names.artifact_name(names.run_name(context.run), step)
         self.key = f"{context.run_id}/{step}"
         self.reuse = context.run.tags.get(names.REUSE_TAG, "true") != "false"
         self.output_type = tool.description.output_type
@@ -87,6 +88,16 @@ class _Order:
         self.files: dict[str, Path] = {}
         self._take_config(context.op_config or {}, tool)
         self.stop = threading.Event()
+
+    @property
+    def container(self) -> Container:
+        """Return the container's client, wherever the container is now: it may be started anew elsewhere."""
+        return Container(self._addresses.base_url(self._container), name=self._container, kind="artifacts", retry_s=0)
+
+    @property
+    def artifact(self) -> Artifact:
+        """Return the handle of the artifact, whether it exists or not."""
+        return self.container.artifact(self._name)
 
     def _take_config(self, config: Mapping[str, Any], tool: ToolFolder) -> None:
         for parameter in tool.description.parameters:
@@ -156,7 +167,8 @@ def _local_file(parameter: str, value: str) -> Path:
 def _follow(context: OpExecutionContext, order: _Order) -> Status:
     """Return the artifact's final status. All HTTP is in a thread of its own, so that an interrupt is heard at once."""
     news: queue.SimpleQueue[Status | bytes | BaseException] = queue.SimpleQueue()
-    threading.Thread(target=_watch, args=(order, news), daemon=True, name=f"watch {order.artifact.name}").start()
+    watcher = _Watcher(order, news)
+    threading.Thread(target=watcher.run, daemon=True, name=f"watch {order.artifact.name}").start()
     journal = _Journal(context, order)
     try:
         while True:
@@ -172,7 +184,7 @@ def _follow(context: OpExecutionContext, order: _Order) -> Status:
                 journal.write(item)
             else:
                 journal.note(item)
-                if item.is_final and order.stop.is_set():
+                if item.is_final:
                     journal.close()
                     return item
     except (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit, GeneratorExit):
@@ -183,26 +195,35 @@ def _follow(context: OpExecutionContext, order: _Order) -> Status:
         order.stop.set()
 
 
-def _watch(order: _Order, news: "queue.SimpleQueue[Status | bytes | BaseException]") -> None:
-    """Place the order, then report log and status, whole before final; `stop` set tells that all was reported."""
-    try:
-        _patiently(order.place, order.stop)
-        if order.stop.is_set():
-            order.cancel()
-            return
-        offset = 0
-        while not order.stop.is_set():
-            status = _patiently(lambda: order.artifact.status(wait_s=TICK_S), order.stop)
-            news.put(status) if not status.is_final else None
-            if status.started or status.is_final:
-                for chunk in order.artifact.iter_log(offset):
-                    offset += len(chunk)
-                    news.put(chunk)
-            if status.is_final:
-                order.stop.set()
-                news.put(status)
-    except (BonseyesError, Failure) as error:
-        news.put(error)
+class _Watcher:
+    """Places the order, then reports log and status; the final status comes last, after all of the log."""
+
+    def __init__(self, order: _Order, news: "queue.SimpleQueue[Status | bytes | BaseException]") -> None:
+        self._order = order
+        self._news = news
+        self._offset = 0
+
+    def run(self) -> None:
+        """Report until the artifact is final or nobody listens any more; an error is reported, too."""
+        order = self._order
+        try:
+            _patiently(order.place, order.stop)
+            if order.stop.is_set():  # interrupted while the order was on its way
+                order.cancel()
+            while not order.stop.is_set():
+                status = _patiently(lambda: order.artifact.status(wait_s=TICK_S), order.stop)
+                if status.started or status.is_final:
+                    _patiently(self._report_log, order.stop)
+                self._news.put(status)
+                if status.is_final:
+                    return
+        except (BonseyesError, Failure) as error:
+            self._news.put(error)
+
+    def _report_log(self) -> None:
+        for chunk in self._order.artifact.iter_log(self._offset, patience_s=0):
+            self._offset += len(chunk)
+            self._news.put(chunk)
 
 
 def _patiently(call: Callable[[], _T], stop: threading.Event) -> _T:

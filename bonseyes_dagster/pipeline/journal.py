@@ -82,7 +82,7 @@ def _lines(entry: Any, moment: float) -> bytes:
 def _text(entry: Any, event: Any) -> str:
     if event is None:
         return str(entry.user_message)
-    text = event.message or event.event_type_value
+    text = str(event.message or event.event_type_value)
     data = event.event_specific_data
     failure = getattr(data, "user_failure_data", None)
     error = getattr(data, "error", None)

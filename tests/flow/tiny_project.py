@@ -9,16 +9,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bonseyes_dagster.client import Container
+from bonseyes_dagster.orchestration.instance import LOCATION, create_storage, write_instance, write_workspace
 
 PROJECT = Path(__file__).parent / "tiny"
 TOOLS = ("load", "learn", "judge")
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0  # tests may share their two cores with many others
 
 
 @dataclass(frozen=True)
@@ -114,3 +115,102 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class TinyDagster:
+    """Dagster's side of the project: its home, its servers, and how to start another."""
+
+    project: TinyProject
+    home: Path
+    code_port: int
+    code_server: subprocess.Popen[bytes]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return what a process needs to be one of Dagster's."""
+        return {**self.project.environment, **dagster_environment(self.home)}
+
+    @contextmanager
+    def serving_code(self) -> Iterator[None]:
+        """Run the code server again after it was killed, at its port."""
+        with background(code_server_arguments(self.code_port), self.environment, self.project.root / "code.log"):
+            wait_until(lambda: is_listening(self.code_port), "the code server")
+            yield
+
+    @contextmanager
+    def serving_pipeline(self, name: str, port: int | None = None) -> Iterator[Container]:
+        """Serve a pipeline until the end of the block."""
+        with self.pipeline_server(name, port or free_port()) as (container, _):
+            yield container
+
+    @contextmanager
+    def pipeline_server(self, name: str, port: int) -> Iterator[tuple[Container, subprocess.Popen[bytes]]]:
+        """Serve a pipeline, and hand its process out."""
+        environment = {
+            **self.environment,
+            "BONSEYES_PIPELINE": name,
+            "BONSEYES_VOLUME": str(self.project.root / "volumes" / name),
+        }
+        log = self.project.root / f"{name}.log"
+        with serving("bonseyes_dagster.pipeline", port, environment, log) as server:
+            container = Container(f"http://127.0.0.1:{port}", name=name, kind="runs")
+            wait_until_healthy(container, server)
+            yield container, server
+
+
+@contextmanager
+def running_dagster(project: TinyProject) -> Iterator[TinyDagster]:
+    """Run a code server and a run server over an instance of its own."""
+    home = project.root / "home"
+    write_instance(home)
+    create_storage(home)
+    port = free_port()
+    write_workspace(home, port=port)
+    file = str(PROJECT / "definitions.py")
+    runs = ["bonseyes_dagster.orchestration.run_server", "-f", file, "-d", str(PROJECT), "--on-stop", "terminate"]
+    environment = {**project.environment, **dagster_environment(home)}
+    with (
+        background(code_server_arguments(port), environment, project.root / "code.log") as code_server,
+        background(runs, environment, project.root / "runs.log"),
+    ):
+        wait_until(lambda: (home / "run_server" / "socket").exists(), "the run server")
+        yield TinyDagster(project, home, port, code_server)
+
+
+def dagster_environment(home: Path) -> dict[str, str]:
+    """Return what makes a process use this instance."""
+    return {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
+
+
+def code_server_arguments(port: int) -> list[str]:
+    """Return the module and arguments of the code server."""
+    file = str(PROJECT / "definitions.py")
+    return ["dagster", "api", "grpc", "-f", file, "-h", "127.0.0.1", "-p", str(port), "--location-name", LOCATION]
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Return when a condition is met; fail when it takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not start"
+        time.sleep(0.05)
+
+
+def is_listening(port: int) -> bool:
+    """Tell whether somebody accepts connections."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def background(arguments: list[str], environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `python -m` until the end of the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments], env={**os.environ, **environment}, stdout=output, stderr=output
+        )
+    try:
+        yield process
+    finally:
+        stop(process)
