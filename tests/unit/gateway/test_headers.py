@@ -1,0 +1,110 @@
+"""What passes the gateway in either direction, and what ends at it."""
+
+from __future__ import annotations
+
+import pytest
+from multidict import CIMultiDict
+
+from bonseyes_dagster.gateway.headers import (
+    CONTENT_POLICY,
+    PAGE_POLICY,
+    answer_headers,
+    is_made_by_others,
+    request_headers,
+)
+from bonseyes_dagster.gateway.routes import match
+
+TARGET = match("/containers/import/artifacts")
+
+
+def _forwarded(headers: dict[str, str], **options: object) -> CIMultiDict[str]:
+    return request_headers(CIMultiDict(headers), TARGET, client="10.0.0.9", scheme="http", **options)  # type: ignore[arg-type]
+
+
+def test_the_upstream_is_told_who_asked_and_how() -> None:
+    """The prefix, the public host, the scheme and the client."""
+    headers = _forwarded({"Host": "localhost:8000", "X-Forwarded-Prefix": "/forged"})
+    assert headers["X-Forwarded-Prefix"] == "/containers/import"
+    assert headers["X-Forwarded-Host"] == "localhost:8000"
+    assert headers["X-Forwarded-Proto"] == "http"
+    assert headers["X-Forwarded-For"] == "10.0.0.9"
+    assert "Host" not in headers
+
+
+def test_a_proxy_before_us_is_believed_its_scheme_and_client() -> None:
+    """TLS may end before the gateway; anything but a scheme is not one."""
+    headers = _forwarded({"X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"})
+    assert headers["X-Forwarded-Proto"] == "https"
+    assert headers["X-Forwarded-For"] == "1.2.3.4, 10.0.0.9"
+    assert _forwarded({"X-Forwarded-Proto": "gopher"})["X-Forwarded-Proto"] == "http"
+
+
+def test_hop_by_hop_headers_end_here() -> None:
+    """Also those that Connection names."""
+    headers = _forwarded(
+        {"Connection": "close, X-Mine", "X-Mine": "1", "TE": "trailers", "Transfer-Encoding": "chunked",
+         "Upgrade": "h2c", "Keep-Alive": "1", "Expect": "100-continue", "X-Other": "2", "Content-Length": "3"}
+    )  # fmt: skip
+    assert {"Content-Length", "X-Other"} <= set(headers)
+    assert not {"Connection", "X-Mine", "TE", "Transfer-Encoding", "Upgrade", "Keep-Alive", "Expect"} & set(headers)
+
+
+def test_the_token_ends_here() -> None:
+    """No container ever sees it; other cookies pass."""
+    headers = _forwarded(
+        {"Authorization": "Bearer t", "Cookie": "a=1; bonseyes_x=secret; b=2"},
+        secrets={"authorization", "cookie:bonseyes_x"},
+    )
+    assert "Authorization" not in headers
+    assert headers["Cookie"] == "a=1; b=2"
+    assert "Cookie" not in _forwarded({"Cookie": "bonseyes_x=s"}, secrets={"cookie:bonseyes_x"})
+
+
+def test_answers_get_our_policies_and_no_cors() -> None:
+    """A page's own policy stays: Dagster's has a nonce that ours cannot know."""
+    headers = answer_headers(
+        CIMultiDict({"Access-Control-Allow-Origin": "*", "Connection": "close", "ETag": '"x"', "Server": "s"}),
+        TARGET,
+        "http://127.0.0.1:1",
+    )
+    assert "Access-Control-Allow-Origin" not in headers
+    assert "Connection" not in headers
+    assert headers["ETag"] == '"x"'
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"] == PAGE_POLICY
+    assert headers["Server"] == "bonseyes"
+    own = answer_headers(CIMultiDict({"Content-Security-Policy": "mine"}), TARGET, "http://127.0.0.1:1")
+    assert own["Content-Security-Policy"] == "mine"
+
+
+def test_several_cookies_stay_several() -> None:
+    """Set-Cookie cannot be joined."""
+    several = CIMultiDict([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
+    assert answer_headers(several, TARGET, "http://127.0.0.1:1").getall("Set-Cookie") == ["a=1", "b=2"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["artifacts/a/data", "artifacts/a/data/x.html", "runs/r/data", "artifacts/a/input-files/f",
+     "artifacts/a/input_files/f"],
+)  # fmt: skip
+def test_what_others_made_is_never_a_page_of_ours(path: str) -> None:
+    """HTML that a tool wrote is sandboxed and an attachment, also when its container forgot."""
+    target = match(f"/containers/import/{path}")
+    assert is_made_by_others(target)
+    headers = answer_headers(
+        CIMultiDict({"Content-Type": "text/html", "Content-Disposition": 'inline; filename="x.html"',
+                     "Content-Security-Policy": "script-src *"}),
+        target,
+        "http://127.0.0.1:1",
+    )  # fmt: skip
+    assert headers["Content-Disposition"] == 'attachment; filename="x.html"'
+    assert headers["Content-Security-Policy"] == CONTENT_POLICY
+    bare = answer_headers(CIMultiDict({"Content-Type": "text/html"}), target, "http://127.0.0.1:1")
+    assert bare["Content-Disposition"] == "attachment"
+
+
+@pytest.mark.parametrize("path", ["artifacts/a", "artifacts/a/status", "artifacts", "", "artifacts/a/database"])
+def test_what_containers_say_is_theirs(path: str) -> None:
+    """Statuses and descriptions are no attachments."""
+    assert not is_made_by_others(match(f"/containers/import/{path}"))
