@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import sqlalchemy as db
 import yaml
@@ -92,6 +92,11 @@ class KeptOpenSqliteStorage(DagsterSqliteStorage):
         # The superclass makes its parts by name; these have the same state and other connections.
         runs.__class__ = _RunStorage
         events.__class__ = _EventLogStorage
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Any) -> Self:
+        """Make one from an instance's reference; the superclass would make one of its own kind."""
+        return cls(inst_data=inst_data, **config_value)
 
 
 def with_kept_open_connections(ref: InstanceRef) -> InstanceRef:
