@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +100,8 @@ class Job:
 
 
 class _Draft:
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="bonseyes-draft-"))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.files: dict[str, Path] = {}
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
@@ -126,12 +127,18 @@ class MemoryBackend:
         *,
         kind: Collection = "artifacts",
         queue_limit: int = 1000,
+        folder: Path | None = None,
     ) -> None:
         self.kind: Collection = kind
         self.changed = threading.Condition()
         self._description = description
         self._make = make
         self._queue_limit = queue_limit
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="bonseyes-memory-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._folder = folder
+        self._folder.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, _Entry] = {}
         self._number = 0
         self._worker: threading.Thread | None = None
@@ -152,7 +159,10 @@ class MemoryBackend:
 
     def begin(self) -> _Draft:
         """Begin a creation in a folder of its own."""
-        return _Draft()
+        return _Draft(self._new_folder("draft"))
+
+    def _new_folder(self, kind: str) -> Path:
+        return Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=self._folder))
 
     # Creating
 
@@ -170,7 +180,7 @@ class MemoryBackend:
                 return self._again(same, (key, f"{request.name} {fingerprint}"))
             self._check_room(name)
             self._number += 1
-            folder = Path(tempfile.mkdtemp(prefix="bonseyes-memory-"))
+            folder = self._new_folder("artifact")
             for parameter, path in uploads.items():
                 uploads[parameter] = Path(shutil.move(path, folder / f"{parameter}-{path.name}"))
             entry = _Entry(name, self._number, folder, parameters, dict(uploads), fingerprint)

@@ -36,10 +36,10 @@ def make(job: Job) -> None:
     job.log("end")
 
 
-def create(kind: str = "artifacts", upload_limit_bytes: int | None = None) -> Flask:
-    """Make the application."""
+def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folder: Path | None = None) -> Flask:
+    """Make the application; its files are below `folder`."""
     description = load_description(SAMPLE)
-    backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts")
+    backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts", folder=folder)
     app = create_app(
         description.name,
         description=lambda: backend.describe().to_json(),
@@ -52,6 +52,5 @@ def create(kind: str = "artifacts", upload_limit_bytes: int | None = None) -> Fl
 
 
 def from_environ() -> Flask:
-    """Make the application that $SAMPLE_KIND tells."""
-    limit = os.environ.get("SAMPLE_LIMIT_BYTES")
-    return create(os.environ.get("SAMPLE_KIND", "artifacts"), int(limit) if limit else None)
+    """Make the application that $SAMPLE_KIND tells, with its files below the working directory."""
+    return create(os.environ.get("SAMPLE_KIND", "artifacts"), folder=Path.cwd() / "memory")

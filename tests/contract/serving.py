@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -126,6 +127,7 @@ def serving(
     finally:
         server.session.close()
         stop(server)
+        shutil.rmtree(folder / "memory", ignore_errors=True)
 
 
 def await_ready(server: Server, wait_s: float = 30.0) -> None:
