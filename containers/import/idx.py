@@ -122,9 +122,8 @@ class IdxArchive:
         try:
             data = self._file.read(size)
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            raise ToolError(
-                f"The {self._title} archive's gzip stream is broken after {self._read_bytes:,} bytes: {error}."
-            ) from error
+            # Without a place: it was read ahead, so the place would be that of a buffer's end.
+            raise ToolError(f"The {self._title} archive's gzip stream is broken: {error}.") from error
         self._read_bytes += len(data)
         return data
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 
 import image_classification  # noqa: F401  # first: it keeps the libraries below quiet
 import numpy as np
@@ -10,6 +11,8 @@ from image_classification.artifacts import Source, Work
 from image_classification.splitting import draw_validation
 from image_classification.tensors import TENSORS, TRAINING_SET, Tensor, TensorFile, TensorSet
 from numpy.typing import NDArray
+
+from bonseyes_dagster.errors import ToolError
 
 __all__ = ["create"]
 
@@ -20,6 +23,11 @@ def create(artifact: Work, *, tensors: Source, validation_fraction: float = 0.2,
     """Draw the validation samples, then copy both parts in the samples' order, a few MiB at a time."""
     known = TensorSet.read(tensors, TENSORS)
     labels = np.asarray(known.open(tensors, "outputs"))
+    count = known.tensors["inputs"].shape[0] if "inputs" in known.tensors else 0
+    if count != len(labels):
+        raise ToolError(
+            f"There are {count:,} inputs and {len(labels):,} outputs; there must be one output for each input."
+        )
     is_validation = draw_validation(labels, known.classes, validation_fraction, seed)
     parts = {"train": ~is_validation, "validation": is_validation}
     written: dict[str, Tensor] = {}
@@ -40,14 +48,17 @@ def _split(
 ) -> dict[str, Tensor]:
     tensor = known.tensors[name]
     rows = max(1, _BLOCK_BYTES // (np.dtype(tensor.dtype).itemsize * max(1, math.prod(tensor.shape[1:]))))
-    files = {
-        part: TensorFile(artifact, f"{part}-{name}.npy", (int(mask.sum()), *tensor.shape[1:]), tensor.dtype)
-        for part, mask in parts.items()
-    }
-    start = 0
-    for block in known.blocks(source, name, rows):
-        for part, file in files.items():
-            file.write(block[parts[part][start : start + len(block)]])
-        start += len(block)
-        artifact.set_progress(start, tensor.shape[0], "samples", name)
-    return {f"{part}_{name}": file.finish() for part, file in files.items()}
+    with ExitStack() as stack:
+        files = {
+            part: stack.enter_context(
+                TensorFile(artifact, f"{part}-{name}.npy", (int(mask.sum()), *tensor.shape[1:]), tensor.dtype)
+            )
+            for part, mask in parts.items()
+        }
+        start = 0
+        for block in known.blocks(source, name, rows):
+            for part, file in files.items():
+                file.write(block[parts[part][start : start + len(block)]])
+            start += len(block)
+            artifact.set_progress(start, tensor.shape[0], "samples", name)
+        return {f"{part}_{name}": file.finish() for part, file in files.items()}

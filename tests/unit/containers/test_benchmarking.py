@@ -1,0 +1,191 @@
+"""The benchmarking tool: its report, its verdicts, its pictures, and inputs that do not fit together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bonseyes_dagster.errors import InvalidError, ToolError
+
+Make = Callable[..., Path]
+
+METRICS = {
+    "accuracy",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "lowest_recall",
+    "latency_ms",
+    "latency_p95_ms",
+    "throughput_per_s",
+    "model_size_bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def benchmark(make: Make, model: Path, test_tensors: Path) -> Path:
+    """Return a benchmark with a criterion that is met, one that is not, and one that cannot be judged."""
+    return make(
+        "benchmarking",
+        model=model,
+        tensors=test_tensors,
+        evaluation_criterias=[
+            {"name": "Better than chance", "metric": "accuracy", "minimum": 0.3, "description": "of four classes"},
+            {"metric": "beauty", "minimum": 1},
+        ],
+        constraints=[{"name": "Tiny", "metric": "model_size_bytes", "maximum": 10}],
+    )
+
+
+@pytest.fixture(scope="module")
+def report(benchmark: Path) -> dict[str, Any]:
+    """Return its report."""
+    document: dict[str, Any] = json.loads((benchmark / "report.json").read_text())
+    return document
+
+
+def test_measures_what_it_promises(report: dict[str, Any], model: Path) -> None:
+    """Every metric is there, and those that can be derived from the matrix agree with it."""
+    matrix = np.array(report["confusion_matrix"]["counts"])
+    assert set(report["metrics"]) == METRICS
+    assert report["metrics"]["accuracy"] == matrix.trace() / 40
+    assert matrix.sum(axis=1).tolist() == [10, 10, 10, 10]
+    assert [entry["support"] for entry in report["per_class"]] == [10, 10, 10, 10]
+    assert [entry["recall"] for entry in report["per_class"]] == (matrix.diagonal() / 10).tolist()
+    assert report["metrics"]["model_size_bytes"] == (model / "model.onnx").stat().st_size
+    assert report["metrics"]["latency_ms"] > 0
+    assert report["metrics"]["latency_p95_ms"] >= report["metrics"]["latency_ms"]
+    assert report["metrics"]["throughput_per_s"] > 0
+
+
+def test_judges(report: dict[str, Any]) -> None:
+    """Each criterion and constraint has its verdict, and one failure fails the whole."""
+    met, unknown = report["evaluation_criterias"]
+    (size,) = report["constraints"]
+    assert met["passed"]
+    assert met["value"] == report["metrics"]["accuracy"]
+    assert (unknown["passed"], unknown["value"], unknown["name"]) == (False, None, "beauty")
+    assert unknown["reason"].startswith("There is no metric `beauty`; there are accuracy, ")
+    assert not size["passed"]
+    assert size["reason"].endswith(", above the maximum of 10.")
+    assert report["passed"] is False
+
+
+def test_the_report_has_the_documented_keys(report: dict[str, Any]) -> None:
+    """Nothing is in the report that docs/formats.md does not know."""
+    assert set(report) == {
+        "format",
+        "format_version",
+        "passed",
+        "metrics",
+        "evaluation_criterias",
+        "constraints",
+        "per_class",
+        "confusion_matrix",
+        "latency",
+        "throughput",
+        "model",
+        "environment",
+    }
+    assert set(report["constraints"][0]) == {
+        "name",
+        "description",
+        "metric",
+        "minimum",
+        "maximum",
+        "value",
+        "passed",
+        "reason",
+    }
+
+
+def test_draws(benchmark: Path) -> None:
+    """Both pictures are whole PNG images of a size that can be read."""
+    for name in ("confusion-matrix.png", "per-class.png"):
+        with Image.open(benchmark / name) as image:
+            image.load()
+            assert image.format == "PNG"
+            assert min(image.size) > 400
+            assert len(image.convert("RGB").getcolors(2**24) or ()) > 50
+
+
+def test_final_values_are_metrics(benchmark: Path) -> None:
+    """Each metric is a scalar too, so that runs can be compared side by side."""
+    written = " ".join(path.name for path in (benchmark.parent / "metrics").rglob("*"))
+    assert all(name in written for name in METRICS)
+
+
+def test_all_met_is_passed(make: Make, model: Path, test_tensors: Path) -> None:
+    """With nothing to object to, the benchmark has passed."""
+    made = make("benchmarking", model=model, tensors=test_tensors)
+    assert json.loads((made / "report.json").read_text())["passed"] is True
+
+
+@pytest.mark.parametrize(
+    "criteria", [{"metric": "accuracy"}, [{"metric": "accuracy"}], [{"minimum": 1}], [{"metric": "accuracy", "min": 1}]]
+)
+def test_criteria_are_checked_at_the_door(make: Make, model: Path, test_tensors: Path, criteria: Any) -> None:
+    """A criterion without metric or bound is refused before anything is measured."""
+    with pytest.raises(InvalidError):
+        make("benchmarking", model=model, tensors=test_tensors, evaluation_criterias=criteria)
+
+
+def test_other_preprocessing_is_refused(make: Make, model: Path, dataset: Path) -> None:
+    """Tensors that were made otherwise than the training's would measure nonsense."""
+    other = make("export", dataset=make("processing", dataset=dataset, size=12, mean=0.1))
+    with pytest.raises(ToolError) as caught:
+        make("benchmarking", model=model, tensors=other)
+    assert caught.value.message == (
+        "The tensors were not made as the model's training samples were: mean is 0.1 where the model wants 0.5."
+    )
+
+
+def test_unknown_classes_are_refused(make: Make, model: Path, archives: dict[str, Path]) -> None:
+    """Classes are compared by name, and one that the model does not know is named."""
+    other = make(
+        "import",
+        images=archives["test-images"],
+        labels=archives["test-labels"],
+        class_names=["0", "1", "2", "three"],
+    )
+    other = make("export", dataset=make("processing", dataset=other, size=12))
+    with pytest.raises(ToolError) as caught:
+        make("benchmarking", model=model, tensors=other)
+    assert caught.value.message == (
+        "The tensors have classes that the model does not know: three. It knows 0, 1, 2, 3."
+    )
+
+
+def test_classes_in_another_order_are_matched(
+    make: Make, model: Path, archives: dict[str, Path], report: dict[str, Any]
+) -> None:
+    """Names decide, not numbers: the same tensors with renamed classes give the renamed matrix."""
+    order = [1, 0, 2, 3]
+    other = make(
+        "import",
+        images=archives["test-images"],
+        labels=archives["test-labels"],
+        class_names=[str(number) for number in order],
+    )
+    made = make(
+        "benchmarking",
+        model=model,
+        tensors=make("export", dataset=make("processing", dataset=other, size=12)),
+    )
+    matrix = json.loads((made / "report.json").read_text())["confusion_matrix"]["counts"]
+    expected = report["confusion_matrix"]["counts"]
+    assert matrix == [expected[number] for number in order]
+
+
+def test_a_broken_model_fails_with_a_sentence(make: Make, model: Path, test_tensors: Path, tmp_path: Path) -> None:
+    """An ONNX file that cannot be loaded is told as that."""
+    (tmp_path / "model.json").write_bytes((model / "model.json").read_bytes())
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(ToolError, match=r"^onnxruntime cannot load model\.onnx: "):
+        make("benchmarking", model=tmp_path, tensors=test_tensors)

@@ -1,0 +1,216 @@
+"""The import tool: what it reads, and the one sentence for each way in which an archive can be broken."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from bonseyes_dagster.errors import InvalidError, ToolError
+
+Make = Callable[..., Path]
+
+IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5)
+LABELS = np.array([0, 2, 1], np.uint8)
+
+
+def idx(values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, kind: int = 8) -> bytes:
+    """Return an IDX archive whose header may lie about shape and kind."""
+    shape = values.shape if shape is None else shape
+    return bytes([0, 0, kind, len(shape)]) + np.array(shape, ">u4").tobytes() + values.tobytes()
+
+
+def run(make: Make, folder: Path, images: bytes, labels: bytes, **more: Any) -> Path:
+    """Import two archives given as bytes."""
+    (folder / "images").write_bytes(images)
+    (folder / "labels").write_bytes(labels)
+    return make("import", images=folder / "images", labels=folder / "labels", **more)
+
+
+def test_keeps_every_pixel_and_label(make: Make, archives: dict[str, Path], dataset: Path, digits: ModuleType) -> None:
+    """The dataset's PNGs and labels are what the archives hold, in their order."""
+    rows = [row for shard in sorted(dataset.glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
+    with gzip.open(archives["train-images"]) as file:
+        pixels = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 12, 10)
+    with gzip.open(archives["train-labels"]) as file:
+        labels = list(file.read()[8:])
+    (dataset.parent / "one.png").write_bytes(rows[7]["image"])
+    assert np.array_equal(np.asarray(Image.open(dataset.parent / "one.png")), pixels[7])
+    assert [row["annotations"]["label"] for row in rows] == labels
+    assert [row["id"] for row in rows][:2] == ["000000000", "000000001"]
+
+
+def test_describes_the_dataset(dataset: Path) -> None:
+    """`dataset.json` has exactly the documented keys, and the shards' digests are right."""
+    document = json.loads((dataset / "dataset.json").read_text())
+    shard = document.pop("shards")[0]
+    assert document == {
+        "format": "com.bonseyes.dataset",
+        "format_version": 1,
+        "count": 160,
+        "classes": ["0", "1", "2", "3"],
+        "class_counts": [40, 40, 40, 40],
+        "image": {"encoding": "png", "width": 10, "height": 12, "channels": 1},
+        "views": {},
+    }
+    data = (dataset / shard["path"]).read_bytes()
+    assert shard == {
+        "path": "samples-00000.parquet",
+        "count": 160,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+
+
+def test_gzip_is_told_by_content(make: Make, tmp_path: Path) -> None:
+    """Compressed or not, whatever its name, an archive gives the same dataset."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    plain = run(make, one, idx(IMAGES), idx(LABELS))
+    packed = run(make, other, gzip.compress(idx(IMAGES)), gzip.compress(idx(LABELS)))
+    assert (plain / "dataset.json").read_bytes() == (packed / "dataset.json").read_bytes()
+
+
+def test_class_names_are_used(make: Make, tmp_path: Path) -> None:
+    """Names given for the classes are the dataset's, also where no sample has one."""
+    made = run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=["ant", "bee", "cat", "dog"])
+    document = json.loads((made / "dataset.json").read_text())
+    assert document["classes"] == ["ant", "bee", "cat", "dog"]
+    assert document["class_counts"] == [1, 1, 1, 0]
+
+
+def test_class_names_are_checked(make: Make, tmp_path: Path) -> None:
+    """A single name, or the same name twice, is refused before anything is read."""
+    for names in (["ant"], ["ant", "ant", "bee"]):
+        with pytest.raises(InvalidError):
+            run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=names)
+
+
+def test_many_samples_become_several_shards(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shard grows beyond 10,000 samples by more than a batch, and none is lost between them."""
+    images = np.zeros((21_000, 2, 2), np.uint8)
+    made = run(make, tmp_path, idx(images), idx((np.arange(21_000) % 2).astype(np.uint8)))
+    shards = json.loads((made / "dataset.json").read_text())["shards"]
+    assert [shard["count"] for shard in shards] == [10_000, 10_000, 1_000]
+    assert [pq.read_metadata(made / shard["path"]).num_rows for shard in shards] == [10_000, 10_000, 1_000]
+
+
+BROKEN = {
+    "empty": (b"", idx(LABELS), "The images archive is empty: it has 0 bytes."),
+    "empty gzip": (gzip.compress(b""), idx(LABELS), "The images archive is empty: its gzip stream holds 0 bytes."),
+    "no samples": (
+        idx(IMAGES[:0]),
+        idx(LABELS[:0]),
+        "The images archive is empty: its header promises 0 samples.",
+    ),
+    "not an IDX archive": (
+        b"\x89PNG\r\n",
+        idx(LABELS),
+        "The images archive is not an IDX archive: it starts with 89504e47, not 00000803.",
+    ),
+    "three bytes": (
+        b"\0\0\x08",
+        idx(LABELS),
+        "The images archive is not an IDX archive: it starts with 000008, not 00000803.",
+    ),
+    "floats": (
+        idx(IMAGES, kind=0x0D),
+        idx(LABELS),
+        "The images archive holds float32; only unsigned bytes are read.",
+    ),
+    "swapped": (
+        idx(LABELS),
+        idx(IMAGES),
+        "The images archive has 1 dimension where images (count, rows, columns) have 3;"
+        " are the images and the labels swapped?",
+    ),
+    "header cut": (
+        idx(IMAGES)[:9],
+        idx(LABELS),
+        "The images archive is truncated: it ends after 9 of the 16 bytes of its header.",
+    ),
+    "truncated": (
+        idx(IMAGES)[:-1],
+        idx(LABELS),
+        "The images archive is truncated: its header promises 76 bytes, but it ends after 75.",
+    ),
+    "labels truncated": (
+        idx(IMAGES),
+        idx(LABELS[:2], (3,)),
+        "The labels archive is truncated: its header promises 11 bytes, but it ends after 10.",
+    ),
+    "trailing": (
+        idx(IMAGES) + b"x",
+        idx(LABELS),
+        "The images archive goes on after the 3 samples that its header promises.",
+    ),
+    "labels trailing": (
+        idx(IMAGES),
+        idx(LABELS) + b"x",
+        "The labels archive goes on after the 3 samples that its header promises.",
+    ),
+    "counts differ": (
+        idx(IMAGES),
+        idx(LABELS[:2]),
+        "The images archive holds 3 images and the labels archive 2 labels; there must be one label for each image.",
+    ),
+    "no pixels": (
+        idx(IMAGES, (3, 0, 5)),
+        idx(LABELS),
+        "The images archive's header promises samples of 0 x 5 pixels; between 1 and 67,108,864 pixels are read.",
+    ),
+    "absurd size": (
+        idx(IMAGES, (3, 2**32 - 1, 2**32 - 1)),
+        idx(LABELS),
+        "The images archive's header promises samples of 4,294,967,295 x 4,294,967,295 pixels;"
+        " between 1 and 67,108,864 pixels are read.",
+    ),
+    "gzip cut": (
+        gzip.compress(idx(IMAGES), mtime=0)[:-12],
+        idx(LABELS),
+        "The images archive's gzip stream is broken:"
+        " Compressed file ended before the end-of-stream marker was reached.",
+    ),
+    "gzip trailing": (
+        gzip.compress(idx(IMAGES), mtime=0) + b"junk",
+        idx(LABELS),
+        "The images archive's gzip stream is broken: Not a gzipped file (b'ju').",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_archives_fail_with_one_sentence(make: Make, tmp_path: Path, case: str) -> None:
+    """Each broken archive is refused with exactly the sentence that says what is wrong with it."""
+    images, labels, sentence = BROKEN[case]
+    with pytest.raises(ToolError) as caught:
+        run(make, tmp_path, images, labels)
+    assert caught.value.message == sentence
+
+
+def test_a_flipped_bit_in_gzip_is_found(make: Make, tmp_path: Path) -> None:
+    """A gzip stream whose checksum is wrong is refused, though it unpacks."""
+    packed = bytearray(gzip.compress(idx(IMAGES), mtime=0))
+    packed[-5] ^= 1
+    with pytest.raises(ToolError, match=r"^The images archive's gzip stream is broken: CRC check failed.*\.$"):
+        run(make, tmp_path, bytes(packed), idx(LABELS))
+
+
+def test_a_label_beyond_the_names_is_refused(make: Make, tmp_path: Path) -> None:
+    """The sentence names the sample, its label, and the range."""
+    with pytest.raises(ToolError) as caught:
+        run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=["ant", "bee"])
+    assert caught.value.message == (
+        "The label of sample 1 is 2, but class-names names 2 classes: labels must be between 0 and 1."
+    )
