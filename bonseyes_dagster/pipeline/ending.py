@@ -82,10 +82,10 @@ class Ending:
         if state is None and record is not None:
             state = self._states.read(record)
         if state is not None:
-            self._states.ask({each.url: each.cancel for each in self._artifacts(state)})
+            self._states.asker.ask({each.url: each.cancel for each in self._artifacts(state)})
 
     def _delete_artifacts(self, state: RunState) -> None:
-        answers = self._states.ask({each.url: partial(each.delete) for each in self._artifacts(state)})
+        answers = self._states.asker.ask({each.url: partial(each.delete) for each in self._artifacts(state)})
         failed = {url: answer for url, answer in answers.items() if isinstance(answer, BonseyesError)}
         failed = {url: error for url, error in failed.items() if not isinstance(error, NotFoundError)}
         if failed:
@@ -95,4 +95,4 @@ class Ending:
     def _artifacts(self, state: RunState) -> list[Artifact]:
         """Return the artifacts that this run made itself; those that it took over are its parent's."""
         own = [each for each in state.steps if not each.is_inherited]
-        return [self._states.container(each.step.container).artifact(each.artifact) for each in own]
+        return [self._states.asker.container(each.step.container).artifact(each.artifact) for each in own]

@@ -88,6 +88,8 @@ def _text(entry: Any, event: Any) -> str:
     error = getattr(data, "error", None)
     if failure is not None and failure.description:
         return f"{text}\n{failure.description}"
+    if event.event_type is DagsterEventType.RUN_FAILURE and "Steps failed" in text:
+        return text  # the steps have said it all
     if error is None or (error.cls_name or "").endswith("InterruptedError"):
         return text  # how an interrupt travelled through the code helps nobody
     return f"{text}\n{error.to_string()}"

@@ -12,7 +12,8 @@ from typing import Any, BinaryIO
 
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.pipeline.states import RunState, States, StepState
+from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.states import RunState, StepState
 from bonseyes_dagster.web.backend import DataFile
 
 __all__ = ["Provenance", "provenance_of"]
@@ -66,8 +67,8 @@ def _step(state: StepState) -> dict[str, Any]:
 class Provenance:
     """The files of completed runs. Reports come from the benchmark's container and are kept by digest in `cache`."""
 
-    def __init__(self, states: States, cache: Path) -> None:
-        self._states = states
+    def __init__(self, asker: Asker, cache: Path) -> None:
+        self._asker = asker
         self._cache = cache
 
     def files(self, state: RunState, parameters: Mapping[str, Any]) -> list[DataFile]:
@@ -85,7 +86,7 @@ class Provenance:
         return Manifest(tuple(file.entry for file in self.files(state, parameters)))
 
     def _report(self, step: StepState) -> list[DataFile]:
-        artifact = self._states.container(step.step.container).artifact(step.artifact)
+        artifact = self._asker.container(step.step.container).artifact(step.artifact)
         try:
             manifest = artifact.manifest()
         except NotFoundError:  # deleted since: the run's own record is still worth having

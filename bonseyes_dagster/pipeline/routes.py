@@ -24,18 +24,18 @@ def pipeline_blueprint(runs: Runs) -> Blueprint:
     @blueprint.get("/containers")
     def containers() -> Response:
         wanted = _type()
-        entries = Survey(runs.pipeline, runs.states).containers()
+        entries = Survey(runs.pipeline, runs.asker).containers()
         return json_response([entry for entry in entries if wanted in (None, entry["type"])])
 
     @blueprint.get("/containers/<name>")
     def container(name: str) -> Response:
-        return json_response(Survey(runs.pipeline, runs.states).container(name))
+        return json_response(Survey(runs.pipeline, runs.asker).container(name))
 
     @blueprint.get("/artifacts")
     def artifacts() -> Response:
         _type()
         filters = {key: request.args[key] for key in ("type", "output_type", "status") if key in request.args}
-        entries, missing = Survey(runs.pipeline, runs.states).artifacts(filters)
+        entries, missing = Survey(runs.pipeline, runs.asker).artifacts(filters)
         return json_response(entries, headers={UNREACHABLE_HEADER: ", ".join(missing)} if missing else None)
 
     return blueprint

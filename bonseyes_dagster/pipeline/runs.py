@@ -27,6 +27,7 @@ from bonseyes_dagster.orchestration import names as tags
 from bonseyes_dagster.orchestration.instance import LOCATION
 from bonseyes_dagster.orchestration.names import NAME_LENGTH, new_run_name, run_id_of, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline
+from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.ending import Ending
 from bonseyes_dagster.pipeline.journal import Journal
 from bonseyes_dagster.pipeline.launching import Starter
@@ -82,9 +83,13 @@ class Runs:
 
     @cached_property
     def states(self) -> States:
-        """Return the reader of states, which also asks containers."""
-        addresses = Addresses.from_settings(self._settings)
-        return States(self._records, self.pipeline, addresses, self._settings.gateway_url)
+        """Return the reader of states."""
+        return States(self._records, self.pipeline, self.asker, self._settings.gateway_url)
+
+    @cached_property
+    def asker(self) -> Asker:
+        """Return what asks containers; no Dagster behind it."""
+        return Asker(Addresses.from_settings(self._settings))
 
     @cached_property
     def _ending(self) -> Ending:
@@ -92,7 +97,7 @@ class Runs:
 
     @cached_property
     def _provenance(self) -> Provenance:
-        return Provenance(self.states, self._cache)
+        return Provenance(self.asker, self._cache)
 
     # About the pipeline
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,11 +13,10 @@ from dagster import DagsterEventType, DagsterRun
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
-from bonseyes_dagster.client import Addresses, Container
-from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.model import Progress, Status, Step
 from bonseyes_dagster.orchestration.names import artifact_name, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
+from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.records import Records, phase_of
 
 __all__ = ["RunState", "States", "StepState"]
@@ -95,12 +93,11 @@ class RunState:
 class States:
     """Reads the state of runs and makes status objects of it."""
 
-    def __init__(self, records: Records, pipeline: Pipeline, addresses: Addresses, gateway_url: str) -> None:
+    def __init__(self, records: Records, pipeline: Pipeline, asker: Asker, gateway_url: str) -> None:
         self._records = records
         self._pipeline = pipeline
-        self._addresses = addresses
+        self.asker = asker
         self._gateway_url = gateway_url
-        self._askers = ThreadPoolExecutor(max_workers=16, thread_name_prefix="ask")
 
     def read(self, record: RunRecord) -> RunState:
         """Return a run with its steps."""
@@ -129,14 +126,6 @@ class States:
             dagster_url=self.dagster_url(state.run.run_id),
         )
 
-    def container(self, name: str) -> Container:
-        """Return the client of a container."""
-        return Container(self._addresses.base_url(name), name=name, kind="artifacts", retry_s=0.5)
-
-    def ask(self, calls: Mapping[str, Any]) -> dict[str, Any]:
-        """Call all at the same time; an answer is what was returned or the BonseyesError that was raised."""
-        return dict(zip(calls, self._askers.map(_attempt, calls.values()), strict=True))
-
     def _steps(self, run: DagsterRun) -> Iterator[StepState]:
         lineage = list(self._lineage(run))
         stats = {each.run_id: self._stats(each.run_id) for each in lineage}
@@ -159,11 +148,11 @@ class States:
 
     def _live(self, state: RunState) -> list[Step]:
         running = {each.name: each for each in state.steps if each.phase == "running"}
-        answers = self.ask({name: self._question(each) for name, each in running.items()})
+        answers = self.asker.ask({name: self._question(each) for name, each in running.items()})
         return [_with_answer(_step(each), answers.get(each.name)) for each in state.steps]
 
     def _question(self, step: StepState) -> Any:
-        artifact = self.container(step.step.container).artifact(step.artifact)
+        artifact = self.asker.container(step.step.container).artifact(step.artifact)
         path = f"/artifacts/{artifact.name}/status"
         transport = artifact.container.transport
         return lambda: transport.get_json(path, Status.from_json, read_timeout_s=ASK_TIMEOUT_S, repeat=False)
@@ -199,13 +188,6 @@ def _with_answer(step: Step, answer: object) -> Step:
     if not isinstance(answer, Status):
         return step
     return replace(step, phase=answer.phase, progress=answer.progress)
-
-
-def _attempt(call: Any) -> Any:
-    try:
-        return call()
-    except BonseyesError as error:
-        return error
 
 
 def _sentence(event: Any) -> str:

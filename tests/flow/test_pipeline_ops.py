@@ -1,0 +1,231 @@
+"""Ops over real tools, run by Dagster's own executors: what they hand on, how they fail, and what they do again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from dagster import (
+    DagsterInstance,
+    ExecuteInProcessResult,
+    ReexecutionOptions,
+    execute_job,
+)
+from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+from bonseyes_dagster import ArtifactRef, Pipeline
+from bonseyes_dagster.orchestration.names import REUSE_TAG, RUN_TAG, run_name
+from bonseyes_dagster.orchestration.project import load_pipeline
+from tests.flow.tiny_project import PROJECT, TinyProject, running_tools, serving_tool, stop, wait_until_healthy
+
+pytestmark = pytest.mark.timeout(240)
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
+    """The tools, running, and this process as one of the project's."""
+    with running_tools(tmp_path_factory.mktemp("tiny")) as project, pytest.MonkeyPatch.context() as patch:
+        for name, value in project.environment.items():
+            patch.setenv(name, value)
+        yield project
+
+
+@pytest.fixture(scope="module")
+def pipeline(project: TinyProject) -> Pipeline:
+    """The pipeline's definition."""
+    return load_pipeline(PROJECT, "tiny-one")
+
+
+@pytest.fixture(scope="module")
+def instance(project: TinyProject) -> Iterator[DagsterInstance]:
+    """An instance with files, which re-execution and other processes need."""
+    home = project.root / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with DagsterInstance.from_config(str(home)) as instance:
+        yield instance
+
+
+@pytest.fixture
+def execute(
+    pipeline: Pipeline, project: TinyProject, instance: DagsterInstance
+) -> Callable[..., ExecuteInProcessResult]:
+    """Run the pipeline in this process, in Dagster's in-process executor."""
+
+    def execute(name: str, content: bytes = b"abc", reuse: str = "true", **parameters: Any) -> ExecuteInProcessResult:
+        archive = str(project.archive(f"{name}.bin", content))
+        return pipeline.job.execute_in_process(
+            run_config={"train": archive, "test": archive, **parameters},
+            tags={RUN_TAG: name, REUSE_TAG: reuse},
+            instance=instance,
+            raise_on_error=False,
+        )
+
+    return execute
+
+
+def failure_of(result: ExecuteInProcessResult) -> Any:
+    """Return what the one failed step says."""
+    (event,) = result.get_step_failure_events()
+    return event.step_failure_data.user_failure_data
+
+
+def test_op_hands_on_a_reference(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
+    """Typed, with the digest of what the container has; and told to Dagster as a materialization."""
+    result = execute("plain", epochs=2)
+    assert result.success
+    made = project.container("learn").artifact("plain_learn")
+    reference = result.output_for_node("learn")
+    assert reference == ArtifactRef(
+        container="learn",
+        name="plain_learn",
+        type="com.bonseyes.model",
+        digest=made.manifest().digest,
+        size=made.status().size,
+    )
+    (told,) = result.asset_materializations_for_node("learn")
+    values = {key: entry.value for key, entry in told.metadata.items()}
+    assert list(told.asset_key.path) == ["tiny-one", "learn"]
+    assert values["url"] == reference.url
+    assert values["parameters"]["epochs"] == 2
+    assert values["version"] == project.container("learn").describe().version
+    (judged,) = result.asset_materializations_for_node("judge")
+    assert judged.metadata["metric.accuracy"].value == 1.0
+
+
+def test_tools_output_is_the_steps(
+    execute: Callable[..., ExecuteInProcessResult], instance: DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every line is on the step's stdout, and in Dagster's log of the run."""
+    result = execute("printed", content=b"printed", epochs=3)
+    assert "epoch 2" in capfd.readouterr().out
+    messages = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.step_key == "learn"]
+    assert any("epoch 0" in message for message in messages)
+
+
+def test_reuse_can_be_turned_off(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
+    """A tag of the run decides; by default work is not done twice."""
+    execute("original", content=b"reuse", pause=0.01)
+    execute("copy", content=b"reuse", pause=0.01)
+    execute("anew", content=b"reuse", pause=0.01, reuse="false")
+    learn = project.container("learn")
+    assert learn.artifact("copy_learn").status().reused_from == "original_learn"
+    assert learn.artifact("anew_learn").status().reused_from is None
+
+
+def test_artifacts_of_others_are_left_alone(
+    execute: Callable[..., ExecuteInProcessResult], project: TinyProject
+) -> None:
+    """The name that a step needs is taken: it fails, says so, and removes nothing."""
+    project.container("load").create("taken_load_train", {}, {"archive": b"other"}).wait(WAIT_S)
+    result = execute("taken")
+    failure = failure_of(result)
+    assert "http://load/artifacts/taken_load_train exists" in failure.description
+    assert project.container("load").artifact("taken_load_train").read("archive.bin") == b"other"
+
+
+def test_missing_file_fails_at_once(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
+    """A path is where the run executes; the message has it whole."""
+    result = execute("lost", train=str(project.root / "missing.bin"))
+    assert str(project.root / "missing.bin") in failure_of(result).description
+    assert not result.get_events_for_node("load_train") or not any(
+        event.is_step_up_for_retry for event in result.all_events
+    )
+
+
+def test_tools_refusal_is_not_retried(execute: Callable[..., ExecuteInProcessResult]) -> None:
+    """What a tool fails by would fail again."""
+    result = execute("refused", fail="Not with me.")
+    assert failure_of(result).description == "Not with me."
+    assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def test_container_that_dies_does_its_work_again(
+    execute: Callable[..., ExecuteInProcessResult], project: TinyProject
+) -> None:
+    """Killed in the middle and started anew, it is asked again, and the run completes."""
+    learn = project.container("learn")
+    results: list[ExecuteInProcessResult] = []
+    thread = threading.Thread(
+        target=lambda: results.append(execute("struck", content=b"struck", epochs=20, pause=0.25))
+    )
+    thread.start()
+    with ExitStack() as stack:
+        while "struck_learn" not in learn.names() or (learn.artifact("struck_learn").status().progress.done or 0) < 2:
+            assert thread.is_alive()
+            time.sleep(0.05)
+        server = project.servers["learn"]
+        server.send_signal(signal.SIGKILL)
+        server.wait(10)
+        time.sleep(0.5)
+        port = int(learn.base_url.rpartition(":")[2])
+        project.servers["learn"] = stack.enter_context(serving_tool(project.root, "learn", port, project.addresses))
+        wait_until_healthy(learn, project.servers["learn"])
+        thread.join(WAIT_S)
+        assert results and results[0].success
+        assert any(event.is_step_up_for_retry and event.step_key == "learn" for event in results[0].all_events)
+    project.servers["learn"] = _serve_again(project, port)
+
+
+def _serve_again(project: TinyProject, port: int) -> Any:
+    stack = ExitStack()
+    server = stack.enter_context(serving_tool(project.root, "learn", port, project.addresses))
+    wait_until_healthy(project.container("learn"), server)
+    return server
+
+
+def test_interrupt_cancels_the_artifact(project: TinyProject, instance: DagsterInstance) -> None:
+    """Ctrl-C on `dagster job execute`, or a termination: the tool stops, too."""
+    archive = project.archive("interrupted.bin", b"interrupted")
+    code = (
+        "import sys; from pathlib import Path; from bonseyes_dagster.orchestration.project import load_pipeline; "
+        "from dagster import DagsterInstance; "
+        f"job = load_pipeline(Path({str(PROJECT)!r}), 'tiny-one').job; "
+        f"job.execute_in_process(run_config={{'train': {str(archive)!r}, 'test': {str(archive)!r}, "
+        "'epochs': 500, 'pause': 0.2}, tags={'bonseyes/run': 'interrupted'}, instance=DagsterInstance.ephemeral())"
+    )
+    import subprocess
+
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ, stderr=subprocess.DEVNULL)
+    learn = project.container("learn")
+    try:
+        deadline = time.monotonic() + WAIT_S
+        while "interrupted_learn" not in learn.names():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert learn.artifact("interrupted_learn").wait(WAIT_S).phase == "cancelled"
+        process.wait(20)
+    finally:
+        stop(process)
+
+
+def test_re_execution_recomputes_nothing_that_is_complete(
+    project: TinyProject, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the failed step on, in processes of Dagster's multiprocess executor, over the parent's artifacts."""
+    monkeypatch.setenv("DAGSTER_HOME", str(project.root / "home"))
+    repository = ReconstructableRepository.for_file(str(PROJECT / "definitions.py"), "defs", str(PROJECT))
+    job = repository.get_reconstructable_job("tiny_one")
+    archive = str(project.archive("again.bin", b"again"))
+    config = {"train": archive, "test": archive, "fail": "This time."}
+    with execute_job(job, instance, run_config=config, tags={RUN_TAG: "parent"}) as parent:
+        assert not parent.success
+    before = project.container("load").names()
+    options = ReexecutionOptions.from_failure(parent.run_id, instance)
+    tags = {RUN_TAG: "child"}
+    with execute_job(job, instance, run_config={**config, "fail": ""}, tags=tags, reexecution_options=options) as child:
+        assert child.success
+        assert {event.step_key for event in child.get_step_success_events()} == {"learn", "judge"}
+        assert run_name(child.dagster_run) == "child"
+    assert project.container("load").names() == before
+    inputs = project.container("learn").artifact("child_learn").input_parameters()
+    assert inputs["dataset"] == "http://load/artifacts/parent_load_train"

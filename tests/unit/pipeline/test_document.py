@@ -1,0 +1,51 @@
+"""The OpenAPI document of a pipeline: valid, and about the routes that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.app import create_app
+from bonseyes_dagster.pipeline.document import pipeline_document
+from bonseyes_dagster.pipeline.runs import Runs
+from bonseyes_dagster.settings import Settings
+
+PROJECT = Path(__file__).parents[3]
+
+
+def test_document_is_valid_openapi() -> None:
+    """By the specification's own validator."""
+    document = pipeline_document(load_pipeline(PROJECT, "digits-cnn").describe())
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_document_has_every_route(tmp_path: Path) -> None:
+    """And no others."""
+    settings = Settings(volume=tmp_path)
+    runs = Runs(load_pipeline(PROJECT, "digits-cnn"), settings, volume=tmp_path, workspace=tmp_path / "w.yaml")
+    app = create_app(runs, settings)
+    routes = {
+        rule.rule.replace("<path:path>", "{path}").replace("<", "{").replace(">", "}")
+        for rule in app.url_map.iter_rules()
+    }
+    twins = {route.replace("input_", "input-") for route in routes}
+    assert twins == set(pipeline_document(runs.describe())["paths"])
+
+
+def test_answers_that_need_no_dagster(tmp_path: Path) -> None:
+    """The task and the description are the definition's own."""
+    settings = Settings(volume=tmp_path, url="http://gateway:8000/")
+    pipeline = load_pipeline(PROJECT, "digits-mlp")
+    runs = Runs(pipeline, settings, volume=tmp_path, workspace=tmp_path / "w.yaml")
+    client = create_app(runs, settings).test_client()
+    assert client.get("/task").json == pipeline.task.to_json()
+    described = client.get("/").json
+    assert described["artifacts"] == ["/runs"]
+    assert described["dagster"] == {
+        "job": "digits_mlp",
+        "url": "http://gateway:8000/dagster/locations/definitions/jobs/digits_mlp",
+    }
+    assert client.get("/containers/nobody").status_code == 404
+    assert client.get("/containers?type=nothing").status_code == 400

@@ -1,0 +1,90 @@
+"""The archives of runs on the volume: whole, named safely, kept as long as wanted."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import NotFoundError, StorageFullError
+from bonseyes_dagster.pipeline.uploads import Uploads
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    """A volume with room."""
+    return Uploads(tmp_path, reserve_bytes=0)
+
+
+def test_kept_files_are_whole(uploads: Uploads) -> None:
+    """With their sizes and digests, under the parameter that they are for."""
+    draft = uploads.begin()
+    with draft.open("images", "train.idx.gz") as file:
+        file.write(b"abc")
+        file.write(memoryview(b"def"))
+    token = uploads.keep(draft)
+    draft.discard()
+    assert uploads.path(token, draft.files["images"]).read_bytes() == b"abcdef"
+    assert uploads.path(token, draft.files["images"]).name == "train.idx.gz"
+    assert uploads.names(token) == ["images"]
+    kept = uploads.file(token, "images")
+    assert (kept.entry.path, kept.entry.size) == ("train.idx.gz", 6)
+    assert kept.entry.sha256 == hashlib.sha256(b"abcdef").hexdigest()
+    with kept.open() as file:
+        assert file.read() == b"abcdef"
+    with pytest.raises(NotFoundError, match="images"):
+        uploads.file(token, "labels")
+
+
+def test_discarded_files_are_gone(uploads: Uploads, tmp_path: Path) -> None:
+    """Also while a part is still being written, and twice."""
+    draft = uploads.begin()
+    draft.open("images", "a").write(b"abc")
+    draft.discard()
+    draft.discard()
+    assert list((tmp_path / "drafts").iterdir()) == []
+
+
+def test_no_files_are_no_token(uploads: Uploads) -> None:
+    """A run of URLs keeps nothing."""
+    assert uploads.keep(uploads.begin()) == ""
+    assert uploads.names("") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("../../etc/passwd", "_.._etc_passwd"), ("a b\n.gz", "a_b_.gz"), (".hidden", "hidden"), ("...", "file")],
+)
+def test_file_names_cannot_lead_elsewhere(uploads: Uploads, given: str, kept: str) -> None:
+    """What a client calls its file is a hint, not a path."""
+    draft = uploads.begin()
+    draft.open("images", given).close()
+    assert uploads.path(uploads.keep(draft), draft.files["images"]).name == kept
+
+
+def test_full_disk_refuses_while_it_fills(tmp_path: Path) -> None:
+    """The reserve is for what goes on already."""
+    draft = Uploads(tmp_path, reserve_bytes=2**62).begin()
+    with pytest.raises(StorageFullError):
+        draft.open("images", "a").write(b"abc")
+    draft.discard()
+
+
+def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
+    """Drafts of a process that died, and files that no run came to want."""
+    draft = uploads.begin()
+    draft.open("images", "a").close()
+    kept = uploads.begin()
+    kept.open("images", "a").close()
+    token = uploads.keep(kept)
+    assert uploads.tokens(older_than_s=60) == []
+    for folder in (tmp_path / "drafts" / draft.folder.name, tmp_path / "uploads" / token):
+        os.utime(folder, (time.time() - 10**6,) * 2)
+    assert uploads.tokens(older_than_s=60) == [token]
+    uploads.clean_drafts()
+    uploads.remove(token)
+    assert list((tmp_path / "drafts").iterdir()) == []
+    assert list((tmp_path / "uploads").iterdir()) == []
