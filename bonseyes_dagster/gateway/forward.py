@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -118,10 +120,14 @@ def _has_no_body(answer: aiohttp.ClientResponse) -> bool:
 
 
 def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> None:
-    # A reset, where an orderly close could pass for the end of the body.
-    log.warning("%s %s broke off: %s", request.method, target.container, error or type(error).__name__)
-    if request.transport is not None:
-        request.transport.abort()
+    log.warning("%s %s broke off: %s", request.method, target.container, str(error) or type(error).__name__)
+    if request.transport is None:
+        return
+    # Lingering for no time makes it a reset: an orderly close could pass for the end of the body.
+    connection: socket.socket | None = request.transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
 
 
 def _unavailable(request: web.BaseRequest, target: Target, error: BaseException) -> UnavailableError:

@@ -1,0 +1,200 @@
+"""A container for tests of the gateway: a real server that echoes, streams, dawdles and breaks off on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import socket
+import struct
+import threading
+from typing import Any
+
+from aiohttp import WSMsgType, web
+
+__all__ = ["Upstream"]
+
+BLOCK = bytes(range(256)) * 1024
+
+
+class Upstream:
+    """Runs in a thread of the test. `port` is where; the counters say what the gateway did to it."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.cancelled = threading.Event()
+        self.began = threading.Event()
+        self.waiting = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Upstream:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def forget(self) -> None:
+        """Begin the next test with clean counters."""
+        self.sent_bytes = self.received_bytes = 0
+        self.cancelled.clear()
+        self.began.clear()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        app = web.Application(client_max_size=2**40)
+        app.router.add_route("GET", "/dagster/graphql", self._ws_or_echo)
+        for name in ("bytes", "chunks", "short", "follow", "wait", "refuse", "raw", "swallow", "ws", "redirect"):
+            app.router.add_route("*", f"/{name}", getattr(self, f"_{name}"))
+        app.router.add_route("*", "/{path:.*}", self._echo)
+        runner = web.AppRunner(
+            app, handler_cancellation=True, shutdown_timeout=1, access_log=None, auto_decompress=False
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = runner.addresses[0][1]
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        digest, size = hashlib.sha256(), 0
+        async for chunk in request.content.iter_any():
+            digest.update(chunk)
+            size += len(chunk)
+        body = {
+            "method": request.method,
+            "path": request.raw_path,
+            "headers": [[name, value] for name, value in request.headers.items()],
+            "size": size,
+            "sha256": digest.hexdigest(),
+        }
+        return web.json_response(body, headers={"Access-Control-Allow-Origin": "*", "X-Seen": "yes"})
+
+    async def _bytes(self, request: web.Request) -> web.StreamResponse:
+        left = int(request.query["n"])
+        response = web.StreamResponse(headers={"Content-Length": str(left), "ETag": '"e"', "Content-Encoding": "gzip"})
+        await response.prepare(request)
+        try:
+            while left and request.method != "HEAD":
+                await response.write(BLOCK[:left])
+                self.sent_bytes += min(left, len(BLOCK))
+                left -= min(left, len(BLOCK))
+        except (ConnectionError, asyncio.CancelledError):
+            self.cancelled.set()
+            raise
+        return response
+
+    async def _chunks(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for number in range(3):
+            await response.write(f"chunk {number}\n".encode())
+            await asyncio.sleep(0.3)
+        return response
+
+    async def _short(self, request: web.Request) -> web.StreamResponse:
+        """Promise more than is sent, in each of the ways in which HTTP/1.1 ends a body."""
+        head = {
+            "length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789",
+            "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n",
+            "reset": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n0123456789",
+        }[request.query["how"]]
+        assert request.transport is not None
+        request.transport.write(head)
+        await asyncio.sleep(0.3)
+        if request.query["how"] == "reset":
+            reset(request.transport)
+        else:
+            request.transport.close()
+        return web.Response()
+
+    async def _raw(self, request: web.Request) -> web.StreamResponse:
+        """A body that only the end of the connection delimits, as HTTP/1.0 servers have it."""
+        assert request.transport is not None
+        request.transport.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end")
+        request.transport.close()
+        return web.Response()
+
+    async def _follow(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"a line\n")
+                self.began.set()
+                await asyncio.sleep(0.05)
+        except (ConnectionError, asyncio.CancelledError):
+            self.cancelled.set()
+            raise
+
+    async def _wait(self, request: web.Request) -> web.Response:
+        self.waiting += 1
+        self.began.set()
+        try:
+            await asyncio.sleep(float(request.query["s"]))
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        finally:
+            self.waiting -= 1
+        return web.json_response({"waited": request.query["s"]})
+
+    async def _refuse(self, request: web.Request) -> web.Response:
+        """Answer without reading the body."""
+        return web.json_response({"error": {"code": "too_large"}}, status=413)
+
+    async def _swallow(self, request: web.Request) -> web.Response:
+        """Read a body slowly enough that its sender has to wait."""
+        self.began.set()
+        try:
+            async for chunk in request.content.iter_chunked(65536):
+                self.received_bytes += len(chunk)
+                await asyncio.sleep(0.2)
+        except (Exception, asyncio.CancelledError):
+            self.cancelled.set()
+            raise
+        return web.json_response({"size": self.received_bytes})
+
+    async def _redirect(self, request: web.Request) -> web.Response:
+        return web.Response(status=201, headers={"Location": f"http://127.0.0.1:{self.port}/artifacts/made"})
+
+    async def _ws_or_echo(self, request: web.Request) -> web.StreamResponse:
+        return await (self._ws(request) if "Upgrade" in request.headers else self._echo(request))
+
+    async def _ws(self, request: web.Request) -> web.StreamResponse:
+        response = web.WebSocketResponse(protocols=["graphql-ws"])
+        await response.prepare(request)
+        async for message in response:
+            if message.type is WSMsgType.TEXT and message.data == "close":
+                await response.close(code=4001)
+            elif message.type is WSMsgType.TEXT:
+                await response.send_str(f"{request.headers.get('Authorization', '-')} {message.data}")
+            elif message.type is WSMsgType.BINARY:
+                await response.send_bytes(message.data)
+        self.cancelled.set()
+        return response
+
+
+def reset(transport: asyncio.BaseTransport) -> None:
+    """End a connection as a crash does."""
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()  # type: ignore[attr-defined]
+
+
+def header(answer: dict[str, Any], name: str) -> str | None:
+    """Return a header that the upstream got."""
+    return next((value for key, value in answer["headers"] if key.lower() == name.lower()), None)
