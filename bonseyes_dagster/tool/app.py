@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 
 from flask import Flask
 
@@ -20,6 +21,8 @@ from bonseyes_dagster.web.app import create_app as create_base_app
 from bonseyes_dagster.web.routes import artifact_blueprint
 
 __all__ = ["application", "create_app", "work"]
+
+_PAUSE_S = 1.0
 
 
 def create_app(tool: ToolDescription, volume: Volume, settings: Settings) -> Flask:
@@ -55,6 +58,8 @@ def work() -> None:
         code = 0
     except Exception:
         logging.getLogger(__name__).exception("the worker failed")
+        # uWSGI starts it again at once; what failed needs a moment to get better.
+        time.sleep(_PAUSE_S)
     finally:
         # Neither uWSGI's nor the tool's clean-up is wanted: everything that counts is on disk.
         os._exit(code)

@@ -6,10 +6,10 @@ import atexit
 import contextlib
 import faulthandler
 import fcntl
-import gc
 import json
 import logging
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -37,7 +37,7 @@ from bonseyes_dagster.tool.outbound import Policy, fetch, file_name_of
 from bonseyes_dagster.tool.processes import ARTIFACT_VARIABLE, die_with_parent, flush_all
 from bonseyes_dagster.tool.progress import ProgressWriter
 
-__all__ = ["Job", "become_child"]
+__all__ = ["Job", "Kit", "become_child"]
 
 _log = logging.getLogger("bonseyes_dagster.tool")
 _LONGEST_REASON = 2000
@@ -63,30 +63,46 @@ _SIGNALS = (
 )
 
 
-@dataclass(slots=True)
-class Job:
-    """All that a child needs to make one artifact."""
+@dataclass(frozen=True, slots=True)
+class Kit:
+    """What all artifacts of a container have in common."""
 
-    record: Record
     tool: ToolFolder
     description: ToolDescription
     volume: Volume
     settings: Settings
     function: Callable[..., Any] | None
+    """The entry point; None when it is for the child to load it, or there is none."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One artifact to make."""
+
+    kit: Kit
+    record: Record
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
         """Return the artifact's folder."""
-        return self.volume.folder(self.record.id)
+        return self.kit.volume.folder(self.record.id)
 
 
-def become_child(job: Job, report: int, parent_pid: int, inherited: Collection[int]) -> NoReturn:
-    """Make the artifact and exit: 0 when staging holds all of it; what is to be told is written to `report`."""
+def become_child(kit: Kit, orders: int, report: int, parent_pid: int, inherited: Collection[int]) -> NoReturn:
+    """Wait for a record on `orders`, make its artifact and exit: 0 when staging holds all of it.
+
+    What is to be told is written to `report`. Without a record there was nothing to do.
+    """
     code = 1
+    job: Job | None = None
     try:
-        _separate(job, parent_pid, set(inherited) - {report})
-        _work(job)
+        _separate(parent_pid, inherited)
+        record = _receive(orders)
+        if record is not None:
+            job = Job(kit, record)
+            _enter(job)
+            _work(job)
         code = 0
     except SystemExit as error:
         code = _exit_code(error, job)
@@ -96,42 +112,32 @@ def become_child(job: Job, report: int, parent_pid: int, inherited: Collection[i
         _leave(job, report, code)
 
 
-def _separate(job: Job, parent_pid: int, inherited: Collection[int]) -> None:
-    """Leave the server behind: its session, signals, files and environment."""
+def _separate(parent_pid: int, inherited: Collection[int]) -> None:
+    """Leave the server behind: its session, signals, files and secrets."""
     os.setsid()
     die_with_parent(parent_pid)
     signal.set_wakeup_fd(-1)
     for name in _SIGNALS:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    gc.enable()
-    _redirect(job.folder.log)
+    atexit._clear()
     for descriptor in inherited:
         if descriptor > 2:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
-    temporary = job.folder.temporary
-    temporary.mkdir(mode=0o700, exist_ok=True)
-    os.environ.update({ARTIFACT_VARIABLE: job.record.id, "TMPDIR": str(temporary)})
     for name in _HIDDEN_VARIABLES:
         os.environ.pop(name, None)
-    tempfile.tempdir = None
-    os.chdir(temporary)
-    atexit._clear()
     with contextlib.suppress(OSError):
         # When memory runs out, the tool is to go, not the server.
         Path("/proc/self/oom_score_adj").write_text("500")
+    _open_streams()
 
 
-def _redirect(log: Path) -> None:
-    """Send everything that is printed, here and in processes below, to the log; each line at once."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _open_streams() -> None:
+    """Let everything be printed to descriptors 1 and 2, each line at once."""
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(nothing, 0)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
     os.close(nothing)
-    os.close(descriptor)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -144,20 +150,41 @@ def _redirect(log: Path) -> None:
     )
 
 
+def _receive(orders: int) -> Record | None:
+    """Wait for a record; None when the worker wants nothing any more."""
+    with open(orders, "rb") as pipe:
+        message = pipe.read()
+    record = pickle.loads(message) if message else None  # noqa: S301 - from the process that forked this one
+    return record if isinstance(record, Record) else None
+
+
+def _enter(job: Job) -> None:
+    """Take the artifact's log, temporary folder and name."""
+    log = os.open(job.folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    temporary = job.folder.temporary
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    os.environ.update({ARTIFACT_VARIABLE: job.record.id, "TMPDIR": str(temporary)})
+    tempfile.tempdir = None
+    os.chdir(temporary)
+
+
 def _work(job: Job) -> None:
-    logging.getLogger().setLevel(job.settings.log_level)
-    policy = Policy.from_settings(job.settings)
+    logging.getLogger().setLevel(job.kit.settings.log_level)
+    policy = Policy.from_settings(job.kit.settings)
     _fetch_all(job, policy)
     if job.report.get("files") and _is_reuse_likely(job):
         return
-    if job.tool.command:
+    if job.kit.tool.command:
         _run_command(job, policy)
     else:
         _call(job, policy)
 
 
 def _call(job: Job, policy: Policy) -> None:
-    function = job.function or load_function(job.tool)
+    function = job.kit.function or load_function(job.kit.tool)
     progress, metrics = ProgressWriter(job.folder.progress), MetricsWriter(job.folder.metrics)
     artifact = Artifact(
         str(job.record.name),
@@ -181,14 +208,14 @@ def _run_command(job: Job, policy: Policy) -> None:
             values[name] = value.download_all()
     values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.record.name}
     job.folder.inputs.mkdir(exist_ok=True)
-    find_modules(job.tool)
-    run_command(job.tool.command, values, job.folder, job.tool.folder)
+    find_modules(job.kit.tool)
+    run_command(job.kit.tool.command, values, job.folder, job.kit.tool.folder)
 
 
 def _values(job: Job, policy: Policy) -> dict[str, Any]:
     """Return each parameter as the tool gets it: files as paths, artifacts as inputs."""
     values = dict(job.record.parameters)
-    for parameter in job.description.parameters:
+    for parameter in job.kit.description.parameters:
         values.setdefault(parameter.name, None)
     files = {**job.record.files, **job.report.get("files", {})}
     for name, file in files.items():
@@ -200,13 +227,13 @@ def _values(job: Job, policy: Policy) -> dict[str, Any]:
 
 def _fetch_all(job: Job, policy: Policy) -> None:
     """Fetch each parameter that was given as a URL."""
-    for parameter in job.description.parameters:
+    for parameter in job.kit.description.parameters:
         url = job.record.parameters.get(parameter.name)
         if parameter.type not in ("file", "url") or url is None or parameter.name in job.record.files:
             continue
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
-        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.settings)
+        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.kit.settings)
         _log.info("%s: fetched %s, %d bytes", parameter.name, url, fetched.size)
         job.report.setdefault("files", {})[parameter.name] = {
             "filename": fetched.filename,
@@ -222,32 +249,36 @@ def _is_reuse_likely(job: Job) -> bool:
     The index is left alone here: SQLite's connections do not survive a fork.
     """
     files = {**job.record.files, **job.report["files"]}
-    mark = fingerprint(job.description, job.record.parameters, files, job.record.inputs)
+    mark = fingerprint(job.kit.description, job.record.parameters, files, job.record.inputs)
     job.report["fingerprint"] = mark
     job.report["is_fetched_only"] = job.record.reuse
     return job.record.reuse
 
 
-def _exit_code(error: SystemExit, job: Job) -> int:
+def _exit_code(error: SystemExit, job: Job | None) -> int:
     if error.code in (None, 0):
         return 0
-    job.report["reason"] = str(error.code) if isinstance(error.code, str) else f"The tool exited with {error.code}."
+    if job is not None:
+        job.report["reason"] = str(error.code) if isinstance(error.code, str) else f"The tool exited with {error.code}."
     return 1
 
 
-def _tell(error: BaseException, job: Job) -> None:
+def _tell(error: BaseException, job: Job | None) -> None:
     """Put the error into the log, and its reason into the report."""
     with contextlib.suppress(Exception):
-        if isinstance(error, BonseyesError):
-            job.report["reason"] = error.message[:_LONGEST_REASON]
-        else:
-            text = traceback.format_exception_only(error)[-1].strip() or type(error).__name__
-            job.report["reason"] = text[:_LONGEST_REASON]
+        if job is not None:
+            job.report["reason"] = _reason(error)[:_LONGEST_REASON]
         if isinstance(error, ToolError):
             _log.error("%s", error.message)
         else:
             shown = traceback.format_exception(type(error), error, _of_tool(error.__traceback__))
             _log.error("the tool failed\n%s", "".join(shown).rstrip())
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BonseyesError):
+        return error.message
+    return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
 
 
 def _of_tool(trace: TracebackType | None) -> TracebackType | None:
@@ -258,7 +289,7 @@ def _of_tool(trace: TracebackType | None) -> TracebackType | None:
     return frame or trace
 
 
-def _leave(job: Job, report: int, code: int) -> NoReturn:
+def _leave(job: Job | None, report: int, code: int) -> NoReturn:
     """Write out what is buffered and exit without the clean-up that belongs to the server."""
     try:
         for step in (atexit._run_exitfuncs, logging.shutdown, sys.stdout.flush, sys.stderr.flush, flush_all):
@@ -267,6 +298,6 @@ def _leave(job: Job, report: int, code: int) -> NoReturn:
         with contextlib.suppress(Exception):
             # A report is a few lines; a pipe that nobody read yet holds 64 KiB.
             fcntl.fcntl(report, fcntl.F_SETFL, os.O_NONBLOCK)
-            os.write(report, json.dumps(job.report).encode()[:_REPORT_LIMIT])
+            os.write(report, json.dumps(job.report if job else {}).encode()[:_REPORT_LIMIT])
     finally:
         os._exit(code)

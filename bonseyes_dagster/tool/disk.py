@@ -86,10 +86,13 @@ def sync_all(paths: Iterable[Path]) -> None:
     waiting = list(paths)
     if len(waiting) > _MANY_PATHS:
         return sync_file_system(waiting[0])
-    if len(waiting) == 1:
-        return _sync(waiting[0])
+    mine = waiting.pop()
+    if not waiting:
+        return _sync(mine)
     with ThreadPoolExecutor(_MANY_PATHS) as pool:
-        for _ in pool.map(_sync, waiting):
+        others = pool.map(_sync, waiting)
+        _sync(mine)
+        for _ in others:
             pass
     return None
 

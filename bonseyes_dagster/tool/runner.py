@@ -8,22 +8,25 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
+
+import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Phase
 from bonseyes_dagster.tool.bell import Bell
-from bonseyes_dagster.tool.child import Job, become_child
+from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, throw_away
 from bonseyes_dagster.tool.index import Index, Record
-from bonseyes_dagster.tool.layout import Folder, Volume
-from bonseyes_dagster.tool.processes import SERVER_VARIABLE, end_orphans, flush_all, signal_group
+from bonseyes_dagster.tool.layout import Folder
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE, end_orphans, signal_group
 from bonseyes_dagster.tool.progress import read_progress
 from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
 from bonseyes_dagster.tool.reuse import adopt
 from bonseyes_dagster.tool.signals import Wakeups
+from bonseyes_dagster.tool.spare import Spare
 
 __all__ = ["Outcome", "Runner", "clear_leftovers"]
 
@@ -32,7 +35,6 @@ CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 5.0
 _LOOK_EVERY_S = 5.0
 _RETRY_EVERY_S = 0.5
-_LARGEST_REPORT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +49,50 @@ class Outcome:
 class Runner:
     """Makes one artifact at a time."""
 
-    def __init__(self, index: Index, volume: Volume, wakeups: Wakeups, inherited: frozenset[int]) -> None:
+    def __init__(self, kit: Kit, index: Index, wakeups: Wakeups, inherited: Collection[int]) -> None:
+        self._kit = kit
+        self._volume = kit.volume
         self._index = index
-        self._volume = volume
         self._wakeups = wakeups
+        # What the tool's code started when it was loaded is left alone.
+        self._helpers = tuple(child.pid for child in psutil.Process().children())
+        # What was open before it was loaded is the server's, and closed in children.
         self._inherited = inherited
-        self._final_bell = Bell(volume.final_bell)
-        self._helpers: tuple[int, ...] = ()
+        self._final_bell = Bell(self._volume.final_bell)
+        self._spare: Spare | None = None
 
-    def keep_helpers(self, pids: Iterable[int]) -> None:
-        """Leave alone the processes that the tool's code started when it was loaded."""
-        self._helpers = tuple(pids)
+    def prepare(self) -> None:
+        """Fork the child for the next artifact, while there is time."""
+        if self._spare is None:
+            self._spare = Spare(self._kit, self._inherited)
 
-    def run(self, job: Job) -> None:
-        """Make the artifact of `job`, whose row is running; its row is final, or gone, when this returns."""
-        folder = job.folder
-        outcome = self._attempt(job, folder)
-        clear_leftovers(folder, is_completed=outcome.phase == "completed")
-        self._settle(job.record, outcome)
+    def close(self) -> None:
+        """End the child that waits."""
+        if self._spare is not None:
+            self._spare.end()
+            self._spare = None
 
-    def abandon(self, job: Job, error: Exception) -> None:
+    def run(self, record: Record) -> None:
+        """Make the artifact of `record`, whose row is running; its row is final, or gone, when this returns."""
+        outcome = self._attempt(record)
+        clear_leftovers(self._volume.folder(record.id), is_completed=outcome.phase == "completed")
+        self._settle(record, outcome)
+
+    def abandon(self, record: Record, error: Exception) -> None:
         """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
-        clear_leftovers(job.folder, is_completed=False)
-        self._settle(job.record, Outcome("failed", f"The container failed: {error}", {}))
+        clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
 
-    def _attempt(self, job: Job, folder: Folder) -> Outcome:
+    def _attempt(self, record: Record) -> Outcome:
+        folder = self._volume.folder(record.id)
         try:
-            self._prepare(folder)
-            outcome = self._supervise(job)
+            self._make_folders(folder)
+            outcome = self._supervise(record)
             if outcome.phase != "completed":
                 return outcome
             if outcome.values.pop("is_fetched_only", False):
-                return self._reuse_or_make(job, outcome)
-            return self._publish(job.record, folder, outcome)
+                return self._reuse_or_make(record, outcome)
+            return self._publish(record, folder, outcome)
         except StoppedError:
             return self._stopped()
         except ToolError as error:
@@ -90,7 +103,7 @@ class Runner:
         finally:
             end_orphans(self._helpers)
 
-    def _prepare(self, folder: Folder) -> None:
+    def _make_folders(self, folder: Folder) -> None:
         folder.path.mkdir(exist_ok=True)
         folder.staging.mkdir()
         folder.log.touch()
@@ -98,28 +111,21 @@ class Runner:
 
     # The child
 
-    def _supervise(self, job: Job) -> Outcome:
-        reader, writer = os.pipe()
-        try:
-            pid = self._fork(job, writer)
-            os.close(writer)
-            writer = -1
-            # That it runs becomes durable, and its folder does, while it starts.
-            sync_all([self._index.log_file(), self._volume.artifacts])
-            why, status = self._wait(pid, job.record.id)
-            return self._judge(why, status, _read_report(reader))
-        finally:
-            os.close(reader)
-            if writer >= 0:
-                os.close(writer)
+    def _supervise(self, record: Record) -> Outcome:
+        child = self._take_spare()
+        child.start(record)
+        # That it runs becomes durable, and its folder does, while it works.
+        sync_all([self._volume.artifacts, self._index.log_file()])
+        why, status = self._wait(child.pid, record.id)
+        return self._judge(why, status, child.report())
 
-    def _fork(self, job: Job, report: int) -> int:
-        flush_all()
-        parent_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            become_child(job, report, parent_pid, self._inherited)
-        return pid
+    def _take_spare(self) -> Spare:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.is_alive():
+            return spare
+        if spare is not None:
+            spare.end()
+        return Spare(self._kit, self._inherited)
 
     def _wait(self, pid: int, artifact_id: str) -> tuple[Phase | None, int]:
         """Wait for the child; return why it was ended, if it was, and its status."""
@@ -179,20 +185,20 @@ class Runner:
 
         return check
 
-    def _reuse_or_make(self, job: Job, outcome: Outcome) -> Outcome:
+    def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
         """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
+        folder = self._volume.folder(record.id)
         source = self._index.reusable(outcome.values["fingerprint"])
         try:
             if source is None:
                 raise FileNotFoundError
-            adopt(self._volume.folder(source.id), job.folder)
+            adopt(self._volume.folder(source.id), folder)
         except FileNotFoundError:
-            files = {**job.record.files, **outcome.values["files"]}
-            again = replace(job, record=replace(job.record, reuse=False, files=files), report={})
-            clear_leftovers(job.folder, is_completed=False)
-            made = self._attempt(again, job.folder)
+            files = {**record.files, **outcome.values["files"]}
+            clear_leftovers(folder, is_completed=False)
+            made = self._attempt(replace(record, reuse=False, files=files))
             return replace(made, values={**outcome.values, **made.values})
-        manifest = read_manifest(job.folder)
+        manifest = read_manifest(folder)
         values = {"size": manifest.size, "digest": manifest.digest, "reused_from": source.name}
         return replace(outcome, values={**outcome.values, **values})
 
@@ -248,15 +254,6 @@ def _let_end(pid: int, deadline: float) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.01)
-
-
-def _read_report(reader: int) -> dict[str, Any]:
-    os.set_blocking(reader, False)
-    try:
-        report = json.loads(os.read(reader, _LARGEST_REPORT_BYTES))
-    except (BlockingIOError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def _ending(status: int) -> str:

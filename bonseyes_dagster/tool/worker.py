@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.errors import BonseyesError, SettingsError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
-from bonseyes_dagster.tool.child import Job
+from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.index import Index
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
@@ -31,6 +30,8 @@ __all__ = ["Worker"]
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 5.0
 _PAUSE_AFTER_ERROR_S = 1.0
+# So often code may end the worker when it is loaded, by a crash for instance, before it is left to children.
+_MOST_TRIES = 3
 
 
 class Worker:
@@ -57,32 +58,37 @@ class Worker:
     def _work(self) -> None:
         recover(self._index, self._volume)
         Bell(self._volume.final_bell).ring()
-        # What is open now is the server's, and no business of the tools.
-        runner = Runner(self._index, self._volume, self._wakeups, _open_files())
-        function = self._load()
-        runner.keep_helpers(child.pid for child in psutil.Process().children())
+        inherited = _open_files()
+        kit = Kit(self._tool, self._description, self._volume, self._settings, self._load())
         # Objects made so far are not to be touched, and so not to be copied, by collections in children.
         gc.collect()
         gc.freeze()
+        runner = Runner(kit, self._index, self._wakeups, inherited)
+        try:
+            self._serve(runner)
+        finally:
+            runner.close()
+
+    def _serve(self, runner: Runner) -> None:
         while not self._wakeups.is_stopping:
             try:
-                if not self._take_one(runner, function):
+                runner.prepare()
+                if not self._take_one(runner):
                     self._wakeups.wait(_LOOK_EVERY_S)
-            except Exception:  # one artifact's trouble, or the disk's, must not end the worker
+            except Exception:  # the disk's trouble, or the system's, must not end the worker
                 _log.exception("the worker goes on after an error")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
 
-    def _take_one(self, runner: Runner, function: Callable[..., Any] | None) -> bool:
+    def _take_one(self, runner: Runner) -> bool:
         record = self._index.claim()
         if record is None:
             return False
-        job = Job(record, self._tool, self._description, self._volume, self._settings, function)
         try:
-            runner.run(job)
+            runner.run(record)
         except Exception as error:  # a fault of ours, or of the disk; the queue goes on
             _log.exception("%s failed", record.name)
             if not self._wakeups.is_stopping:
-                runner.abandon(job, error)
+                runner.abandon(record, error)
         return True
 
     def _load(self) -> Callable[..., Any] | None:
@@ -92,11 +98,11 @@ class Worker:
             return None
         version = self._description.version
         before = read_state(self._volume)
-        if before.get("state") in ("loading", "crashed") and before.get("version") == version:
-            _log.error("the tool's code ended the worker when it was loaded; it is left to the children")
-            write_state(self._volume, state="crashed", version=version)
+        tries = before.get("tries", 0) if before.get("version") == version else 0
+        if tries >= _MOST_TRIES:
+            _log.error("to load the tool's code ended the worker %d times; it is left to the children", tries)
             return None
-        write_state(self._volume, state="loading", version=version)
+        write_state(self._volume, state="loading", version=version, tries=tries + 1)
         try:
             function = load_function(self._tool)
         except (Exception, SystemExit) as error:
@@ -115,4 +121,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _open_files() -> frozenset[int]:
-    return frozenset(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    # One of them was that of the list itself; its number will be something else's.
+    return frozenset(descriptor for descriptor in listed if _is_open(descriptor))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
