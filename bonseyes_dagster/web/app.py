@@ -28,7 +28,7 @@ from bonseyes_dagster.errors import (
     UnsupportedMediaError,
 )
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
-from bonseyes_dagster.web.connection import ClientGoneError, Connection
+from bonseyes_dagster.web.connection import Connection
 from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 
 __all__ = ["create_app", "json_response"]
@@ -181,10 +181,6 @@ def _add_errors(app: Flask) -> None:
         message = sentence.format(path=request.path, method=request.method, allow=allow)
         headers = {"Allow": allow} if allow else {}
         return json_response(cls(message).to_json(g.request_id), cls.http_status, headers)
-
-    @app.errorhandler(ClientGoneError)
-    def gone(error: ClientGoneError) -> Response:
-        return json_response(BadRequestError("the client hung up").to_json(g.request_id), 400)
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -79,6 +81,7 @@ def _flags(settings: Settings) -> list[str]:
         "--skip-atexit",
         "--ignore-sigpipe",
         "--ignore-write-errors",
+        "--disable-write-exception",
         # a connection carries one request: see connection.py
         "--add-header=Connection: close",
     ]
@@ -116,10 +119,22 @@ def serve(
         stop_s=stop_s,
         mule_stop_s=mule_stop_s,
     )
-    folder = tempfile.mkdtemp(prefix="bonseyes-metrics-")
-    if shutil.which("rm"):
-        argv.append(f"--exec-as-user-atexit=rm -rf {folder}")
+    folder = _metrics_folder()
+    argv.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(argv[0], argv)  # noqa: S606 (no shell is wanted)
+
+
+def _metrics_folder() -> str:
+    """Make the folder in which the processes add up their metrics, and remove what killed servers left."""
+    # exec keeps the process id, so it tells whose folder it is
+    prefix = f"bonseyes-metrics-{os.getpid()}-"
+    for folder in Path(tempfile.gettempdir()).glob("bonseyes-metrics-*"):
+        owner = folder.name.split("-")[2]
+        is_alive = owner != str(os.getpid()) and Path("/proc", owner).exists()
+        with contextlib.suppress(FileNotFoundError):  # another server that starts now may be faster
+            if not is_alive and folder.stat().st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+    return tempfile.mkdtemp(prefix=prefix)

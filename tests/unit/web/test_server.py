@@ -158,3 +158,29 @@ def test_a_bind_that_is_none_is_refused(bind: str) -> None:
     """The address is checked before anything starts."""
     with pytest.raises(SettingsError, match="HOST:PORT"):
         uwsgi_argv("app:app", bind, settings=Settings())
+
+
+def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
+    """A server that was killed cannot remove its metrics; the next one does, and leaves those of living ones."""
+    temporary = tmp_path / "tmp"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for pid in (ended.pid, os.getpid()):
+        (temporary / f"bonseyes-metrics-{pid}-x").mkdir(parents=True)
+    with serving(memory_argv, tmp_path, {"TMPDIR": str(temporary)}) as server:
+        names = {path.name.rsplit("-", 1)[0] for path in temporary.iterdir()}
+        assert names == {f"bonseyes-metrics-{pid}" for pid in (os.getpid(), server.process.pid)}
+
+
+def test_a_client_that_leaves_a_download_is_no_error(tmp_path: Path) -> None:
+    """Hanging up in the middle of a range or an archive frees the thread and writes no traceback."""
+    with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "2"}) as server:
+        name = server.made(files=["a", "b"], repeat=10_000_000)
+        for path, header in (("data", ""), ("data/a", "Range: bytes=1-\r\n"), ("data/a", "")) * 2:
+            with socket.create_connection(server.address, timeout=10) as connection:
+                request = f"GET /artifacts/{name}/{path} HTTP/1.1\r\nHost: x\r\n{header}\r\n"
+                connection.sendall(request.encode())
+                assert connection.recv(100).startswith(b"HTTP/1.1 20")
+        assert server.get("/healthz").status_code == 200
+        assert "Traceback" not in server.log.read_text()
+        assert "rror" not in server.log.read_text()
