@@ -160,28 +160,28 @@ def _print_line(name: str, line: bytes, prefix: bool) -> None:
 def tool_run(folder: Path, port: int) -> None:
     """Run the tool in FOLDER alone, in the foreground, on 127.0.0.1.
 
-    Its artifacts are kept in .bonseyes/tools/ of the working folder. While a project is up around it, artifacts of
-    the project's containers can be its parameters.
+    Its artifacts are kept in .bonseyes/tools/ of the project, or of the working folder. While the project is up,
+    artifacts of its containers can be parameters.
     """
     description = load_description(folder)
-    volume = Path.cwd() / ".bonseyes" / "tools" / folder.absolute().name
+    project = _project_around(folder)
+    project.state.mkdir(mode=0o700, exist_ok=True)
+    volume = project.state / "tools" / folder.absolute().name
     volume.mkdir(mode=0o700, parents=True, exist_ok=True)
     environ = {**os.environ, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
     environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)
-    addresses = _addresses()
-    if addresses is not None:
-        environ.setdefault("BONSEYES_ADDRESSES", str(addresses))
+    if read_record(project) is not None:
+        environ.setdefault("BONSEYES_ADDRESSES", str(project.addresses))
     click.echo(f"{description.name}: http://127.0.0.1:{port}/  (artifacts in {volume}; Ctrl-C ends it)")
     sys.stdout.flush()
     _become(["-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{port}"], environ)
 
 
-def _addresses() -> Path | None:
+def _project_around(folder: Path) -> Project:
     try:
-        project = find_project()
+        return find_project(folder)
     except SettingsError:
-        return None
-    return project.addresses if project.addresses.exists() else None
+        return Project(Path.cwd())
 
 
 def _become(arguments: Sequence[str], environ: dict[str, str]) -> None:

@@ -12,7 +12,7 @@ from bonseyes_dagster.errors import SettingsError
 __all__ = ["Project", "find_project"]
 
 STATE = ".bonseyes"
-_SIGNS = ("workspace.yaml", "definitions.py", STATE)
+_SIGNS = ("definitions.py", "workspace.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,12 @@ class Project:
 def find_project(start: Path | None = None) -> Project:
     """Return the project that `start` (the working folder by default) lies in."""
     start = (start or Path.cwd()).absolute()
-    for folder in (start, *start.parents):
-        if any((folder / sign).exists() for sign in _SIGNS) or any(folder.glob("containers/*/tool.yml")):
+    folders = (start, *start.parents)
+    for folder in folders:
+        if any((folder / sign).exists() for sign in _SIGNS):
+            return Project(folder)
+    # Without pipelines the outermost: a component has containers of its own.
+    for folder in reversed(folders):
+        if any(folder.glob("containers/*/tool.yml")):
             return Project(folder)
     raise SettingsError(f"{start} is not in a project: none of its folders holds definitions.py or containers/.")

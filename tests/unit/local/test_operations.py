@@ -1,0 +1,30 @@
+"""docs/operations.md says everything that it promises to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from bonseyes_dagster.settings import Settings
+
+DOCS = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+def _documented() -> dict[str, list[str]]:
+    rows = re.findall(r"^\| `(BONSEYES_[A-Z_]+)` \|(.*)\|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+
+
+def test_every_setting_has_its_row() -> None:
+    """And no row is of a setting that is gone."""
+    assert set(_documented()) == {field.metadata["name"] for field in fields(Settings)}
+
+
+def test_the_defaults_that_are_documented_are_the_defaults() -> None:
+    """Byte for byte, as one would write them into the environment."""
+    for field in fields(Settings):
+        default = field.default
+        assert default is not MISSING
+        text = "" if default in (None, "", ()) else f"`{default}`"
+        assert _documented()[field.metadata["name"]][0] == text, field.metadata["name"]

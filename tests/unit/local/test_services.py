@@ -1,0 +1,110 @@
+"""What the services are given: ports, addresses, and no secret that they do not need."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local.project import Project, find_project
+from bonseyes_dagster.local.services import CONTAINER_KINDS, Ports, Service, Services
+from bonseyes_dagster.local.supervisor import check_port
+from bonseyes_dagster.settings import Settings
+
+TOOL = "name: {name}\ndescription: d\nentry_point: m:create\noutput_type: t\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with two tools and a definitions file."""
+    for folder in ("containers/import", "components/images/containers/training"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "tool.yml").write_text(TOOL.format(name=folder.rsplit("/", 1)[-1]))
+    (tmp_path / "definitions.py").write_text("")
+    return Project(tmp_path)
+
+
+def _all(services: Services) -> list[Service]:
+    return [
+        services.gateway(),
+        *services.dagster(),
+        *services.pipelines(["digits"]),
+        *services.tools(),
+        *services.fixed(),
+    ]
+
+
+def test_every_part_of_the_project_is_a_service(project: Project) -> None:
+    """Tools of containers/ and of components, pipelines, Dagster's four, dashboard, TensorBoard, gateway."""
+    names = {service.name: service.kind for service in _all(Services(project, Settings(), Ports()))}
+    assert names == {
+        "gateway": "gateway",
+        "code-server": "dagster",
+        "dagster-webserver": "dagster",
+        "run-server": "dagster",
+        "dagster-daemon": "dagster",
+        "digits": "pipeline",
+        "import": "tool",
+        "training": "tool",
+        "dashboard": "dashboard",
+        "visualization": "visualization",
+    }
+
+
+def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool's code runs with its container's environment."""
+    monkeypatch.setenv("BONSEYES_TOKEN", "secret")
+    for service in _all(Services(project, Settings(token="secret"), Ports())):
+        has_token = "secret" in (*service.environ.values(), *service.argv)
+        assert has_token == (service.name == "gateway"), service.name
+
+
+def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
+    """And every service knows where the others are."""
+    ports = Ports()
+    services = Services(project, Settings(port=8123), ports)
+    containers = [service for service in _all(services) if service.kind in CONTAINER_KINDS]
+    addresses = services.addresses([service.name for service in containers])
+    assert len(set(addresses.values())) == len(containers)
+    for service in containers:
+        bind = ports.fill(service.argv[-1])
+        assert addresses[service.name] == f"http://{bind}"
+        assert service.environ["BONSEYES_VOLUME"] == str(project.state / "volumes" / service.name)
+        assert service.environ["BONSEYES_ADDRESSES"] == str(project.addresses)
+        assert service.environ["BONSEYES_PORT"] == "8123"
+
+
+def test_a_port_is_kept_until_somebody_takes_it() -> None:
+    """A service that comes back is where it was, unless it cannot be."""
+    ports = Ports()
+    first = ports["a"]
+    assert ports["a"] == first
+    assert not ports.renew("a")
+    assert not ports.renew("never given")
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", first))
+        thief.listen()
+        assert ports.renew("a")
+        assert ports["a"] != first
+    assert ports.fill("x {port:a} y {port:b}") == f"x {ports['a']} y {ports['b']}"
+
+
+def test_a_taken_port_is_refused_with_its_holder() -> None:
+    """Before anything is started."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"Port {port} .*by process .*--port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+
+
+def test_a_project_is_found_from_within(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """From any of its folders; elsewhere there is none."""
+    assert find_project(project.folder / "components" / "images") == project
+    assert find_project(project.folder) == project
+    with pytest.raises(SettingsError, match="not in a project"):
+        find_project(tmp_path_factory.mktemp("elsewhere"))
