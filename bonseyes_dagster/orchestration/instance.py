@@ -44,7 +44,7 @@ def instance_config(
     Runs and events are in SQLite below `home`, or in the database that `postgres` (dagster-postgres' config) names.
     """
     config: dict[str, Any] = {
-        "storage": {"postgres": postgres} if postgres else {"sqlite": {"base_dir": str(home / "storage")}},
+        "storage": {"postgres": postgres} if postgres else {"custom": _sqlite(home)},
         "compute_logs": {
             "module": "bonseyes_dagster.orchestration.compute_logs",
             "class": "StepComputeLogManager",
@@ -62,6 +62,11 @@ def instance_config(
     # Dagster's own launcher cannot tell whether a run's process lives, and cannot resume one.
     config["run_monitoring"] = dict(_MONITORING) if launcher == "warm" else {"enabled": launcher != "stock"}
     return config
+
+
+def _sqlite(home: Path) -> dict[str, Any]:
+    module = "bonseyes_dagster.orchestration.sqlite_storage"
+    return {"module": module, "class": "KeptOpenSqliteStorage", "config": {"base_dir": str(home / "storage")}}
 
 
 def write_instance(home: Path, **options: Any) -> Path:
