@@ -125,11 +125,12 @@ class Status:
 
     def to_json(self) -> dict[str, Any]:
         """Return the status object of the contract; the keys of runs only where they apply."""
-        body: dict[str, Any] = {"result": self.result, **asdict(self)}
-        if self.steps is None:
-            del body["steps"], body["run_id"], body["dagster_url"]
-        else:
-            body["steps"] = list(body["steps"])
+        # Spelled out, because `asdict` copies deeply, which lists of thousands pay for.
+        body: dict[str, Any] = {"result": self.result, **{key: getattr(self, key) for key in _STATUS_KEYS}}
+        body["progress"] = _progress_json(self.progress)
+        if self.steps is not None:
+            steps = [{**_plain(step), "progress": _progress_json(step.progress)} for step in self.steps]
+            body |= {"steps": steps, "run_id": self.run_id, "dagster_url": self.dagster_url}
         return body
 
     @classmethod
@@ -140,6 +141,22 @@ class Status:
         if values.get("steps") is not None:
             values["steps"] = tuple(Step.from_json(step) for step in values["steps"])
         return cls(**values)
+
+
+_STATUS_KEYS = tuple(f.name for f in fields(Status) if f.name not in ("progress", "steps", "run_id", "dagster_url"))
+
+
+def _plain(value: Step) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
+
+
+def _progress_json(progress: Progress) -> dict[str, Any]:
+    return {
+        "done": progress.done,
+        "total": progress.total,
+        "unit": progress.unit,
+        "message": progress.message,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +182,7 @@ class Manifest:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the answer of `GET .../files`."""
-        return [asdict(entry) for entry in self.files]
+        return [{"path": entry.path, "size": entry.size, "sha256": entry.sha256} for entry in self.files]
 
     @property
     def canonical(self) -> bytes:
