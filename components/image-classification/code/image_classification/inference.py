@@ -11,12 +11,33 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NoSuchFile,
+    RuntimeException,
+)
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
 from bonseyes_dagster.errors import ToolError
 
 __all__ = ["Classifier", "Latency"]
 
 _WARM_UP = 10
+# onnxruntime's classes share no base but Exception.
+_LOAD_ERRORS = (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    NoModel,
+    NoSuchFile,
+    NotImplemented_,
+    RuntimeException,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +62,7 @@ class Classifier:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own classes share no other base
+        except _LOAD_ERRORS as error:
             raise ToolError(f"onnxruntime cannot load {path.name}: {error}") from error
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0]
