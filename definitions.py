@@ -45,7 +45,7 @@ task = Task(
     archives={
         "train-images": "Images to learn from: IDX, grey, optionally compressed with gzip.",
         "train-labels": "The digit that each of them shows: IDX, in the same order.",
-        "test-images": "Images that are kept for the benchmark: IDX, by other writers than those to learn from.",
+        "test-images": "Images that are kept for the benchmark and never learnt from: IDX, as those to learn from.",
         "test-labels": "The digit that each of them shows: IDX, in the same order.",
     },
     evaluation_criterias=(
@@ -77,7 +77,8 @@ choices = [
     PipelineParameter("learning-rate", to="train.learning-rate"),
     PipelineParameter("batch-size", to="train.batch-size"),
     PipelineParameter("seed", to=["train.seed", "split.seed"], description="Seed of the split and of the training."),
-    PipelineParameter("image-size", to=["process_train.size", "process_test.size"]),
+    # 16 is twice what scikit-learn's digits have; 28, as MNIST has, takes three times the work for the same accuracy.
+    PipelineParameter("image-size", to=["process_train.size", "process_test.size"], default=16),
 ]
 
 

@@ -97,7 +97,7 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder for what is made; it must not exist yet")
     parser.add_argument("--archives", type=Path, help="folder with the four archives (default: they are written)")
     parser.add_argument("--model", choices=("cnn", "mlp"), default="cnn")
-    parser.add_argument("--image-size", type=int, default=28)
+    parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True)

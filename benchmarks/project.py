@@ -15,6 +15,7 @@ import requests
 
 from benchmarks.figure import Figure, compare
 from benchmarks.service import free_port, scratch
+from demo.digits import NAMES
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -84,12 +85,8 @@ def measure() -> list[Figure]:
     with scratch() as folder:
         project, port = _checkout(folder), free_port()
         archives = folder / "archives"
-        subprocess.run([sys.executable, "-m", "demo.digits", archives], cwd=ROOT, check=True)
-        files = {
-            f"{part}-{kind}": next(archives.glob(f"{prefix}-{kind}*"))
-            for part, prefix in (("train", "train"), ("test", "t10k"))
-            for kind in ("images", "labels")
-        }
+        subprocess.run([sys.executable, "demo/digits.py", archives], cwd=ROOT, check=True)
+        files = {name: archives / archive for name, archive in NAMES.items()}
         options = [word for name, path in files.items() for word in ("-f", f"{name}={path}")]
         ups, devs, runs, scripts = [], [], [], []
         try:

@@ -30,8 +30,8 @@ class Part:
 def read_parts(read: Callable[[], bytes], boundary: str) -> Iterator[Part]:
     """Yield the parts of the body that `read` gives piece by piece (b"" at its end).
 
-    A part is over when the next one is asked for. Raises BadRequestError if the body is malformed, TooLargeError if it has
-    more than 1,000 parts.
+    A part is over when the next one is asked for. Raises BadRequestError if the body is malformed, TooLargeError if it
+    has more than 1,000 parts.
     """
     if not 1 <= len(boundary) <= _BOUNDARY_MAX or not boundary.isascii():
         raise BadRequestError(f"Content-Type needs a multipart boundary of 1 to {_BOUNDARY_MAX} ASCII characters")

@@ -22,6 +22,7 @@ _BUFFER_BYTES = 32768  # the request line and all headers
 _SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
 _CHUNK_BYTES = 1 << 24  # uWSGI holds one chunk of a chunked body in memory
 _BACKLOG = 1024
+_LOG_RECORD_BYTES = 1 << 17  # a longer record is cut there
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -58,6 +59,9 @@ def uwsgi_argv(
         "offload-threads": 1,
         "worker-reload-mercy": stop_s,
         "mule-reload-mercy": mule_stop_s,
+        # in a container of its own, or on a machine that has only root, it says this at every step of every start
+        "log-drain": "you are running uWSGI as root",
+        "log-master-bufsize": _LOG_RECORD_BYTES,
         "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms',
         # uWSGI puts the base interpreter there, which does not have the virtual environment's packages
         "py-executable": sys.executable,
@@ -81,6 +85,8 @@ def _flags(settings: Settings) -> list[str]:
         "--skip-atexit",
         "--ignore-sigpipe",
         "--ignore-write-errors",
+        # the master writes what all processes log, which is what lets it leave lines out
+        "--log-master",
         "--disable-write-exception",
         # a connection carries one request: see connection.py
         "--add-header=Connection: close",

@@ -150,7 +150,7 @@ def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode != 0
-    assert "unable to load app" in result.stderr
+    assert "unable to load app" in result.stdout
 
 
 @pytest.mark.parametrize("bind", ["8080", "127.0.0.1", "127.0.0.1:http", ":8080", ""])
