@@ -1,0 +1,127 @@
+"""Runs `bonseyes` in a project folder as a person would, for tests of the embedded default."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+
+from bonseyes_dagster.local.leftovers import find_leftovers
+from bonseyes_dagster.local.project import Project
+
+TINY = Path(__file__).parents[1] / "flow" / "tiny"
+BONSEYES = Path(sys.executable).with_name("bonseyes")
+TIMEOUT_S = 100.0
+
+
+class Embedded:
+    """A copy of the tiny project; without Dagster its tools alone."""
+
+    def __init__(self, folder: Path, *, with_dagster: bool) -> None:
+        shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("__pycache__", ".bonseyes"))
+        if not with_dagster:
+            (folder / "definitions.py").unlink()
+            for name in ("learn", "judge"):
+                shutil.rmtree(folder / "containers" / name)
+        self.folder = folder
+        self.project = Project(folder)
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def call(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run `bonseyes`."""
+        return subprocess.run(
+            [BONSEYES, *arguments],
+            cwd=self.folder,
+            env=self.environ(**environ),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S + 60,
+            check=False,
+        )
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """Start `bonseyes` and do not wait."""
+        return subprocess.Popen(
+            [BONSEYES, *arguments],
+            cwd=self.folder,
+            env=self.environ(**environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """Return the environment of a person who has set nothing but the port."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "DAGSTER_"))}
+        return {**kept, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url, **more}
+
+    def up(self, **environ: str) -> None:
+        """`bonseyes up --detach`, which must succeed."""
+        done = self.call("up", "--detach", **environ)
+        assert done.returncode == 0, done.stdout + done.stderr + self.logs()
+
+    def status(self) -> dict[str, Any]:
+        """Return `bonseyes status --json`."""
+        return dict(json.loads(self.call("status", "--json").stdout))
+
+    def service(self, name: str) -> dict[str, Any]:
+        """Return what the record says of a service now."""
+        record = json.loads(self.project.record.read_bytes())
+        return next(service for service in record["services"] if service["name"] == name)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET from the gateway."""
+        return requests.get(self.url + path, timeout=30, **options)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return every process of the project, the supervisor among them."""
+        found = find_leftovers(self.project)
+        with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
+            found.append(psutil.Process(json.loads(self.project.record.read_bytes())["pid"]))
+        return found
+
+    def logs(self) -> str:
+        """Return the end of every log, for a failure's report."""
+        logs = sorted(self.project.logs.glob("*.log"))
+        return "".join(f"\n== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+
+    def clean(self) -> None:
+        """End everything, whatever the test did."""
+        self.call("down")
+        assert self.processes() == []
+
+
+@contextlib.contextmanager
+def embedded(folder: Path, *, with_dagster: bool = False) -> Iterator[Embedded]:
+    """Yield a project; nothing of it runs afterwards."""
+    project = Embedded(folder, with_dagster=with_dagster)
+    try:
+        yield project
+    finally:
+        project.clean()
+
+
+def eventually(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    """Wait until something is so."""
+    until_s = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < until_s, "it never was so"
+        time.sleep(0.1)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,84 @@
+"""A whole project with its pipelines under one supervisor: run through the gateway, and run on across its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.client import Artifact, Project
+from tests.system.embedded import Embedded, embedded, eventually
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """The tiny project, up."""
+    with embedded(tmp_path_factory.mktemp("embedded") / "project", with_dagster=True) as project:
+        project.up()
+        yield project
+
+
+def _run(project: Embedded, name: str, **parameters: object) -> Artifact:
+    files = {}
+    for parameter in ("train", "test"):
+        files[parameter] = project.folder.parent / f"{parameter}.bin"
+        files[parameter].write_bytes(parameter.encode() * 10)
+    return Project(project.url).container("tiny-one", "runs").create(name, parameters, files)
+
+
+def _phase_of(run: Artifact, step_name: str) -> str:
+    return next(step.phase for step in run.status().steps or () if step.name == step_name)
+
+
+def test_everything_answers_behind_one_port(project: Embedded) -> None:
+    """Every service is healthy, and each has its place at the gateway."""
+    status = project.status()
+    names = {service["name"] for service in status["services"]}
+    assert names >= {"tiny-one", "tiny-two", "load", "learn", "judge", "run-server", "dagster-daemon", "gateway"}
+    assert {service["state"] for service in status["services"]} == {"healthy"}
+    assert project.get("/dagster/server_info").json()["dagster_version"]
+    assert project.get("/containers/tiny-one/task").json()["name"] == "length"
+    assert {entry["name"] for entry in project.get("/pipelines").json()} == {"tiny-one", "tiny-two"}
+    assert set(project.get("/containers").json()) >= {"load", "learn", "judge"}
+    assert project.get("/containers/visualization/").status_code == 200
+
+
+def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
+    """From archives to its provenance, with every step's artifact in its container."""
+    run = _run(project, "first")
+    status = run.wait(120)
+    assert status.phase == "completed", status
+    assert {step.phase for step in status.steps or ()} == {"completed"}
+    model = Project(project.url).container("learn").artifact("first_learn")
+    assert model.read("model.txt") == b"short 50\n"
+
+
+@pytest.mark.parametrize("how", ["down", "kill -9"])
+def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, how: str) -> None:
+    """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
+    name = how.replace(" ", "")
+    run = _run(project, name, epochs=100, pause=0.1)
+    eventually(lambda: _phase_of(run, "learn") == "running")
+    if how == "down":
+        assert project.call("down").returncode == 0
+    else:
+        os.kill(project.status()["pid"], signal.SIGKILL)
+    project.up()
+    status = run.wait(240)
+    assert status.phase == "completed", (status, project.logs())
+    assert {step.name: step.phase for step in status.steps or ()}["learn"] == "completed"
+
+
+def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
+    """With their own error; nothing is left running."""
+    with embedded(tmp_path / "broken", with_dagster=True) as broken:
+        (broken.folder / "definitions.py").write_text("import nonsense_that_is_not_there\n")
+        done = broken.call("up", "--detach")
+        assert done.returncode == 2
+        assert "No module named 'nonsense_that_is_not_there'" in done.stderr
+        assert broken.processes() == []
