@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["iter_log"]
+__all__ = ["FARTHEST_OFFSET", "iter_log"]
 
 _CHUNK_BYTES = 1 << 18
 _LOOK_EVERY_S = 0.05
+FARTHEST_OFFSET = 1 << 42
+"""File systems refuse to seek to where no file can reach."""
 
 
 def iter_log(path: Path, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
@@ -40,5 +42,5 @@ def _opened(path: Path, offset: int) -> int | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    os.lseek(descriptor, offset, os.SEEK_SET)
+    os.lseek(descriptor, min(offset, FARTHEST_OFFSET), os.SEEK_SET)
     return descriptor

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.tool.logs import FARTHEST_OFFSET
 from bonseyes_dagster.urls import is_name
 
 __all__ = ["MetricsWriter", "iter_metric", "metric_names"]
@@ -69,7 +70,7 @@ def iter_metric(folder: Path, name: str, offset: int) -> Iterator[bytes]:
 
 def _lines(descriptor: int, offset: int) -> Iterator[bytes]:
     with open(descriptor, "rb", buffering=0) as file:
-        file.seek(offset)
+        file.seek(min(offset, FARTHEST_OFFSET))
         rest = b""
         while chunk := file.read(_CHUNK_BYTES):
             whole, newline, rest = (rest + chunk).rpartition(b"\n")

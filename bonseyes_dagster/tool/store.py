@@ -283,8 +283,8 @@ class Store:
     def _completed(self, name: str) -> str:
         artifact_id, phase = self._index.phase(name)
         if phase != "completed":
-            sentence = "it has no data yet" if phase in ("queued", "running") else "it has no data"
-            raise NotReadyError(f"The artifact {name!r} is {phase}: {sentence}.")
+            reason = "it has no data yet." if phase in ("queued", "running") else self._index.get(name).reason
+            raise NotReadyError(f"The artifact {name!r} is {phase}: {reason or 'it has no data.'}")
         return artifact_id
 
     def _read_manifest(self, artifact_id: str) -> Manifest:

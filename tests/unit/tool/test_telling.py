@@ -50,7 +50,7 @@ def test_only_whole_lines_are_read(tmp_path: Path) -> None:
     assert b"".join(iter_metric(tmp_path, "m", 0)) == b"1 1 1\n2 2 2\n"
     assert b"".join(iter_metric(tmp_path, "m", 6)) == b"2 2 2\n"
     assert b"".join(iter_metric(tmp_path, "m", 12)) == b""
-    assert b"".join(iter_metric(tmp_path, "m", 999)) == b""
+    assert b"".join(iter_metric(tmp_path, "m", 2**62)) == b""
     for name in ("n", "../m", "/etc/passwd"):
         with pytest.raises(NotFoundError):
             iter_metric(tmp_path, name, 0)
@@ -112,6 +112,7 @@ def test_a_log_is_followed(tmp_path: Path) -> None:
     reader.join(5)
     assert b"".join(got) == b"\ntwo\n"
     assert b"".join(iter_log(path, 0, None)) == b"one\ntwo\n"
+    assert list(iter_log(path, 2**62, None)) == []
     assert list(iter_log(tmp_path / "none", 0, None)) == []
 
 
