@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from bonseyes_dagster.errors import (
     TooLargeError,
     UnavailableError,
 )
-from tests.contract.tools.server import ToolServer, tool_server, tool_servers, until
+from tests.contract.tools.server import ToolServer, free_port, tool_server, tool_servers, until
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +314,66 @@ def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
         with pytest.raises(StorageFullError):
             server.container.create("any", {"act": "write"})
         assert server.container.names() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_fails_the_artifact_only(small_disk: Path, tmp_path: Path) -> None:
+    """A tool that fills the disk fails with that reason; an upload that would is refused; both give the room back."""
+    with tool_server("probe", small_disk / "volume") as server:
+        status = server.container.create("filling", {"act": "large", "seconds": 40}).wait(timeout_s=30)
+        assert status.phase == "failed"
+        assert "No space left" in str(status.reason)
+        (tmp_path / "large").write_bytes(b"x" * 40_000_000)
+        with pytest.raises(StorageFullError):
+            server.container.create("uploaded", {"act": "write"}, files={"some-file": tmp_path / "large"})
+        assert server.container.create("after", {"act": "large", "seconds": 4}).wait(timeout_s=30).phase == "completed"
+        assert server.container.names() == ["filling", "after"]
+
+
+def test_the_dashboard_is_told(tmp_path: Path) -> None:
+    """A container registers when it starts, as soon as the dashboard answers."""
+    told: list[Any] = []
+
+    class Dashboard(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    port = free_port()
+    (tmp_path / "addresses.json").write_text(json.dumps({"dashboard": f"http://127.0.0.1:{port}"}))
+    with (
+        tool_server(
+            "empty",
+            tmp_path / "volume",
+            BONSEYES_ADDRESSES=str(tmp_path / "addresses.json"),
+            BONSEYES_CONTAINER="nothing",
+        ),
+        ThreadingHTTPServer(("127.0.0.1", port), Dashboard) as dashboard,
+    ):
+        thread = threading.Thread(target=lambda: dashboard.serve_forever(0.01))
+        thread.start()
+        until(lambda: told)
+        dashboard.shutdown()
+        thread.join()
+    assert told == [("/containers", {"name": "nothing"})]
 
 
 def broken_health(server: ToolServer) -> str | None:

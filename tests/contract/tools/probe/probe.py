@@ -59,6 +59,7 @@ def create(
         "metrics": lambda: measure(artifact, seconds),
         "temporary": lambda: keep_temporary(str(note)),
         "many": lambda: many(artifact),
+        "large": lambda: large(artifact, int(seconds)),
     }
     if note:
         append(note, os.getpid())
@@ -180,6 +181,13 @@ def keep_temporary(note: str) -> None:
     """Leave temporary files behind."""
     _, path = tempfile.mkstemp()
     Path(f"{note}.temporary").write_text(path)
+
+
+def large(artifact: Any, megabytes: int) -> None:
+    """Write much."""
+    with artifact.path("large").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(b"x" * 1_000_000)
 
 
 def many(artifact: Any) -> None:
