@@ -46,8 +46,13 @@ class Measured:
         wall = time.monotonic() - started
         if set(statuses) != {DagsterRunStatus.SUCCESS}:
             raise SystemExit(f"a run did not succeed: {statuses}")
-        time.sleep(1.0)  # processes are still ending
+        self._settle()
         return wall, self.cpu_s() - cpu
+
+    def _settle(self) -> None:
+        """Wait until what ran has ended and been waited for: only then is its time in its parent's."""
+        for process in self._processes[1:]:
+            wait_until(lambda process=process: not process.children(recursive=True), every_s=0.2)
 
     def median(self, *jobs: str, repeat: int) -> tuple[float, float]:
         """Repeat and return the medians."""

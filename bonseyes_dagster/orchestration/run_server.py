@@ -12,10 +12,10 @@ SIGTERM, SIGINT: stop; runs go on and are adopted later, or with `--on-stop term
 
 import argparse
 import fcntl
+import inspect
 import json
 import logging
 import os
-import select
 import selectors
 import signal
 import socket
@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster import DagsterInstance
 
 from bonseyes_dagster.orchestration.compute_logs import route_streams
+from bonseyes_dagster.orchestration.run_keeper import RunKeeper
 from bonseyes_dagster.orchestration.run_protocol import (
     PROTOCOL_VERSION,
     default_socket,
@@ -37,11 +37,9 @@ from bonseyes_dagster.orchestration.run_protocol import (
     socket_address,
     storage_id,
 )
-from bonseyes_dagster.orchestration.run_record import read_record, read_records, remove_record
-from bonseyes_dagster.orchestration.run_recovery import recover_run
-from bonseyes_dagster.orchestration.run_worker import STARTED, WAIT_SIGNALS, open_worker_instance, work
 from bonseyes_dagster.orchestration.source_watch import SourceWatch
 from bonseyes_dagster.orchestration.warm_definitions import Target, load_target, warm_up
+from bonseyes_dagster.urls import is_name
 
 __all__ = ["RunServer", "main"]
 
@@ -49,8 +47,8 @@ logger = logging.getLogger("bonseyes.run_server")
 
 WATCH_S = 1.0
 SWEEP_S = 15.0
-# A launcher reports a run as starting before it asks for its process: leave it that long.
-ORPHAN_AGE_S = 30.0
+KILL_S = 0.1
+ANSWER_S = 5.0
 REQUEST_LIMIT_BYTES = 65536
 
 
@@ -63,44 +61,6 @@ class ServerOptions:
     grace_s: float
     stops_runs: bool
     logs: Path | None
-
-
-class _Process:
-    """A run's process as the server sees it: a child, or one adopted from an earlier server."""
-
-    def __init__(self, run_id: str, pid: int) -> None:
-        self.run_id = run_id
-        self.pid = pid
-        self.kill_at: float | None = None
-        # Readable when the process ends, also of one that is no child; and no other process can take its place.
-        self.descriptor = os.pidfd_open(pid)
-
-    def send(self, number: signal.Signals) -> None:
-        try:
-            signal.pidfd_send_signal(self.descriptor, number)
-        except ProcessLookupError:
-            logger.debug("run %s has ended before its signal", self.run_id)
-
-    def kill_group(self) -> None:
-        """Kill what it has started too: nothing of it may work on beside its successor."""
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            self.send(signal.SIGKILL)
-
-    def reap(self) -> str:
-        """Say how it ended, and let its group and its descriptor go."""
-        try:
-            status = os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            # A zombie still has its pid, so this cannot be a stranger's group.
-            self.kill_group()
-            os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
-        except ChildProcessError:  # adopted: its end is seen, its exit code is not
-            status = None
-        os.close(self.descriptor)
-        if status is None or status.si_code == os.CLD_EXITED:
-            return f"exited with code {status.si_status}" if status else "ended"
-        return f"was killed by signal {status.si_status}"
 
 
 class _Client:
@@ -118,65 +78,56 @@ class _Client:
         self.connection.close()
 
 
-@dataclass(slots=True)
-class _Launch:
-    """A child that has not said yet whether the run is its own."""
-
-    process: _Process
-    client: _Client | None
-    reader: int
-
-
 class RunServer:
-    """The loop, and what it knows of runs."""
+    """The loop and the requests; its keeper has the runs."""
 
     def __init__(self, options: ServerOptions, listener: socket.socket, instance: DagsterInstance) -> None:
         self._options = options
-        self._folder = records_folder(options.socket)
         self._listener = listener
-        self._instance = instance
-        self._worker_instance = open_worker_instance()
         self._storage_id = storage_id(instance)
-        self._processes: dict[str, _Process] = {}
-        self._launches: dict[int, _Launch] = {}
-        self._clients: set[_Client] = set()
-        self._signals: set[int] = set()
         self._load_error: str | None = None
+        self._signals: set[int] = set()
+        self._clients: set[_Client] = set()
         self._selector = selectors.DefaultSelector()
         self._wake_reader, self._wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-
-    # --- its life
+        self._keeper = RunKeeper(
+            self._selector,
+            instance,
+            options.target,
+            folder=records_folder(options.socket),
+            grace_s=options.grace_s,
+            logs=options.logs,
+            close_in_child=self._close,
+        )
 
     def load(self) -> None:
         """Load the code; what cannot be loaded is reported by each run, and again tried when it changes."""
         self._load_error = load_target(self._options.target)
         if self._load_error:
             logger.error("the definitions cannot be loaded:\n%s", self._load_error)
-        _touch(self._worker_instance)
         self._watch = SourceWatch(Path(self._options.target.working_directory))
         warm_up()
 
     def serve(self) -> bool:
         """Serve until told to stop (False) or to start anew with new code (True)."""
         self._prepare()
-        self._adopt()
+        self._keeper.adopt()
         swept = watched = time.monotonic()
-        while True:
+        while not self._signals & {signal.SIGTERM, signal.SIGINT}:
             self._wait()
             now = time.monotonic()
-            if self._signals & {signal.SIGTERM, signal.SIGINT}:
-                self._stop()
-                return False
             if now - watched >= WATCH_S:
                 watched = now
                 if self._watch.has_changed():
                     self._signals.add(signal.SIGHUP)
-            if signal.SIGHUP in self._signals and not self._launches:
+            if signal.SIGHUP in self._signals and not self._keeper.is_launching:
                 return True
             if now - swept >= SWEEP_S:
                 swept = now
-                self._sweep()
-            self._kill_overdue(now)
+                self._keeper.sweep()
+            self._keeper.kill_overdue()
+        self._stop()
+        return False
 
     def _prepare(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -187,7 +138,7 @@ class RunServer:
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _wait(self) -> None:
-        for key, _ in self._selector.select(WATCH_S):
+        for key, _ in self._selector.select(KILL_S if self._keeper.is_terminating else WATCH_S):
             if key.fd in self._selector.get_map():  # an earlier one of these may have unregistered it
                 key.data()
 
@@ -195,26 +146,19 @@ class RunServer:
         os.read(self._wake_reader, 65536)
 
     def _stop(self) -> None:
-        logger.info("stopping; %d runs are alive", len(self._processes))
+        logger.info("stopping; %d runs are alive", len(self._keeper.pids))
         self._options.socket.unlink(missing_ok=True)
         self._listener.close()
-        if not self._options.stops_runs:
-            return
-        for process in self._processes.values():
-            process.send(signal.SIGTERM)
-        deadline = time.monotonic() + self._options.grace_s
-        while self._processes and time.monotonic() < deadline:
-            self._selector.select(0.05)
-            for process in list(self._processes.values()):
-                if not _is_running(process):
-                    self._forget(process)
-        for process in self._processes.values():
-            process.kill_group()
+        if self._options.stops_runs:
+            self._keeper.stop_all()
 
-    def _forget(self, process: _Process) -> str:
-        del self._processes[process.run_id]
-        self._selector.unregister(process.descriptor)
-        return process.reap()
+    def _close(self) -> None:
+        """Close what a forked child is not to have."""
+        self._listener.close()
+        for client in self._clients:
+            client.connection.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
 
     # --- requests
 
@@ -231,208 +175,75 @@ class RunServer:
         except OSError:
             chunk = b""
         client.received += chunk
-        if chunk and b"\n" not in client.received and len(client.received) < REQUEST_LIMIT_BYTES:
+        is_whole = b"\n" in client.received
+        if chunk and not is_whole and len(client.received) < REQUEST_LIMIT_BYTES:
             return
         self._selector.unregister(client.connection)
-        self._clients.discard(client)
-        client.connection.settimeout(5)
-        if b"\n" in client.received:
+        client.connection.settimeout(ANSWER_S)
+        if is_whole:
             self._serve_request(client)
         else:
-            client.connection.close()
+            self._hang_up(client)
 
     def _serve_request(self, client: _Client) -> None:
+        commands: dict[str, Callable[..., None]] = {
+            "ping": self._ping,
+            "launch": self._launch,
+            "terminate": self._terminate,
+            "status": self._status,
+        }
         try:
             request = json.loads(client.received.partition(b"\n")[0])
-            command, version = request.pop("command"), request.pop("version")
-            serve: Callable[..., None] = self._commands()[command]
+            version, serve = request.pop("version"), commands[request.pop("command")]
+            inspect.signature(serve).bind(client, **request)
         except (ValueError, KeyError, AttributeError, TypeError):
-            return client.answer(ok=False, code="bad_request", message="that is no request this server knows")
+            self._refuse(client, "bad_request", "that is no request this server knows")
+            return
         if version != PROTOCOL_VERSION:
-            message = f"this server speaks version {PROTOCOL_VERSION}, not {version}"
-            return client.answer(ok=False, code="version", message=message)
-        try:
-            return serve(client, **request)
-        except TypeError as error:
-            return client.answer(ok=False, code="bad_request", message=str(error))
+            self._refuse(client, "version", f"this server speaks version {PROTOCOL_VERSION}, not {version}")
+        elif not is_name(str(request.get("run_id", "none"))):
+            self._refuse(client, "bad_request", "that is no run id")
+        else:
+            serve(client, **request)
 
-    def _commands(self) -> dict[str, Callable[..., None]]:
-        return {"ping": self._ping, "launch": self._launch, "terminate": self._terminate, "status": self._status}
+    def _answer(self, client: _Client, **body: Any) -> None:
+        client.answer(ok=True, **body)
+        self._clients.discard(client)
+
+    def _refuse(self, client: _Client, code: str, message: str) -> None:
+        client.answer(ok=False, code=code, message=message)
+        self._clients.discard(client)
+
+    def _hang_up(self, client: _Client) -> None:
+        client.connection.close()
+        self._clients.discard(client)
 
     def _ping(self, client: _Client) -> None:
-        runs = {run_id: process.pid for run_id, process in self._processes.items()}
-        client.answer(ok=True, pid=os.getpid(), runs=runs, storage=self._storage_id, load_error=self._load_error)
+        loaded = {"storage": self._storage_id, "load_error": self._load_error}
+        self._answer(client, pid=os.getpid(), runs=self._keeper.pids, **loaded)
 
     def _launch(self, client: _Client, *, run_id: str, storage: str, resume: bool = False) -> None:
         if storage != self._storage_id:
-            return client.answer(ok=False, code="other_instance", message="this server serves another Dagster instance")
-        if self._watch.has_changed():
+            self._refuse(client, "other_instance", "this server serves another Dagster instance")
+        elif self._watch.has_changed():
             # The launcher asks again when it finds the connection closed, and waits for the new code.
             self._signals.add(signal.SIGHUP)
-            os.write(self._wake_writer, b"\0")
-            return client.connection.close()
-        if self._is_launching(run_id) or read_record(self._folder, run_id)[1]:
-            return client.answer(ok=True, taken=True)
-        self._fork(run_id, resume, client)
-        return None
+            self._hang_up(client)
+        elif self._keeper.has_process(run_id):
+            self._answer(client, taken=True)
+        else:
+            try:
+                self._keeper.start(run_id, resume, lambda taken, pid: self._answer(client, taken=taken, pid=pid))
+            except OSError as error:
+                self._refuse(client, "no_process", f"no process can be started: {error}")
 
     def _status(self, client: _Client, *, run_id: str) -> None:
-        if run_id not in self._processes and not read_record(self._folder, run_id)[1]:
-            self._recover(run_id, "The run had no process.")
-        client.answer(ok=True, alive=run_id in self._processes or read_record(self._folder, run_id)[1])
+        if not self._keeper.has_process(run_id):
+            self._keeper.recover(run_id)
+        self._answer(client, alive=self._keeper.has_process(run_id))
 
     def _terminate(self, client: _Client, *, run_id: str) -> None:
-        process = self._processes.get(run_id)
-        if process is None:
-            self._recover(run_id, "The run had no process.")
-        else:
-            process.send(signal.SIGTERM)
-            process.kill_at = process.kill_at or time.monotonic() + self._options.grace_s
-        client.answer(ok=True, alive=process is not None)
-
-    def _kill_overdue(self, now: float) -> None:
-        for process in self._processes.values():
-            if process.kill_at is not None and now >= process.kill_at:
-                logger.warning("run %s did not stop in %g s and is killed", process.run_id, self._options.grace_s)
-                process.kill_at = now + self._options.grace_s
-                process.kill_group()
-
-    # --- processes
-
-    def _fork(self, run_id: str, is_resumed: bool, client: _Client | None = None) -> None:
-        reader, writer = os.pipe2(os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_BLOCK, WAIT_SIGNALS)
-        pid = os.fork()
-        if pid == 0:
-            os.close(reader)
-            self._become_run(run_id, is_resumed, writer)
-        process = _Process(run_id, pid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
-        os.close(writer)
-        launch = _Launch(process, client, reader)
-        self._launches[reader] = launch
-        self._selector.register(reader, selectors.EVENT_READ, lambda: self._hear(launch))
-
-    def _become_run(self, run_id: str, is_resumed: bool, writer: int) -> None:
-        """Never return: from here on this is the run's process."""
-        code = 1
-        try:
-            os.setsid()
-            self._close_all()
-            log = self._options.logs / f"{run_id}.log" if self._options.logs else None
-
-            def tell(word: bytes) -> None:
-                os.write(writer, word)
-                os.close(writer)
-
-            code = work(self._worker_instance, self._folder, run_id, is_resumed=is_resumed, tell=tell, log=log)
-        except BaseException:
-            logger.exception("the process of run %s broke", run_id)
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(code)
-
-    def _close_all(self) -> None:
-        """Close, in the child, what belongs to the server."""
-        self._selector.close()
-        self._listener.close()
-        for client in [*self._clients, *(launch.client for launch in self._launches.values() if launch.client)]:
-            client.connection.close()
-        launching = [launch.process for launch in self._launches.values()]
-        descriptors = [process.descriptor for process in [*self._processes.values(), *launching]]
-        for descriptor in [*descriptors, *self._launches, self._wake_reader, self._wake_writer]:
-            os.close(descriptor)
-
-    def _hear(self, launch: _Launch) -> None:
-        """Take a child's word that the run is its own; no word means that it died before."""
-        word = os.read(launch.reader, 1)
-        self._selector.unregister(launch.reader)
-        os.close(launch.reader)
-        del self._launches[launch.reader]
-        process = launch.process
-        if word == STARTED or not word:
-            self._add(process)
-        else:
-            process.reap()
-        if launch.client is not None:
-            launch.client.answer(ok=True, taken=word != STARTED, pid=process.pid)
-
-    def _is_launching(self, run_id: str) -> bool:
-        return any(launch.process.run_id == run_id for launch in self._launches.values())
-
-    def _add(self, process: _Process) -> None:
-        self._processes[process.run_id] = process
-        self._selector.register(process.descriptor, selectors.EVENT_READ, lambda: self._bury(process))
-
-    def _bury(self, process: _Process) -> None:
-        how = self._forget(process)
-        self._recover(process.run_id, f"The run's process {process.pid} {how}.")
-
-    def _recover(self, run_id: str, why: str) -> None:
-        """See to a run that has no process."""
-        if self._is_launching(run_id):
-            return
-        try:
-            is_again = recover_run(self._instance, run_id, why, self._fork)
-        except Exception:  # the database may be away; the next sweep tries again
-            logger.exception("run %s cannot be seen to", run_id)
-            return
-        if not is_again:
-            remove_record(self._folder, run_id)
-
-    # --- runs of earlier servers
-
-    def _adopt(self) -> None:
-        for run_id in list(read_records(self._folder)):
-            self._adopt_one(run_id)
-
-    def _adopt_one(self, run_id: str) -> None:
-        record, is_alive = read_record(self._folder, run_id)
-        if not is_alive:
-            self._recover(run_id, "The run's process ended while no run server was there.")
-        elif record is not None and record.names_a_process():
-            try:
-                process = _Process(run_id, record.pid)
-            except ProcessLookupError:
-                return
-            logger.info("adopting run %s (pid %d)", run_id, record.pid)
-            self._add(process)
-
-    def _sweep(self) -> None:
-        """See to what nothing has announced: records without process, runs without record."""
-        for run_id in list(read_records(self._folder)):
-            if run_id not in self._processes:
-                self._adopt_one(run_id)
-        in_progress = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-        try:
-            records = self._instance.get_run_records(RunsFilter(statuses=in_progress), limit=1000)
-        except Exception:  # the database may be away
-            logger.exception("runs in progress cannot be read")
-            return
-        for entry in records:
-            run, age_s = entry.dagster_run, time.time() - entry.update_timestamp.timestamp()
-            is_known = run.run_id in self._processes or read_record(self._folder, run.run_id)[0] is not None
-            if not is_known and age_s > ORPHAN_AGE_S and self._is_ours(run):
-                self._recover(run.run_id, "The run had no process.")
-
-    def _is_ours(self, run: DagsterRun) -> bool:
-        """Tell whether a launcher would have given us this run: not to a code server, not to its own process."""
-        if run.remote_job_origin is None or GRPC_INFO_TAG in run.tags or run.job_code_origin is None:
-            return False
-        return self._options.target.has(run.job_code_origin.repository_origin.code_pointer)
-
-
-def _is_running(process: _Process) -> bool:
-    """A descriptor of a process is readable once it has ended."""
-    poll = select.poll()
-    poll.register(process.descriptor, select.POLLIN)
-    return not poll.poll(0)
-
-
-def _touch(instance: DagsterInstance) -> None:
-    """Have the instance make its parts before the fork; none of them holds a connection or a thread."""
-    _ = (instance.compute_log_manager, instance.run_launcher, instance.run_coordinator)
+        self._answer(client, alive=self._keeper.terminate(run_id))
 
 
 def _listen(path: Path) -> tuple[socket.socket, int]:

@@ -30,11 +30,9 @@ WAIT_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_NAME = 15
 
 
-def open_worker_instance() -> DagsterInstance:
-    """Open the project's instance (DAGSTER_HOME) as run processes use it."""
-    with DagsterInstance.get() as instance:
-        ref = instance.get_ref()
-    return DagsterInstance.from_ref(with_kept_open_connections(ref))
+def open_worker_instance(instance: DagsterInstance) -> DagsterInstance:
+    """Open the same instance as run processes use it."""
+    return DagsterInstance.from_ref(with_kept_open_connections(instance.get_ref()))
 
 
 def work(
@@ -94,7 +92,8 @@ def main() -> None:
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    code = work(open_worker_instance(), options.folder, options.run_id, is_resumed=options.resume)
+    instance = open_worker_instance(DagsterInstance.get())
+    code = work(instance, options.folder, options.run_id, is_resumed=options.resume)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
