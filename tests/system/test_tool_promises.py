@@ -400,3 +400,19 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
     finally:
         server.end()
+
+
+def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
+    """After some tries the worker leaves the import to the children: artifacts fail, and the container lives."""
+    tool = tmp_path / "crashing"
+    tool.mkdir()
+    (tool / "tool.yml").write_text("{name: c, description: c, entry_point: 'crashing:create', output_type: x}")
+    (tool / "crashing.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    server = ToolServer(tool, tmp_path / "volume")
+    try:
+        server.spawn()
+        until(lambda: "left to the children" in server.log.read_text(errors="replace"), 60)
+        status = server.container.create("any").wait(timeout_s=60)
+        assert (status.phase, status.reason) == ("failed", "The tool was ended by SIGSEGV; its log may tell where.")
+    finally:
+        server.end()
