@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bonseyes_dagster import __version__
+from bonseyes_dagster.dashboard.registry import ADDRESS_PATTERN
 from bonseyes_dagster.urls import NAME_PATTERN
 
 __all__ = ["document"]
@@ -70,7 +71,9 @@ def document(name: str) -> dict[str, Any]:
 
 
 def _register() -> dict[str, Any]:
-    schema = {"type": "object", "required": ["name"], "properties": {"name": _NAME}}
+    # One pattern with look-aheads, where `not` would be as right: generators of examples understand this one.
+    name = {"type": "string", "pattern": rf"^(?!.*\.\.)(?!{ADDRESS_PATTERN}){NAME_PATTERN.removeprefix('^')}"}
+    schema = {"type": "object", "required": ["name"], "properties": {"name": name}}
     refusals = {
         "400": "the body is not JSON",
         "413": "the body is too large",

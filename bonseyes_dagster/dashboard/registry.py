@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +15,15 @@ from typing import Any
 from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
 from bonseyes_dagster.urls import NAME_PATTERN, is_name
 
-__all__ = ["LIMIT", "Registry", "check_name"]
+__all__ = ["ADDRESS_PATTERN", "LIMIT", "Registry", "check_name"]
 
 LIMIT = 1000
+# A registered container is asked for its description: that must not reach machines by address, in any notation that
+# resolvers know (four numbers or fewer, decimal, octal or hexadecimal).
+ADDRESS_PATTERN = (
+    r"^(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?$|^[lL][oO][cC][aA][lL][hH][oO][sS][tT]$"
+)
+_ADDRESS = re.compile(ADDRESS_PATTERN)
 
 Entries = Mapping[str, Mapping[str, Any]]
 
@@ -26,24 +32,13 @@ def check_name(name: object) -> str:
     """Return `name` if it can be a container's; raise InvalidError otherwise."""
     if not isinstance(name, str) or not is_name(name):
         raise _invalid(f"a container's name must match {NAME_PATTERN} and hold no '..'")
-    if _is_address(name):
+    if _ADDRESS.search(name):
         raise _invalid(f"{name!r} is an address; a container has a name")
     return name
 
 
 def _invalid(sentence: str) -> InvalidError:
     return InvalidError(f"name: {sentence}", detail={"name": sentence})
-
-
-def _is_address(name: str) -> bool:
-    # A registered container is asked for its description: this must not reach machines by address, in any notation.
-    if name.lower() == "localhost":
-        return True
-    try:
-        socket.inet_aton(name)
-    except OSError:
-        return False
-    return True
 
 
 class Registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from tensorboard.plugins.scalar import scalars_plugin
 
 from bonseyes_dagster import __version__, urls
 from bonseyes_dagster.client import Addresses, Container
-from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.errors import BonseyesError, MethodNotAllowedError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.visualization import frontend
 from bonseyes_dagster.visualization.catalogue import Catalogue
@@ -98,7 +99,21 @@ class _Either:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").rstrip("/")
-        return (self.base if path in self._paths else self.board)(environ, start_response)
+        if path in self._paths:
+            return self.base(environ, start_response)
+        allowed = ("GET", "HEAD", "POST") if path.startswith("/data/") else ("GET", "HEAD")
+        if environ["REQUEST_METHOD"] not in allowed:
+            return _refuse_method(environ, start_response, ", ".join(allowed))
+        return self.board(environ, start_response)
+
+
+def _refuse_method(environ: dict[str, Any], start_response: Any, allowed: str) -> list[bytes]:
+    # TensorBoard would answer any method as it answers GET.
+    message = f"{environ['REQUEST_METHOD']} is not a method of {environ.get('PATH_INFO', '/')}; it has {allowed}"
+    body = json.dumps(MethodNotAllowedError(message).to_json()).encode()
+    headers = [("Allow", allowed), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    start_response("405 Method Not Allowed", headers)
+    return [body]
 
 
 def _gauges(provider: ArtifactDataProvider) -> Mapping[str, float]:

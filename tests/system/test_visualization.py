@@ -113,6 +113,15 @@ def test_every_container_answers_these(project: StandIn) -> None:
     assert "TensorBoard" in requests.get(f"{base}/", timeout=10).text
 
 
+@pytest.mark.parametrize(("method", "path"), [("TRACE", "/"), ("POST", "/"), ("DELETE", "/data/runs")])
+def test_no_other_methods(project: StandIn, method: str, path: str) -> None:
+    """TensorBoard itself would take them for GET."""
+    answer = requests.request(method, project.addresses["visualization"] + path, timeout=10)
+    assert answer.status_code == 405
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+    assert "GET" in answer.headers["Allow"]
+
+
 def test_only_what_scalars_are_for_is_offered(project: StandIn) -> None:
     """No empty tabs for images, graphs or audio."""
     listing = requests.get(f"{project.url}/containers/visualization/data/plugins_listing", timeout=20).json()

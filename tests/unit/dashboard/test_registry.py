@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.dashboard import registry as module
+from bonseyes_dagster.dashboard.openapi import document
 from bonseyes_dagster.dashboard.registry import Registry, check_name
 from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
 
@@ -120,3 +122,15 @@ def test_what_is_no_name(name: object) -> None:
     with pytest.raises(InvalidError) as caught:
         check_name(name)
     assert list(caught.value.detail) == ["name"]
+
+
+@pytest.mark.parametrize("name", ["training", "0", "1.2.3.4", "0x7f.1", "localhost", "a..b", "v4", "10-x", "local", ""])
+def test_the_document_says_the_same(name: str) -> None:
+    """What OpenAPI calls a name is what is taken for one."""
+    body = document("dashboard")["paths"]["/containers"]["post"]["requestBody"]["content"]["application/json"]
+    is_described = re.search(body["schema"]["properties"]["name"]["pattern"], name) is not None
+    try:
+        is_taken = bool(check_name(name))
+    except InvalidError:
+        is_taken = False
+    assert is_described == is_taken
