@@ -43,7 +43,7 @@ CREATE TABLE IF NOT EXISTS artifacts (
     request_digest TEXT,
     is_cancelling INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX IF NOT EXISTS unfinished ON artifacts (phase, seq) WHERE phase IN ('queued', 'running');
+CREATE INDEX IF NOT EXISTS by_phase ON artifacts (phase, seq);
 CREATE INDEX IF NOT EXISTS reusable ON artifacts (fingerprint, seq) WHERE phase = 'completed';
 CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, finished, size, digest ON artifacts
     WHEN OLD.phase NOT IN ('queued', 'running')

@@ -13,7 +13,7 @@ from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.processes import end_stragglers
 from bonseyes_dagster.tool.runner import clear_leftovers
 
-__all__ = ["recover"]
+__all__ = ["recover", "sweep"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,11 @@ def recover(index: Index, volume: Volume) -> None:
     for artifact_id in index.hidden():
         throw_away(volume.folder(artifact_id).path, volume.trash)
         index.remove(artifact_id)
+    sweep(index, volume)
+
+
+def sweep(index: Index, volume: Volume) -> None:
+    """Remove folders of creations that nobody goes on with, and of deletions that were not finished."""
     _remove_orphans(index, volume)
     with locked(volume.drafts, exclusively=True):
         abandoned = [path for path in volume.drafts.iterdir() if is_abandoned(path)]
@@ -49,7 +54,6 @@ def _server(folder: Folder) -> str | None:
 
 
 def _remove_orphans(index: Index, volume: Volume) -> None:
-    """Remove the folders of creations that were never acknowledged and of deletions that were not finished."""
     known = index.ids()
     for path in volume.artifacts.iterdir():
         if path.name not in known and is_abandoned(path) and _is_still_unknown(path, index):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from bonseyes_dagster.tool.index import Index
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
 from bonseyes_dagster.tool.processes import adopt_orphans
-from bonseyes_dagster.tool.recovery import recover
+from bonseyes_dagster.tool.recovery import recover, sweep
 from bonseyes_dagster.tool.runner import Runner
 from bonseyes_dagster.tool.signals import Wakeups
 from bonseyes_dagster.tool.state import read_state, worker_lock, write_state
@@ -30,6 +31,7 @@ __all__ = ["Worker"]
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 5.0
 _PAUSE_AFTER_ERROR_S = 1.0
+_SWEEP_EVERY_S = 900.0
 # So often code may end the worker when it is loaded, by a crash for instance, before it is left to children.
 _MOST_TRIES = 3
 
@@ -70,11 +72,17 @@ class Worker:
             runner.close()
 
     def _serve(self, runner: Runner) -> None:
+        swept_s = time.monotonic()
         while not self._wakeups.is_stopping:
             try:
                 runner.prepare()
-                if not self._take_one(runner):
-                    self._wakeups.wait(_LOOK_EVERY_S)
+                if self._take_one(runner):
+                    continue
+                if time.monotonic() - swept_s > _SWEEP_EVERY_S:
+                    # Server processes can be killed in the middle of something, too.
+                    sweep(self._index, self._volume)
+                    swept_s = time.monotonic()
+                self._wakeups.wait(_LOOK_EVERY_S)
             except Exception:  # the disk's trouble, or the system's, must not end the worker
                 _log.exception("the worker goes on after an error")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
