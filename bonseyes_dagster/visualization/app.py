@@ -101,7 +101,8 @@ class _Either:
         path = environ.get("PATH_INFO", "").rstrip("/")
         if path in self._paths:
             return self.base(environ, start_response)
-        allowed = ("GET", "HEAD", "POST") if path.startswith("/data/") else ("GET", "HEAD")
+        # Its frontend asks below /experiment/ID/data/.
+        allowed = ("GET", "HEAD", "POST") if "/data/" in path else ("GET", "HEAD")
         if environ["REQUEST_METHOD"] not in allowed:
             return _refuse_method(environ, start_response, ", ".join(allowed))
         return self.board(environ, start_response)
