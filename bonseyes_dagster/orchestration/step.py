@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import random
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from dagster import (
     MetadataValue,
     OpExecutionContext,
     Output,
+    RetryRequested,
 )
 
 from bonseyes_dagster.client import Addresses, Artifact, Container
@@ -41,6 +43,7 @@ __all__ = ["run_step"]
 # May pass by itself, so it is waited for and then retried.
 TRANSIENT = (ConnectionFailedError, UnavailableError, QueueFullError, StorageFullError)
 PATIENCE_S = 60.0
+RETRY_WAIT_S = 1.0  # before the first retry, twice as long before each further one
 TICK_S = 2.0  # between looks at progress and log; the end is seen at once
 INTERRUPT_S = 0.1
 PROGRESS_S = 15.0  # between lines about progress in Dagster's own log
@@ -50,7 +53,12 @@ _T = TypeVar("_T")
 
 
 def run_step(
-    context: OpExecutionContext, *, container: str, tool: ToolFolder, references: Mapping[str, ArtifactRef | None]
+    context: OpExecutionContext,
+    *,
+    container: str,
+    tool: ToolFolder,
+    references: Mapping[str, ArtifactRef | None],
+    retries: int,
 ) -> Iterator[AssetMaterialization | Output[ArtifactRef]]:
     """Make the artifact of this step, or attach to it when it is being made, and yield a reference to it."""
     order = _Order(context, container, tool, references)
@@ -60,11 +68,28 @@ def run_step(
             raise _failure_of(order, status)
         yield from _results(context, order, status)
     except BonseyesError as error:
-        raise Failure(
+        failure = Failure(
             description=error.message,
             metadata={"artifact": MetadataValue.url(order.artifact.url)},
             allow_retries=isinstance(error, TRANSIENT),
-        ) from error
+        )
+        raise _or_retry(context, failure, retries) from error
+    except Failure as failure:
+        raise _or_retry(context, failure, retries) from failure.__cause__
+
+
+def _or_retry(context: OpExecutionContext, failure: Failure, retries: int) -> Failure | RetryRequested:
+    """Return what to raise: a request for another attempt where one may help and is left.
+
+    An op with a RetryPolicy would take a cancellation of the run for a failure, too, and begin again.
+    """
+    if not failure.allow_retries:
+        return failure
+    if context.retry_number >= retries:
+        return Failure(failure.description, metadata=failure.metadata, allow_retries=False)
+    context.log.warning(f"{failure.description} To be tried again.")
+    wait_s = RETRY_WAIT_S * 2**context.retry_number * random.uniform(0.75, 1.25)  # noqa: S311 - spreads load
+    return RetryRequested(max_retries=retries, seconds_to_wait=wait_s)
 
 
 class _Order:

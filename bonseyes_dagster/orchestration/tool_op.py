@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dagster import Backoff, In, Jitter, OpDefinition, OpExecutionContext, Out, RetryPolicy
+from dagster import In, OpDefinition, OpExecutionContext, Out
 
 from bonseyes_dagster.description import ToolFolder, find_tools, load_tool
 from bonseyes_dagster.errors import SettingsError
@@ -16,18 +16,18 @@ from bonseyes_dagster.orchestration.references import artifact_type
 from bonseyes_dagster.orchestration.schema import config_field, input_name
 from bonseyes_dagster.orchestration.step import run_step
 
-__all__ = ["RETRY_POLICY", "ToolOp", "project_folder", "tool_op"]
+__all__ = ["ToolOp", "project_folder", "tool_op"]
 
-# For what passes: a container that restarts or does not answer. What a tool or its parameters fail by is not retried.
-RETRY_POLICY = RetryPolicy(max_retries=4, delay=1, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
+RETRIES = 4
 
 
 class ToolOp(OpDefinition):
     """An op that has its tool's container make an artifact; `container` and `tool` say which and how."""
 
-    def __init__(self, *, container: str, tool: ToolFolder, name: str, retry_policy: RetryPolicy | None) -> None:
+    def __init__(self, *, container: str, tool: ToolFolder, name: str, retries: int) -> None:
         self.container = container
         self.tool = tool
+        self.retries = retries
         description = tool.description
         super().__init__(
             name=name,
@@ -41,7 +41,6 @@ class ToolOp(OpDefinition):
                 if parameter.type != "artifact"
             },
             tags={names.CONTAINER_TAG: container, names.OUTPUT_TYPE_TAG: description.output_type},
-            retry_policy=retry_policy,
         )
         # Dagster sorts inputs by name; positional arguments in a graph are to be in the order of `tool.yml`.
         self._positional_inputs = list(_ins(tool))
@@ -52,7 +51,9 @@ class ToolOp(OpDefinition):
             for parameter in self.tool.description.parameters
             if parameter.type == "artifact"
         }
-        yield from run_step(context, container=self.container, tool=self.tool, references=references)
+        yield from run_step(
+            context, container=self.container, tool=self.tool, references=references, retries=self.retries
+        )
 
 
 def tool_op(
@@ -60,13 +61,15 @@ def tool_op(
     *,
     name: str | None = None,
     project: Path | None = None,
-    retry_policy: RetryPolicy | None = RETRY_POLICY,
+    retries: int = RETRIES,
 ) -> ToolOp:
     """Return an op for the tool of `container`, whose `tool.yml` is looked up in the project's folder.
 
     The op's config are the tool's parameters, its inputs the artifact parameters (`training-set` is the argument
     `training_set`), its output an `ArtifactRef`. `name` is the op's own, the container's by default; each run's
-    artifact is `{run}_{op}`. Raises SettingsError when there is no such tool or its `tool.yml` is wrong.
+    artifact is `{run}_{op}`. A step is tried `retries` times more when its container was interrupted or did not answer;
+    what a tool or its parameters fail by is not retried. Raises SettingsError when there is no such tool or its
+    `tool.yml` is wrong.
     """
     folder = project or project_folder(sys._getframe(1).f_globals.get("__file__"))
     tools = find_tools(folder)
@@ -77,7 +80,7 @@ def tool_op(
         container=container,
         tool=load_tool(tools[container]),
         name=name or _op_name(container),
-        retry_policy=retry_policy,
+        retries=retries,
     )
 
 

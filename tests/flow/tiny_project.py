@@ -29,6 +29,7 @@ class TinyProject:
     root: Path
     addresses: Path
     servers: dict[str, subprocess.Popen[bytes]]
+    stack: ExitStack
 
     @property
     def environment(self) -> dict[str, str]:
@@ -38,6 +39,18 @@ class TinyProject:
     def container(self, name: str) -> Container:
         """Return the client of one of the tools."""
         return Container(json.loads(self.addresses.read_text())[name], name=name, kind="artifacts")
+
+    def kill(self, name: str) -> None:
+        """End a tool without a chance to tidy up."""
+        self.servers[name].kill()
+        self.servers[name].wait(10)
+
+    def start_again(self, name: str) -> None:
+        """Serve a tool anew that was killed, at its port, over its volume."""
+        port = int(self.container(name).base_url.rpartition(":")[2])
+        server = self.stack.enter_context(serving_tool(self.root, name, port, self.addresses))
+        self.servers[name] = server
+        wait_until_healthy(self.container(name), server)
 
     def archive(self, name: str, content: bytes) -> Path:
         """Write an archive."""
@@ -54,7 +67,7 @@ def running_tools(root: Path, tools: tuple[str, ...] = TOOLS) -> Iterator[TinyPr
     addresses.write_text(json.dumps({name: f"http://127.0.0.1:{port}" for name, port in ports.items()}))
     with ExitStack() as stack:
         servers = {name: stack.enter_context(serving_tool(root, name, port, addresses)) for name, port in ports.items()}
-        project = TinyProject(root, addresses, servers)
+        project = TinyProject(root, addresses, servers, stack)
         for name in tools:
             wait_until_healthy(project.container(name), servers[name])
         yield project
