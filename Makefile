@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench stop clean constraints
+.PHONY: help setup demo test test-browser check bench stop clean constraints
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,6 +24,9 @@ demo: $(READY) ## run the main job for real: digits archives to a benchmarked mo
 
 test: $(READY) check ## all tests that need neither Docker nor a browser
 	$(BIN)/python -m pytest
+
+test-browser: $(READY) ## the tests of pages in a real Chromium
+	$(BIN)/python -m pytest -m browser
 
 check: $(READY) ## format, lint, types, import rule
 	$(BIN)/ruff format --check .

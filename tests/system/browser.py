@@ -22,7 +22,7 @@ FLAGS = [
     "--no-first-run",
 ]
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+needs_chromium = pytest.mark.browser
 
 
 @contextmanager
