@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import keyword
-import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ import jsonschema
 import yaml
 
 from bonseyes_dagster import __version__
-from bonseyes_dagster.errors import InvalidError, SettingsError
+from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
+from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
 from bonseyes_dagster.urls import is_name
 
 __all__ = [
@@ -52,7 +51,6 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # What a command line may name beside the tool's parameters.
 PLACEHOLDERS = frozenset({"output", "inputs", "name"})
 _IGNORED = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
-_INTEGER_LIMIT = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,143 +117,6 @@ def load_tool(folder: Path) -> ToolFolder:
         command=tuple(document.get("command") or ()),
         code=code,
     )
-
-
-def parameter_schema(parameter: Parameter) -> dict[str, Any]:
-    """Return the JSON Schema of one parameter's value in `data`."""
-    body: dict[str, Any]
-    match parameter.type:
-        case "choice":
-            body = {"type": "string", "enum": list(parameter.choices)}
-        case "json":
-            body = dict(parameter.schema or {})
-        case "file" | "url":
-            body = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"}
-        case "artifact":
-            name = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
-            body = {"type": "string", "pattern": f"^({name}/{name}|[Hh][Tt][Tt][Pp][Ss]?://[^/]+/.+)$"}
-        case _:
-            body = {"type": parameter.type}
-            for key in ("minimum", "maximum", "pattern"):
-                if getattr(parameter, key) is not None:
-                    body[key] = getattr(parameter, key)
-    if not parameter.required and parameter.default is None and body:
-        body = {"anyOf": [body, {"type": "null"}]}
-    if parameter.label:
-        body["title"] = parameter.label
-    if parameter.description:
-        body["description"] = parameter.description
-    if not parameter.required:
-        body["default"] = parameter.default
-    return body
-
-
-def parameters_schema(parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """Return the JSON Schema 2020-12 of a tool's parameters. An uploaded part stands for its `file` parameter."""
-    parameters = tuple(parameters)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "type": "object",
-        "properties": {parameter.name: parameter_schema(parameter) for parameter in parameters},
-        "required": [parameter.name for parameter in parameters if parameter.required],
-        "additionalProperties": False,
-    }
-
-
-def check_parameters(
-    parameters: Iterable[Parameter], values: Mapping[str, Any], *, files: Collection[str] = ()
-) -> dict[str, Any]:
-    """Return `values` with defaults filled in; raise InvalidError that names every bad parameter.
-
-    `files` are the parts that were uploaded; they stand for their `file` parameters and are not in what is returned.
-    """
-    known = {parameter.name: parameter for parameter in parameters}
-    wrong: dict[str, str] = {}
-    for name in [*values, *files]:
-        if name not in known:
-            wrong[name] = f"There is no such parameter; there are: {', '.join(known) or 'none'}."
-    checked: dict[str, Any] = {}
-    for name, parameter in known.items():
-        if name in files:
-            problem = _check_upload(parameter, name in values)
-        elif name in values:
-            checked[name] = _normalised(parameter, values[name])
-            problem = _check_value(parameter, checked[name])
-        else:
-            checked[name] = parameter.default
-            problem = "It is required." if parameter.required else None
-        if problem:
-            wrong[name] = problem
-    if wrong:
-        message = "; ".join(f"{name!r}: {sentence}" for name, sentence in wrong.items())
-        raise InvalidError(f"Wrong parameters: {message}", detail=wrong)
-    return checked
-
-
-def _check_upload(parameter: Parameter, is_given_twice: bool) -> str | None:
-    if parameter.type != "file":
-        return f"It is of type {parameter.type}, so it belongs into `data`, not into a file part."
-    return "It is given twice: as an uploaded part and in `data`." if is_given_twice else None
-
-
-def _normalised(parameter: Parameter, value: Any) -> Any:
-    """JSON knows one kind of number: 3.0 is an integer, and 1 a number."""
-    if isinstance(value, float) and parameter.type == "integer" and value.is_integer():
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and parameter.type == "number":
-        return float(value) if abs(value) <= _INTEGER_LIMIT else value
-    return value
-
-
-def _check_value(parameter: Parameter, value: Any) -> str | None:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "It must be a finite number."
-    if isinstance(value, int) and abs(value) > _INTEGER_LIMIT:
-        return "It must fit in 64 bits."
-    try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
-        return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
-    if parameter.type != "json" and b"\\u0000" in text:
-        return "It must not hold a NUL character."
-    schema = parameter_schema(parameter)
-    failure = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
-    if failure is None:
-        return None
-    return _sentence(parameter, value) or f"{failure.message[:300]}."
-
-
-def _sentence(parameter: Parameter, value: Any) -> str | None:
-    """Say what would be right, where the type tells it better than the schema's own message."""
-    shown = json.dumps(value, ensure_ascii=False)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    match parameter.type:
-        case "choice":
-            return f"It must be one of {', '.join(parameter.choices)}, not {shown}."
-        case "artifact":
-            return f"It must be an artifact's URL (http://CONTAINER/artifacts/NAME) or CONTAINER/NAME, not {shown}."
-        case "file":
-            return f"It must be an uploaded part, or an http or https URL, not {shown}."
-        case "url":
-            return f"It must be an http or https URL, not {shown}."
-        case "string" if isinstance(value, str):
-            return f"It must match {parameter.pattern}, not {shown}."
-        case "integer" | "number" if isinstance(value, int | float) and not isinstance(value, bool):
-            return f"It must be {_bounds(parameter)}, not {shown}."
-        case "json":
-            return None
-        case _:
-            return f"It must be of type {parameter.type}, not {shown}."
-
-
-def _bounds(parameter: Parameter) -> str:
-    kind = "an integer" if parameter.type == "integer" else "a number"
-    bounds = []
-    if parameter.minimum is not None:
-        bounds.append(f"at least {parameter.minimum}")
-    if parameter.maximum is not None:
-        bounds.append(f"at most {parameter.maximum}")
-    return " ".join([kind, " and ".join(bounds)]).strip()
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -393,7 +254,7 @@ def _check_default(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     elif entry["type"] == "file":
         yield "a file can have no 'default'"
     else:
-        problem = _check_value(Parameter.from_json(name, entry), entry["default"])
+        problem = check_value(Parameter.from_json(name, entry), entry["default"])
         if problem:
             yield f"its 'default' is wrong: {problem}"
 
