@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from bonseyes_dagster.errors import BadRequestError, TooLargeError
 
@@ -36,8 +36,12 @@ def read_parts(read: Callable[[], bytes], boundary: str) -> Iterator[Part]:
     if not 1 <= len(boundary) <= _BOUNDARY_MAX or not boundary.isascii():
         raise BadRequestError(f"Content-Type needs a multipart boundary of 1 to {_BOUNDARY_MAX} ASCII characters")
     events = _events(read, boundary)
-    for segment in events:
+    for number, segment in enumerate(events, start=1):
         assert isinstance(segment, MultipartSegment)
+        if number > _PARTS_LIMIT:
+            raise TooLargeError(f"a form may have {_PARTS_LIMIT} parts", detail={"limit_parts": _PARTS_LIMIT})
+        if segment.disposition != "form-data" or not segment.name:
+            raise BadRequestError('malformed multipart body: a part has no `Content-Disposition: form-data; name="..."`')
         content = _content(events)
         yield Part(segment.name, segment.filename, content)
         for _ in content:
@@ -52,12 +56,10 @@ def _content(events: Iterator[MultipartSegment | bytes | None]) -> Iterator[byte
 
 
 def _events(read: Callable[[], bytes], boundary: str) -> Iterator[MultipartSegment | bytes | None]:
-    parser = PushMultipartParser(boundary, max_segment_count=_PARTS_LIMIT)
+    parser = PushMultipartParser(boundary)
     try:
         while data := read():
             yield from parser.parse(data)
         parser.close()
-    except ParserLimitReached as error:
-        raise TooLargeError(f"the form is too large: {error}", detail={"limit_parts": _PARTS_LIMIT}) from error
     except MultipartError as error:
         raise BadRequestError(f"malformed multipart body: {error}") from error
