@@ -73,9 +73,11 @@ class ResumableExecution(ActiveExecution):
         self._prep_for_dynamic_outputs(self.get_step_by_key(key))
 
     def wait_s(self, longest_s: float) -> float:
-        """Return how long the executor may sleep before this has something new to start by itself."""
-        due = list(self._waiting_to_retry.values())
-        return min(longest_s, *(max(0.0, at_time - time.time()) for at_time in due)) if due else longest_s
+        """Return how long the executor may sleep before there is something new by itself; ask after starting steps."""
+        if self._pending_skip or self._pending_abandon:
+            return 0.0
+        due_s = [at_time - time.time() for at_time in self._waiting_to_retry.values()]
+        return max(0.0, min([longest_s, *due_s]))
 
     def failures(self, events: Sequence[DagsterEvent]) -> Iterator[DagsterEvent]:
         """Yield the failures among `events`, which a resumed run must not forget when it ends."""

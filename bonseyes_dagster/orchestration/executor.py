@@ -151,22 +151,25 @@ class _RunLoop:
             self._interruption = stack.enter_context(interruption_scope())
             if not self._captures_steps:
                 yield from self._capture_run(stack)
-            while not self._is_over():
+            while True:
                 if self._active.check_for_interrupts():
                     yield from self._stop()
                 if not self._is_stopping:
                     yield from self._active.plan_events_iterator(self._context)
                     self._start_ready()
                     yield from self._active.concurrency_event_iterator(self._context)
-                if not self._is_over():
-                    for message in self._mailbox.wait(self._wait_s()):
-                        yield from self._take(message)
+                # Only here: between the end of a step and the next look for ready ones, steps that dynamic outputs
+                # call for are neither pending nor done.
+                if self._is_over():
+                    break
+                for message in self._mailbox.wait(self._wait_s()):
+                    yield from self._take(message)
         self._finish()
 
     def _is_over(self) -> bool:
         if self._is_stopping:
             return not self._threads or time.monotonic() >= self._leave_at
-        return self._active.is_complete and not self._threads
+        return not self._threads and self._active.is_complete
 
     def _wait_s(self) -> float:
         if self._is_stopping:

@@ -7,6 +7,7 @@ only process, and ends without Python's finalisation, so that ops which cannot b
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ def work(
             tell(TAKEN)
             return 0
         _set_title(f"run {run_id[:8]}")
+        # `kill -USR1` shows in the process's output what each of its threads is doing.
+        faulthandler.register(signal.SIGUSR1, file=2)
         tell(STARTED)
         if log is not None:
             _write_output_to(log)

@@ -5,7 +5,18 @@ import os
 import time
 from pathlib import Path
 
-from dagster import Definitions, Field, OpExecutionContext, job, op
+from dagster import (
+    Definitions,
+    DynamicOut,
+    DynamicOutput,
+    Field,
+    OpExecutionContext,
+    Out,
+    Output,
+    RetryPolicy,
+    job,
+    op,
+)
 
 from bonseyes_dagster.orchestration.executor import concurrent_executor
 from bonseyes_dagster.orchestration.interruption import interruptible_wait
@@ -81,6 +92,38 @@ def stubborn():
     sleep_on()
 
 
+@op(config_schema=FOLDER, retry_policy=RetryPolicy(max_retries=2, delay=0.3))
+def flaky(context: OpExecutionContext) -> int:
+    note(context, f"flaky {context.retry_number}")
+    if context.retry_number == 0:
+        raise ValueError("not yet")
+    return 1
+
+
+@op(out={"given": Out(int, is_required=False), "withheld": Out(int, is_required=False)})
+def branch(number: int):
+    yield Output(number, "given")
+
+
+@op(out=DynamicOut(int))
+def fan_out(number: int):
+    for index in range(3):
+        yield DynamicOutput(index + number, mapping_key=f"k{index}")
+
+
+@op(config_schema=FOLDER)
+def total(context: OpExecutionContext, numbers: list[int]) -> None:
+    note(context, f"total {sorted(numbers)}")
+
+
+@job(executor_def=concurrent_executor)
+def involved():
+    given, withheld = branch(flaky())
+    total(fan_out(given).map(wait_for_release).collect())
+    add.alias("skipped")(withheld)
+    broken()
+
+
 @op
 def answer(context: OpExecutionContext) -> str:
     context.log.info(f"the answer is {ANSWER}")
@@ -92,4 +135,4 @@ def answering():
     answer()
 
 
-definitions = Definitions(jobs=[quick, failing, waiting, stubborn, answering])
+definitions = Definitions(jobs=[quick, failing, waiting, involved, stubborn, answering])

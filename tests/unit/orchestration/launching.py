@@ -22,6 +22,12 @@ from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServ
 
 JOBS = Path(__file__).parent / "launcher_jobs.py"
 PATIENCE_S = 60.0
+# The ops that note what they do.
+NOTING = {
+    "waiting": ["first", "wait_for_release", "last"],
+    "stubborn": ["sleep_on"],
+    "involved": ["flaky", "wait_for_release", "total"],
+}
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S, every_s: float = 0.02) -> Any:
@@ -117,10 +123,9 @@ class LaunchingProject:
 
     def create(self, job: str, **tags: str) -> str:
         """Create a run; all ops of `job` that note things do so in the project's folder."""
-        config: dict[str, Any] = {}
-        if job in ("waiting", "stubborn"):
-            ops = ["first", "wait_for_release", "last"] if job == "waiting" else ["sleep_on"]
-            config = {"ops": {name: {"config": {"folder": str(self.folder)}} for name in ops}}
+        config: dict[str, Any] = {
+            "ops": {name: {"config": {"folder": str(self.folder)}} for name in NOTING.get(job, [])}
+        }
         remote_job = self._repository.get_full_job(job)
         run = _create_run(
             self.instance, self._location, self._repository, remote_job, config, tags, op_selection=None, run_id=None

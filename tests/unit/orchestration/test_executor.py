@@ -179,6 +179,13 @@ def test_dynamic_outputs_are_mapped_and_collected(run, notes, graph, expected):
     assert notes() == [expected]
 
 
+def test_dynamic_outputs_that_come_last_are_mapped(instance, notes):
+    """The end of the step that gives them is not taken for the end of the run, however its messages arrive."""
+    for _ in range(10):
+        result = run_job(instance, "dynamic", "concurrent")
+        assert result.output_for_node("total") == 10
+
+
 def test_an_optional_output_that_is_not_given_skips_what_follows(run, instance):
     """A skip is handed on, and the run is a success."""
     result = run("optional")

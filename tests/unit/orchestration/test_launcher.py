@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +103,26 @@ def test_a_killed_run_is_resumed_at_once(project):
     assert project.wait(run_id) == SUCCESS
     assert [line for line in project.notes() if not line.startswith("waiting")] == ["first", "last 2"]
     assert "was killed by signal 9" in project.messages(run_id)
+
+
+def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(project):
+    """What was retried, skipped, failed or mapped before the kill is so after it, once."""
+    project.serve_runs()
+    run_id = project.launch("involved")
+    os.kill(project.wait_for_pid(3), signal.SIGKILL)
+    project.wait_for_pid(6)
+    project.release()
+    assert project.wait(run_id) == FAILURE
+    lines = [line for line in project.notes() if not line.startswith("waiting")]
+    assert lines == ["flaky 0", "flaky 1", "total [2, 3, 4]"]
+    kinds = Counter(
+        (entry.step_key, entry.dagster_event.event_type_value)
+        for entry in project.instance.all_logs(run_id)
+        if entry.dagster_event
+    )
+    assert kinds["skipped", "STEP_SKIPPED"] == 1
+    assert kinds["broken", "STEP_FAILURE"] == 1
+    assert kinds["fan_out", "STEP_START"] == 1
 
 
 def test_a_run_that_is_killed_too_often_fails(project):
