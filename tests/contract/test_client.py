@@ -49,7 +49,9 @@ class Server:
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / "metrics")
         (self.folder / "metrics").mkdir(exist_ok=True)
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(argv, env=environment, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                argv, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 30
         while not self.container().is_healthy():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()
