@@ -44,7 +44,16 @@ def up(state: State, port: int | None, detach: bool) -> None:
 
 
 def _settings(state: State, port: int | None) -> Settings:
-    return replace(state.settings, port=port) if port else state.settings
+    """Return the settings; their `url` is where this project will be, which may not be what the client was set to."""
+    settings = state.settings
+    if port:
+        settings = replace(settings, port=port, url="")
+    host = settings.host.strip("[]")
+    if settings.url or host in ("localhost", "0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return settings
+    return replace(
+        settings, url=f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+    )
 
 
 def _wait_for_other(project: Project, state: State) -> None:
@@ -55,21 +64,20 @@ def _wait_for_other(project: Project, state: State) -> None:
 def _up_detached(project: Project, settings: Settings, state: State) -> None:
     supervisor = detached.start_supervisor(project, settings)
     try:
-        if state.json:
-            record = detached.wait_healthy(project, lambda _: None, supervisor=supervisor)
-        else:
-            with display.show() as shown:
-                record = detached.wait_healthy(project, shown.update, supervisor=supervisor)
+        with display.show(as_json=state.json) as shown:
+            record = detached.wait_healthy(project, shown.update, supervisor=supervisor)
     except KeyboardInterrupt:
         detached.bring_down(project)
         raise
-    _print_up(_healthy(project, record), state, "It runs on; `bonseyes down` ends it.")
+    record = _healthy(project, record)
+    if not state.json:  # which the display has printed
+        _print_up(record, state, "It runs on; `bonseyes down` ends it.")
 
 
 def _up_here(project: Project, settings: Settings, state: State) -> None:
     from bonseyes_dagster.local.supervisor import AlreadyUpError, Supervisor  # here: the other commands stay quick
 
-    with display.show() as shown:
+    with display.show(as_json=state.json) as shown:
 
         def tell(record: Record) -> None:
             # A closed pipe or terminal must not decide over what runs.

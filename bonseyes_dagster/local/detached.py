@@ -32,7 +32,7 @@ def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[b
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=project.folder,
-            env={**os.environ, "BONSEYES_PORT": str(settings.port)},
+            env={**os.environ, "BONSEYES_PORT": str(settings.port), "BONSEYES_URL": settings.url},
             start_new_session=True,
         )
 

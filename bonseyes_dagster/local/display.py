@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ _SIGNS = {"healthy": "✓", "starting": "…", "waiting": "…", "stopped": "·"
 class Display:
     """Shows each record it is given."""
 
-    def __init__(self, live: Live | None) -> None:
+    def __init__(self, live: Live | None, *, as_json: bool = False) -> None:
         self._live = live
+        self._as_json = as_json
         self._is_announced = False
         self._seen: dict[str, tuple[str, int]] = {}
 
@@ -32,11 +34,13 @@ class Display:
         if self._live is not None:
             self._live.update(Group(_table(record), Text(summary(record))))
             return
-        for service in record.services:
-            self._print_change(service)
+        if not self._as_json:
+            for service in record.services:
+                self._print_change(service)
         if record.seconds is not None and not self._is_announced:
             self._is_announced = True
-            sys.stdout.write(f"{summary(record)}\n")
+            sys.stdout.write(json.dumps(record.to_json()) if self._as_json else summary(record))
+            sys.stdout.write("\n")
             sys.stdout.flush()
 
     def _print_change(self, service: ServiceRecord) -> None:
@@ -49,9 +53,12 @@ class Display:
 
 
 @contextmanager
-def show() -> Iterator[Display]:
-    """Show a start in progress."""
+def show(*, as_json: bool = False) -> Iterator[Display]:
+    """Show a start in progress, or with `as_json` its end alone, as one document."""
     console = Console()
+    if as_json:
+        yield Display(None, as_json=True)
+        return
     if not console.is_terminal:
         yield Display(None)
         return

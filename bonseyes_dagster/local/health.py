@@ -26,8 +26,9 @@ class NotHealthyError(Exception):
 
 def answers(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> Check:
     """Healthy when a GET is answered with 200; a 503's own reason is passed on."""
-    lines = [f"GET {path} HTTP/1.0", *(f"{k}: {v}" for k, v in {"Host": f"{host}:{port}", **(headers or {})}.items())]
-    request = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    name = f"[{host}]" if ":" in host else host
+    lines = [f"{key}: {value}" for key, value in {"Host": f"{name}:{port}", **(headers or {})}.items()]
+    request = "\r\n".join((f"GET {path} HTTP/1.0", *lines, "", "")).encode()
 
     async def check() -> None:
         answer = await _ask(host, port, request)

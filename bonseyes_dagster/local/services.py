@@ -151,8 +151,8 @@ class Services:
 
     def gateway(self) -> Service:
         """Return the gateway: the one service that others may reach."""
-        host, port = self._settings.host, self._settings.port
-        probe_host = HOST if host in ("0.0.0.0", "") else host  # noqa: S104 - compared, not bound
+        host, port = self._settings.host.strip("[]"), self._settings.port
+        probe_host = {"0.0.0.0": HOST, "": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         token = self._settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         environ = self._environ("gateway", BONSEYES_DAGSTER_URL=f"http://{HOST}:{{port:{WEB}}}")
@@ -200,6 +200,7 @@ class Services:
             "BONSEYES_VOLUME": str(project.volume(name)),
             "BONSEYES_ADDRESSES": str(project.addresses),
             "BONSEYES_PORT": str(self._settings.port),
+            "BONSEYES_URL": self._settings.gateway_url,
             **more,
         }
 

@@ -72,16 +72,12 @@ class Supervisor:
             self._lock.give_back()
             raise
 
-    def stop(self) -> None:
-        """Ask for the end."""
-        self._stop.set()
-
     async def run(self) -> None:
         """Run everything until asked to stop; then nothing of it runs any more."""
         adopt_orphans()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._hear_signal)
         try:
             await self._start()
             sweeping = asyncio.create_task(self._sweep())
@@ -91,6 +87,17 @@ class Supervisor:
             await self._end()
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hear_signal(self) -> None:
+        """End politely; whoever asks twice has no more patience."""
+        if self._stop.is_set():
+            self._kill_at_once()
+        self._stop.set()
+
+    def _kill_at_once(self) -> None:
+        for process in _below(psutil.Process()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
     async def _start(self) -> None:
         project = self._project

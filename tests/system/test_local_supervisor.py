@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +185,31 @@ def _answers(project: Embedded, path: str) -> bool:
         return project.get(path).status_code == 200
     except OSError:
         return False
+
+
+def test_programs_are_told_in_json(project: Embedded) -> None:
+    """One document and nothing else, when everything is healthy: detached, in the foreground, and of a running one."""
+    foreground = project.start("up", "--json")
+    assert foreground.stdout is not None
+    record = json.loads(foreground.stdout.readline())
+    assert {service["state"] for service in record["services"]} == {"healthy"}
+    assert json.loads(project.call("up", "--json").stdout) == record
+    foreground.send_signal(signal.SIGINT)
+    assert foreground.communicate(timeout=60)[0] == ""
+    detached = json.loads(project.call("up", "--detach", "--json").stdout)
+    assert detached["url"] == project.url
+
+
+def test_who_asks_twice_waits_no_more(project: Embedded) -> None:
+    """The first Ctrl-C lets services end in their time; the second kills them."""
+    project.up()
+    supervisor = psutil.Process(project.status()["pid"])
+    stuck = psutil.Process(project.service("load")["pid"])
+    stuck.suspend()  # it will not hear SIGTERM
+    supervisor.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert supervisor.is_running()
+    supervisor.send_signal(signal.SIGTERM)
+    supervisor.wait(10)
+    assert not stuck.is_running()
+    assert project.processes() == []
