@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -107,12 +108,8 @@ class ToolServer:
         return [pid for number in (1, 2) for pid in self._spawned(f"worker {number}")[-1:]]
 
     def _spawned(self, what: str) -> list[int]:
-        lines = self.log.read_text(errors="replace").splitlines()
-        return [
-            int(line.split("(pid: ")[1].split(")")[0].split(",")[0])
-            for line in lines
-            if ("spawned uWSGI" in line and what in line) or ("Respawned uWSGI" in line and what in line)
-        ]
+        log = self.log.read_text(errors="replace")
+        return [int(pid) for pid in re.findall(rf"spawned uWSGI {what} \((?:new )?pid: (\d+)", log)]
 
     def child(self) -> int:
         """Return the process id of the running artifact."""

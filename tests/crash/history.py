@@ -1,0 +1,67 @@
+"""What clients saw: every request with its moments and its answer, and what is judged by it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import requests
+
+__all__ = ["Event", "History", "answer_of"]
+
+UNKNOWN = "unknown"
+_REQUEST_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One request. `token` is what was asked for, or what was seen; `end` is infinite when nobody answered."""
+
+    kind: str
+    name: str
+    start: float
+    end: float
+    outcome: str
+    token: str | None = None
+    is_keyed: bool = False
+    phase: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class History:
+    """All requests of all clients, in the order in which they ended."""
+
+    events: list[Event] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Answers that no state of the container explains, seen by the client itself."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, event: Event) -> None:
+        """Record a request."""
+        with self._lock:
+            self.events.append(event)
+
+    def object(self, sentence: str) -> None:
+        """Record a wrong answer."""
+        with self._lock:
+            self.wrong.append(sentence)
+
+    def by_name(self) -> dict[str, list[Event]]:
+        """Return the requests about each name."""
+        found: dict[str, list[Event]] = {}
+        for event in self.events:
+            if event.name:
+                found.setdefault(event.name, []).append(event)
+        return found
+
+
+def answer_of(method: str, url: str, **options: object) -> tuple[requests.Response | None, float, float]:
+    """Send one request, whole; return its answer, None when it broke off, and its start and end."""
+    start = time.monotonic()
+    try:
+        answer = requests.request(method, url, timeout=_REQUEST_S, **options)  # type: ignore[arg-type]
+    except requests.RequestException:
+        return None, start, time.monotonic()
+    return answer, start, time.monotonic()

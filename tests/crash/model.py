@@ -1,0 +1,146 @@
+"""The contract as a small state machine for each name, and a search for an order of the requests that it explains.
+
+The search is that of Wing and Gong, which stores that promise linearizability are tested with: a history is right when
+all its requests can be put in one order, each somewhere between its start and its end, in which every answer is what
+the model says. A request that nobody answered took effect at some time after its start, or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from tests.crash.history import UNKNOWN, Event, History
+
+__all__ = ["FINAL", "is_explained", "violations", "wrong_lists", "wrong_order"]
+
+FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
+_RANK = {"queued": 0, "running": 1, **dict.fromkeys(FINAL, 2)}
+
+State = tuple[str, str] | None
+"""Nothing of this name, or the token that it was created with and the latest phase seen."""
+
+
+def _advanced(state: State, event: Event) -> list[State]:
+    """Return the state after a reader saw `event.phase`; what is final stays what it is."""
+    if state is None or event.phase is None or event.token not in (None, state[0]):
+        return []
+    if state[1] in FINAL:
+        return [state] if event.phase == state[1] else []
+    return [(state[0], event.phase)] if _RANK[event.phase] >= _RANK[state[1]] else []
+
+
+def _created(state: State, event: Event) -> list[State]:
+    is_same = state is not None and event.is_keyed and state[0] == event.token
+    if event.outcome == "conflict":
+        return [state] if state is not None and not is_same else []
+    if state is None:
+        return [(str(event.token), "queued")]
+    return [state] if is_same else []
+
+
+def _next(state: State, event: Event) -> list[State]:
+    """Return every state that `event` can lead to; none when its answer is wrong in `state`."""
+    if event.outcome == "missing":
+        return [None] if state is None else []
+    if event.kind == "create":
+        return _created(state, event)
+    if event.kind == "delete":
+        return [None] if state is not None else []
+    if event.kind == "not-ready":
+        return [state] if state is not None and state[1] != "completed" else []
+    if event.kind == "cancel" and event.phase == "queued":
+        return []
+    return _advanced(state, event)
+
+
+def is_explained(events: Sequence[Event]) -> bool:
+    """Tell whether there is an order of all `events` about one name that the model explains."""
+    ordered = sorted(events, key=lambda event: event.start)
+    everything = sum(1 << number for number, event in enumerate(ordered) if event.outcome != UNKNOWN)
+    seen: set[tuple[int, State]] = set()
+    todo: list[tuple[int, State]] = [(0, None)]
+    while todo:
+        done, state = todo.pop()
+        if done & everything == everything:
+            return True
+        if (done, state) in seen:
+            continue
+        seen.add((done, state))
+        todo += [(done | 1 << number, after) for number, after in _steps(ordered, done, state)]
+    return False
+
+
+def _steps(ordered: Sequence[Event], done: int, state: State) -> Iterable[tuple[int, State]]:
+    """Yield each request that can be the next one, and the state after it."""
+    left = [(number, event) for number, event in enumerate(ordered) if not done >> number & 1]
+    first_end = min((event.end for _, event in left if event.outcome != UNKNOWN), default=float("inf"))
+    for number, event in left:
+        if event.start > first_end:
+            return
+        for after in _next(state, event):
+            yield number, after
+
+
+def violations(history: History) -> list[str]:
+    """Return every name whose history nothing explains, and what is wrong with lists."""
+    found = list(history.wrong)
+    for name, events in history.by_name().items():
+        if not is_explained(events):
+            story = "\n  ".join(str(event) for event in sorted(events, key=lambda event: event.start))
+            found.append(f"no order explains {name}:\n  {story}")
+    return found + wrong_lists(history)
+
+
+def _stayed(history: History) -> dict[str, tuple[float, float]]:
+    """Return names that were acknowledged and never asked to be deleted: start and end of their creation."""
+    deleted = {event.name for event in history.events if event.kind == "delete"}
+    found: dict[str, tuple[float, float]] = {}
+    for event in history.events:
+        if event.kind == "create" and event.outcome in ("ok", UNKNOWN) and event.name not in deleted:
+            start, end = found.get(event.name, (event.start, float("inf")))
+            is_known = event.outcome == "ok"
+            found[event.name] = (min(start, event.start), min(end, event.end) if is_known else end)
+    return {name: times for name, times in found.items() if times[1] < float("inf")}
+
+
+def wrong_lists(history: History) -> list[str]:
+    """Return what lists of names lack, name twice, or have in another order than that of creation."""
+    stayed = _stayed(history)
+    gone = _gone(history)
+    found: list[str] = []
+    for event in history.events:
+        if event.kind != "names" or event.outcome != "ok":
+            continue
+        there = set(event.names)
+        if len(there) != len(event.names):
+            found.append("a list has a name twice")
+        found += [f"{n} is not in a list" for n, (_, end) in stayed.items() if end < event.start and n not in there]
+        found += [f"{n} is in a list after its deletion" for n, end in gone.items() if end < event.start and n in there]
+        found += wrong_order(event.names, stayed, "listed")
+    return found
+
+
+def _gone(history: History) -> dict[str, float]:
+    """Return names that were deleted for good: the end of the deletion, after which nobody began to create them."""
+    found: dict[str, float] = {}
+    for name, events in history.by_name().items():
+        ends = [event.end for event in events if event.kind == "delete" and event.outcome == "ok"]
+        creations = [event for event in events if event.kind == "create"]
+        is_clear = all(event.outcome != UNKNOWN and ends and event.end < min(ends) for event in creations)
+        if ends and is_clear:
+            found[name] = min(ends)
+    return found
+
+
+def wrong_order(names: Iterable[str], stayed: dict[str, tuple[float, float]], what: str) -> list[str]:
+    """Return pairs where one comes first although the other was acknowledged before it was asked for."""
+    known = [name for name in names if name in stayed]
+    found: list[str] = []
+    latest = ""
+    for before, after in pairwise(known):
+        if not latest or stayed[before][0] > stayed[latest][0]:
+            latest = before
+        if stayed[after][1] < stayed[latest][0]:
+            found.append(f"{latest} is {what} before {after}, which was acknowledged before it was asked for")
+    return found

@@ -1,0 +1,113 @@
+"""What must be true of a container once everything has come to rest: on the wire, on the volume, among processes."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import requests
+
+from bonseyes_dagster.model import Manifest
+from tests.contract.tools.server import ToolServer, is_alive
+from tests.crash.model import FINAL
+from tests.crash.tool.careful import content, expected
+
+__all__ = ["drain", "leftovers", "lingering", "overlaps", "starts_of", "whole"]
+
+
+def drain(server: ToolServer, stuck_s: float) -> float:
+    """Wait until all artifacts are final; return the longest time in which nothing changed. Fail when that is too long."""
+    seen: list[str] = []
+    changed_s, longest_s = time.monotonic(), 0.0
+    while True:
+        try:
+            body = requests.get(f"{server.url}/artifacts?detail=1", timeout=30).json()
+            phases = [status["phase"] for status in body]
+        except requests.RequestException:
+            phases = seen
+        if phases != seen:
+            longest_s = max(longest_s, time.monotonic() - changed_s)
+            seen, changed_s = phases, time.monotonic()
+        if seen and FINAL.issuperset(seen):
+            return longest_s
+        assert time.monotonic() - changed_s < stuck_s, f"stuck for {stuck_s} s with {Counter(seen)}"
+        time.sleep(0.05)
+
+
+def whole(server: ToolServer, name: str) -> str | None:
+    """Read a completed artifact with all its files; return what is wrong with it."""
+    url = f"{server.url}/artifacts/{name}"
+    info = requests.get(url, timeout=30).json()
+    if info["status"]["phase"] != "completed":
+        return None
+    parameters = info["parameters"]
+    is_upload = "upload" in requests.get(f"{url}/input-files", timeout=30).json()
+    upload = content(parameters["text"], 5000) if is_upload else None
+    files = expected(parameters["text"], parameters["files"], parameters["size"], upload)
+    manifest = Manifest.from_json(requests.get(f"{url}/files", timeout=30).json())
+    if {entry.path for entry in manifest.files} != files.keys():
+        return f"{name} has {[entry.path for entry in manifest.files]} and not {[*files]}"
+    if manifest.digest != info["digest"]:
+        return f"{name} has another digest than its manifest"
+    for entry in manifest.files:
+        data = requests.get(f"{url}/data/{entry.path}", timeout=30).content
+        if data != files[entry.path] or hashlib.sha256(data).hexdigest() != entry.sha256:
+            return f"{name} has a wrong {entry.path}"
+    return None
+
+
+def leftovers(volume: Path) -> list[str]:
+    """Return what a volume holds beside the folders of its rows; only when nobody creates or deletes."""
+    with closing(sqlite3.connect(volume / "index.sqlite")) as connection:
+        rows = dict(connection.execute("SELECT id, name FROM artifacts"))
+        [[state]] = connection.execute("PRAGMA integrity_check")
+    found = [] if state == "ok" else [f"the index is corrupt: {state}"]
+    found += [f"row {row} has no name" for row, name in rows.items() if name is None]
+    for path in (*volume.glob("drafts/*"), *volume.glob("trash/*"), *volume.glob("artifacts/*/staging")):
+        found.append(str(path.relative_to(volume)))
+    found += [str(path.relative_to(volume)) for path in volume.glob("artifacts/*") if path.name not in rows]
+    return found
+
+
+def starts_of(ledger: Path) -> list[str]:
+    """Return the tokens of all starts, in their order."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return [line.split()[1] for line in lines if line.startswith("begin ")]
+
+
+def overlaps(ledger: Path) -> list[str]:
+    """Return the tokens of artifacts that began while something of an earlier one still ran."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    return [line.split()[1] for line in lines if line.startswith("overlap ")]
+
+
+def lingering(server: ToolServer, ledger: Path) -> list[str]:
+    """Return the processes that artifacts left: those that the ledger knows, and those that hold the volume."""
+    lines = ledger.read_text().splitlines() if ledger.exists() else []
+    known = {int(line.split()[1]) for line in lines if line.startswith("pid ")}
+    found = [f"{pid} of a family" for pid in known if is_alive(pid) and _is_of_a_tool(pid)]
+    marker = f"BONSEYES_VOLUME={server.volume}"
+    servers = {server.master, server.mule, *server.workers}
+    spare = {child.pid for child in psutil.Process(server.mule).children()}
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.environ().get("BONSEYES_VOLUME") == marker.partition("=")[2]
+        except psutil.Error:
+            continue
+        if is_ours and process.pid not in servers | spare and is_alive(process.pid):
+            found.append(f"{process.pid} {process.cmdline()}")
+    return found
+
+
+def _is_of_a_tool(pid: int) -> bool:
+    """Tell whether the pid was not given to somebody else meanwhile."""
+    try:
+        process = psutil.Process(pid)
+        return "BONSEYES_ARTIFACT" in process.environ() or "BONSEYES_SERVER" in process.environ()
+    except psutil.Error:
+        return False
