@@ -16,10 +16,11 @@ from bonseyes_dagster.web.openapi import (
 )
 from bonseyes_dagster.web.schemas import NAME, ref
 
-__all__ = ["KINDS", "UNREACHABLE_HEADER", "pipeline_document"]
+__all__ = ["KINDS", "STATUSES", "UNREACHABLE_HEADER", "pipeline_document"]
 
 UNREACHABLE_HEADER = "X-Bonseyes-Unreachable"
 KINDS = ("data", "model", "other")
+STATUSES = ("in-progress", "queued", "running", *sorted(TERMINAL_PHASES))
 
 _KIND = {"type": "string", "enum": list(KINDS)}
 _TEXT = {"type": "string"}
@@ -39,7 +40,6 @@ def pipeline_document(description: ToolDescription) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     kind = parameter("type", _KIND, "only containers of this kind")
-    phases = sorted({"queued", "running", "in-progress", *TERMINAL_PHASES})
     artifacts = operation(
         "artifacts",
         "The artifacts of all containers of this pipeline",
@@ -47,7 +47,9 @@ def _paths() -> dict[str, Any]:
         parameters=[
             kind,
             parameter("output_type", _TEXT, "only artifacts of this type"),
-            parameter("status", {"type": "string", "enum": phases}, "only artifacts in this phase or of this result"),
+            parameter(
+                "status", {"type": "string", "enum": list(STATUSES)}, "only artifacts in this phase or of this result"
+            ),
         ],
         fails=[errors.BadRequestError],
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from flask import Blueprint, Response, request
 
 from bonseyes_dagster.errors import BadRequestError
-from bonseyes_dagster.pipeline.document import KINDS, UNREACHABLE_HEADER
+from bonseyes_dagster.pipeline.document import KINDS, STATUSES, UNREACHABLE_HEADER
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.pipeline.survey import Survey
 from bonseyes_dagster.web.app import json_response
+from bonseyes_dagster.web.queries import flag
 
-__all__ = ["pipeline_blueprint"]
+__all__ = ["asked_reuse", "pipeline_blueprint"]
 
 
 def pipeline_blueprint(runs: Runs) -> Blueprint:
@@ -33,16 +36,27 @@ def pipeline_blueprint(runs: Runs) -> Blueprint:
 
     @blueprint.get("/artifacts")
     def artifacts() -> Response:
-        _type()
-        filters = {key: request.args[key] for key in ("type", "output_type", "status") if key in request.args}
+        given = {"type": _type(), "output_type": _value("output_type"), "status": _value("status", STATUSES)}
+        filters = {key: value for key, value in given.items() if value is not None}
         entries, missing = Survey(runs.pipeline, runs.asker).artifacts(filters)
         return json_response(entries, headers={UNREACHABLE_HEADER: ", ".join(missing)} if missing else None)
 
     return blueprint
 
 
+def asked_reuse() -> bool | None:
+    """Return what `?reuse` of this request says; None when it is absent, which for runs means yes."""
+    return flag("reuse") if "reuse" in request.args else None
+
+
 def _type() -> str | None:
-    wanted = request.args.get("type")
-    if wanted is not None and wanted not in KINDS:
-        raise BadRequestError(f"query parameter 'type' must be one of {', '.join(KINDS)}, not {wanted[:40]!r}")
-    return wanted
+    return _value("type", KINDS)
+
+
+def _value(key: str, allowed: Collection[str] | None = None) -> str | None:
+    values = request.args.getlist(key)
+    if len(values) > 1:
+        raise BadRequestError(f"query parameter {key!r} is given {len(values)} times; give it once")
+    if values and allowed is not None and values[0] not in allowed:
+        raise BadRequestError(f"query parameter {key!r} must be one of {', '.join(allowed)}, not {values[0][:40]!r}")
+    return values[0] if values else None

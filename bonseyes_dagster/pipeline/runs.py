@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -52,8 +52,18 @@ class Runs:
 
     kind: Collection = "runs"
 
-    def __init__(self, pipeline: Pipeline, settings: Settings, *, volume: Path, workspace: Path) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        *,
+        volume: Path,
+        workspace: Path,
+        asked_reuse: Callable[[], bool | None] = lambda: None,
+    ) -> None:
         self.pipeline = pipeline
+        # Runs take over work that is done unless told not to, which a Request cannot tell from saying nothing.
+        self._asked_reuse = asked_reuse
         self._settings = settings
         self._workspace = workspace
         self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
@@ -127,7 +137,8 @@ class Runs:
         draft = request.draft
         assert isinstance(draft, RunDraft)  # begin() made it
         values = check_parameters(self.pipeline.parameters, request.parameters, files=draft.files)
-        key, body = _digests(request, draft)
+        reuse = {True: "true", False: "false", None: ""}[self._asked_reuse()]
+        key, body = _digests(request, draft, reuse)
         if key and (former := self._former(key, body)):
             return former
         name = request.name or new_run_name(self.pipeline.name)
@@ -139,7 +150,15 @@ class Runs:
             self._starter.start(
                 run_id=run_id_of(name),
                 run_config=config,
-                tags=_tags(request, name=name, token=token, key=key, body=body),
+                tags=_tags(
+                    {
+                        tags.RUN_TAG: name,
+                        UPLOADS_TAG: token,
+                        tags.IDEMPOTENCY_TAG: key,
+                        _BODY_TAG: body,
+                        tags.REUSE_TAG: reuse,
+                    }
+                ),
             )
         except ConflictError:
             self._uploads.remove(token)
@@ -294,11 +313,11 @@ class Runs:
         return {each.name: given.get(each.name, each.default) for each in wanted}
 
 
-def _digests(request: Request, draft: RunDraft) -> tuple[str, str]:
+def _digests(request: Request, draft: RunDraft, reuse: str) -> tuple[str, str]:
     """Return the digests of the idempotency key and of the body; both "" without a key."""
     if request.idempotency_key is None:
         return "", ""
-    body = json.dumps([request.name, request.parameters, draft.digests(), request.reuse], sort_keys=True)
+    body = json.dumps([request.name, request.parameters, draft.digests(), reuse], sort_keys=True)
     return _digest(request.idempotency_key), _digest(body)
 
 
@@ -306,12 +325,5 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 
-def _tags(request: Request, *, name: str, token: str, key: str, body: str) -> dict[str, str]:
-    wanted = {
-        tags.RUN_TAG: name,
-        UPLOADS_TAG: token,
-        tags.IDEMPOTENCY_TAG: key,
-        _BODY_TAG: body,
-        tags.REUSE_TAG: "true" if request.reuse else "",
-    }
+def _tags(wanted: Mapping[str, str]) -> dict[str, str]:
     return {tag: value for tag, value in wanted.items() if value}

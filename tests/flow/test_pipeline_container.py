@@ -152,15 +152,20 @@ def test_same_work_is_reused(launch: Callable[..., Artifact], project: TinyProje
     assert status.reused_from == "first_learn"
 
 
-def test_a_run_can_be_told_to_do_everything_anew(pipeline: Container, dagster: TinyDagster) -> None:
-    """Its jobs say so by a tag; whatever launches runs can set it."""
-    from dagster import DagsterInstance
-
-    from bonseyes_dagster.orchestration.names import REUSE_TAG
-
-    assert REUSE_TAG == "bonseyes/reuse"
-    with DagsterInstance.from_config(str(dagster.home)) as instance:
-        assert all(REUSE_TAG not in run.tags for run in instance.get_runs(limit=5))
+def test_a_run_can_be_told_to_do_everything_anew(
+    pipeline: Container, project: TinyProject, launch: Callable[..., Artifact]
+) -> None:
+    """With `reuse=false`."""
+    launch("done", b"anew").wait(WAIT_S)
+    answer = requests.post(
+        f"{pipeline.base_url}/runs?reuse=false",
+        data={"name": "anew", "data": "{}"},
+        files={"train": b"anew", "test": b"anew"},
+        timeout=60,
+    )
+    assert answer.status_code == 200
+    assert pipeline.artifact("anew").wait(WAIT_S).phase == "completed"
+    assert project.container("learn").artifact("anew_learn").status().reused_from is None
 
 
 def test_progress_of_steps_comes_from_the_containers(launch: Callable[..., Artifact]) -> None:
@@ -319,7 +324,13 @@ def test_containers_and_artifacts_of_the_pipeline(pipeline: Container) -> None:
     assert {entry["container"] for entry in entries} == {"learn"}
     assert "whole_learn" in {entry["name"] for entry in entries}
     assert {entry["status"] for entry in pipeline.artifacts(status="failed")} <= {"failed", "cancelled", "interrupted"}
-    for path, status in (("/containers/nobody", 404), ("/containers?type=x", 400), ("/containers/load/", 200)):
+    for path, status in (
+        ("/containers/nobody", 404),
+        ("/containers?type=x", 400),
+        ("/artifacts?status=x", 400),
+        ("/artifacts?type=data&type=model", 400),
+        ("/containers/load/", 200),
+    ):
         assert requests.get(f"{pipeline.base_url}{path}", timeout=30).status_code == status
 
 
