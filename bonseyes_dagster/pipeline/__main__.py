@@ -32,8 +32,10 @@ def _serve(bind: str) -> None:
     from bonseyes_dagster.pipeline.app import load_settings
     from bonseyes_dagster.web.server import serve
 
-    # Dagster's share of a process is large and its waits are cheap: one process with threads serves a pipeline.
-    serve("bonseyes_dagster.pipeline.wsgi:application", bind, settings=load_settings(), processes=1)
+    settings = load_settings()
+    # Dagster's share of a process is large and waiting is cheap: one process has the threads of all.
+    threads = settings.processes * settings.threads
+    serve("bonseyes_dagster.pipeline.wsgi:application", bind, settings=settings, processes=1, threads=threads)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 
@@ -54,7 +55,8 @@ class Ending:
         for run in self._records.deleted():
             record = self._instance.get_run_record_by_id(run.run_id)
             if record is not None:
-                self._carry_out(record, with_artifacts=_ARTIFACTS_TAG in run.tags)
+                with contextlib.suppress(UnavailableError):  # to be resumed again
+                    self._carry_out(record, with_artifacts=_ARTIFACTS_TAG in run.tags)
 
     def _carry_out(self, record: RunRecord, *, with_artifacts: bool) -> None:
         run = record.dagster_run
@@ -90,7 +92,7 @@ class Ending:
         failed = {url: error for url, error in failed.items() if not isinstance(error, NotFoundError)}
         if failed:
             sentences = "; ".join(f"{url}: {error.message}" for url, error in failed.items())
-            raise UnavailableError(f"Some artifacts could not be deleted, so the run's record is kept: {sentences}")
+            raise UnavailableError(f"Some artifacts could not be deleted yet; it will be tried again: {sentences}")
 
     def _artifacts(self, state: RunState) -> list[Artifact]:
         """Return the artifacts that this run made itself; those that it took over are its parent's."""

@@ -87,9 +87,8 @@ class Records:
 
     def is_finished(self, run_id: str) -> bool:
         """Tell whether a run is final, or gone."""
-        filters = RunsFilter(run_ids=[run_id])
-        statuses = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
-        return not self.instance.get_run_ids(RunsFilter(run_ids=filters.run_ids, statuses=statuses), limit=1)
+        unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
+        return not self.instance.get_run_ids(RunsFilter(run_ids=[run_id], statuses=unfinished), limit=1)
 
     def counts(self) -> dict[str, int]:
         """Return how many runs there are in each phase."""

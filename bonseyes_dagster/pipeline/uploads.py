@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ __all__ = ["RunDraft", "Uploads"]
 _INDEX = "files.json"
 _CHECK_BYTES = 1 << 24
 _DRAFT_AGE_S = 24 * 3600.0
+_FULL = "The pipeline's volume has no room for the upload."
 
 
 class Uploads:
@@ -145,11 +147,19 @@ class UploadedFile(io.FileIO):
         if self._unchecked >= _CHECK_BYTES:
             self._check_space()
         while view:
-            written = super().write(view)
+            written = self._write_some(view)
             self._digest.update(view[:written])
             self.size += written
             view = view[written:]
         return len(data)
+
+    def _write_some(self, view: memoryview) -> int:
+        try:
+            return super().write(view)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFullError(_FULL) from error
+            raise
 
     def close(self) -> None:
         """Make it last, once."""
@@ -165,7 +175,7 @@ class UploadedFile(io.FileIO):
         self._unchecked = 0
         status = os.fstatvfs(self.fileno())
         if status.f_bavail * status.f_frsize < self._reserve_bytes:
-            raise StorageFullError("The pipeline's volume has no room for the upload.")
+            raise StorageFullError(_FULL)
 
 
 def _plain(filename: str) -> str:

@@ -18,11 +18,15 @@ from typing import Any
 
 import pytest
 import requests
+from dagster import DagsterInstance
 
 from bonseyes_dagster.client import Artifact, Container
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, NotReadyError
 from bonseyes_dagster.model import Status
-from tests.flow.tiny_project import TinyDagster, TinyProject, free_port, running_dagster, running_tools
+from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.runs import Runs
+from bonseyes_dagster.settings import Settings
+from tests.flow.tiny_project import PROJECT, TinyDagster, TinyProject, free_port, running_dagster, running_tools
 
 WAIT_S = 90.0
 pytestmark = pytest.mark.timeout(240)
@@ -398,6 +402,37 @@ def test_a_silent_container_is_told_in_a_header(
     finally:
         project.addresses.write_text(json.dumps(addresses))
     assert run.wait(WAIT_S).phase == "completed"
+
+
+def test_a_deletion_that_is_stopped_is_carried_out_later(
+    pipeline: Container, dagster: TinyDagster, launch: Callable[..., Artifact]
+) -> None:
+    """The run is hidden at once; its artifacts go as soon as their container is back, its name is taken until then."""
+    project = dagster.project
+    run = launch("stubborn", b"stubborn")
+    run.wait(WAIT_S)
+    addresses = json.loads(project.addresses.read_text())
+    project.addresses.write_text(json.dumps({**addresses, "judge": f"http://127.0.0.1:{free_port()}"}))
+    try:
+        answer = requests.delete(f"{pipeline.base_url}/runs/stubborn?artifacts=true", timeout=60)
+        assert answer.status_code == 503
+        assert "judge/artifacts/stubborn_judge" in answer.json()["error"]["message"]
+        assert "stubborn" not in pipeline.names()
+        with pytest.raises(ConflictError):
+            launch("stubborn", b"stubborn")
+    finally:
+        project.addresses.write_text(json.dumps(addresses))
+    runs = Runs(
+        load_pipeline(PROJECT, "tiny-one"),
+        Settings(addresses=project.addresses),
+        volume=project.root / "volumes" / "tiny-one",
+        workspace=dagster.home / "workspace.yaml",
+    )
+    with DagsterInstance.from_config(str(dagster.home)) as instance:
+        runs.instance = instance  # type: ignore[misc] # in place of DAGSTER_HOME's
+        runs.clean()
+    assert "stubborn_judge" not in project.container("judge").names()
+    assert launch("stubborn", b"stubborn").wait(WAIT_S).phase == "completed"
 
 
 def test_without_a_code_server_nothing_is_launched(

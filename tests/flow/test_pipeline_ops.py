@@ -21,8 +21,13 @@ from dagster import (
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from bonseyes_dagster import ArtifactRef, Pipeline
+from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.orchestration.names import REUSE_TAG, RUN_TAG, run_name
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.provenance import provenance_of
+from bonseyes_dagster.pipeline.records import Records
+from bonseyes_dagster.pipeline.states import States
 from tests.flow.tiny_project import PROJECT, TinyProject, running_tools, stop
 
 pytestmark = pytest.mark.timeout(240)
@@ -192,9 +197,9 @@ def test_interrupt_cancels_the_artifact(project: TinyProject, instance: DagsterI
 
 
 def test_re_execution_recomputes_nothing_that_is_complete(
-    project: TinyProject, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    project: TinyProject, pipeline: Pipeline, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the failed step on, in processes of Dagster's multiprocess executor, over the parent's artifacts."""
+    """From the failed step on, over the parent's artifacts; the pipeline's container shows whose they are."""
     monkeypatch.setenv("DAGSTER_HOME", str(project.root / "home"))
     repository = ReconstructableRepository.for_file(str(PROJECT / "definitions.py"), "defs", str(PROJECT))
     job = repository.get_reconstructable_job("tiny_one")
@@ -212,3 +217,17 @@ def test_re_execution_recomputes_nothing_that_is_complete(
     assert project.container("load").names() == before
     inputs = project.container("learn").artifact("child_learn").input_parameters()
     assert inputs["dataset"] == "http://load/artifacts/parent_load_train"
+
+    records = Records(instance, pipeline)
+    states = States(records, pipeline, Asker(Addresses.from_settings()), "http://gateway")
+    state = states.read(records.find("child"))
+    assert {step.name: step.artifact for step in state.steps} == {
+        "load_train": "parent_load_train",
+        "load_test": "parent_load_test",
+        "learn": "child_learn",
+        "judge": "child_judge",
+    }
+    assert {step.phase for step in state.steps} == {"completed"}
+    assert [step.name for step in state.steps if not step.is_inherited] == ["learn", "judge"]
+    told = provenance_of(state, {})
+    assert all(step["artifact"]["digest"] for step in told["steps"])
