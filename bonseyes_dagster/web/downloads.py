@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import BinaryIO
 from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags, parse_if_range_header
-from zipstream import ZipStream
 
 from bonseyes_dagster.errors import PreconditionFailedError, RangeError
+from bonseyes_dagster.web.archive import Archive
 from bonseyes_dagster.web.backend import DataFile
 from bonseyes_dagster.web.connection import send_range
 
@@ -24,8 +23,7 @@ __all__ = ["send_file", "send_zip"]
 
 _RANGE = re.compile(r"[Bb][Yy][Tt][Ee][Ss]=\s*([0-9]{0,18})-([0-9]{0,18})\s*")
 _CHUNK_BYTES = 1 << 20
-_COALESCED_BYTES = 1 << 18
-_ZIP_FORMAT = b"zip 1\n"  # changes when the same files would give another archive
+_ZIP_FORMAT = b"zip 2\n"  # changes when the same files would give another archive
 _SECURITY = {
     # what users uploaded or tools made must never run in a browser as part of this site
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -159,44 +157,15 @@ def send_zip(files: list[DataFile], name: str, prefix: str = "") -> Response:
     Stored, not compressed: what tools make seldom shrinks, and so the length is known before the first byte. The
     archive is a function of the files alone, hence it has a strong ETag.
     """
-    archive = hashlib.sha256(_ZIP_FORMAT)
-    stream = ZipStream(sized=True)
+    tag = hashlib.sha256(_ZIP_FORMAT)
+    archive = Archive()
     for file in files:
-        path = file.entry.path[len(prefix) :].lstrip("/")
-        archive.update(f"{path}\0{file.entry.sha256}\0{file.entry.size}\n".encode())
-        stream.add(_chunks(file), path, size=file.entry.size)
-    headers = _headers(archive.hexdigest(), f"{name}.zip") | {"Accept-Ranges": "none"}
-    if _is_current(archive.hexdigest()):
+        entry = file.entry
+        path = entry.path[len(prefix) :].lstrip("/")
+        tag.update(f"{path}\0{entry.sha256}\0{entry.size}\n".encode())
+        archive.add(path, entry.size, file.open)
+    headers = _headers(tag.hexdigest(), f"{name}.zip") | {"Accept-Ranges": "none"}
+    if _is_current(tag.hexdigest()):
         return _not_modified(headers)
-    content: Iterator[bytes] = iter(()) if request.method == "HEAD" else _coalesced(stream)
-    return _binary(content, 200, headers, len(stream), "application/zip")
-
-
-def _coalesced(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces: an archive of many small files would else be three writes for each."""
-    gathered = bytearray()
-    for piece in pieces:
-        if len(piece) >= _COALESCED_BYTES:
-            if gathered:
-                yield bytes(gathered)
-                gathered.clear()
-            yield piece
-            continue
-        gathered += piece
-        if len(gathered) >= _COALESCED_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)
-
-
-def _chunks(file: DataFile) -> Iterator[bytes]:
-    left = file.entry.size
-    with contextlib.closing(file.open()) as opened:
-        while left > 0:
-            # asking for no more than there is: the memory asked for is what a small file costs
-            data = opened.read(min(_CHUNK_BYTES, left))
-            if not data:
-                raise OSError(f"{file.entry.path} is shorter than it was")
-            left -= len(data)
-            yield data
+    content: Iterator[bytes] = iter(()) if request.method == "HEAD" else iter(archive)
+    return _binary(content, 200, headers, archive.size_bytes, "application/zip")

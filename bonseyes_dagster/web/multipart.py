@@ -41,7 +41,7 @@ def read_parts(read: Callable[[], bytes], boundary: str) -> Iterator[Part]:
         if number > _PARTS_LIMIT:
             raise TooLargeError(f"a form may have {_PARTS_LIMIT} parts", detail={"limit_parts": _PARTS_LIMIT})
         if segment.disposition != "form-data" or not segment.name:
-            raise BadRequestError('malformed multipart body: a part has no `Content-Disposition: form-data; name="..."`')
+            raise BadRequestError('malformed multipart body: a part lacks `Content-Disposition: form-data; name="..."`')
         content = _content(events)
         yield Part(segment.name, segment.filename, content)
         for _ in content:
