@@ -13,6 +13,7 @@ from dagster import (
     Out,
     ReexecutionOptions,
     execute_job,
+    in_process_executor,
     job,
     op,
     reconstructable,
@@ -68,7 +69,7 @@ def total(numbers: list) -> int:
     return sum(numbers)
 
 
-@job(resource_defs={"io_manager": reference_io_manager})
+@job(resource_defs={"io_manager": reference_io_manager}, executor_def=in_process_executor)
 def passing():
     check(take(make()))
 
