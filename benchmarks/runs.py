@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -34,9 +35,9 @@ class Measured:
         self._processes = [psutil.Process(pid) for pid in [os.getpid(), *processes]]
 
     def cpu_s(self) -> float:
-        """Return the processor time of all of them and of what they started and saw end."""
-        times = [process.cpu_times() for process in self._processes]
-        return sum(t.user + t.system + t.children_user + t.children_system for t in times)
+        """Return the processor time of all of them, of what they have started, and of what that saw end."""
+        tree = [p for process in self._processes for p in [process, *process.children(recursive=True)]]
+        return sum(_cpu_s(process) for process in tree)
 
     def run(self, *jobs: str) -> tuple[float, float]:
         """Launch runs one after another and wait for all; return seconds and processor seconds."""
@@ -46,18 +47,20 @@ class Measured:
         wall = time.monotonic() - started
         if set(statuses) != {DagsterRunStatus.SUCCESS}:
             raise SystemExit(f"a run did not succeed: {statuses}")
-        self._settle()
+        time.sleep(2.0)  # processes are still ending
         return wall, self.cpu_s() - cpu
-
-    def _settle(self) -> None:
-        """Wait until what ran has ended and been waited for: only then is its time in its parent's."""
-        for process in self._processes[1:]:
-            wait_until(lambda process=process: not process.children(recursive=True), every_s=0.2)
 
     def median(self, *jobs: str, repeat: int) -> tuple[float, float]:
         """Repeat and return the medians."""
         results = [self.run(*jobs) for _ in range(repeat)]
         return statistics.median(r[0] for r in results), statistics.median(r[1] for r in results)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0
 
 
 @contextmanager
@@ -81,7 +84,7 @@ def _launched_pss_mb(ours: Measured) -> float:
     """Return what a run that waits adds to the machine's memory: its proportional share of what it uses."""
     project = ours.project
     run_ids = [project.launch("patient") for _ in range(5)]
-    server = project._servers[0]
+    server = project.servers[0]
     wait_until(lambda: all(project.run(run_id).status == DagsterRunStatus.STARTED for run_id in run_ids))
     time.sleep(1)
     pids = [server.ping()["runs"][run_id] for run_id in run_ids]

@@ -111,14 +111,14 @@ class LaunchingProject:
         self.jobs = jobs
         self.instance = instance
         self.context = context
-        self._servers: list[RunServerProcess] = []
+        self.servers: list[RunServerProcess] = []
         self._location = context.create_request_context().get_code_location("definitions")
         self._repository = next(iter(self._location.get_repositories().values()))
 
     def serve_runs(self, *options: str) -> RunServerProcess:
         """Start a run server."""
         server = RunServerProcess(self.home, self.jobs, *options)
-        self._servers.append(server)
+        self.servers.append(server)
         return server
 
     def create(self, job: str, **tags: str) -> str:
@@ -173,8 +173,12 @@ class LaunchingProject:
 
     def close(self) -> None:
         """End what is left of it."""
-        for server in self._servers:
+        for server in self.servers:
             server.stop()
+        self.kill_waiting()
+
+    def kill_waiting(self) -> None:
+        """End runs that a failed test has left waiting."""
         for pid in self.pids():
             try:
                 os.kill(pid, signal.SIGKILL)

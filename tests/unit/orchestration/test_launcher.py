@@ -36,13 +36,34 @@ def port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(scope="module", params=["warm", "stock"])
-def shared(request, port, tmp_path_factory) -> Iterator[LaunchingProject]:
-    """A project for each launcher that must do what Dagster expects; a DockerRunLauncher has its place here."""
-    with launching_project(tmp_path_factory.mktemp(request.param), port, launcher=request.param) as project:
-        if request.param == "warm":
-            project.serve_runs()
+@pytest.fixture(scope="module")
+def warm(port, tmp_path_factory) -> Iterator[LaunchingProject]:
+    """A project with our launcher and a run server that no test ends."""
+    with launching_project(tmp_path_factory.mktemp("warm"), port) as project:
+        project.serve_runs()
         yield project
+
+
+@pytest.fixture(scope="module")
+def stock(port, tmp_path_factory) -> Iterator[LaunchingProject]:
+    """A project with Dagster's own launcher."""
+    with launching_project(tmp_path_factory.mktemp("stock"), port, launcher="stock") as project:
+        yield project
+
+
+@pytest.fixture(params=["warm", "stock"])
+def shared(request) -> LaunchingProject:
+    """A project for each launcher that must do what Dagster expects; a DockerRunLauncher has its place here."""
+    project: LaunchingProject = request.getfixturevalue(request.param)
+    return project
+
+
+@pytest.fixture
+def served(warm, tmp_path, monkeypatch) -> Iterator[LaunchingProject]:
+    """The project with a run server, and a fresh folder for what ops note."""
+    monkeypatch.setattr(warm, "folder", tmp_path)
+    yield warm
+    warm.kill_waiting()
 
 
 @pytest.fixture
@@ -81,43 +102,41 @@ def test_a_run_that_has_ended_cannot_be_terminated(shared):
 def test_runs_launched_by_several_threads_all_end(shared):
     """A server with threads launches runs at the same time."""
     run_ids: list[str] = []
-    threads = [threading.Thread(target=lambda: run_ids.append(shared.launch("quick"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: run_ids.append(shared.launch("quick"))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [shared.wait(run_id) for run_id in run_ids] == [SUCCESS] * 4
+    assert [shared.wait(run_id) for run_id in run_ids] == [SUCCESS] * 2
 
 
 # --- runs that survive
 
 
-def test_a_killed_run_is_resumed_at_once(project):
+def test_a_killed_run_is_resumed_at_once(served):
     """The run server starts a new process, which does only what is left to do."""
-    project.serve_runs()
-    run_id = project.launch("waiting")
-    os.kill(project.wait_for_pid(), signal.SIGKILL)
-    project.wait_for_pid(2)
-    assert project.run(run_id).status == DagsterRunStatus.STARTED
-    project.release()
-    assert project.wait(run_id) == SUCCESS
-    assert [line for line in project.notes() if not line.startswith("waiting")] == ["first", "last 2"]
-    assert "was killed by signal 9" in project.messages(run_id)
+    run_id = served.launch("waiting")
+    os.kill(served.wait_for_pid(), signal.SIGKILL)
+    served.wait_for_pid(2)
+    assert served.run(run_id).status == DagsterRunStatus.STARTED
+    served.release()
+    assert served.wait(run_id) == SUCCESS
+    assert [line for line in served.notes() if not line.startswith("waiting")] == ["first", "last 2"]
+    assert "was killed by signal 9" in served.messages(run_id)
 
 
-def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(project):
+def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(served):
     """What was retried, skipped, failed or mapped before the kill is so after it, once."""
-    project.serve_runs()
-    run_id = project.launch("involved")
-    os.kill(project.wait_for_pid(3), signal.SIGKILL)
-    project.wait_for_pid(6)
-    project.release()
-    assert project.wait(run_id) == FAILURE
-    lines = [line for line in project.notes() if not line.startswith("waiting")]
+    run_id = served.launch("involved")
+    os.kill(served.wait_for_pid(3), signal.SIGKILL)
+    served.wait_for_pid(6)
+    served.release()
+    assert served.wait(run_id) == FAILURE
+    lines = [line for line in served.notes() if not line.startswith("waiting")]
     assert lines == ["flaky 0", "flaky 1", "total [2, 3, 4]"]
     kinds = Counter(
         (entry.step_key, entry.dagster_event.event_type_value)
-        for entry in project.instance.all_logs(run_id)
+        for entry in served.instance.all_logs(run_id)
         if entry.dagster_event
     )
     assert kinds["skipped", "STEP_SKIPPED"] == 1
@@ -125,14 +144,13 @@ def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(project):
     assert kinds["fan_out", "STEP_START"] == 1
 
 
-def test_a_run_that_is_killed_too_often_fails(project):
+def test_a_run_that_is_killed_too_often_fails(served):
     """Resuming ends where run monitoring's limit is."""
-    project.serve_runs()
-    run_id = project.launch("waiting")
+    run_id = served.launch("waiting")
     for count in range(1, 5):
-        os.kill(project.wait_for_pid(count), signal.SIGKILL)
-    assert project.wait(run_id) == FAILURE
-    assert "after 3 attempts" in project.messages(run_id)
+        os.kill(served.wait_for_pid(count), signal.SIGKILL)
+    assert served.wait(run_id) == FAILURE
+    assert "after 3 attempts" in served.messages(run_id)
 
 
 def test_runs_outlive_their_server_and_are_adopted(project):
@@ -209,33 +227,32 @@ def test_monitoring_resumes_without_a_run_server(project):
     assert project.wait(run_id) == SUCCESS
 
 
-def test_monitoring_leaves_healthy_runs_alone(project):
+def test_monitoring_leaves_healthy_runs_alone(served):
     """The daemon's poll and the run server do not both resume a run."""
-    project.serve_runs()
-    run_id = project.launch("waiting")
-    project.wait_for_pid()
+    run_id = served.launch("waiting")
+    served.wait_for_pid()
     for _ in range(3):
-        assert not any(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
-    assert len(project.pids()) == 1
-    project.release()
-    assert project.wait(run_id) == SUCCESS
+        assert not any(execute_run_monitoring_iteration(served.context, logging.getLogger("monitoring")))
+    assert len(served.pids()) == 1
+    served.release()
+    assert served.wait(run_id) == SUCCESS
 
 
-def test_a_run_never_has_two_processes(project):
+def test_a_run_never_has_two_processes(served):
     """Asked again for a run that has a process, the server says that it is taken; a cold process finds the lock."""
-    server = project.serve_runs()
-    run_id = project.launch("waiting")
-    pid = project.wait_for_pid()
-    client = RunServerClient(server.socket)
+    socket = served.servers[0].socket
+    run_id = served.launch("waiting")
+    pid = served.wait_for_pid()
+    client = RunServerClient(socket)
     for resume in (False, True):
-        answer = client.ask("launch", run_id=run_id, storage=storage_id(project.instance), resume=resume)
+        answer = client.ask("launch", run_id=run_id, storage=storage_id(served.instance), resume=resume)
         assert answer["taken"]
-    project.instance.run_launcher._start_cold(project.run(run_id))
+    served.instance.run_launcher._start_cold(served.run(run_id))
     time.sleep(4)
-    assert project.pids() == [pid]
-    assert read_record(records_folder(server.socket), run_id)[0].pid == pid
-    project.release()
-    assert project.wait(run_id) == SUCCESS
+    assert served.pids() == [pid]
+    assert read_record(records_folder(socket), run_id)[0].pid == pid
+    served.release()
+    assert served.wait(run_id) == SUCCESS
 
 
 def test_a_run_that_does_not_stop_is_killed(project):
@@ -274,10 +291,11 @@ def test_termination_needs_no_server(project):
     assert project.wait(run_id) == CANCELED
 
 
-def test_there_is_one_server_for_a_socket(project):
+def test_there_is_one_server_for_a_socket(served):
     """A second server refuses to start, and the first goes on."""
-    server = project.serve_runs()
-    second = project.serve_runs()
+    [server] = served.servers
+    second = served.serve_runs()
+    served.servers.remove(second)
     assert second.process.wait(30) == 1
     assert "another run server" in server.log.read_text()
     assert server.ping()["ok"]
