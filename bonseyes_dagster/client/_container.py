@@ -126,7 +126,7 @@ class Container:
         response = self.transport.request(
             "POST",
             self._collection,
-            params={"reuse": "true"} if reuse else None,
+            params={"reuse": "true" if reuse else "false"},
             headers=headers,
             body=body,
             read_timeout_s=_CREATE_TIMEOUT_S,

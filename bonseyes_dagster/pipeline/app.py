@@ -14,7 +14,7 @@ from bonseyes_dagster.orchestration.instance import WORKSPACE
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline.document import pipeline_document
 from bonseyes_dagster.pipeline.registration import start_background
-from bonseyes_dagster.pipeline.routes import asked_reuse, pipeline_blueprint
+from bonseyes_dagster.pipeline.routes import pipeline_blueprint
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.web.app import create_app as create_base_app
@@ -43,7 +43,7 @@ def make_runs(settings: Settings) -> Runs:
     in_home = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE
     workspace = in_home if in_home.is_file() or not (project / WORKSPACE).is_file() else project / WORKSPACE
     pipeline = load_pipeline(project, settings.pipeline)
-    return Runs(pipeline, settings, volume=settings.volume, workspace=workspace, asked_reuse=asked_reuse)
+    return Runs(pipeline, settings, volume=settings.volume, workspace=workspace)
 
 
 def create_app(runs: Runs, settings: Settings) -> Flask:

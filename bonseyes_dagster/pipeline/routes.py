@@ -11,9 +11,8 @@ from bonseyes_dagster.pipeline.document import KINDS, STATUSES, UNREACHABLE_HEAD
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.pipeline.survey import Survey
 from bonseyes_dagster.web.app import json_response
-from bonseyes_dagster.web.queries import flag
 
-__all__ = ["asked_reuse", "pipeline_blueprint"]
+__all__ = ["pipeline_blueprint"]
 
 
 def pipeline_blueprint(runs: Runs) -> Blueprint:
@@ -42,11 +41,6 @@ def pipeline_blueprint(runs: Runs) -> Blueprint:
         return json_response(entries, headers={UNREACHABLE_HEADER: ", ".join(missing)} if missing else None)
 
     return blueprint
-
-
-def asked_reuse() -> bool | None:
-    """Return what `?reuse` of this request says; None when it is absent, which for runs means yes."""
-    return flag("reuse") if "reuse" in request.args else None
 
 
 def _type() -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -59,11 +59,9 @@ class Runs:
         *,
         volume: Path,
         workspace: Path,
-        asked_reuse: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self.pipeline = pipeline
         # Runs take over work that is done unless told not to, which a Request cannot tell from saying nothing.
-        self._asked_reuse = asked_reuse
         self._settings = settings
         self._workspace = workspace
         self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
@@ -137,7 +135,7 @@ class Runs:
         draft = request.draft
         assert isinstance(draft, RunDraft)  # begin() made it
         values = check_parameters(self.pipeline.parameters, request.parameters, files=draft.files)
-        reuse = {True: "true", False: "false", None: ""}[self._asked_reuse()]
+        reuse = {True: "true", False: "false", None: ""}[request.reuse]
         key, body = _digests(request, draft, reuse)
         if key and (former := self._former(key, body)):
             return former

@@ -145,7 +145,7 @@ class Store:
             files=files,
             inputs=inputs,
             fingerprint=fingerprint(self._tool, parameters, files, inputs),
-            reuse=request.reuse,
+            reuse=bool(request.reuse),
             idempotency_key=request.idempotency_key,
             request_digest=digest,
         )
@@ -231,6 +231,7 @@ class Store:
         status = self._full_status(record)
         return {
             "name": name,
+            "id": record.id,
             "url": canonical(self._container, name),
             "status": status.to_json(),
             "parameters": dict(record.parameters),

@@ -41,7 +41,7 @@ class Request:
     parameters: Mapping[str, Any]
     draft: Draft
     idempotency_key: str | None = None
-    reuse: bool = False
+    reuse: bool | None = None  # None: the client did not say; a tool then makes it anew, a pipeline reuses
 
 
 class Backend(Protocol):

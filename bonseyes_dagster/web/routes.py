@@ -108,7 +108,8 @@ class _Routes:
     def create(self) -> Response:
         body = body_of(request.environ)
         body.limit(self._upload_limit_bytes)
-        key, reuse = idempotency_key(), flag("reuse")
+        key = idempotency_key()
+        reuse = flag("reuse") if "reuse" in request.args else None
         draft = self._backend.begin()
         try:
             name, parameters = read_creation(body, draft, is_name_optional=self._backend.kind == "runs")

@@ -65,7 +65,7 @@ def test_no_reuse_is_sent(project: UnrulyServer, bonseyes: Bonseyes) -> None:
     """Everything is made anew when that is wanted."""
     bonseyes("run", "digits-cnn", "--no-reuse", "--name", "mine")
     post = next(call for call in project.calls if call.method == "POST")
-    assert (post.query, json.loads(post.body)["name"]) == ({}, "mine")
+    assert (post.query, json.loads(post.body)["name"]) == ({"reuse": "false"}, "mine")
 
 
 def test_run_and_wait(project: UnrulyServer, bonseyes: Bonseyes) -> None:
