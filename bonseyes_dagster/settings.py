@@ -56,6 +56,12 @@ class Settings:
         "BONSEYES_PROJECT", _path, None, "the project's folder, with definitions.py; the working directory by default"
     )
     volume: Path | None = _setting("BONSEYES_VOLUME", _path, None, "the folder that holds all that a container keeps")
+    volumes: Path | None = _setting(
+        "BONSEYES_VOLUMES",
+        _path,
+        None,
+        "the folder with the volumes of the project's containers, by name: inputs are linked from there",
+    )
 
     # Where others are
     url: str = _setting("BONSEYES_URL", str, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")

@@ -118,12 +118,15 @@ class Artifact:
         """Return its files; NotReadyError until it is completed."""
         return self._get("files", Manifest.from_json)
 
-    def download(self, path: str, target: str | Path) -> Path:
-        """Download the file `path` to `target` (into it when that is a folder), verified by digest; return the file."""
-        entry = self._entry(path)
+    def download(self, path: str | FileEntry, target: str | Path) -> Path:
+        """Download the file `path` to `target` (into it when that is a folder), verified by digest; return the file.
+
+        Whoever has the manifest gives an entry of it, which saves asking for it once more.
+        """
+        entry = self._entry(path) if isinstance(path, str) else path
         target = Path(target)
         if target.is_dir():
-            target = target / PurePosixPath(path).name
+            target = target / PurePosixPath(entry.path).name
         return self._download(entry, target)
 
     def download_all(self, folder: str | Path, on_progress: OnProgress | None = None) -> Manifest:

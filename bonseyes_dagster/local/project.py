@@ -71,9 +71,14 @@ class Project:
         """`.bonseyes/supervisor.lock`, held as long as a supervisor lives."""
         return self.state / "supervisor.lock"
 
+    @property
+    def volumes(self) -> Path:
+        """`.bonseyes/volumes`: a folder for each container."""
+        return self.state / "volumes"
+
     def volume(self, container: str) -> Path:
         """Where a container keeps all that it keeps."""
-        return self.state / "volumes" / container
+        return self.volumes / container
 
     def tools(self) -> dict[str, Path]:
         """The tools' folders by container name."""
@@ -81,7 +86,7 @@ class Project:
 
     def prepare(self) -> None:
         """Make the folders, closed to everyone else."""
-        for folder in (self.state, self.state / "volumes", self.dagster_home, self.logs):
+        for folder in (self.state, self.volumes, self.dagster_home, self.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.state.chmod(0o700)
 

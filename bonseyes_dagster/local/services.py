@@ -142,8 +142,11 @@ class Services:
 
     def tools(self) -> list[Service]:
         """Return a container for each tool folder."""
-        tools = self._project.tools()
-        return [self._container(name, "tool", BONSEYES_TOOL=str(folder)) for name, folder in tools.items()]
+        volumes = str(self._project.volumes)
+        return [
+            self._container(name, "tool", BONSEYES_TOOL=str(folder), BONSEYES_VOLUMES=volumes)
+            for name, folder in self._project.tools().items()
+        ]
 
     def fixed(self) -> list[Service]:
         """Return the containers that every project has."""

@@ -220,8 +220,9 @@ def _values(job: Job, policy: Policy) -> dict[str, Any]:
     files = {**job.record.files, **job.report.get("files", {})}
     for name, file in files.items():
         values[name] = job.folder.inputs / name / file["filename"]
+    volumes = job.kit.settings.volumes
     for name, reference in job.record.inputs.items():
-        values[name] = RemoteInput(reference, job.folder.artifacts / name, policy)
+        values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes)
     return values
 
 

@@ -1,4 +1,4 @@
-"""Artifact parameters as a tool sees them: files that come over HTTP when first asked for, verified by digest."""
+"""Artifact parameters as a tool sees them: files that come when first asked for, verified by digest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bonseyes_dagster.client import Container
-from bonseyes_dagster.errors import NotFoundError, ToolError
+from bonseyes_dagster.errors import BonseyesError, NotFoundError, ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool.neighbours import Neighbour
 from bonseyes_dagster.tool.outbound import Policy, session
 
 __all__ = ["Input", "LocalInput", "RemoteInput"]
@@ -52,23 +53,26 @@ class Input(ABC):
         start = f"{prefix.rstrip('/')}/" if prefix else ""
         return [self.path(entry.path) for entry in self.manifest.files if entry.path.startswith(start)]
 
+    @cached_property
+    def _entries(self) -> dict[str, FileEntry]:
+        return {entry.path: entry for entry in self.manifest.files}
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.container}/{self.name}>"
 
     def _entry(self, relative: str) -> FileEntry:
         relative = PurePosixPath(relative).as_posix()
-        for entry in self.manifest.files:
-            if entry.path == relative:
-                return entry
+        if relative in self._entries:
+            return self._entries[relative]
         few = ", ".join(entry.path for entry in self.manifest.files[:_FEW_FILES])
         more = ", ..." if len(self.manifest.files) > _FEW_FILES else ""
         raise NotFoundError(f"{self.container}/{self.name} has no file {relative!r}; it has {few or 'none'}{more}.")
 
 
 class RemoteInput(Input):
-    """An artifact of another container."""
+    """An artifact of another container; `volumes` is where that one's files may lie on this machine, too."""
 
-    def __init__(self, reference: Mapping[str, Any], folder: Path, policy: Policy) -> None:
+    def __init__(self, reference: Mapping[str, Any], folder: Path, policy: Policy, volumes: Path | None = None) -> None:
         self.name = reference["name"]
         self.container = reference["container"]
         self.url = reference["url"]
@@ -76,6 +80,7 @@ class RemoteInput(Input):
         self.folder = folder
         base_url = policy.addresses.base_url(self.container)
         self._artifact = Container(base_url, name=self.container, session=session(policy)).artifact(self.name)
+        self._volumes = volumes
         self._there: set[str] = set()
 
     @property
@@ -91,15 +96,25 @@ class RemoteInput(Input):
             raise ToolError(f"The artifact {self.container}/{self.name} was replaced since it was given as input.")
         return manifest
 
+    @cached_property
+    def _neighbour(self) -> Neighbour | None:
+        if self._volumes is None:
+            return None
+        try:
+            return Neighbour(self._volumes, self.container, self._artifact.info().get("id"))
+        except BonseyesError:  # what is wrong is said when it is downloaded
+            return None
+
     def path(self, relative: str) -> Path:
-        """Download the file the first time, and verify it."""
+        """Link or download the file the first time, and verify it."""
         entry = self._entry(relative)
         target = self.folder / entry.path
         if entry.path not in self._there:
-            if not _is_inside(target, self.folder):
+            if not _is_inside(entry.path):
                 raise ToolError(f"{self.container}/{self.name} names {relative!r}, which is outside of it.")
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._artifact.download(entry.path, target)
+            if self._neighbour is None or not self._neighbour.link(entry, target):
+                self._artifact.download(entry, target)
             self._there.add(entry.path)
         return target
 
@@ -141,5 +156,6 @@ def _entry(path: Path, folder: Path) -> FileEntry:
     return FileEntry(path.relative_to(folder).as_posix(), path.stat().st_size, digest)
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
-    return ".." not in path.relative_to(folder).parts
+def _is_inside(relative: str) -> bool:
+    path = PurePosixPath(relative)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
