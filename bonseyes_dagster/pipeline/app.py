@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 
 from flask import Flask
@@ -13,14 +14,17 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.orchestration.instance import WORKSPACE
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline.document import pipeline_document
-from bonseyes_dagster.pipeline.registration import start_background
 from bonseyes_dagster.pipeline.routes import pipeline_blueprint
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.web.app import create_app as create_base_app
+from bonseyes_dagster.web.background import start_in_background
 from bonseyes_dagster.web.routes import artifact_blueprint
 
 __all__ = ["application", "create_app", "load_settings", "make_runs"]
+
+_log = logging.getLogger(__name__)
+_CLEAN_S = 600.0
 
 
 def load_settings() -> Settings:
@@ -69,5 +73,14 @@ def application() -> Flask:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     runs = make_runs(settings)
     app = create_app(runs, settings)
-    start_background(settings.container or runs.pipeline.name, settings, runs.clean)
+    start_in_background(settings.container or runs.pipeline.name, settings, lambda: _keep_clean(runs))
     return app
+
+
+def _keep_clean(runs: Runs) -> None:
+    while True:
+        try:
+            runs.clean()
+        except Exception:  # the storage may be away for a while; a thread that ends would never tidy up again
+            _log.warning("tidying up failed, to be tried again", exc_info=True)
+        time.sleep(_CLEAN_S)

@@ -13,11 +13,11 @@ from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.configuration import load
 from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.registration import register_in_background
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.tool.worker import Worker
 from bonseyes_dagster.web import openapi
 from bonseyes_dagster.web.app import create_app as create_base_app
+from bonseyes_dagster.web.background import start_in_background
 from bonseyes_dagster.web.routes import artifact_blueprint
 
 __all__ = ["application", "create_app", "work"]
@@ -46,7 +46,7 @@ def application() -> Flask:
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     app = create_app(description, volume, settings)
-    register_in_background(settings.container or description.name, settings)
+    start_in_background(settings.container or description.name, settings)
     return app
 
 
