@@ -77,6 +77,12 @@ def _up_detached(project: Project, settings: Settings, state: State) -> None:
 def _up_here(project: Project, settings: Settings, state: State) -> None:
     from bonseyes_dagster.local.supervisor import AlreadyUpError, Supervisor  # here: the other commands stay quick
 
+    supervisor = Supervisor(project, settings)
+    try:
+        supervisor.check()
+    except AlreadyUpError:
+        _wait_for_other(project, state)
+        return
     with display.show(as_json=state.json) as shown:
 
         def tell(record: Record) -> None:
@@ -84,13 +90,7 @@ def _up_here(project: Project, settings: Settings, state: State) -> None:
             with contextlib.suppress(OSError):
                 shown.update(record)
 
-        supervisor = Supervisor(project, settings, tell)
-        try:
-            supervisor.check()
-        except AlreadyUpError:
-            _wait_for_other(project, state)
-            return
-        asyncio.run(supervisor.run())
+        asyncio.run(supervisor.run(tell))
 
 
 def _healthy(project: Project, record: Record | None) -> Record:

@@ -20,6 +20,8 @@ __all__ = ["bring_down", "start_supervisor", "wait_healthy"]
 
 POLL_S = 0.1
 START_S = 120.0
+# Whoever holds the lock writes the record next, or gives it back.
+VANISHED_S = 15.0
 
 
 def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[bytes]:
@@ -49,16 +51,20 @@ def wait_healthy(
     Raises SettingsError with the supervisor's own words when it ended.
     """
     until_s = time.monotonic() + timeout_s
+    last_seen_s = time.monotonic()
     while time.monotonic() < until_s:
         has_ended = supervisor is not None and supervisor.poll() is not None
         record = read_record(project)
         if record is not None:
+            last_seen_s = time.monotonic()
             on_record(record)
             if record.phase == "up" and record.is_healthy:
                 return record
         elif has_ended:
             said = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()
             raise SettingsError(said or "The supervisor ended at once.")
+        elif time.monotonic() - last_seen_s > VANISHED_S:
+            return None
         time.sleep(POLL_S)
     return None
 
@@ -68,9 +74,9 @@ def bring_down(project: Project) -> bool:
     record = read_record(project)
     process = record.process() if record is not None else None
     if process is not None:
-        leftovers.end([process], patience_s=3 * STOP_S)
+        leftovers.end(process, patience_s=3 * STOP_S)
     found = leftovers.find_leftovers(project)
-    leftovers.end(found, patience_s=5)
+    leftovers.kill(found)
     for file in (project.record, project.addresses):
         file.unlink(missing_ok=True)
     return process is not None or bool(found)

@@ -104,7 +104,7 @@ class Lock:
         return True
 
     def give_back(self) -> None:
-        """Let the next one have it."""
+        """Let the next one have it; in a forked child, leave it to the parent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

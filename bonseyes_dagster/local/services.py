@@ -96,8 +96,9 @@ def _can_bind(port: int) -> bool:
 class Services:
     """Builds the services of one project."""
 
-    def __init__(self, project: Project, settings: Settings, ports: Ports) -> None:
+    def __init__(self, project: Project, settings: Settings, ports: Ports, mark: str) -> None:
         self._project = project
+        self._mark = mark
         self._settings = settings
         self._ports = ports
 
@@ -197,7 +198,7 @@ class Services:
             "PYTHONUNBUFFERED": "1",
             "DAGSTER_HOME": str(project.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",
-            MARK: str(project.state),
+            MARK: self._mark,
             "BONSEYES_CONTAINER": name,
             "BONSEYES_PROJECT": str(project.folder),
             "BONSEYES_VOLUME": str(project.volume(name)),

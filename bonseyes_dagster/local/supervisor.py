@@ -16,6 +16,7 @@ from bonseyes_dagster.errors import BonseyesError, SettingsError
 from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.local import leftovers
 from bonseyes_dagster.local.child import adopt_orphans
+from bonseyes_dagster.local.guard import Guard
 from bonseyes_dagster.local.logs import RotatingLog
 from bonseyes_dagster.local.preparation import prepare, remembered
 from bonseyes_dagster.local.project import Project
@@ -37,28 +38,32 @@ class AlreadyUpError(BonseyesError):
 
 
 class Supervisor:
-    """Runs the services of one project. `on_change` is given each new record."""
+    """Runs the services of one project."""
 
-    def __init__(self, project: Project, settings: Settings, on_change: Callable[[Record], None] | None = None) -> None:
+    def __init__(self, project: Project, settings: Settings) -> None:
         self._project = project
         self._settings = settings
-        self._on_change = on_change
+        self._on_change: Callable[[Record], None] = lambda _: None
         self._lock = Lock(project.lock)
         self._ports = Ports()
-        self._services = Services(project, settings, self._ports)
+        self._process_start = psutil.Process().create_time()
+        # Another than any earlier supervisor's, so that a guard that is late does not take us for its own.
+        supervisor = f"{os.getpid()}-{self._process_start:.2f}"
+        self._services = Services(project, settings, self._ports, leftovers.mark_of(project, supervisor))
+        self._guard = Guard(self._lock.give_back, lambda: self._clean_up_after(supervisor))
         self._units: dict[str, Unit] = {}
         self._containers: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._phase: Phase = "starting"
         self._seconds: float | None = None
         self._begun_s = time.monotonic()
-        self._process_start = psutil.Process().create_time()
         self._stop = asyncio.Event()
 
     def check(self) -> None:
         """Refuse, before anything is started, what cannot go well; the project is ours when this returns.
 
-        Raises AlreadyUpError, or SettingsError for a taken port, an open bind without a token, a wrong tool.
+        It forks, so call it before there are threads. Raises AlreadyUpError, or SettingsError for a taken port, an open
+        bind without a token, a wrong tool.
         """
         rules_from_settings(self._settings, self._settings.host, self._settings.port)
         self._project.tools()
@@ -66,14 +71,19 @@ class Supervisor:
         if not self._lock.take():
             raise AlreadyUpError(f"{self._project.name} is already up.")
         try:
-            leftovers.end(leftovers.find_leftovers(self._project), patience_s=5)
+            leftovers.kill(leftovers.find_leftovers(self._project))
             check_port(self._settings.host, self._settings.port)
+            self._guard.post()
         except BaseException:
             self._lock.give_back()
             raise
 
-    async def run(self) -> None:
-        """Run everything until asked to stop; then nothing of it runs any more."""
+    async def run(self, on_change: Callable[[Record], None] | None = None) -> None:
+        """Run everything until asked to stop; then nothing of it runs any more.
+
+        `on_change` is given each new record.
+        """
+        self._on_change = on_change or self._on_change
         adopt_orphans()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -88,6 +98,10 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
+    def _clean_up_after(self, supervisor: str) -> None:
+        """In the guard: nobody else is left to end the services."""
+        leftovers.kill(leftovers.find_leftovers(self._project, supervisor))
+
     def _hear_signal(self) -> None:
         """End politely; whoever asks twice has no more patience."""
         if self._stop.is_set():
@@ -97,7 +111,8 @@ class Supervisor:
     def _kill_at_once(self) -> None:
         for process in _below(psutil.Process()):
             with contextlib.suppress(psutil.Error):
-                process.kill()
+                if process.pid != self._guard.pid:
+                    process.kill()
 
     async def _start(self) -> None:
         project = self._project
@@ -166,7 +181,7 @@ class Supervisor:
             self._reap_orphans()
 
     def _reap_orphans(self) -> None:
-        own = {unit.pid for unit in self._units.values()}
+        own = {self._guard.pid, *(unit.pid for unit in self._units.values())}
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error, ChildProcessError):
                 if process.pid not in own and process.status() == psutil.STATUS_ZOMBIE:
@@ -185,16 +200,17 @@ class Supervisor:
         await self._kill_descendants(spared=self._units.keys() - launching.keys())
         await asyncio.gather(*(unit.end(STOP_S) for unit in self._units.values()))
         await self._kill_descendants()
-        await asyncio.to_thread(leftovers.end, leftovers.find_leftovers(self._project), patience_s=1)
+        leftovers.kill(leftovers.find_leftovers(self._project))
         for unit in self._units.values():
             unit.mark_stopped()
         self._project.record.unlink(missing_ok=True)
         self._project.addresses.unlink(missing_ok=True)
+        self._guard.dismiss()
         self._lock.give_back()
 
     async def _kill_descendants(self, spared: Collection[str] = ()) -> None:
         """End what outlived its service: being the reaper of orphans, we have them all below us."""
-        spared_pids = {unit.pid for name, unit in self._units.items() if name in spared}
+        spared_pids = {self._guard.pid, *(unit.pid for name, unit in self._units.items() if name in spared)}
         for _ in range(50):
             self._reap_orphans()
             others = [child for child in psutil.Process().children() if child.pid not in spared_pids]
@@ -219,8 +235,7 @@ class Supervisor:
             services=services,
         )
         write_json(self._project.record, record.to_json())
-        if self._on_change is not None:
-            self._on_change(record)
+        self._on_change(record)
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:

@@ -76,12 +76,15 @@ def test_what_crashes_is_started_again(project: Embedded) -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing_for_long(project: Embedded) -> None:
-    """The kernel ends its services; the next `up` works, and is another supervisor."""
+    """Its guard ends all of it, also what a service hid in a session of its own; the next `up` works."""
     project.up()
+    marked = psutil.Process(project.service("load")["pid"]).environ()
+    hidden = psutil.Popen(["sleep", "600"], env=marked, start_new_session=True)
     before = project.processes()
     supervisor = project.status()["pid"]
     os.kill(supervisor, signal.SIGKILL)
-    _, alive = psutil.wait_procs(before, timeout=30)
+    assert hidden.wait(10) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(before, timeout=10)
     assert alive == []
     assert project.call("status").returncode == 5
     project.up()
@@ -89,17 +92,12 @@ def test_a_killed_supervisor_leaves_nothing_for_long(project: Embedded) -> None:
 
 
 def test_what_hides_from_its_supervisor_is_found(project: Embedded) -> None:
-    """A process that a service left in a session of its own is ended by `down`, also when the supervisor was killed."""
-    project.up()
-    for killed_first in (False, True):
-        marked = {**os.environ, "BONSEYES_SUPERVISED": str(project.project.state)}
+    """Also what an earlier supervisor left whose guard was killed with it: `down` ends it, and so does `up`."""
+    for end in (project.up, lambda: project.call("down")):
+        marked = {**os.environ, "BONSEYES_SUPERVISED": f"{project.project.state}#of another time"}
         hidden = psutil.Popen(["sleep", "600"], env=marked, start_new_session=True)
-        if killed_first:
-            os.kill(project.status()["pid"], signal.SIGKILL)
-        project.call("down")
-        assert hidden.wait(10) == -signal.SIGTERM
-        if not killed_first:
-            project.up()
+        end()
+        assert hidden.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

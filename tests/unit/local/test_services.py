@@ -38,7 +38,7 @@ def _all(services: Services) -> list[Service]:
 
 def test_every_part_of_the_project_is_a_service(project: Project) -> None:
     """Tools of containers/ and of components, pipelines, Dagster's four, dashboard, TensorBoard, gateway."""
-    names = {service.name: service.kind for service in _all(Services(project, Settings(), Ports()))}
+    names = {service.name: service.kind for service in _all(Services(project, Settings(), Ports(), "mark"))}
     assert names == {
         "gateway": "gateway",
         "code-server": "dagster",
@@ -56,7 +56,7 @@ def test_every_part_of_the_project_is_a_service(project: Project) -> None:
 def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool's code runs with its container's environment."""
     monkeypatch.setenv("BONSEYES_TOKEN", "secret")
-    for service in _all(Services(project, Settings(token="secret"), Ports())):
+    for service in _all(Services(project, Settings(token="secret"), Ports(), "mark")):
         has_token = "secret" in (*service.environ.values(), *service.argv)
         assert has_token == (service.name == "gateway"), service.name
 
@@ -64,7 +64,7 @@ def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pyte
 def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
     """And every service knows where the others are."""
     ports = Ports()
-    services = Services(project, Settings(port=8123), ports)
+    services = Services(project, Settings(port=8123), ports, "mark")
     containers = [service for service in _all(services) if service.kind in CONTAINER_KINDS]
     addresses = services.addresses([service.name for service in containers])
     assert len(set(addresses.values())) == len(containers)
