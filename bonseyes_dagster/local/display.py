@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -99,7 +100,7 @@ def _table(record: Record) -> Table:
             service.name,
             Text(service.state, style),
             Text(seconds, justify="right"),
-            Text(service.url or "", "dim"),
+            Text(urlsplit(service.url or "").path, "dim"),  # whole, it would not fit beside the rest
             Text(service.reason or "", "dim", overflow="ellipsis", no_wrap=True),
         )
     return table
