@@ -16,6 +16,7 @@ from pathlib import Path
 from bonseyes_dagster.errors import StorageFullError, UnavailableError
 
 __all__ = [
+    "allocate",
     "check_reserve",
     "copy",
     "is_full",
@@ -36,6 +37,7 @@ _CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP,
 # From so many on one sync of the whole file system is cheaper than one for each.
 _MANY_PATHS = 16
 _FICLONE = 0x40049409
+_KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -115,6 +117,12 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def allocate(path: Path, size_bytes: int) -> None:
+    """Set room aside for what will be written to a file; harmless where there is none, or the file system cannot."""
+    with path.open("rb+") as file:
+        _libc.fallocate(file.fileno(), _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size_bytes))
+
+
 @contextmanager
 def locked(folder: Path, *, exclusively: bool) -> Iterator[None]:
     """Hold a lock on a folder while the block runs; it ends with the process, too."""
@@ -166,6 +174,9 @@ def throw_away(path: Path, trash: Path) -> None:
         path.rename(doomed)
     except FileNotFoundError:
         return
+    except OSError:
+        # The disk is too full, or too broken, for another name; nobody reads it any more where it is, either.
+        doomed = path
     remove(doomed)
 
 

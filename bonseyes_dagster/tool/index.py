@@ -14,6 +14,7 @@ from typing import Any
 
 from bonseyes_dagster.errors import NotFoundError, QueueFullError, StorageFullError, UnavailableError
 from bonseyes_dagster.model import Phase, now
+from bonseyes_dagster.tool.disk import allocate
 
 __all__ = ["STATUS_COLUMNS", "Index", "Record", "TakenError"]
 
@@ -51,6 +52,8 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
 """
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 _BUSY_TIMEOUT_S = 30.0
+# SQLite begins its log anew from 1000 pages on, as soon as no reader is in the way; it never makes the file smaller.
+_LOG_BYTES = 6 << 20
 
 
 class TakenError(Exception):
@@ -326,19 +329,26 @@ class Index:
         with self._reading() as connection:
             # Not waiting for the disk here lets that happen while the child starts.
             connection.execute("PRAGMA synchronous=NORMAL")
-            # One statement: it is atomic by itself, and nothing is written when the queue is empty.
-            rows = connection.execute(
-                "UPDATE artifacts SET phase = 'running', started = ? "  # noqa: S608
-                "WHERE seq = (SELECT min(seq) FROM artifacts WHERE phase = 'queued') "
-                f"RETURNING {', '.join(_COLUMNS)}",
-                (now(),),
-            ).fetchall()
-            connection.execute("PRAGMA synchronous=FULL")
+            try:
+                # One statement: it is atomic by itself, and nothing is written when the queue is empty.
+                rows = connection.execute(
+                    "UPDATE artifacts SET phase = 'running', started = ? "  # noqa: S608
+                    "WHERE seq = (SELECT min(seq) FROM artifacts WHERE phase = 'queued') "
+                    f"RETURNING {', '.join(_COLUMNS)}",
+                    (now(),),
+                ).fetchall()
+            finally:
+                connection.execute("PRAGMA synchronous=FULL")
         return _record(rows[0]) if rows else None
 
     def log_file(self) -> Path:
         """Return the file that makes the latest writes durable when it is synced."""
         return self._path.with_name(f"{self._path.name}-wal")
+
+    def keep_room(self) -> None:
+        """Set room aside for the latest writes, so that artifacts can be ended and deleted when the volume is full."""
+        self.check()
+        allocate(self.log_file(), _LOG_BYTES)
 
     def finish(self, artifact_id: str, phase: Phase, **values: Any) -> None:
         """Write a final phase, and with it `reason`, `size`, `digest`, `progress`, `files`, `fingerprint`, ..."""

@@ -30,6 +30,7 @@ def recover(index: Index, volume: Volume) -> None:
 
 def sweep(index: Index, volume: Volume) -> None:
     """Remove folders of creations that nobody goes on with, and of deletions that were not finished."""
+    index.keep_room()
     _remove_orphans(index, volume)
     with locked(volume.drafts, exclusively=True):
         abandoned = [path for path in volume.drafts.iterdir() if is_abandoned(path)]

@@ -80,7 +80,8 @@ class Runner:
 
     def abandon(self, record: Record, error: Exception) -> None:
         """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
-        clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        with contextlib.suppress(OSError):
+            clear_leftovers(self._volume.folder(record.id), is_completed=False)
         self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
 
     def _attempt(self, record: Record) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import threading
 import time
 from collections import deque
@@ -22,7 +23,7 @@ __all__ = ["Client", "Crowd", "parameters_of"]
 
 _LONGEST_WAIT_S = 1.0
 _PAUSE_S = 0.05
-_MOST_OPEN = 40
+_MOST_WAITING = 30
 # What a container in the middle of a crash may say beside hanging up.
 _LATER = frozenset({503})
 
@@ -42,7 +43,6 @@ class Crowd:
     ledger: Path
     goal: int
     created: int = 0
-    acknowledged: int = 0
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=30))
     stop: threading.Event = field(default_factory=threading.Event)
     errors: list[BaseException] = field(default_factory=list)
@@ -58,10 +58,9 @@ class Crowd:
 
     def is_busy(self) -> bool:
         """Tell whether so many wait that to create more would only make the queue longer."""
-        try:
-            return self.acknowledged - self.ledger.read_bytes().count(b"begin ") > _MOST_OPEN
-        except FileNotFoundError:
-            return False
+        answer, _, _ = answer_of("GET", f"{self.server.url}/metrics")
+        found = re.search(r"queue_length (\d+)", answer.text) if answer is not None else None
+        return found is None or int(found[1]) > _MOST_WAITING
 
 
 class Client(threading.Thread):
@@ -116,8 +115,6 @@ class Client(threading.Thread):
             parts["upload"] = ("upload", upload)  # type: ignore[assignment]
         answer, start, end = answer_of("POST", self._url, files=parts, headers=headers)
         outcome = self._outcome(answer, {200: "ok", 409: "conflict"}, f"create {name}")
-        if outcome == "ok":
-            self._crowd.acknowledged += 1
         end = inf if outcome == UNKNOWN else end
         self._add(Event("create", name, start, end, outcome, parameters["text"], key is not None))
         return outcome

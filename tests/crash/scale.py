@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 
-__all__ = ["CANCELS", "CREATIONS", "EVERY", "KILLS", "POWER_CUTS", "STUCK_S", "seeded"]
+__all__ = ["CANCELS", "CREATIONS", "EVERY", "KILLS", "POWER_CUTS", "RUN_KILLS", "STUCK_S", "seeded"]
 
 
 def _number(name: str, default: int) -> int:
@@ -14,6 +14,7 @@ def _number(name: str, default: int) -> int:
 
 CREATIONS = _number("CREATIONS", 40)
 KILLS = _number("KILLS", 8)
+RUN_KILLS = _number("RUN_KILLS", 7)
 CANCELS = _number("CANCELS", 12)
 POWER_CUTS = _number("POWER_CUTS", 2)
 # Every so many system calls one is made to fail, or is the last one.

@@ -1,0 +1,78 @@
+"""Small disks of our own: one that fills up, and one whose power can be cut; both need root."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["Disk", "mounted_image", "tmpfs"]
+
+SIZE_BYTES = 64_000_000
+
+
+def _run(*command: str | Path) -> None:
+    """Run what only root can; skip the test where that is not allowed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{command[0]} is not allowed here: {done.stderr.strip()[:200]}")
+
+
+@contextmanager
+def tmpfs(folder: Path) -> Iterator[Path]:
+    """Mount memory of 64 MB at `folder`."""
+    _need_root()
+    folder.mkdir()
+    _run("mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a disk of its own")
+
+
+class Disk:
+    """An ext4 in a file. It writes out by itself only after minutes, so what is not synced is not in the file."""
+
+    def __init__(self, image: Path) -> None:
+        self.image = image
+
+    def format(self) -> Disk:
+        """Make an empty file system, with nothing kept back for root."""
+        _need_root()
+        with self.image.open("wb") as file:
+            file.truncate(SIZE_BYTES)
+        _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
+        return self
+
+    def after_power_cut(self, image: Path) -> Disk:
+        """Return what the disk would hold had the power gone this moment: the file, without what memory holds."""
+        _run("cp", "--sparse=always", self.image, image)
+        return Disk(image)
+
+    @contextmanager
+    def mounted(self, folder: Path) -> Iterator[Path]:
+        """Mount it at `folder`."""
+        folder.mkdir(exist_ok=True)
+        _run("mount", "-o", "loop,commit=300", self.image, folder)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", folder], check=False)
+            if folder.is_mount():
+                subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def mounted_image(folder: Path) -> Iterator[Path]:
+    """Mount an ext4 of 64 MB at `folder`."""
+    with Disk(folder.with_suffix(".ext4")).format().mounted(folder) as mounted:
+        yield mounted

@@ -1,0 +1,72 @@
+"""What tools wrote down of their executions, and whether there were more of them than kills explain."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.contract.tools.server import is_alive
+
+__all__ = ["Execution", "at_work", "executions", "unexplained"]
+
+# From the kill of a worker to the end of its child, and from a child's order to its first line.
+_SLACK_S = 1.0
+_CONTAINERS = {"source_left": "source", "source_right": "source", "combine": "combine", "refine": "combine"}
+
+
+@dataclass(slots=True)
+class Execution:
+    """A time that a tool really worked; `done` is None when it was ended before."""
+
+    artifact: str
+    pid: int
+    begun: float
+    done: float | None = None
+
+    @property
+    def container(self) -> str:
+        """Return where it was."""
+        return container_of(self.artifact)
+
+
+def container_of(artifact: str) -> str:
+    """Return the container of an artifact of the pipeline of five steps."""
+    step = artifact.partition("_")[2]
+    return _CONTAINERS.get(step, step)
+
+
+def executions(project: Path) -> list[Execution]:
+    """Return all executions, in the order in which they began."""
+    found: list[Execution] = []
+    ledger = project / "ledger"
+    for line in ledger.read_text().splitlines() if ledger.exists() else ():
+        at, event, artifact, pid = line.split()
+        if event == "begun":
+            found.append(Execution(artifact, int(pid), float(at)))
+        else:
+            next(each for each in reversed(found) if each.pid == int(pid)).done = float(at)
+    return found
+
+
+def at_work(project: Path, container: str) -> int | None:
+    """Return the process that makes an artifact of a container now."""
+    undone = [each for each in executions(project) if each.container == container and each.done is None]
+    return undone[-1].pid if undone and is_alive(undone[-1].pid) else None
+
+
+def unexplained(
+    found: Collection[Execution], kills: dict[str, list[float]], artifacts: Collection[str]
+) -> Iterator[str]:
+    """Yield what is wrong: `kills` are the moments at which something was killed that ends a container's work."""
+    for artifact in artifacts:
+        own = [each for each in found if each.artifact == artifact]
+        if not own:
+            yield f"{artifact} was never made"
+        for former, later in zip(own, own[1:], strict=False):
+            moments = kills.get(former.container, [])
+            if not any(former.begun - _SLACK_S <= moment <= later.begun for moment in moments):
+                yield f"{artifact} was made again at {later.begun:.1f} though nothing ended its making at {former.begun:.1f}"
+    for each in found:
+        if each.artifact not in artifacts:
+            yield f"{each.artifact} was made, and nobody asked for it"

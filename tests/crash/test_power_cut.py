@@ -1,0 +1,144 @@
+"""The power goes: what was acknowledged, or seen as final, is on the disk, though memory is lost.
+
+The disk is an ext4 in a file, mounted so that it writes out nothing for minutes but what is synced. While clients work,
+the container is halted and the file copied: that is what a disk holds when the power is cut, all that lives in the page
+cache is missing. A file that nobody synced is the control: its content must be missing in the copy.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.contract.tools.server import ToolServer, until
+from tests.crash.disks import Disk
+from tests.crash.history import UNKNOWN, History
+from tests.crash.model import FINAL
+from tests.crash.clients import Client, Crowd
+from tests.crash.scale import POWER_CUTS, STUCK_S, seeded
+from tests.crash.verdict import drain, leftovers, whole
+
+pytestmark = pytest.mark.timeout(0)
+TOOL = Path(__file__).parent / "tool"
+_SHARED_MEMORY = Path("/dev/shm")
+_CLIENTS = 3
+
+
+def promised(history: History) -> tuple[dict[str, str], set[str], set[str]]:
+    """Return what was promised up to now: final phases, names that are there, names that are gone."""
+    there: set[str] = set()
+    gone: set[str] = set()
+    final: dict[str, str] = {}
+    for name, events in history.by_name().items():
+        deletions = [event for event in events if event.kind == "delete"]
+        if any(event.outcome == "ok" for event in deletions) and len(events) == len({*events}):
+            ends = [event.end for event in deletions if event.outcome == "ok"]
+            if all(e.end < min(ends) and e.outcome != UNKNOWN for e in events if e.kind == "create"):
+                gone.add(name)
+        if deletions or not any(event.kind == "create" and event.outcome == "ok" for event in events):
+            continue
+        there.add(name)
+        final |= {name: event.phase for event in events if event.phase in FINAL}
+    return final, there, gone
+
+
+def halt(server: ToolServer) -> list[psutil.Process]:
+    """Stop all processes of a server where they are."""
+    family = [psutil.Process(server.master), *psutil.Process(server.master).children(recursive=True)]
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    return family
+
+
+def cut(
+    disk: Disk, server: ToolServer, crowd: Crowd, copy: Path
+) -> tuple[Disk, tuple[dict[str, str], set[str], set[str]]]:
+    """Return the disk as it is when the power goes now, and what was promised by then."""
+    family = halt(server)
+    try:
+        # Answers that are on their way were sent before this.
+        time.sleep(0.2)
+        sworn = promised(History(list(crowd.history.events)))
+        return disk.after_power_cut(copy), sworn
+    finally:
+        for process in family:
+            process.send_signal(signal.SIGCONT)
+
+
+def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: tuple[dict[str, str], set[str], set[str]]) -> None:
+    """Start a container on what is left, and ask it for everything that was promised."""
+    final, there, gone = sworn
+    with disk.mounted(folder) as mounted:
+        control = mounted / "control"
+        assert not control.exists() or not control.read_bytes(), "what nobody synced is there: nothing was lost"
+        server = ToolServer(TOOL, mounted / "volume")
+        server.log = ledger.with_name(f"{folder.name}.log")
+        try:
+            server.start()
+            drain(server, STUCK_S)
+            body = requests.get(f"{server.url}/artifacts?detail=1", timeout=30).json()
+            phases = {status["name"]: status["phase"] for status in body}
+            assert not there - phases.keys(), f"lost: {there - phases.keys()}"
+            assert not gone & phases.keys(), f"back from deletion: {gone & phases.keys()}"
+            changed = {name: (phase, phases[name]) for name, phase in final.items() if phases[name] != phase}
+            assert not changed, f"final and changed: {changed}"
+            wrong = [sentence for name in phases if (sentence := whole(server, name))]
+            assert not wrong, wrong
+            until(lambda: not leftovers(server.volume))
+        finally:
+            server.end()
+
+
+def test_power_cuts(tmp_path: Path) -> None:
+    """After each cut: everything acknowledged is there, final is final, completed is whole, deleted is gone."""
+    if not os.access(_SHARED_MEMORY, os.W_OK):
+        pytest.skip("there is no memory file system for the disk's file")
+    seeded_ = seeded()
+    image = _SHARED_MEMORY / f"bonseyes-{os.getpid()}.ext4"
+    copy = image.with_suffix(".copy")
+    try:
+        disk = Disk(image).format()
+        with disk.mounted(tmp_path / "disk") as mounted:
+            server = ToolServer(TOOL, mounted / "volume")
+            server.log = tmp_path / "server.log"
+            try:
+                server.start()
+                cut_again_and_again(disk, server, copy, tmp_path, seeded_)
+            finally:
+                server.end()
+    finally:
+        image.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
+
+
+def cut_again_and_again(disk: Disk, server: ToolServer, copy: Path, tmp_path: Path, seeded_: random.Random) -> None:
+    """Work all the time, and look at what a cut would leave at moments that nobody chose."""
+    ledger = tmp_path / "ledger"
+    crowd = Crowd(server, History(), ledger, goal=10**6)
+    clients: list[threading.Thread] = [Client(crowd, seeded_.randrange(2**31)) for _ in range(_CLIENTS)]
+    for client in clients:
+        client.start()
+    counts = []
+    try:
+        for number in range(POWER_CUTS):
+            until(lambda count=20 * (number + 1): crowd.created >= count, 120)  # type: ignore[misc]
+            time.sleep(seeded_.uniform(0, 0.3))
+            (server.volume.parent / "control").unlink(missing_ok=True)
+            (server.volume.parent / "control").write_bytes(b"not synced")
+            left, sworn = cut(disk, server, crowd, copy)
+            check_survived(left, tmp_path / f"cut{number}", tmp_path / f"ledger{number}", sworn)
+            counts.append(tuple(len(part) for part in sworn))
+    finally:
+        crowd.stop.set()
+        for client in clients:
+            client.join(120)
+    assert not crowd.errors, crowd.errors
+    print(f"{len(counts)} power cuts; final, there and gone at each: {counts}")

@@ -1,0 +1,160 @@
+"""Every system call of create, make, cancel and delete as the last one of its process, or as one that the disk refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.contract.tools.server import ToolServer, until
+from tests.crash.operations import OPERATIONS, Bench, Operation
+from tests.crash.scale import EVERY
+from tests.crash.tracing import Strace, why_not
+from tests.crash.verdict import leftovers, lingering, overlaps
+
+pytestmark = [
+    pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
+    pytest.mark.timeout(0),
+]
+TOOL = Path(__file__).parent / "tool"
+# What a disk can refuse: to take data, to make it durable, to take a name.
+_DISK_CALLS = (
+    "write,pwrite64,fsync,fdatasync,syncfs,?rename,?renameat,renameat2,?link,linkat,?mkdir,mkdirat,ftruncate,fchmod"
+)
+# What changes files or processes. The worker asks thousands of other things when it looks for processes that were left
+# behind; to be killed before one of those is to be killed before the next of these. Names that only some processors
+# have are marked with `?`.
+_CHANGING_CALLS = f"{_DISK_CALLS},writev,?unlink,unlinkat,?rmdir,flock,clone,clone3,?vfork,kill,wait4"
+_IDS = [f"{operation.name} ({operation.victim})" for operation in OPERATIONS]
+Case = tuple[str, int]
+"""A system call, and which one of those that the operation does."""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A container with one thread, so that the same system calls come in the same order."""
+    server = ToolServer(TOOL, tmp_path / "volume", BONSEYES_PROCESSES="1", BONSEYES_THREADS="1")
+    try:
+        server.start()
+        bench = Bench(server, tmp_path / "ledger")
+        bench.completed("witness")
+        yield bench
+    finally:
+        server.end()
+
+
+def cases_of(bench: Bench, operation: Operation, calls: str, every: int) -> list[Case]:
+    """Do the operation once, undisturbed, and return one of `every` so many of its system calls."""
+    with traced(bench, operation, "base", "-e", f"trace={calls}") as strace:
+        answer = operation.act(bench, "base")
+    operation.check(bench, "base", answer, False)
+    # strace counts the calls of each thread.
+    counts: dict[str, Counter[str]] = {}
+    for line in strace.lines():
+        if found := re.match(r"(\d+) +(\w+)\(", line):
+            counts.setdefault(found[2], Counter())[found[1]] += 1
+    cases = [(call, n) for call, threads in counts.items() for n in range(1, max(threads.values()) + 1)]
+    return cases[:: max(1, every)]
+
+
+def renew(bench: Bench, operation: Operation) -> None:
+    """Have a new process in the place of the operation's."""
+    before = operation.pid(bench.server)
+    os.kill(before, signal.SIGKILL)
+    until(lambda: operation.pid(bench.server) != before, 60)
+
+
+def traced(bench: Bench, operation: Operation, name: str, *options: str) -> Strace:
+    """Prepare the operation, and return what traces its process."""
+    until(bench.server.container.is_healthy, 60)
+    operation.prepare(bench, name)
+    output = bench.ledger.with_name("trace")
+    output.unlink(missing_ok=True)
+    return Strace([operation.pid(bench.server)], output, *options)
+
+
+def disturb(
+    bench: Bench,
+    operation: Operation,
+    cases: list[Case],
+    options: Callable[[str, int], list[str]],
+    judge: Callable[[requests.Response | None, list[str]], None] = lambda *_: None,
+) -> Counter[str]:
+    """Do the operation again and again, each time with another one of its calls disturbed; return the calls hit."""
+    done: Counter[str] = Counter()
+    for call, number in cases:
+        name = f"{call}{number}"
+        with traced(bench, operation, name, *options(call, number)) as strace:
+            answer = operation.act(bench, name)
+        hits = strace.injected()
+        done.update([call] if hits else [])
+        try:
+            judge(answer, hits)
+            until(bench.server.container.is_healthy, 60)
+            operation.check(bench, name, answer, any("SIGKILL" in line for line in hits))
+        except (AssertionError, requests.RequestException) as error:
+            tail = "\n".join(strace.lines()[-12:])
+            raise AssertionError(f"{call} {number} of {operation.name}: {hits}\n{error}\n{tail}") from error
+    assert done, "nothing was disturbed"
+    return done
+
+
+def check_all(bench: Bench) -> None:
+    """Check what must be true after it all, and that it is so after one more crash."""
+    bench.completed("after")
+    bench.check_kept()
+    bench.server.kill()
+    bench.server.start()
+    bench.check_kept()
+    until(lambda: not leftovers(bench.server.volume), 20)
+    until(lambda: not lingering(bench.server, bench.ledger), 20)
+    assert not overlaps(bench.ledger)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=_IDS)
+def test_killed_at_each_call(bench: Bench, operation: Operation) -> None:
+    """Whichever system call is the last one of the process: the promises hold when it is back."""
+    calls = "all" if operation.victim == "server" else _CHANGING_CALLS
+    # One that is killed is a new one the next time, which does more than one that is warm.
+    renew(bench, operation)
+    cases = cases_of(bench, operation, calls, EVERY)
+
+    def options(call: str, number: int) -> list[str]:
+        return ["-e", f"trace={calls}", "-e", f"inject={call}:signal=KILL:when={number}"]
+
+    done = disturb(bench, operation, cases, options)
+    check_all(bench)
+    print(f"{operation.name} ({operation.victim}): killed at {done.total()} of {len(cases)} calls")
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=_IDS)
+def test_each_disk_call_fails(bench: Bench, operation: Operation, error: str) -> None:
+    """Whichever write, sync or new name the disk refuses: no false success, nothing lost, and it goes on after."""
+    cases = cases_of(bench, operation, _DISK_CALLS, EVERY // 4)
+
+    def options(call: str, number: int) -> list[str]:
+        return ["-yy", "-e", f"trace={_DISK_CALLS}", "-e", f"inject={call}:error={error}:when={number}"]
+
+    done = disturb(bench, operation, cases, options, check_answer)
+    check_all(bench)
+    print(f"{operation.name} ({operation.victim}): {error} at {done.total()} of {len(cases)} calls: {dict(done)}")
+
+
+def check_answer(answer: requests.Response | None, hits: list[str]) -> None:
+    """An error is one of the contract's, and no answer at all only where it was the answer that could not be sent."""
+    if answer is None:
+        assert any("TCP" in line or "socket" in line for line in hits), hits
+        return
+    if answer.status_code != 200:
+        assert answer.status_code in (503, 507), f"{answer.status_code} {answer.text}: {hits}"
+        body = answer.json()["error"]
+        assert body["code"] in ("unavailable", "storage_full")
+        assert body["message"]
+        assert body["request_id"]
