@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tests.contract.tools.server import is_alive
@@ -63,10 +64,10 @@ def unexplained(
         own = [each for each in found if each.artifact == artifact]
         if not own:
             yield f"{artifact} was never made"
-        for former, later in zip(own, own[1:], strict=False):
+        for former, later in pairwise(own):
             moments = kills.get(former.container, [])
             if not any(former.begun - _SLACK_S <= moment <= later.begun for moment in moments):
-                yield f"{artifact} was made again at {later.begun:.1f} though nothing ended its making at {former.begun:.1f}"
+                yield f"{artifact} was made at {former.begun:.1f} and, though nothing ended that, at {later.begun:.1f}"
     for each in found:
         if each.artifact not in artifacts:
             yield f"{each.artifact} was made, and nobody asked for it"

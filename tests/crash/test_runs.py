@@ -1,4 +1,4 @@
-"""Runs of five steps in a whole project, each of whose processes is killed in turn: all complete, nothing made twice."""
+"""Runs of five steps in a whole project whose processes are killed in turn: all complete, nothing is made twice."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _told(ask: Callable[[], object]) -> object:
 
 @pytest.mark.timeout(0)
 def test_runs_survive_kills(project: Embedded) -> None:
-    """Each run ends completed, each artifact was made once unless its making was killed, and nothing works for nobody."""
+    """Each run ends completed, each artifact was made once unless that was cut short, and nothing works for nobody."""
     campaign = Campaign(project, seeded())
     campaign.execute()
     ended = time.time()
@@ -210,6 +210,9 @@ def report(campaign: Campaign) -> None:
     print(
         f"a run takes {calm_s:.1f} s; disturbed, {statistics.median(delays_s):.1f} s more, {delays_s[-1]:.1f} s at most"
     )
+    for name in sorted(campaign.disturbed, key=lambda name: -campaign.durations_s[name])[:5]:
+        kills = [f"{kill.role} ({kill.back_s or 0:.1f} s)" for kill in campaign.kills if kill.run == name]
+        print(f"{name}: {campaign.durations_s[name]:.1f} s with {', '.join(kills)}")
     for what, is_it in (("runs' processes", lambda role: role == RUN), ("others", lambda role: role != RUN)):
         back_s = [kill.back_s for kill in campaign.kills if kill.back_s is not None and is_it(kill.role)]
         if back_s:

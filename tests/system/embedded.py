@@ -26,10 +26,10 @@ TIMEOUT_S = 100.0
 
 
 class Embedded:
-    """A copy of the tiny project; without Dagster its tools alone."""
+    """A copy of the tiny project, or of another; without Dagster the tiny one's first tool alone."""
 
-    def __init__(self, folder: Path, *, with_dagster: bool) -> None:
-        shutil.copytree(TINY, folder, ignore=shutil.ignore_patterns("__pycache__", ".bonseyes"))
+    def __init__(self, folder: Path, *, with_dagster: bool, source: Path = TINY) -> None:
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__", ".bonseyes"))
         if not with_dagster:
             (folder / "definitions.py").unlink()
             for name in ("learn", "judge"):
@@ -104,9 +104,9 @@ class Embedded:
 
 
 @contextlib.contextmanager
-def embedded(folder: Path, *, with_dagster: bool = False) -> Iterator[Embedded]:
+def embedded(folder: Path, *, with_dagster: bool = False, source: Path = TINY) -> Iterator[Embedded]:
     """Yield a project; nothing of it runs afterwards."""
-    project = Embedded(folder, with_dagster=with_dagster)
+    project = Embedded(folder, with_dagster=with_dagster, source=source)
     try:
         yield project
     finally:
