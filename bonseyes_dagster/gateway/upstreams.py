@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-
 import aiohttp
 
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import NotFoundError
-from bonseyes_dagster.gateway.routes import ANY_CONTAINER, DAGSTER, ROUTES, Target
+from bonseyes_dagster.gateway.routes import DAGSTER, Target
 
 __all__ = ["Upstreams"]
 
@@ -45,11 +43,6 @@ class Upstreams:
         return self._kept if target.route.keeps_alive and method in ("GET", "HEAD") else self._fresh
 
 
-def named_upstreams() -> list[str]:
-    """Return the containers that the table names itself."""
-    return [route.upstream for route in ROUTES if route.upstream not in (ANY_CONTAINER, DAGSTER)]
-
-
 def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
@@ -60,9 +53,3 @@ def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         trust_env=False,
     )
-
-
-def is_unknown_name(error: BaseException) -> bool:
-    """Tell whether a connection failed because nothing has that name."""
-    cause = error.__cause__ or getattr(error, "os_error", None)
-    return isinstance(cause, socket.gaierror)
