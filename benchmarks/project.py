@@ -91,7 +91,7 @@ def measure() -> list[Figure]:
         ups, devs, runs, scripts = [], [], [], []
         try:
             for index in range(2):
-                ups.append(_timed(lambda: _bonseyes(project, port, "up")))
+                ups.append(_timed(lambda: _bonseyes(project, port, "up", "--detach")))
                 run = ["run", "digits-cnn", "--name", f"bench-{index}", "--wait", "--no-reuse", "--json", *options]
                 runs.append(_timed(lambda run=run: json.loads(_bonseyes(project, port, *run))))  # type: ignore[misc]
                 _bonseyes(project, port, "down")
