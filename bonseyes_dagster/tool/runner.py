@@ -165,6 +165,9 @@ class Runner:
             return Outcome(why, _REASONS[why], values)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return Outcome("completed", None, values)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            # The tool did not fail, somebody ended it: whoever ordered the artifact may want it made again.
+            return Outcome("interrupted", _ending(status), values)
         return Outcome("failed", report.get("reason") or _ending(status), values)
 
     def _stopped(self) -> Outcome:

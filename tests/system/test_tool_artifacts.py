@@ -74,9 +74,12 @@ def test_a_file_is_made(server: ToolServer) -> None:
     ],
 )
 def test_failures_have_a_reason(server: ToolServer, act: str, reason: str) -> None:
-    """Whatever goes wrong, the artifact is failed, says why, serves nothing and leaves nothing in staging."""
+    """Whatever goes wrong, the artifact is failed, says why, serves nothing and leaves nothing in staging.
+
+    Ended by somebody else it has been interrupted, and may be worth another attempt.
+    """
     status = make(server, act, text="too bad")
-    assert status.phase == "failed"
+    assert status.phase == ("interrupted" if act == "kill" else "failed")
     assert reason in str(status.reason)
     with pytest.raises(NotReadyError):
         server.container.artifact(status.name).manifest()
