@@ -137,6 +137,7 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         g.started = time.monotonic()
+        _refuse_pages_of_others()
         # servers decode what they can and leave the rest; only the raw path tells
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]
         if re.search(r"%(?![0-9A-Fa-f]{2})", raw):
@@ -160,6 +161,16 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
     @app.get(METRICS)
     def metrics() -> Response:
         return Response(telemetry.render(), content_type=CONTENT_TYPE)
+
+
+def _refuse_pages_of_others() -> None:
+    """Refuse a browser that changes something past the gateway, which alone knows whose pages may do so.
+
+    A page of any site can make a browser send a form to a port of this machine; it cannot set this header.
+    """
+    is_safe = request.method in ("GET", "HEAD", "OPTIONS")
+    if not is_safe and "Origin" in request.headers and "X-Forwarded-Host" not in request.headers:
+        raise ForbiddenError("a web page changes things only through the gateway, not in a container directly")
 
 
 def _add_errors(app: Flask) -> None:

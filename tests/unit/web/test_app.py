@@ -94,3 +94,20 @@ def test_numbers_that_json_lacks_become_null(value: float) -> None:
 def test_text_that_is_no_unicode_is_escaped() -> None:
     """A lone surrogate, as a broken filename gives, does not fail the answer."""
     assert json_response(["\udcff"]).get_data() == b'["\\udcff"]'
+
+
+def test_a_page_cannot_change_things_past_the_gateway() -> None:
+    """A form that another site's page sends to the container's own port is refused; through the gateway it is not."""
+    app = make()
+
+    @app.post("/changes")
+    def changes() -> dict[str, str]:
+        return {}
+
+    client = app.test_client()
+    page = {"Origin": "http://elsewhere.example"}
+    refused = client.post("/changes", headers=page)
+    assert (refused.status_code, refused.json["error"]["code"]) == (403, "forbidden")
+    assert client.post("/changes").status_code == 200
+    assert client.post("/changes", headers=page | {"X-Forwarded-Host": "127.0.0.1:8000"}).status_code == 200
+    assert client.get("/two-words/a", headers=page).status_code == 200
