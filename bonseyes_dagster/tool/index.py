@@ -213,6 +213,19 @@ class Index:
         except sqlite3.IntegrityError as error:
             raise TakenError(str(error)) from error
 
+    def bury(self) -> bool:
+        """Make sure that a write that just failed has no effect ever; tell whether that is sure.
+
+        What could be written but not synced lies behind the end of the log, and a crash would make it the end.
+        """
+        try:
+            with self._reading() as connection:
+                # Any write takes its place in the log; this one changes nothing.
+                connection.execute("PRAGMA user_version = 0")
+        except (StorageFullError, UnavailableError):
+            return False
+        return True
+
     @staticmethod
     def _waiting(connection: sqlite3.Connection) -> int:
         query = "SELECT count(*) FROM artifacts WHERE phase = 'queued'"

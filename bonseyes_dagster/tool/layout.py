@@ -7,6 +7,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from bonseyes_dagster.tool.disk import sync_folder
+
 __all__ = ["Folder", "Volume"]
 
 
@@ -128,8 +130,12 @@ class Volume:
         return Folder(self.artifacts / artifact_id)
 
     def make(self) -> None:
-        """Make what is missing."""
+        """Make what is missing, durably."""
+        is_new = not self.path.exists()
         for path in (self.artifacts, self.drafts, self.trash):
             path.mkdir(parents=True, exist_ok=True)
         for bell in (self.queue_bell, self.final_bell):
             os.close(os.open(bell, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o644))
+        sync_folder(self.path)
+        if is_new:
+            sync_folder(self.path.parent)

@@ -14,6 +14,7 @@ from bonseyes_dagster.errors import (
     InvalidError,
     NotFoundError,
     NotReadyError,
+    StorageFullError,
     UnavailableError,
 )
 from bonseyes_dagster.model import FileEntry, Manifest, Status, ToolDescription, now
@@ -159,6 +160,11 @@ class Store:
             draft.discard()
             self._lose(record, error)
             return
+        except (StorageFullError, UnavailableError):
+            if not self._index.bury():
+                # Should a crash bring the row back, it is to have its files; without a row they are swept up.
+                draft.keep()
+            raise
         draft.keep()
         self._queue_bell.ring()
 

@@ -147,6 +147,29 @@ def test_each_disk_call_fails(bench: Bench, operation: Operation, error: str) ->
     print(f"{operation.name} ({operation.victim}): {error} at {done.total()} of {len(cases)} calls: {dict(done)}")
 
 
+def test_a_refused_creation_over_a_crash(bench: Bench) -> None:
+    """What the disk did not take is not there after a crash, or it is there with all its files."""
+    cases = cases_of(bench, OPERATIONS[0], _DISK_CALLS, 1)
+    [*_, (_, syncs)] = [case for case in cases if case[0] == "fdatasync"]
+    [*_, (_, writes)] = [case for case in cases if case[0] == "pwrite64"]
+    fails_once = [f"inject=fdatasync:error=EIO:when={syncs}"]
+    # The row is written but not synced, and can then not even be overwritten.
+    fails_on = [f"inject=fdatasync:error=EIO:when={syncs}+", f"inject=pwrite64:error=EIO:when={writes + 1}+"]
+    for name, injected in {"once": fails_once, "on": fails_on}.items():
+        options = [part for inject in injected for part in ("-e", inject)]
+        with traced(bench, OPERATIONS[0], name, "-yy", "-e", f"trace={_DISK_CALLS}", *options) as strace:
+            answer = bench.create(name)
+            bench.server.kill()
+        bench.server.start()
+        assert answer is not None and answer.status_code == 503, answer
+        check_answer(answer, strace.injected())
+        phase = bench.phase(name)
+        print(f"failing {name}: {phase} after the crash")
+        assert phase == "missing" or bench.final(name) == "completed", bench.reason(name)
+        bench.completed(name)
+    check_all(bench)
+
+
 def check_answer(answer: requests.Response | None, hits: list[str]) -> None:
     """An error is one of the contract's, and no answer at all only where it was the answer that could not be sent."""
     if answer is None:

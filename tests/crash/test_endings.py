@@ -1,0 +1,136 @@
+"""Cancels and deletes at moments that nobody chose: nothing runs on, nothing comes back, no download ends cleanly short."""
+
+from __future__ import annotations
+
+import io
+import random
+import threading
+import time
+import zipfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.contract.tools.server import ToolServer, until
+from tests.crash.history import answer_of
+from tests.crash.model import FINAL
+from tests.crash.operations import Bench
+from tests.crash.scale import CANCELS, seeded
+from tests.crash.tool.careful import expected
+from tests.crash.verdict import leftovers, lingering, overlaps, whole
+
+pytestmark = pytest.mark.timeout(0)
+TOOL = Path(__file__).parent / "tool"
+_GONE_WITHIN_S = 10
+_FILES, _SIZE = 3, 3_000_000
+
+
+def end_one(bench: Bench, number: int, seed: int) -> str:
+    """Create something with a family, and cancel or delete it after a while; return what became of it."""
+    random_ = random.Random(seed)
+    name = f"e{number}"
+    bench.created(name, seconds=random_.choice([0, 0.05, 0.3, 60]), family=random_.random() < 0.7)
+    time.sleep(random_.choice([0, 0, random_.uniform(0, 0.4)]))
+    if random_.random() < 0.3:
+        # As it begins to finish is the most delicate moment.
+        answer_of("GET", f"{bench.url}/{name}/status?wait=0.4")
+    if random_.random() < 0.5:
+        answer, _, _ = answer_of("POST", f"{bench.url}/{name}/cancel")
+        assert answer is not None and answer.status_code == 200, answer
+        until(lambda: bench.phase(name) in FINAL, 120)
+        return str(bench.phase(name))
+    answer, _, _ = answer_of("DELETE", f"{bench.url}/{name}")
+    assert answer is not None and answer.status_code == 200, answer
+    assert bench.phase(name) == "missing"
+    return "deleted"
+
+
+def test_cancels_and_deletes(tmp_path: Path) -> None:
+    """Waiting, running or finishing, also with descendants in other sessions: it ends, whole, and leaves nothing."""
+    seeded_ = seeded()
+    server = ToolServer(TOOL, tmp_path / "volume")
+    try:
+        server.start()
+        bench = Bench(server, tmp_path / "ledger")
+        with ThreadPoolExecutor(4) as pool:
+            seeds = [seeded_.randrange(2**31) for _ in range(CANCELS)]
+            counts = Counter(pool.map(lambda pair: end_one(bench, *pair), enumerate(seeds)))
+        until(lambda: not lingering(server, bench.ledger), _GONE_WITHIN_S)
+        until(lambda: not leftovers(server.volume), _GONE_WITHIN_S)
+        statuses = requests.get(f"{bench.url}?detail=1", timeout=30).json()
+        assert len(statuses) == CANCELS - counts["deleted"]
+        assert {status["phase"] for status in statuses} <= {"completed", "cancelled"}
+        assert not [wrong for status in statuses if (wrong := whole(server, status["name"]))]
+        assert not overlaps(bench.ledger)
+        print(f"{CANCELS} endings: {dict(counts)}")
+    finally:
+        server.end()
+
+
+def download(url: str, started: threading.Event, random_: random.Random) -> bytes | None:
+    """Read as slowly as others need to delete meanwhile; None when it broke off."""
+    try:
+        with requests.get(url, stream=True, timeout=60) as answer:
+            if answer.status_code != 200:
+                assert answer.status_code == 404, answer.text
+                return None
+            data = io.BytesIO()
+            for chunk in answer.iter_content(1 << 18):
+                data.write(chunk)
+                started.set()
+                time.sleep(random_.uniform(0, 0.02))
+            return data.getvalue()
+    except requests.RequestException:
+        return None
+    finally:
+        started.set()
+
+
+def test_downloads_during_deletes(tmp_path: Path) -> None:
+    """A download that was begun ends with every byte, or broken off; never as a shorter one that looks whole."""
+    seeded_ = seeded()
+    counts: Counter[str] = Counter()
+    with ThreadPoolExecutor(3) as pool:
+        server = ToolServer(TOOL, tmp_path / "volume")
+        try:
+            server.start()
+            bench = Bench(server, tmp_path / "ledger")
+            for number in range(max(3, CANCELS // 10)):
+                name = f"d{number}"
+                bench.completed(name, files=_FILES, size=_SIZE)
+                events = [threading.Event() for _ in range(3)]
+                url = f"{bench.url}/{name}/data"
+                urls = [f"{url}/part0/file", f"{url}/part2/file", url]
+                reads = [
+                    pool.submit(download, url, event, random.Random(seeded_.random()))
+                    for url, event in zip(urls, events, strict=True)
+                ]
+                for event in events:
+                    event.wait(60)
+                time.sleep(seeded_.uniform(0, 0.1))
+                bench.deleted(name)
+                files = expected(name, _FILES, _SIZE)
+                for path, read in zip(("part0/file", "part2/file", ""), reads, strict=True):
+                    counts[judge(read.result(), path, files)] += 1
+            until(lambda: not leftovers(server.volume), _GONE_WITHIN_S)
+        finally:
+            server.end()
+    print(f"downloads during deletions: {dict(counts)}")
+    assert counts["whole file"]
+
+
+def judge(data: bytes | None, path: str, files: dict[str, bytes]) -> str:
+    """Return how a download ended; fail when it is neither whole nor broken."""
+    if data is None:
+        return "broken"
+    if path:
+        assert data == files[path], f"{len(data)} of {len(files[path])} bytes of {path}, and no error"
+        return "whole file"
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert {name: found[name] for name in files} == files
+    return "whole archive"
