@@ -35,7 +35,7 @@ from bonseyes_dagster.orchestration.run_protocol import (
     records_folder,
     storage_id,
 )
-from bonseyes_dagster.orchestration.run_record import RunRecord, read_record, remove_record
+from bonseyes_dagster.orchestration.run_record import RunRecord, read_record
 
 __all__ = ["WarmRunLauncher"]
 
@@ -167,10 +167,9 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return True
 
     def _terminate_here(self, run: DagsterRun, record: RunRecord | None, is_alive: bool) -> None:
-        """Do what the run server would do, as far as the run's process is in reach."""
+        """Do what the run server would do, as far as the run's process is in reach; the next one does the rest."""
         if not is_alive:
             self._instance.report_run_canceled(run)
-            remove_record(self._records, run.run_id)
         elif record is not None and record.send(signal.SIGTERM):
             threading.Thread(target=self._see_to_end, args=(run, record), daemon=True).start()
 
@@ -183,7 +182,6 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         final = self._instance.get_run_by_id(run.run_id)
         if final is not None and not final.is_finished:
             self._instance.report_run_canceled(final)
-        remove_record(self._records, run.run_id)
 
     # --- looking
 

@@ -16,8 +16,9 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from bonseyes_dagster.orchestration.run_process import RunProcess
 from bonseyes_dagster.orchestration.run_record import read_record, read_records, remove_record
 from bonseyes_dagster.orchestration.run_recovery import recover_run
-from bonseyes_dagster.orchestration.run_worker import STARTED, WAIT_SIGNALS, open_worker_instance, work
+from bonseyes_dagster.orchestration.run_worker import STARTED, WAIT_SIGNALS, open_worker_instance, take_back, work
 from bonseyes_dagster.orchestration.warm_definitions import Target
+from bonseyes_dagster.orchestration.withdrawal import may_have_left_work
 
 __all__ = ["RunKeeper"]
 
@@ -61,6 +62,7 @@ class RunKeeper:
         self._close_in_child = close_in_child
         self._processes: dict[str, RunProcess] = {}
         self._launches: dict[str, _Launch] = {}
+        self._withdrawals: dict[str, RunProcess] = {}
         # Its parts are made before the fork; none of them holds a connection or a thread.
         self._worker_instance = open_worker_instance(instance)
         _ = (self._worker_instance.compute_log_manager, self._worker_instance.run_launcher)
@@ -89,35 +91,43 @@ class RunKeeper:
     def start(self, run_id: str, is_resumed: bool, heard: Heard = lambda _taken, _pid: None) -> None:
         """Fork a run's process; `heard(taken, pid)` is called when it has the run, or finds it taken."""
         reader, writer = os.pipe2(os.O_CLOEXEC)
-        signal.pthread_sigmask(signal.SIG_BLOCK, WAIT_SIGNALS)
+
+        def become_run() -> int:
+            os.close(reader)
+            log = self._logs / f"{run_id}.log" if self._logs else None
+            return work(self._worker_instance, self._folder, run_id, is_resumed=is_resumed, tell=tell, log=log)
+
+        def tell(word: bytes) -> None:
+            os.write(writer, word)
+            os.close(writer)
+
         try:
-            pid = os.fork()
-            if pid == 0:
-                os.close(reader)
-                self._become_run(run_id, is_resumed, writer)
-            launch = _Launch(RunProcess(run_id, pid), reader, heard)
+            launch = _Launch(self._fork(run_id, become_run), reader, heard)
         except OSError:
             os.close(reader)
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
             os.close(writer)
         self._launches[run_id] = launch
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._hear(launch))
 
-    def _become_run(self, run_id: str, is_resumed: bool, writer: int) -> None:
-        """Never return: from here on this is the run's process."""
+    def _fork(self, run_id: str, become: Callable[[], int]) -> RunProcess:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAIT_SIGNALS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._leave_server(run_id, become)
+            return RunProcess(run_id, pid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+
+    def _leave_server(self, run_id: str, become: Callable[[], int]) -> None:
+        """Never return: from here on this is another process."""
         code = 1
         try:
             os.setsid()
             self._close_all()
-            log = self._logs / f"{run_id}.log" if self._logs else None
-
-            def tell(word: bytes) -> None:
-                os.write(writer, word)
-                os.close(writer)
-
-            code = work(self._worker_instance, self._folder, run_id, is_resumed=is_resumed, tell=tell, log=log)
+            code = become()
         except BaseException:
             logger.exception("the process of run %s broke", run_id)
         finally:
@@ -132,7 +142,7 @@ class RunKeeper:
         for launch in self._launches.values():
             os.close(launch.reader)
             os.close(launch.process.descriptor)
-        for process in self._processes.values():
+        for process in (*self._processes.values(), *self._withdrawals.values()):
             os.close(process.descriptor)
 
     def _hear(self, launch: _Launch) -> None:
@@ -164,14 +174,28 @@ class RunKeeper:
         self.recover(process.run_id, f"The run's process {process.pid} {how}.")
 
     def recover(self, run_id: str, why: str = "The run had no process.") -> None:
-        """See to a run that has no process."""
+        """See to a run that has no process; its record stays until there is nothing left to be done for it."""
+        if run_id in self._withdrawals:
+            return
         try:
             is_again = recover_run(self._instance, run_id, why, self.start)
+            if not is_again and may_have_left_work(self._instance.get_run_by_id(run_id)):
+                self._withdraw(run_id)
+            elif not is_again:
+                remove_record(self._folder, run_id)
         except Exception:  # the database may be away; the next sweep tries again
             logger.exception("run %s cannot be seen to", run_id)
-            return
-        if not is_again:
-            remove_record(self._folder, run_id)
+
+    def _withdraw(self, run_id: str) -> None:
+        """Have a process cancel what the run left in progress; containers that are away are asked at each sweep."""
+        process = self._fork(run_id, lambda: take_back(self._worker_instance, self._folder, run_id))
+        self._withdrawals[run_id] = process
+        self._selector.register(process.descriptor, selectors.EVENT_READ, lambda: self._end_withdrawal(process))
+
+    def _end_withdrawal(self, process: RunProcess) -> None:
+        del self._withdrawals[process.run_id]
+        self._selector.unregister(process.descriptor)
+        process.reap()
 
     def terminate(self, run_id: str) -> bool:
         """Send a run SIGTERM, and SIGKILL when its time is over; say whether it had a process."""

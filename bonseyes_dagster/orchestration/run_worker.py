@@ -19,10 +19,11 @@ from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._utils.interrupts import capture_interrupts
 
 from bonseyes_dagster.orchestration.compute_logs import route_streams
-from bonseyes_dagster.orchestration.run_record import RecordLock
+from bonseyes_dagster.orchestration.run_record import RecordLock, remove_record
 from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
+from bonseyes_dagster.orchestration.withdrawal import withdraw
 
-__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "work"]
+__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]
 
 STARTED = b"S"
 TAKEN = b"T"
@@ -64,6 +65,16 @@ def work(
         execute = _resume_run_command_body if is_resumed else _execute_run_command_body
         # The third argument would print the events for a parent that reads them.
         return int(execute(run_id, instance, lambda event: None, False))
+
+
+def take_back(instance: DagsterInstance, folder: Path, run_id: str) -> int:
+    """Cancel, in a process of its own, what an ended run left in progress, and forget the run; return the exit code."""
+    _reset_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+    if not withdraw(instance, run_id):
+        return 1
+    remove_record(folder, run_id)
+    return 0
 
 
 def _reset_signals() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -73,6 +74,19 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
     status = run.wait(240)
     assert status.phase == "completed", (status, project.logs())
     assert {step.name: step.phase for step in status.steps or ()}["learn"] == "completed"
+
+
+def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
+    """A run's process that does not listen is killed when it is cancelled; what it had ordered is taken back for it."""
+    run = _run(project, "deaf", epochs=1000, pause=0.1)
+    eventually(lambda: _phase_of(run, "learn") == "running")
+    run_id = run.status().run_id
+    record = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
+    os.kill(record["pid"], signal.SIGSTOP)
+    run.cancel()
+    assert run.wait(60).phase == "cancelled"
+    learn = Project(project.url).container("learn").artifact("deaf_learn")
+    assert learn.wait(60).phase == "cancelled"
 
 
 def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:

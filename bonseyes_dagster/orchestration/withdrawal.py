@@ -1,0 +1,70 @@
+"""Takes back what the steps of an ended run had ordered and nobody waits for: no tool works for a dead run."""
+
+import re
+import time
+from collections.abc import Iterator
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.execution.stats import StepEventStatus
+
+from bonseyes_dagster.client import Addresses, Artifact, Container
+from bonseyes_dagster.errors import BonseyesError, NotFoundError
+from bonseyes_dagster.orchestration import names
+
+__all__ = ["may_have_left_work", "withdraw"]
+
+# A container that has been away for so long is not coming back to go on with its queue.
+_PATIENCE_S = 3600.0
+_MAPPED = re.compile(r"(.+)\[(.+)\]")
+
+
+def may_have_left_work(run: DagsterRun | None) -> bool:
+    """Tell whether a run has ended in a way in which a tool may be at work for it still."""
+    return run is not None and run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+
+
+def withdraw(instance: DagsterInstance, run_id: str) -> bool:
+    """Cancel the artifacts that an ended run left in progress; False if a container is to be asked again."""
+    record = instance.get_run_record_by_id(run_id)
+    if record is None or not may_have_left_work(record.dagster_run):
+        return True
+    answers = [_cancel(artifact) for artifact in _left(instance, record.dagster_run)]
+    return all(answers) or time.time() - (record.end_time or 0.0) > _PATIENCE_S
+
+
+def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
+    """Yield the artifacts of steps that have begun and of which nobody has seen the end.
+
+    A step that failed by itself has seen it. One that was cancelled may have found its container away.
+    """
+    unseen = {StepEventStatus.IN_PROGRESS}
+    if run.status == DagsterRunStatus.CANCELED:
+        unseen.add(StepEventStatus.FAILURE)
+    containers = _containers(instance, run)
+    addresses = Addresses.from_settings()
+    for stats in instance.get_run_step_stats(run.run_id):
+        mapped = _MAPPED.fullmatch(stats.step_key)
+        key, step = (f"{mapped[1]}[?]", f"{mapped[1]}.{mapped[2]}") if mapped else (stats.step_key,) * 2
+        container = containers.get(key)
+        if stats.status in unseen and container is not None:
+            client = Container(addresses.base_url(container), name=container, kind="artifacts", retry_s=0)
+            yield client.artifact(names.artifact_name(names.run_name(run), step))
+
+
+def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
+    """Return the container of each step that has one, as the plan of the run has it."""
+    if run.execution_plan_snapshot_id is None:
+        return {}
+    plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    tags = {step.key: (step.tags or {}).get(names.CONTAINER_TAG) for step in plan.steps}
+    return {key: container for key, container in tags.items() if container}
+
+
+def _cancel(artifact: Artifact) -> bool:
+    try:
+        artifact.cancel()
+    except NotFoundError:
+        return True
+    except BonseyesError:
+        return False
+    return True
