@@ -34,7 +34,7 @@ def test_an_extra_installs_what_it_needs_and_no_more(case: str, tmp_path: Path) 
     install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", f"{source}{extra}"]
     subprocess.run(install, check=True)
     imports = "; ".join(f"import {module}" for module in modules)
-    subprocess.run([python, "-W", "error", "-c", imports], check=True, cwd=tmp_path)
+    subprocess.run([python, "-c", imports], check=True, cwd=tmp_path)
     for package in forbidden:
         found = subprocess.run([python, "-c", f"import {package}"], capture_output=True, cwd=tmp_path)
         assert found.returncode != 0, f"{package} came along with {case}"
