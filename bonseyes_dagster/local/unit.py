@@ -21,7 +21,7 @@ POLL_S = 5.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
 # Having run so long, a crash is a new story and the back-off begins anew.
-STABLE_S = 60.0
+STABLE_S = 20.0
 
 
 class Unit:
