@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser check bench stop clean constraints
+.PHONY: help setup demo test test-browser test-crash check bench stop clean constraints
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -27,6 +27,19 @@ test: $(READY) check ## all tests that need neither Docker nor a browser
 
 test-browser: $(READY) ## the tests of pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
+
+# What a campaign does; for example `make test-crash CREATIONS=600 KILLS=120 SEED=7 ONLY=kills`.
+CREATIONS ?= 3000
+KILLS ?= 600
+CANCELS ?= 500
+POWER_CUTS ?= 20
+EVERY ?= 1
+STUCK_S ?= 10
+ONLY ?=
+test-crash: $(READY) ## kill containers at random and at each system call, fill and break their disks (an hour)
+	CRASH_CREATIONS=$(CREATIONS) CRASH_KILLS=$(KILLS) CRASH_CANCELS=$(CANCELS) CRASH_POWER_CUTS=$(POWER_CUTS) \
+	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
+	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 
 check: $(READY) ## format, lint, types, import rule
 	$(BIN)/ruff format --check .

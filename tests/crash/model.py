@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from tests.crash.history import UNKNOWN, Event, History
 
-__all__ = ["FINAL", "is_explained", "violations", "wrong_lists", "wrong_order"]
+__all__ = ["FINAL", "gone", "is_explained", "stayed", "violations", "wrong_lists", "wrong_order"]
 
 FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 _RANK = {"queued": 0, "running": 1, **dict.fromkeys(FINAL, 2)}
@@ -92,7 +92,7 @@ def violations(history: History) -> list[str]:
     return found + wrong_lists(history)
 
 
-def _stayed(history: History) -> dict[str, tuple[float, float]]:
+def stayed(history: History) -> dict[str, tuple[float, float]]:
     """Return names that were acknowledged and never asked to be deleted: start and end of their creation."""
     deleted = {event.name for event in history.events if event.kind == "delete"}
     found: dict[str, tuple[float, float]] = {}
@@ -106,8 +106,7 @@ def _stayed(history: History) -> dict[str, tuple[float, float]]:
 
 def wrong_lists(history: History) -> list[str]:
     """Return what lists of names lack, name twice, or have in another order than that of creation."""
-    stayed = _stayed(history)
-    gone = _gone(history)
+    kept, deleted = stayed(history), gone(history)
     found: list[str] = []
     for event in history.events:
         if event.kind != "names" or event.outcome != "ok":
@@ -115,13 +114,15 @@ def wrong_lists(history: History) -> list[str]:
         there = set(event.names)
         if len(there) != len(event.names):
             found.append("a list has a name twice")
-        found += [f"{n} is not in a list" for n, (_, end) in stayed.items() if end < event.start and n not in there]
-        found += [f"{n} is in a list after its deletion" for n, end in gone.items() if end < event.start and n in there]
-        found += wrong_order(event.names, stayed, "listed")
+        found += [f"{n} is not in a list" for n, (_, end) in kept.items() if end < event.start and n not in there]
+        found += [
+            f"{n} is in a list after its deletion" for n, end in deleted.items() if end < event.start and n in there
+        ]
+        found += wrong_order(event.names, kept, "listed")
     return found
 
 
-def _gone(history: History) -> dict[str, float]:
+def gone(history: History) -> dict[str, float]:
     """Return names that were deleted for good: the end of the deletion, after which nobody began to create them."""
     found: dict[str, float] = {}
     for name, events in history.by_name().items():
@@ -133,14 +134,14 @@ def _gone(history: History) -> dict[str, float]:
     return found
 
 
-def wrong_order(names: Iterable[str], stayed: dict[str, tuple[float, float]], what: str) -> list[str]:
+def wrong_order(names: Iterable[str], kept: dict[str, tuple[float, float]], what: str) -> list[str]:
     """Return pairs where one comes first although the other was acknowledged before it was asked for."""
-    known = [name for name in names if name in stayed]
+    known = [name for name in names if name in kept]
     found: list[str] = []
     latest = ""
     for before, after in pairwise(known):
-        if not latest or stayed[before][0] > stayed[latest][0]:
+        if not latest or kept[before][0] > kept[latest][0]:
             latest = before
-        if stayed[after][1] < stayed[latest][0]:
+        if kept[after][1] < kept[latest][0]:
             found.append(f"{latest} is {what} before {after}, which was acknowledged before it was asked for")
     return found

@@ -117,14 +117,16 @@ class Operation:
 
     name: str
     victim: str
-    """`server` for the process that answers, `mule` for the one that makes artifacts."""
+    """`server` for the process that answers, `mule` for the worker, `child` for what runs the tool next."""
     prepare: Callable[[Bench, str], None]
     act: Act
-    check: Callable[[Bench, str, "requests.Response | None", bool], None]
+    check: Callable[[Bench, str, requests.Response | None, bool], None]
 
     def pid(self, server: ToolServer) -> int:
         """Return the process that is disturbed."""
-        return server.workers[0] if self.victim == "server" else server.mule
+        if self.victim == "server":
+            return server.workers[0]
+        return server.mule if self.victim == "mule" else server.child()
 
 
 def _nothing(_: Bench, __: str) -> None:
@@ -149,7 +151,7 @@ def _check_made(bench: Bench, name: str, answer: requests.Response | None, is_ki
     """It is completed and whole, or it is not completed and serves nothing; it was begun once."""
     assert _is_ok(answer)
     phase = bench.final(name)
-    assert phase in ({"completed", "interrupted"} if is_killed else {"completed", "failed"}), phase
+    assert phase in ({"completed", "interrupted", "failed"} if is_killed else {"completed", "failed"}), phase
     if phase != "completed":
         assert bench.reason(name) not in ("", "None")
         data = requests.get(f"{bench.url}/{name}/data", timeout=30)
@@ -216,6 +218,7 @@ def _cancel_and_wait(bench: Bench, name: str) -> requests.Response | None:
 OPERATIONS = (
     Operation("create", "server", _nothing, Bench.create, _check_created),
     Operation("make", "mule", _nothing, _create_and_wait, _check_made),
+    Operation("make", "child", _nothing, _create_and_wait, _check_made),
     Operation("cancel queued", "server", _prepare_queued, _cancel, _check_queued_cancelled),
     Operation("cancel running", "server", Bench.running, _cancel, _check_cancelled),
     Operation("cancel running", "mule", Bench.running, _cancel_and_wait, _check_cancelled),

@@ -16,9 +16,11 @@ CREATIONS = _number("CREATIONS", 40)
 KILLS = _number("KILLS", 8)
 RUN_KILLS = _number("RUN_KILLS", 7)
 CANCELS = _number("CANCELS", 12)
-POWER_CUTS = _number("POWER_CUTS", 2)
+POWER_CUTS = _number("POWER_CUTS", 1)
 # Every so many system calls one is made to fail, or is the last one.
-EVERY = _number("EVERY", 23)
+EVERY = _number("EVERY", 40)
+# Whether to leave out all operations but those that the others are variants of.
+IS_SHORT = EVERY > 10
 # How long a container may do nothing while it has something to do; ten seconds is the promise of an idle machine.
 STUCK_S = _number("STUCK_S", 40)
 

@@ -1,4 +1,4 @@
-"""Cancels and deletes at moments that nobody chose: nothing runs on, nothing comes back, no download ends cleanly short."""
+"""Cancels and deletes at any moment: nothing runs on, nothing comes back, no download ends cleanly short."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ cache is missing. A file that nobody synced is the control: its content must be 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -19,10 +20,10 @@ import pytest
 import requests
 
 from tests.contract.tools.server import ToolServer, until
-from tests.crash.disks import Disk
-from tests.crash.history import UNKNOWN, History
-from tests.crash.model import FINAL
 from tests.crash.clients import Client, Crowd
+from tests.crash.disks import Disk
+from tests.crash.history import History
+from tests.crash.model import FINAL, gone, stayed
 from tests.crash.scale import POWER_CUTS, STUCK_S, seeded
 from tests.crash.verdict import drain, leftovers, whole
 
@@ -30,37 +31,36 @@ pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"
 _SHARED_MEMORY = Path("/dev/shm")
 _CLIENTS = 3
+Promise = tuple[dict[str, str], set[str], set[str]]
+"""Final phases by name, names that are there, names that are gone."""
 
 
-def promised(history: History) -> tuple[dict[str, str], set[str], set[str]]:
+def promised(history: History) -> Promise:
     """Return what was promised up to now: final phases, names that are there, names that are gone."""
-    there: set[str] = set()
-    gone: set[str] = set()
-    final: dict[str, str] = {}
-    for name, events in history.by_name().items():
-        deletions = [event for event in events if event.kind == "delete"]
-        if any(event.outcome == "ok" for event in deletions) and len(events) == len({*events}):
-            ends = [event.end for event in deletions if event.outcome == "ok"]
-            if all(e.end < min(ends) and e.outcome != UNKNOWN for e in events if e.kind == "create"):
-                gone.add(name)
-        if deletions or not any(event.kind == "create" and event.outcome == "ok" for event in events):
-            continue
-        there.add(name)
-        final |= {name: event.phase for event in events if event.phase in FINAL}
-    return final, there, gone
+    there = {*stayed(history)}
+    final = {
+        event.name: event.phase
+        for event in history.events
+        if event.name in there and event.phase is not None and event.phase in FINAL
+    }
+    return final, there, {*gone(history)}
 
 
 def halt(server: ToolServer) -> list[psutil.Process]:
     """Stop all processes of a server where they are."""
     family = [psutil.Process(server.master), *psutil.Process(server.master).children(recursive=True)]
-    for process in family:
-        process.send_signal(signal.SIGSTOP)
+    send(family, signal.SIGSTOP)
     return family
 
 
-def cut(
-    disk: Disk, server: ToolServer, crowd: Crowd, copy: Path
-) -> tuple[Disk, tuple[dict[str, str], set[str], set[str]]]:
+def send(family: list[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to those that are still there."""
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def cut(disk: Disk, server: ToolServer, crowd: Crowd, copy: Path) -> tuple[Disk, Promise]:
     """Return the disk as it is when the power goes now, and what was promised by then."""
     family = halt(server)
     try:
@@ -69,13 +69,12 @@ def cut(
         sworn = promised(History(list(crowd.history.events)))
         return disk.after_power_cut(copy), sworn
     finally:
-        for process in family:
-            process.send_signal(signal.SIGCONT)
+        send(family, signal.SIGCONT)
 
 
-def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: tuple[dict[str, str], set[str], set[str]]) -> None:
+def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: Promise) -> None:
     """Start a container on what is left, and ask it for everything that was promised."""
-    final, there, gone = sworn
+    final, there, deleted = sworn
     with disk.mounted(folder) as mounted:
         control = mounted / "control"
         assert not control.exists() or not control.read_bytes(), "what nobody synced is there: nothing was lost"
@@ -87,7 +86,7 @@ def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: tuple[dict[str
             body = requests.get(f"{server.url}/artifacts?detail=1", timeout=30).json()
             phases = {status["name"]: status["phase"] for status in body}
             assert not there - phases.keys(), f"lost: {there - phases.keys()}"
-            assert not gone & phases.keys(), f"back from deletion: {gone & phases.keys()}"
+            assert not deleted & phases.keys(), f"back from deletion: {deleted & phases.keys()}"
             changed = {name: (phase, phases[name]) for name, phase in final.items() if phases[name] != phase}
             assert not changed, f"final and changed: {changed}"
             wrong = [sentence for name in phases if (sentence := whole(server, name))]

@@ -14,7 +14,7 @@ from tests.contract.tools.server import ToolServer, until
 from tests.crash.clients import Client, Crowd
 from tests.crash.history import History
 from tests.crash.killer import Killer
-from tests.crash.model import _stayed, violations, wrong_order
+from tests.crash.model import stayed, violations, wrong_order
 from tests.crash.scale import CREATIONS, KILLS, STUCK_S, seeded
 from tests.crash.verdict import drain, leftovers, lingering, overlaps, starts_of, whole
 
@@ -50,7 +50,7 @@ def observe(crowd: Crowd) -> None:
 
 @pytest.mark.timeout(0)
 def test_random_kills(tmp_path: Path) -> None:
-    """Nothing acknowledged is lost or doubled, one wins each name, what is final stays, and nothing is stuck or left."""
+    """Nothing acknowledged is lost or doubled, one wins each name, final stays final, nothing is stuck or left."""
     seeded_ = seeded()
     ledger = tmp_path / "ledger"
     server = ToolServer(TOOL, tmp_path / "volume")
@@ -80,8 +80,8 @@ def check(crowd: Crowd, server: ToolServer, ledger: Path) -> None:
     found += [wrong for name in names if (wrong := whole(server, name))]
     found += [f"{token} began while another ran" for token in overlaps(ledger)]
     found += [f"{token} ran {count} times" for token, count in Counter(starts_of(ledger)).items() if count > 1]
-    stayed = {f"t{name[1:]}": times for name, times in _stayed(crowd.history).items() if name.startswith("n")}
-    found += wrong_order(starts_of(ledger), stayed, "started")
+    kept = {f"t{name[1:]}": times for name, times in stayed(crowd.history).items() if name.startswith("n")}
+    found += wrong_order(starts_of(ledger), kept, "started")
     assert not found, "\n".join(found[:20])
 
 

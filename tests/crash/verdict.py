@@ -21,7 +21,7 @@ __all__ = ["drain", "leftovers", "lingering", "overlaps", "starts_of", "whole"]
 
 
 def drain(server: ToolServer, stuck_s: float) -> float:
-    """Wait until all artifacts are final; return the longest time in which nothing changed. Fail when that is too long."""
+    """Wait until all artifacts are final, and fail when nothing changes for too long; return the longest such time."""
     seen: list[str] = []
     changed_s, longest_s = time.monotonic(), 0.0
     while True:
