@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bonseyes_dagster.errors import InvalidError, TooLargeError
-from bonseyes_dagster.tool.disk import check_reserve, locked, remove, storage_errors, sync_folder
+from bonseyes_dagster.tool.disk import check_reserve, locked, remove, start_writing, storage_errors, sync_folder
 from bonseyes_dagster.tool.layout import Folder, Volume
 
 __all__ = ["Draft", "is_abandoned", "safe_file_name"]
 
 _CHECK_EVERY_BYTES = 1 << 24
+_START_EVERY_BYTES = 1 << 23
 _LONGEST_NAME_BYTES = 200
 
 
@@ -38,6 +39,7 @@ class _Upload(io.FileIO):
         self._draft = draft
         self._hash = hashlib.sha256()
         self.size_bytes = 0
+        self._started_bytes = 0
 
     def write(self, data: Any) -> int:
         """Write all of `data`."""
@@ -49,6 +51,10 @@ class _Upload(io.FileIO):
                 written += super().write(view[written:]) or 0
         self._hash.update(view)
         self.size_bytes += len(view)
+        left_bytes = self.size_bytes - self._started_bytes
+        if left_bytes >= _START_EVERY_BYTES:
+            start_writing(self.fileno(), self._started_bytes, left_bytes)
+            self._started_bytes = self.size_bytes
         return len(view)
 
     def close(self) -> None:

@@ -44,6 +44,19 @@ def test_a_file_is_kept(volume: Volume) -> None:
     assert is_abandoned(volume.artifacts / draft.id)
 
 
+def test_a_large_file_is_kept(volume: Volume) -> None:
+    """One that the disk begins to write while it comes is whole, too."""
+    pieces = [bytes([number]) * (3 << 20) + b"odd" for number in range(7)]
+    draft = draft_of(volume)
+    with draft.open("images", "large") as file:
+        for piece in pieces:
+            file.write(piece)
+    assert draft.files()["images"]["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
+    draft.settle()
+    draft.keep()
+    assert (volume.folder(draft.id).inputs / "images" / "large").read_bytes() == b"".join(pieces)
+
+
 def test_discarding(volume: Volume) -> None:
     """Everything goes, before and after settling, once and twice."""
     for settled in (False, True):
