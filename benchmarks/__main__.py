@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from benchmarks.figure import HERE, Figure, draw, print_table, write_json
+from benchmarks.figure import HERE, Figure, as_markdown, draw, print_table, read_json, stamped, write_json
 
 SUITES = ("artifacts", "data", "lists", "runs", "project")
 
@@ -15,14 +15,19 @@ def main() -> int:
     """Run the suites that were named, or all of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("suite", nargs="*", help=f"any of {', '.join(SUITES)}; all by default")
-    chosen = parser.parse_args().suite or SUITES
+    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the last figures as Markdown")
+    arguments = parser.parse_args()
+    if arguments.markdown:
+        print(as_markdown(read_json(HERE / "latest.json")))
+        return 0
+    chosen = arguments.suite or SUITES
     unknown = set(chosen) - set(SUITES)
     if unknown:
         parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
     figures: list[Figure] = []
     for suite in chosen:
         print(f"measuring {suite} …", file=sys.stderr, flush=True)
-        figures += importlib.import_module(f"benchmarks.{suite}").measure()
+        figures += stamped(importlib.import_module(f"benchmarks.{suite}").measure(), suite)
     print_table(figures)
     write_json(figures, HERE / "latest.json")
     draw(figures, HERE / "latest.png")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +19,9 @@ HERE = Path(__file__).parent
 class Figure:
     """`ours` and `rival` are in `unit`, of the same run; `ratio` is ours / rival; `ok` tells whether `target` is met.
 
-    A figure whose rival is not on this machine has rival, ratio and ok None.
+    A figure whose rival is not on this machine has rival, ratio and ok None. `error` is the half width of the ratio's
+    95 % interval, relative, where it was measured. `suite`, `measured` (a time) and `load` (of the minute before) are
+    filled in when the suite is over.
     """
 
     figure: str
@@ -27,11 +31,33 @@ class Figure:
     ratio: float | None
     target: str
     ok: bool | None
+    error: float | None = None
+    suite: str = ""
+    measured: str = ""
+    load: float | None = None
 
 
-def compare(figure: str, ours: float, rival: float | None, unit: str, target: str, ok: bool | None) -> Figure:
-    """Return a figure with its ratio."""
-    return Figure(figure, ours, rival, unit, ours / rival if rival else None, target, ok)
+def compare(
+    figure: str,
+    ours: float,
+    rival: float | None,
+    unit: str,
+    target: str,
+    ok: bool | None,
+    *,
+    ratio: float | None = None,
+    error: float | None = None,
+) -> Figure:
+    """Return a figure with its ratio, unless that is known better."""
+    if ratio is None and rival:
+        ratio = ours / rival
+    return Figure(figure, ours, rival, unit, ratio, target, ok, error)
+
+
+def stamped(figures: Sequence[Figure], suite: str) -> list[Figure]:
+    """Return the figures of a suite that is just over."""
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return [replace(f, suite=suite, measured=now, load=round(os.getloadavg()[0], 1)) for f in figures]
 
 
 def _number(value: float | None) -> str:
@@ -45,13 +71,43 @@ def print_table(figures: Sequence[Figure]) -> None:
         table.add_column(heading, justify="right" if heading in {"ours", "rival", "ratio"} else "left")
     for f in figures:
         met = {True: "[green]yes", False: "[red]no", None: "–"}[f.ok]
-        table.add_row(f.figure, _number(f.ours), _number(f.rival), f.unit, _number(f.ratio), f.target, met)
+        table.add_row(f.figure, _number(f.ours), _number(f.rival), f.unit, _ratio(f), f.target, met)
     Console(width=160).print(table)
 
 
+def as_markdown(figures: Sequence[Figure]) -> str:
+    """Return a table for each suite, as in docs/performance.md."""
+    lines: list[str] = []
+    for suite in dict.fromkeys(f.suite for f in figures):
+        chosen = [f for f in figures if f.suite == suite]
+        lines += [f"`python -m benchmarks {suite}`, {chosen[0].measured}, load {chosen[0].load}:", ""]
+        lines += ["| figure | ours | rival | unit | ratio | target | met |", "|---|---:|---:|---|---:|---|---|"]
+        for f in chosen:
+            met = {True: "yes", False: "**no**", None: "–"}[f.ok]
+            cells = (f.figure, _number(f.ours), _number(f.rival), f.unit, _ratio(f), f.target, met)
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _ratio(figure: Figure) -> str:
+    error = "" if figure.error is None else f" ± {(figure.ratio or 0) * figure.error:.2f}"
+    return _number(figure.ratio) + error
+
+
+def read_json(path: Path) -> list[Figure]:
+    """Return what was measured last; nothing if nothing was, or what was has another form."""
+    try:
+        return [Figure(**entry) for entry in json.loads(path.read_text())]
+    except (FileNotFoundError, TypeError, ValueError):
+        return []
+
+
 def write_json(figures: Sequence[Figure], path: Path) -> None:
-    """Write `latest.json`: a list of figures."""
-    path.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n")
+    """Write `latest.json`: a list of figures, those of suites that were not measured now as they were."""
+    suites = {f.suite for f in figures}
+    kept = [f for f in read_json(path) if f.suite and f.suite not in suites]
+    path.write_text(json.dumps([asdict(f) for f in [*kept, *figures]], indent=2) + "\n")
 
 
 def draw(figures: Sequence[Figure], path: Path) -> None:
