@@ -31,13 +31,14 @@ test-browser: $(READY) ## the tests of pages in a real Chromium
 # What a campaign does; for example `make test-crash CREATIONS=600 KILLS=120 SEED=7 ONLY=kills`.
 CREATIONS ?= 3000
 KILLS ?= 600
+RUN_KILLS ?= 100
 CANCELS ?= 500
 POWER_CUTS ?= 20
 EVERY ?= 1
 STUCK_S ?= 10
 ONLY ?=
 test-crash: $(READY) ## kill containers at random and at each system call, fill and break their disks (an hour)
-	CRASH_CREATIONS=$(CREATIONS) CRASH_KILLS=$(KILLS) CRASH_CANCELS=$(CANCELS) CRASH_POWER_CUTS=$(POWER_CUTS) \
+	CRASH_CREATIONS=$(CREATIONS) CRASH_KILLS=$(KILLS) CRASH_RUN_KILLS=$(RUN_KILLS) CRASH_CANCELS=$(CANCELS) CRASH_POWER_CUTS=$(POWER_CUTS) \
 	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
 	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 

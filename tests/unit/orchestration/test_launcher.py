@@ -78,8 +78,10 @@ def project(tmp_path, port) -> Iterator[LaunchingProject]:
 
 @pytest.mark.parametrize(("job", "status"), [("quick", SUCCESS), ("failing", FAILURE)])
 def test_a_run_ends_as_its_ops_do(shared, job, status):
-    """Success and failure of ops are the run's."""
-    assert shared.wait(shared.launch(job)) == status
+    """Success and failure of ops are the run's; then there is nothing to terminate, and `terminate` says so."""
+    run_id = shared.launch(job)
+    assert shared.wait(run_id) == status
+    assert shared.instance.run_launcher.terminate(run_id) is False
 
 
 def test_a_terminated_run_is_cancelled(shared):
@@ -90,13 +92,6 @@ def test_a_terminated_run_is_cancelled(shared):
     assert shared.instance.run_launcher.terminate(run_id)
     assert shared.wait(run_id) == CANCELED
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
-
-
-def test_a_run_that_has_ended_cannot_be_terminated(shared):
-    """There is nothing to terminate, and `terminate` says so."""
-    run_id = shared.launch("quick")
-    shared.wait(run_id)
-    assert shared.instance.run_launcher.terminate(run_id) is False
 
 
 def test_runs_launched_by_several_threads_all_end(shared):
