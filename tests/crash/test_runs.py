@@ -23,7 +23,7 @@ from tests.system.embedded import Embedded, embedded, eventually
 
 FIVE = Path(__file__).parent / "five"
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
-# A run's process may be killed so often, less the one time that a campaign's last turn can add.
+# So often a run is resumed: max_resume_run_attempts.
 _KILLS_PER_RUN = 3
 _LONGEST_PAUSE_S = 2.0
 _LOOK_S = 0.1
