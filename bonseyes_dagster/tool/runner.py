@@ -114,11 +114,14 @@ class Runner:
 
     def _supervise(self, record: Record) -> Outcome:
         child = self._take_spare()
-        child.start(record)
-        # That it runs becomes durable, and its folder does, while it works.
-        sync_all([self._volume.artifacts, self._index.log_file()])
-        why, status = self._wait(child.pid, record.id)
-        return self._judge(why, status, child.report())
+        try:
+            child.start(record)
+            # That it runs becomes durable, and its folder does, while it works.
+            sync_all([self._volume.artifacts, self._index.log_file()])
+            why, status = self._wait(child.pid, record.id)
+        finally:
+            report = child.report()
+        return self._judge(why, status, report)
 
     def _take_spare(self) -> Spare:
         spare, self._spare = self._spare, None

@@ -20,7 +20,7 @@ from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.index import Index
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
-from bonseyes_dagster.tool.processes import adopt_orphans
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE, adopt_orphans
 from bonseyes_dagster.tool.recovery import recover, sweep
 from bonseyes_dagster.tool.runner import Runner
 from bonseyes_dagster.tool.signals import Wakeups
@@ -105,12 +105,15 @@ class Worker:
             write_state(self._volume, state="ready")
             return None
         version = self._description.version
+        server = os.environ.get(SERVER_VARIABLE)
         before = read_state(self._volume)
-        tries = before.get("tries", 0) if before.get("version") == version else 0
+        # A new start of the server tries anew: what ended the worker need not have been the code.
+        is_same = (before.get("version"), before.get("server")) == (version, server)
+        tries = before.get("tries", 0) if is_same else 0
         if tries >= _MOST_TRIES:
             _log.error("to load the tool's code ended the worker %d times; it is left to the children", tries)
             return None
-        write_state(self._volume, state="loading", version=version, tries=tries + 1)
+        write_state(self._volume, state="loading", version=version, server=server, tries=tries + 1)
         try:
             function = load_function(self._tool)
         except (Exception, SystemExit) as error:

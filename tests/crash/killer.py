@@ -17,7 +17,7 @@ from tests.crash.clients import Crowd
 
 __all__ = ["Killer"]
 
-_WEIGHTS = {"master": 1, "server": 3, "mule": 4, "child": 3}
+_WEIGHTS = {"master": 1, "server": 3, "mule": 2, "child": 5}
 _LONGEST_DELAY_S = 0.2
 
 

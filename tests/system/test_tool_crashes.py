@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -171,6 +172,18 @@ def test_killing_while_many_are_made(tmp_path: Path) -> None:
         assert phases.count("interrupted") <= 3
         assert server.container.names() == names
         assert not [*server.volume.glob("artifacts/*/staging")]
+
+
+def test_a_new_start_loads_the_code_again(tmp_path: Path) -> None:
+    """A worker that was killed too often while it loaded the tool's code does so no more; a new server tries again."""
+    with tool_server("probe", tmp_path / "volume") as server:
+        server.stop()
+        state = server.volume / "worker.json"
+        state.write_text(json.dumps({**json.loads(state.read_text()), "state": "loading", "tries": 3}))
+        server.start()
+        assert server.container.create("any", {"act": "write"}).wait(timeout_s=20).phase == "completed"
+        assert json.loads(state.read_text())["state"] == "ready"
+        assert "left to the children" not in server.log.read_text()
 
 
 def test_two_servers_on_one_volume(tmp_path: Path) -> None:
