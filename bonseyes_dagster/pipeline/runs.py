@@ -200,7 +200,7 @@ class Runs:
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
         """Return the statuses of the same page, as far as Dagster knows them."""
         page = self._records.page(limit=limit, after=after)
-        return [self.states.status(self.states.read(record), is_live=False) for record in page]
+        return [self.states.brief(record) for record in page]
 
     def info(self, name: str) -> dict[str, Any]:
         """Return everything known about a run."""

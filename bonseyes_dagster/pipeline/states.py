@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,9 @@ __all__ = ["RunState", "States", "StepState"]
 
 # A container that does not answer in this time is left out of the status, not waited for.
 ASK_TIMEOUT_S = 2.0
+# So long after its end, an event of a run may still be on its way.
+_SETTLED_S = 60.0
+_MOST_SETTLED = 20_000
 _MAPPED = re.compile(r"(.+)\[(.+)\]")
 
 
@@ -98,10 +102,24 @@ class States:
         self._pipeline = pipeline
         self.asker = asker
         self._gateway_url = gateway_url
+        self._settled: dict[tuple[str, datetime], Status] = {}
 
     def read(self, record: RunRecord) -> RunState:
         """Return a run with its steps."""
         return RunState(record, tuple(self._steps(record.dagster_run)))
+
+    def brief(self, record: RunRecord) -> Status:
+        """Return the status of a run as far as Dagster knows it.
+
+        That of one that ended a while ago is made once: to make it costs a database of events of its own each time.
+        """
+        key = (record.dagster_run.run_id, record.update_timestamp)
+        status = self._settled.get(key)
+        if status is None:
+            status = self.status(self.read(record), is_live=False)
+            if _is_settled(record) and len(self._settled) < _MOST_SETTLED:
+                self._settled[key] = status
+        return status
 
     def dagster_url(self, run_id: str) -> str:
         """Return where Dagster's UI shows a run."""
@@ -166,6 +184,11 @@ class States:
         reasons = [f"{event.step_key}: {_sentence(event)}" for event in events if event and event.step_key]
         reasons = reasons or [event.message or "" for event in events if event]
         return "; ".join(dict.fromkeys(filter(None, reasons))) or "The run failed."
+
+
+def _is_settled(record: RunRecord) -> bool:
+    is_over = record.dagster_run.is_finished and record.end_time is not None
+    return is_over and time.time() - (record.end_time or 0) > _SETTLED_S
 
 
 def _keys(step: str, stats: Mapping[str, Any]) -> list[tuple[str, str]]:
