@@ -5,18 +5,13 @@ from __future__ import annotations
 import statistics
 import subprocess
 import sys
-import time
+from functools import partial
 
 from benchmarks.figure import Figure, compare
 from benchmarks.service import scratch, tool_container
+from benchmarks.timing import timed
 
-COUNT = 300
-
-
-def _timed(action: object) -> float:
-    start = time.perf_counter()
-    action()  # type: ignore[operator]
-    return (time.perf_counter() - start) * 1e3
+WARM_UP, COUNT = 10, 500
 
 
 def measure() -> list[Figure]:
@@ -24,18 +19,25 @@ def measure() -> list[Figure]:
     ours: list[float] = []
     rival: list[float] = []
     with scratch() as folder, tool_container("empty", folder / "volume") as (container, _):
-        for index in range(COUNT):
 
-            def create(name: str = f"a{index}") -> None:
-                assert container.create(name).wait(timeout_s=30).phase == "completed"
+        def create(index: int) -> None:
+            assert container.create(f"a{index}").wait(timeout_s=30).phase == "completed"
 
-            ours.append(_timed(create))
+        for index in range(WARM_UP + COUNT):
+            ours.append(1e3 * timed(partial(create, index)))
             if index % 5 == 0:
-                rival.append(_timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)))
-    ours.sort()
+                rival.append(1e3 * timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)))
+    ours = sorted(ours[WARM_UP:])
     median, p99 = statistics.median(ours), ours[int(0.99 * COUNT)]
     python = statistics.median(rival)
     return [
-        compare("empty artifact, POST to completed, median", median, python, "ms", "under 30 ms", median < 30),
-        compare("empty artifact, POST to completed, p99", p99, python, "ms", "under 100 ms", p99 < 100),
+        compare(
+            "empty artifact, POST to completed, median (python -c pass)",
+            median,
+            python,
+            "ms",
+            "under 30 ms",
+            median < 30,
+        ),
+        compare("empty artifact, POST to completed, p99 (its median)", p99, python, "ms", "under 100 ms", p99 < 100),
     ]

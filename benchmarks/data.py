@@ -6,6 +6,8 @@ that has it for good. `Flat` memory means that the server's peak does not grow w
 
 from __future__ import annotations
 
+import json
+import shutil
 import statistics
 import subprocess
 from collections.abc import Callable
@@ -18,6 +20,9 @@ from benchmarks.figure import Figure, compare
 from benchmarks.service import nginx, peak_mib, scratch, tool_container
 from benchmarks.timing import Timing, in_turn, timed
 from bonseyes_dagster.client import Container
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.inputs import RemoteInput
+from bonseyes_dagster.tool.outbound import Policy
 
 GIB = 1 << 30
 FLAT_MIB = 8.0
@@ -126,7 +131,28 @@ def _upload(folder: Path) -> list[Figure]:
     ]
 
 
+def _input(folder: Path) -> list[Figure]:
+    """Take a file as the input of another artifact: linked from the volume next door, and over HTTP."""
+    with tool_container("files", folder / "files") as (container, _):
+        _make(container, "big", 1, GIB)
+        addresses = folder / "addresses.json"
+        addresses.write_text(json.dumps({"files": container.base_url}))
+        policy = Policy.from_settings(Settings(addresses=addresses))
+        digest = container.artifact("big").status().digest
+        reference = {"container": "files", "name": "big", "url": "http://files/artifacts/big", "digest": digest}
+
+        def take(volumes: Path | None) -> float:
+            target = folder / "input"
+            seconds = timed(lambda: RemoteInput(reference, target, policy, volumes).path("000/000000.bin"))
+            shutil.rmtree(target)
+            return seconds
+
+        timing = in_turn(partial(take, folder), partial(take, None), rounds=5, most_rounds=9)
+    figure = "input of 1 GiB, linked and verified (downloaded and verified)"
+    return [compare(figure, timing.ours, timing.rival, "s", "", None)]
+
+
 def measure() -> list[Figure]:
-    """Download, zip, upload."""
+    """Download, zip, upload, input."""
     with scratch() as folder:
-        return [*_download(folder), *_zip(folder), *_upload(folder)]
+        return [*_download(folder), *_zip(folder), *_upload(folder), *_input(folder)]
