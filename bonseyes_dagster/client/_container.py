@@ -103,14 +103,15 @@ class Container:
         files: Mapping[str, FileSource] | None = None,
         *,
         idempotency_key: str | None = None,
-        reuse: bool = False,
+        reuse: bool | None = None,
     ) -> Artifact:
         """Create an artifact (or launch a run) and return its handle as soon as the container has it safely.
 
         The name of a run may be None: the pipeline makes a good one.
         `parameters` takes Artifact handles for artifact parameters; `files` maps `file` parameters to what is to be
         uploaded, streamed from disk. Without an `idempotency_key` one is made up, so that repeating the call after a
-        lost connection is safe. `reuse` takes the result of an equal artifact, if there is one.
+        lost connection is safe. `reuse` takes the result of an equal artifact, if there is one;
+        left out, a tool makes it anew and a pipeline reuses.
         Raises ConflictError, InvalidError (`detail` names every bad parameter), QueueFullError, TooLargeError.
         """
         values = {key: _value(value) for key, value in (parameters or {}).items()}
@@ -126,7 +127,7 @@ class Container:
         response = self.transport.request(
             "POST",
             self._collection,
-            params={"reuse": "true" if reuse else "false"},
+            params=None if reuse is None else {"reuse": str(reuse).lower()},
             headers=headers,
             body=body,
             read_timeout_s=_CREATE_TIMEOUT_S,
