@@ -31,6 +31,8 @@ pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"
 _SHARED_MEMORY = Path("/dev/shm")
 _CLIENTS = 3
+# Somebody else's `sync`, which is for the whole machine, makes a cut worth nothing.
+_MOST_TRIES = 4
 Promise = tuple[dict[str, str], set[str], set[str]]
 """Final phases by name, names that are there, names that are gone."""
 
@@ -72,14 +74,14 @@ def cut(disk: Disk, server: ToolServer, crowd: Crowd, copy: Path) -> tuple[Disk,
         send(family, signal.SIGCONT)
 
 
-def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: Promise) -> None:
-    """Start a container on what is left, and ask it for everything that was promised."""
+def check_survived(disk: Disk, folder: Path, sworn: Promise) -> bool:
+    """Start a container on what is left, and ask it for everything that was promised; tell if the control was lost."""
     final, there, deleted = sworn
     with disk.mounted(folder) as mounted:
         control = mounted / "control"
-        assert not control.exists() or not control.read_bytes(), "what nobody synced is there: nothing was lost"
+        is_lost = not control.exists() or not control.read_bytes()
         server = ToolServer(TOOL, mounted / "volume")
-        server.log = ledger.with_name(f"{folder.name}.log")
+        server.log = folder.with_suffix(".log")
         try:
             server.start()
             drain(server, STUCK_S)
@@ -92,6 +94,7 @@ def check_survived(disk: Disk, folder: Path, ledger: Path, sworn: Promise) -> No
             wrong = [sentence for name in phases if (sentence := whole(server, name))]
             assert not wrong, wrong
             until(lambda: not leftovers(server.volume))
+            return is_lost
         finally:
             server.end()
 
@@ -127,17 +130,20 @@ def cut_again_and_again(disk: Disk, server: ToolServer, copy: Path, tmp_path: Pa
         client.start()
     counts = []
     try:
-        for number in range(POWER_CUTS):
+        for number in range(_MOST_TRIES * POWER_CUTS):
             until(lambda count=20 * (number + 1): crowd.created >= count, 120)  # type: ignore[misc]
             time.sleep(seeded_.uniform(0, 0.3))
             (server.volume.parent / "control").unlink(missing_ok=True)
             (server.volume.parent / "control").write_bytes(b"not synced")
             left, sworn = cut(disk, server, crowd, copy)
-            check_survived(left, tmp_path / f"cut{number}", tmp_path / f"ledger{number}", sworn)
-            counts.append(tuple(len(part) for part in sworn))
+            if check_survived(left, tmp_path / f"cut{number}", sworn):
+                counts.append(tuple(len(part) for part in sworn))
+            if len(counts) == POWER_CUTS:
+                break
     finally:
         crowd.stop.set()
         for client in clients:
             client.join(120)
     assert not crowd.errors, crowd.errors
-    print(f"{len(counts)} power cuts; final, there and gone at each: {counts}")
+    assert len(counts) == POWER_CUTS, "something here keeps writing out all that is in memory, so nothing could be lost"
+    print(f"{len(counts)} power cuts in {number + 1} tries; final, there and gone at each: {counts}")

@@ -49,7 +49,10 @@ def whole(server: ToolServer, name: str) -> str | None:
     is_upload = "upload" in requests.get(f"{url}/input-files", timeout=30).json()
     upload = content(parameters["text"], 5000) if is_upload else None
     files = expected(parameters["text"], parameters["files"], parameters["size"], upload)
-    manifest = Manifest.from_json(requests.get(f"{url}/files", timeout=30).json())
+    answer = requests.get(f"{url}/files", timeout=30)
+    if answer.status_code != 200:
+        return f"{name} is completed, and its files are answered with {answer.text}"
+    manifest = Manifest.from_json(answer.json())
     if {entry.path for entry in manifest.files} != files.keys():
         return f"{name} has {[entry.path for entry in manifest.files]} and not {[*files]}"
     if manifest.digest != info["digest"]:
