@@ -113,6 +113,7 @@ class Client(threading.Thread):
         parts = {"name": (None, name), "data": (None, json.dumps(parameters))}
         if upload is not None:
             parts["upload"] = ("upload", upload)  # type: ignore[assignment]
+        self._crowd.history.begin("create", name, parameters["text"], is_keyed=key is not None)
         answer, start, end = answer_of("POST", self._url, files=parts, headers=headers)
         outcome = self._outcome(answer, {200: "ok", 409: "conflict"}, f"create {name}")
         end = inf if outcome == UNKNOWN else end
@@ -170,6 +171,7 @@ class Client(threading.Thread):
 
     def delete(self, name: str) -> str:
         """Delete, once: an answer that is lost leaves open whether it took effect."""
+        self._crowd.history.begin("delete", name)
         answer, start, end = answer_of("DELETE", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"delete {name}")
         self._add(Event("delete", name, start, inf if outcome == UNKNOWN else end, outcome))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from math import inf
 
 import requests
 
@@ -37,11 +38,24 @@ class History:
     wrong: list[str] = field(default_factory=list)
     """Answers that no state of the container explains, seen by the client itself."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _open: dict[int, Event] = field(default_factory=dict)
+
+    def begin(self, kind: str, name: str, token: str | None = None, *, is_keyed: bool = False) -> None:
+        """Note that this thread sends a request that changes something; `add` takes the note away."""
+        event = Event(kind, name, time.monotonic(), inf, UNKNOWN, token, is_keyed)
+        with self._lock:
+            self._open[threading.get_ident()] = event
 
     def add(self, event: Event) -> None:
-        """Record a request."""
+        """Record a request of this thread."""
         with self._lock:
             self.events.append(event)
+            self._open.pop(threading.get_ident(), None)
+
+    def so_far(self) -> History:
+        """Return the history up to now, in which nobody answered what is on its way."""
+        with self._lock:
+            return History([*self.events, *self._open.values()])
 
     def object(self, sentence: str) -> None:
         """Record a wrong answer."""

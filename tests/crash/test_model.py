@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from tests.crash.history import UNKNOWN, Event, History
-from tests.crash.model import is_explained, violations
+from tests.crash.model import is_explained, stayed, violations
 
 
 def create(start: float, end: float, token: str = "a", outcome: str = "ok", *, keyed: bool = False) -> Event:
@@ -83,3 +83,13 @@ def test_lists() -> None:
     assert violations(History([first, second, names(4, "m", "n")]))
     assert violations(History([first, delete(2), names(4, "n")]))
     assert violations(History(wrong=["anything"]))
+
+
+def test_what_is_on_its_way_counts() -> None:
+    """A request that is not answered yet may have taken effect."""
+    history = History([create(0, 1)])
+    history.begin("delete", "n")
+    assert [*stayed(history)] == ["n"]
+    assert not stayed(history.so_far())
+    history.add(delete(2, "missing"))
+    assert len(history.so_far().events) == 2

@@ -68,7 +68,7 @@ def cut(disk: Disk, server: ToolServer, crowd: Crowd, copy: Path) -> tuple[Disk,
     try:
         # Answers that are on their way were sent before this.
         time.sleep(0.2)
-        sworn = promised(History(list(crowd.history.events)))
+        sworn = promised(crowd.history.so_far())
         return disk.after_power_cut(copy), sworn
     finally:
         send(family, signal.SIGCONT)
