@@ -97,16 +97,23 @@ def _end_tree(process: psutil.Process) -> None:
         os.waitpid(process.pid, 0)
 
 
-def end_stragglers(artifact_id: str, folder: Path, server: str | None) -> int:
+def end_stragglers(artifact_id: str, folder: Path, temporary: Path, server: str | None) -> int:
     """Kill what an earlier worker left of an artifact; return how many processes there were.
 
     A straggler carries the artifact's id in its environment, or that of the `server` it was forked from while it
-    is in another session than this one, or it has an open file or its working directory in the artifact's folder.
+    is in another session than this one, or it works in the artifact's `temporary` folder, or it has a file in
+    `folder` open to write. Who only reads there, or looks around, is somebody else.
     """
+
+    def is_straggler(process: psutil.Process) -> bool:
+        return _is_elsewhere(process) and (
+            _is_of_artifact(process, artifact_id, server) or _holds(process.pid, folder, temporary)
+        )
+
     ended = 0
     deadline = time.monotonic() + _END_WITHIN_S
     while time.monotonic() < deadline:
-        found = [process for process in psutil.process_iter() if _is_straggler(process, artifact_id, folder, server)]
+        found = [process for process in psutil.process_iter() if is_straggler(process)]
         if not found:
             break
         for process in found:
@@ -117,30 +124,37 @@ def end_stragglers(artifact_id: str, folder: Path, server: str | None) -> int:
     return ended
 
 
-def _is_straggler(process: psutil.Process, artifact_id: str, folder: Path, server: str | None) -> bool:
-    pid = process.pid
-    try:
-        if pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-            return False
-        if os.getsid(pid) == os.getsid(0):
-            return False
-        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+def _is_of_artifact(process: psutil.Process, artifact_id: str, server: str | None) -> bool:
+    with contextlib.suppress(OSError):
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
         if f"{ARTIFACT_VARIABLE}={artifact_id}".encode() in environment:
             return True
-        if server and f"{SERVER_VARIABLE}={server}".encode() in environment:
-            return True
-        return _holds(pid, f"{folder}/")
+        return bool(server) and f"{SERVER_VARIABLE}={server}".encode() in environment
+    return False
+
+
+def _is_elsewhere(process: psutil.Process) -> bool:
+    """Tell whether it is alive and in another session than this server."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) != os.getsid(0)
     except (OSError, psutil.Error):
         return False
 
 
-def _holds(pid: int, prefix: str) -> bool:
+def _holds(pid: int, folder: Path, temporary: Path) -> bool:
     with contextlib.suppress(OSError):
-        if f"{Path(f'/proc/{pid}/cwd').readlink()}/".startswith(prefix):
+        if Path(f"/proc/{pid}/cwd").readlink().is_relative_to(temporary):
             return True
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if str(Path(entry.path).readlink()).startswith(prefix):
-                        return True
+            return any(_is_written(pid, entry.name, folder) for entry in entries)
+    return False
+
+
+def _is_written(pid: int, descriptor: str, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        if not Path(f"/proc/{pid}/fd/{descriptor}").readlink().is_relative_to(folder):
+            return False
+        for line in Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines():
+            if line.startswith("flags:"):
+                return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
     return False

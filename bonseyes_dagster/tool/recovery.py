@@ -40,7 +40,7 @@ def sweep(index: Index, volume: Volume) -> None:
 
 def _interrupt(record: Record, index: Index, volume: Volume) -> None:
     folder = volume.folder(record.id)
-    ended = end_stragglers(record.id, folder.path, _server(folder))
+    ended = end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
     _log.warning("%s was interrupted; %d processes were left of it", record.name, ended)
     clear_leftovers(folder, is_completed=False)
     index.finish(record.id, "interrupted", reason="The server ended while it ran.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_killing(victim: str, tmp_path: Path) -> None:
             server.kill()
             server.start()
         check_recovered(server, note, running, waiting)
+
+
+def test_bystanders_live(tmp_path: Path) -> None:
+    """Who reads the log of what was interrupted, or stands in its folder, is not taken for a part of it."""
+    note = tmp_path / "pids"
+    with tool_server("probe", tmp_path / "volume") as server:
+        running, waiting = busy(server, note)
+        [folder] = [path.parent for path in server.volume.glob("artifacts/*/staging")]
+        reader = subprocess.Popen(["tail", "-f", folder / "log"], stdout=subprocess.DEVNULL, start_new_session=True)
+        looker = subprocess.Popen(["sleep", "60"], cwd=folder, start_new_session=True)
+        try:
+            os.kill(server.mule, signal.SIGKILL)
+            check_recovered(server, note, running, waiting)
+            assert (reader.poll(), looker.poll()) == (None, None)
+        finally:
+            for process in (reader, looker):
+                process.kill()
+                process.wait(5)
 
 
 def test_stopping_interrupts(tmp_path: Path) -> None:
