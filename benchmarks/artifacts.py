@@ -27,9 +27,9 @@ def measure() -> list[Figure]:
             ours.append(1e3 * timed(partial(create, index)))
             if index % 5 == 0:
                 rival.append(1e3 * timed(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)))
-    ours = sorted(ours[WARM_UP:])
-    median, p99 = statistics.median(ours), ours[int(0.99 * COUNT)]
-    python = statistics.median(rival)
+    ours, rival = sorted(ours[WARM_UP:]), sorted(rival)
+    median, python = statistics.median(ours), statistics.median(rival)
+    p99, python99 = ours[int(0.99 * len(ours))], rival[int(0.99 * len(rival))]
     return [
         compare(
             "empty artifact, POST to completed, median (python -c pass)",
@@ -39,5 +39,5 @@ def measure() -> list[Figure]:
             "under 30 ms",
             median < 30,
         ),
-        compare("empty artifact, POST to completed, p99 (its median)", p99, python, "ms", "under 100 ms", p99 < 100),
+        compare("empty artifact, POST to completed, p99 (its p99)", p99, python99, "ms", "under 100 ms", p99 < 100),
     ]
