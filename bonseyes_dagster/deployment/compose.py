@@ -1,0 +1,228 @@
+"""The one reader of compose files: which images are built of what, and how the project is deployed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bonseyes_dagster.deployment.dockerfile import bases_of
+from bonseyes_dagster.deployment.interpolation import interpolate
+from bonseyes_dagster.errors import SettingsError
+
+__all__ = ["BUILD_FILE", "DEPLOY_FILE", "Deployment", "Image", "Mount", "Service", "read_deployment", "read_images"]
+
+BUILD_FILE = "docker-compose-build.yml"
+DEPLOY_FILE = "docker-compose.yml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that a build file says how to make; `name` is its service there, all paths are absolute."""
+
+    name: str
+    reference: str
+    file: Path
+    context: Path
+    dockerfile: Path
+    target: str | None = None
+    args: Mapping[str, str] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> str:
+        """The reference without its tag, such as `bonseyes/tool`."""
+        return repository_of(self.reference)
+
+    def bases(self) -> frozenset[str]:
+        """Return the repositories of the images that it is made from, as its Dockerfile says."""
+        return frozenset(map(repository_of, bases_of(self.dockerfile, self.args, self.target)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One entry of a service's `volumes`; `kind` is `volume`, `bind` or `tmpfs`, `source` empty where there is none."""
+
+    kind: str
+    source: str
+    target: str
+    is_read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service of the deployment; `networks` maps each network's name to the service's aliases there."""
+
+    name: str
+    image: str
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    ports: tuple[str, ...] = ()
+    profiles: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def repository(self) -> str:
+        """The image without its tag."""
+        return repository_of(self.image)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """What a compose file deploys; `networks` and `volumes` are its top-level entries as written."""
+
+    file: Path
+    services: Mapping[str, Service]
+    networks: Mapping[str, Mapping[str, Any]]
+    volumes: Mapping[str, Mapping[str, Any]]
+
+
+def repository_of(reference: str) -> str:
+    """Return an image's reference without tag and digest."""
+    reference = reference.partition("@")[0]
+    name, _, tag = reference.rpartition(":")
+    return name if name and "/" not in tag else reference
+
+
+def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict[str, Image]:
+    """Return the images of the project's build file and of its components' by name; raise SettingsError if wrong."""
+    images: dict[str, Image] = {}
+    files = [project / BUILD_FILE, *sorted(project.glob(f"components/*/{BUILD_FILE}"))]
+    for file in (file.absolute() for file in files if file.exists()):
+        for name, service in _services(_read(file, environ), file):
+            if name in images:
+                raise SettingsError(f"Two images are called {name!r}: in {images[name].file} and {file}.")
+            images[name] = _image(name, service, file)
+    if not images:
+        raise SettingsError(f"There is no {BUILD_FILE} in {project} or its components.")
+    return images
+
+
+def read_deployment(file: Path, environ: Mapping[str, str] | None = None) -> Deployment:
+    """Return what a compose file deploys; raise SettingsError that names what is wrong."""
+    document = _read(file, environ)
+    return Deployment(
+        file=file,
+        services={name: _service(name, service, file) for name, service in _services(document, file)},
+        networks={name: entry or {} for name, entry in (document.get("networks") or {}).items()},
+        volumes={name: entry or {} for name, entry in (document.get("volumes") or {}).items()},
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads compose's own tags, too, which say how an override file is merged."""
+
+    def construct_merged(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return self.construct_sequence(node, deep=True)
+        return self.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
+
+
+for _tag in ("!reset", "!override"):
+    _Loader.add_constructor(_tag, _Loader.construct_merged)
+
+
+def _read(file: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
+        document = interpolate(document, os.environ if environ is None else environ)
+    except FileNotFoundError:
+        raise SettingsError(f"There is no {file}.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error.message}") from error
+    if not isinstance(document, dict):
+        raise SettingsError(f"{file} must hold a mapping with the key 'services'.")
+    return document
+
+
+def _services(document: Mapping[str, Any], file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    services = document.get("services")
+    if not isinstance(services, dict):
+        raise SettingsError(f"{file}: 'services' must map names to services.")
+    for name, service in services.items():
+        if not isinstance(service, dict):
+            raise SettingsError(f"{file}: service {name!r} must be a mapping.")
+        yield str(name), service
+
+
+def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
+    build = service.get("build")
+    if not isinstance(service.get("image"), str) or not build:
+        raise SettingsError(f"{file}: service {name!r} must have 'image' and 'build'.")
+    build = {"context": build} if isinstance(build, str) else build
+    # As compose does: paths lead from the file's folder, the Dockerfile's from the context.
+    context = (file.parent / build.get("context", ".")).resolve()
+    return Image(
+        name=name,
+        reference=service["image"],
+        file=file,
+        context=context,
+        dockerfile=context / build.get("dockerfile", "Dockerfile"),
+        target=build.get("target"),
+        args=_pairs(build.get("args")),
+        raw=service,
+    )
+
+
+def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
+    command = service.get("command") or ()
+    networks = service.get("networks") or {}
+    if not isinstance(networks, Mapping):
+        networks = dict.fromkeys(networks)
+    try:
+        return Service(
+            name=name,
+            image=service.get("image", ""),
+            command=(command,) if isinstance(command, str) else tuple(map(str, command)),
+            environment=_pairs(service.get("environment")),
+            networks={network: tuple((entry or {}).get("aliases") or ()) for network, entry in networks.items()},
+            mounts=tuple(map(_mount, service.get("volumes") or ())),
+            ports=tuple(_port(port) for port in service.get("ports") or ()),
+            profiles=tuple(service.get("profiles") or ()),
+            needs=tuple(service.get("depends_on") or ()),
+            raw=service,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise SettingsError(f"{file}: service {name!r} is not as compose wants it: {error}") from error
+
+
+def _pairs(entries: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
+    """Return `args` or `environment`, both of which may be a list of `NAME=value`; what only names one is left out."""
+    if isinstance(entries, Mapping):
+        return {name: _text(value) for name, value in entries.items() if value is not None}
+    return dict(entry.split("=", 1) for entry in entries or () if "=" in entry)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _mount(entry: str | Mapping[str, Any]) -> Mount:
+    if isinstance(entry, Mapping):
+        return Mount(
+            kind=entry["type"],
+            source=entry.get("source", ""),
+            target=entry["target"],
+            is_read_only=bool(entry.get("read_only")),
+        )
+    source, target, mode = [*(entry.split(":") if ":" in entry else ["", entry]), ""][:3]
+    kind = "bind" if source.startswith((".", "/", "~")) else "volume"
+    return Mount(kind=kind, source=source, target=target, is_read_only="ro" in mode.split(","))
+
+
+def _port(entry: str | int | Mapping[str, Any]) -> str:
+    if not isinstance(entry, Mapping):
+        return str(entry)
+    parts = (entry.get("host_ip"), entry.get("published"), entry["target"])
+    return ":".join(str(part) for part in parts if part not in (None, ""))
