@@ -21,7 +21,7 @@ import psutil
 from dagster import DagsterRunStatus
 
 from benchmarks.figure import Figure, compare, print_table
-from tests.unit.orchestration.launching import LaunchingProject, code_server, launching_project, wait_until
+from bonseyes_dagster.orchestration.testing import LaunchingProject, code_server, launching_project, wait_until
 
 JOBS = Path(__file__).with_name("run_jobs.py")
 REPEAT = 5
