@@ -1,0 +1,87 @@
+# The images that every project stands on. docker-compose-build.yml names them; docs/images.md explains the layers:
+# what changes rarely comes first, and this package's own code last, so that a change of it rebuilds in seconds.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG NGINX_IMAGE=nginxinc/nginx-unprivileged:stable
+
+# --- Python, the user and the habits of every container -------------------------------------------------------------
+FROM ${PYTHON_IMAGE} AS system
+# Containers run with a read-only root: what writes to its home, or compiles modules, finds /tmp or leaves it.
+ENV HOME=/tmp \
+    LANG=C.UTF-8 \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    ORT_DISABLE_TELEMETRY=1 \
+    DAGSTER_DISABLE_TELEMETRY=yes \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PIP_CONSTRAINT=/opt/bonseyes/constraints.txt \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1 \
+    PIP_ROOT_USER_ACTION=ignore \
+    BONSEYES_VOLUME=/volume \
+    PATH=/opt/bonseyes/bin:$PATH
+# The package lies in a folder of its own, the same with every Python, which Python is told of here.
+RUN groupadd --gid 10001 bonseyes \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin bonseyes \
+ && install --directory --owner=bonseyes --group=bonseyes /volume \
+ && mkdir -p /opt/bonseyes /project \
+ && echo /opt/bonseyes >"$(python -c 'import site; print(site.getsitepackages()[0])')/bonseyes.pth"
+COPY constraints.txt /opt/bonseyes/
+WORKDIR /project
+
+# What each image installs. Later stages copy a list only, so no other change of pyproject.toml installs anything anew.
+FROM system AS requirements
+COPY pyproject.toml bonseyes_dagster/deployment/requirements.py /tmp/
+RUN for each in tool pipeline visualization build; do \
+      python /tmp/requirements.py /tmp/pyproject.toml "$each" >"/opt/bonseyes/$each.txt" || exit; done
+
+FROM system AS package
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+COPY --from=requirements /opt/bonseyes/build.txt /tmp/
+RUN pip install --requirement /tmp/build.txt
+COPY pyproject.toml README.md /tmp/source/
+COPY bonseyes_dagster /tmp/source/bonseyes_dagster
+RUN pip install --no-deps --no-build-isolation --target /tmp/package /tmp/source
+
+# --- Tools, the dashboard and the gateway's access rules ------------------------------------------------------------
+FROM system AS tool-dependencies
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+COPY --from=requirements /opt/bonseyes/tool.txt /opt/bonseyes/
+RUN pip install --requirement /opt/bonseyes/tool.txt
+USER 10001:10001
+EXPOSE 80
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python", "-m", "bonseyes_dagster.web.health"]
+CMD ["python", "-m", "bonseyes_dagster.tool", "--bind", "0.0.0.0:80"]
+
+FROM tool-dependencies AS tool
+COPY --from=package /tmp/package /opt/bonseyes
+
+# --- TensorBoard ----------------------------------------------------------------------------------------------------
+FROM tool-dependencies AS visualization
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+COPY --from=requirements /opt/bonseyes/visualization.txt /opt/bonseyes/
+USER root
+RUN pip install --requirement /opt/bonseyes/visualization.txt
+USER 10001:10001
+CMD ["python", "-m", "bonseyes_dagster.visualization", "--bind", "0.0.0.0:80"]
+COPY --from=package /tmp/package /opt/bonseyes
+
+# --- Dagster: code server, run server, webserver, daemon, and the pipelines -----------------------------------------
+FROM tool-dependencies AS dagster
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG PIP_TRUSTED_HOST
+COPY --from=requirements /opt/bonseyes/pipeline.txt /opt/bonseyes/
+USER root
+RUN pip install --requirement /opt/bonseyes/pipeline.txt \
+ && install --directory --owner=bonseyes --group=bonseyes /dagster /secrets
+USER 10001:10001
+ENV DAGSTER_HOME=/dagster \
+    BONSEYES_PROJECT=/project
+CMD ["python", "-m", "bonseyes_dagster.pipeline", "--bind", "0.0.0.0:80"]
+COPY --from=package /tmp/package /opt/bonseyes

@@ -1,0 +1,71 @@
+"""How an engine learns that a container is well: `python -m bonseyes_dagster.web.health [ADDRESS]`, with no curl.
+
+ADDRESS is `http://HOST:PORT/PATH`, which must answer 200, or `tcp://HOST:PORT` or `unix:///PATH`, which must take a
+connection; `http://127.0.0.1:80/healthz` by default. It runs all the time in every container, so it imports little.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+
+__all__ = ["check"]
+
+DEFAULT = "http://127.0.0.1:80/healthz"
+TIMEOUT_S = 8.0
+_ANSWER_BYTES = 65536
+
+
+def check(address: str) -> str | None:
+    """Return what is wrong at `address`, or None when all is well."""
+    scheme, _, rest = address.partition("://")
+    try:
+        if scheme == "http":
+            return _answers(rest)
+        if scheme not in ("tcp", "unix"):
+            return f"{address!r} begins with none of http://, tcp:// and unix://"
+        _connected(scheme, rest).close()
+    except (OSError, ValueError) as error:
+        return f"{address}: {error}"
+    return None
+
+
+def _answers(rest: str) -> str | None:
+    host, _, path = rest.partition("/")
+    request = f"GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()
+    with _connected("tcp", host if ":" in host.rpartition("]")[2] else f"{host}:80") as connection:
+        connection.sendall(request)
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read(_ANSWER_BYTES).partition(b"\r\n\r\n")
+    words = head.split(maxsplit=2)
+    return None if words[1:2] == [b"200"] else _reason(head, body)
+
+
+def _connected(scheme: str, rest: str) -> socket.socket:
+    if scheme == "tcp":
+        host, _, port = rest.rpartition(":")
+        return socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(TIMEOUT_S)
+    connection.connect(rest)
+    return connection
+
+
+def _reason(head: bytes, body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return head.split(b"\r\n", 1)[0].decode(errors="replace") or "it closed the connection"
+
+
+def main() -> int:
+    """Print what is wrong, and exit with 1, as engines want it."""
+    wrong = check(sys.argv[1] if len(sys.argv) > 1 else DEFAULT)
+    if wrong is not None:
+        sys.stdout.write(f"{wrong}\n")
+    return 0 if wrong is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
