@@ -7,7 +7,8 @@ use what is named here, raise any BonseyesError, and leave exit codes and messag
 from __future__ import annotations
 
 from bonseyes_dagster.client.command._main import cli, main
-from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table
+from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table, size
+from bonseyes_dagster.client.command._progress import show_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "print_json",
     "print_note",
     "print_table",
+    "show_bytes",
+    "size",
 ]

@@ -45,8 +45,8 @@ def wait(state: State, artifact: Artifact, timeout_s: float | None = None) -> St
 
 
 @contextmanager
-def show_bytes(state: State, label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a download: yield what is to be told (done, total) bytes."""
+def show_bytes(state: State, label: str) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Show something that is copied: yield what is to be told (done, total) bytes; None if nobody watches."""
     if state.json or not sys.stderr.isatty():
         yield None
         return

@@ -1,0 +1,196 @@
+"""A backup on disk: a folder with a file for each part of a project, and a manifest that says what they must be."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Self, get_args
+
+from bonseyes_dagster.errors import (
+    ConflictError,
+    DigestMismatchError,
+    InvalidError,
+    NotFoundError,
+    StorageFullError,
+)
+from bonseyes_dagster.model import now
+
+__all__ = ["Kind", "Manifest", "Part", "Show", "Source", "read_backup", "verify", "write_backup"]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_CHUNK_BYTES = 1 << 20
+# A manifest may come from anywhere; what it names is opened, and becomes the name of a volume.
+_FILE = re.compile(r"(volumes/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+Kind = Literal["embedded", "docker"]
+# Writes one part.
+Source = Callable[[BinaryIO], None]
+# Called with a part's file and its size, if that is known, it yields what is told how many bytes are done.
+Show = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One file of a backup: `volumes/NAME.tar`, `dagster.tar` or `postgres.dump`."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a backup holds. It is written last: a folder without one is no backup."""
+
+    project: str
+    kind: Kind
+    created: str
+    versions: Mapping[str, str]
+    parts: tuple[Part, ...]
+    format: int = FORMAT
+
+    @property
+    def size(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.size for part in self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as it lies on disk."""
+        return {**asdict(self), "parts": [asdict(part) for part in self.parts]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; raise ValueError, TypeError or KeyError for anything else."""
+        manifest = cls(**{**data, "parts": tuple(Part(**entry) for entry in data["parts"])})
+        if manifest.kind not in get_args(Kind):
+            raise ValueError(f"{manifest.kind!r} is no kind of project")
+        for part in manifest.parts:
+            if not _FILE.fullmatch(part.file) or ".." in part.file:
+                raise ValueError(f"{part.file!r} is no name of a part")
+        return manifest
+
+
+def write_backup(
+    target: Path, *, project: str, kind: Kind, versions: Mapping[str, str], sources: Mapping[str, Source], show: Show
+) -> Manifest:
+    """Write every source to a file of that name below `target`, which must not exist; all of it is there, or nothing.
+
+    Raises ConflictError when `target` exists, StorageFullError when there is no room.
+    """
+    if target.exists():
+        raise ConflictError(f"{target} exists already; name a folder that does not.")
+    draft = target.with_name(f".{target.name}.partial")
+    # Left by a backup that was killed.
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(mode=0o700, parents=True)
+        (draft / "volumes").mkdir(mode=0o700)
+        parts = tuple(_write_part(draft, file, source, show) for file, source in sources.items())
+        manifest = Manifest(project=project, kind=kind, created=now(), versions=dict(versions), parts=parts)
+        with _durable(draft / MANIFEST) as file:
+            file.write((json.dumps(manifest.to_json(), indent=2) + "\n").encode())
+        for folder in (draft / "volumes", draft):
+            _sync(folder)
+        draft.rename(target)
+        _sync(target.parent)
+    except BaseException as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFullError(f"There is no room for the backup in {target.parent}.") from error
+        raise
+    return manifest
+
+
+def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
+    with show(name, None) as tell, _durable(draft / name) as file:
+        writer = _Digesting(file, tell)
+        source(writer)
+        return Part(file=name, size=writer.size, sha256=writer.sha256)
+
+
+class _Digesting(io.RawIOBase, BinaryIO):
+    """Writes through to a file; knows the digest and the size of what passed."""
+
+    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+        self._file = file
+        self._tell = tell
+        self._digest = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self._file.write(data)
+        self._digest.update(data)
+        self.size += len(data)
+        self._tell(self.size)
+        return len(data)
+
+
+def read_backup(folder: Path) -> Manifest:
+    """Return the manifest of a backup; raise NotFoundError or InvalidError when `folder` is none that can be read."""
+    try:
+        data = json.loads((folder / MANIFEST).read_bytes())
+    except OSError as error:
+        raise NotFoundError(f"{folder} is no backup: {MANIFEST} cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise InvalidError(f"{folder / MANIFEST} is not JSON: {error}") from error
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != FORMAT:
+        raise InvalidError(f"{folder} is a backup of the format {found!r}; this version reads format {FORMAT}.")
+    try:
+        return Manifest.from_json(data)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidError(f"{folder / MANIFEST} is damaged: {error}") from error
+
+
+def verify(folder: Path, manifest: Manifest, show: Show) -> None:
+    """Read every part; raise DigestMismatchError when one is not what the manifest says."""
+    for part in manifest.parts:
+        with show(part.file, part.size) as tell:
+            found = _sha256(folder / part.file, tell)
+        if found != part.sha256:
+            raise DigestMismatchError(f"{folder / part.file} is damaged: its sha256 is {found}, not {part.sha256}.")
+
+
+def _sha256(path: Path, tell: Callable[[int], None]) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                tell(file.tell())
+    except FileNotFoundError:
+        return "that of no file"
+    return digest.hexdigest()
+
+
+@contextmanager
+def _durable(path: Path) -> Iterator[BinaryIO]:
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
