@@ -22,9 +22,10 @@ _MONITORING = {
     "enabled": True,
     "start_timeout_seconds": 60,
     "cancel_timeout_seconds": 60,
-    "max_resume_run_attempts": 3,
     "poll_interval_seconds": 5,
 }
+# So often in a run's whole life. Our launcher itself ends a run that gets no further (run_recovery.py).
+_MOST_RESUMES: dict[Launcher, int] = {"warm": 1000, "docker": 3}
 # What nobody reads again after a while: ticks, not runs.
 _RETENTION = {
     "schedule": {"purge_after_days": 90},
@@ -60,8 +61,14 @@ def instance_config(
         if launcher_config:
             config["run_launcher"]["config"] = launcher_config
     # Dagster's own launcher cannot tell whether a run's process lives, and cannot resume one.
-    config["run_monitoring"] = dict(_MONITORING) if launcher == "warm" else {"enabled": launcher != "stock"}
+    config["run_monitoring"] = _monitoring(launcher)
     return config
+
+
+def _monitoring(launcher: Launcher) -> dict[str, Any]:
+    if launcher == "stock":
+        return {"enabled": False}
+    return {**_MONITORING, "max_resume_run_attempts": _MOST_RESUMES[launcher]}
 
 
 def _sqlite(home: Path) -> dict[str, Any]:

@@ -119,7 +119,14 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def resume_run(self, context: ResumeRunContext) -> None:
         """Start a new process for a run whose old one is gone."""
+        # Takes a moment, and only the daemon, which has it already, comes here.
+        from bonseyes_dagster.orchestration.run_recovery import MOST_FRUITLESS_ATTEMPTS, fail_run, fruitless_attempts
+
         run = context.dagster_run
+        # This attempt is counted already.
+        if fruitless_attempts(self._instance, run.run_id) > MOST_FRUITLESS_ATTEMPTS:
+            fail_run(self._instance, run, "The run had no process.")
+            return
         try:
             self._start(run, is_resumed=True)
         except RunServerGoneError as error:

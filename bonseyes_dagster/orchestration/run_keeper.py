@@ -171,14 +171,14 @@ class RunKeeper:
 
     def _bury(self, process: RunProcess) -> None:
         how = self._remove(process)
-        self.recover(process.run_id, f"The run's process {process.pid} {how}.")
+        self.recover(process.run_id, f"The run's process {process.pid} {how}.", is_news=True)
 
-    def recover(self, run_id: str, why: str = "The run had no process.") -> None:
+    def recover(self, run_id: str, why: str = "The run had no process.", *, is_news: bool = False) -> None:
         """See to a run that has no process; its record stays until there is nothing left to be done for it."""
         if run_id in self._withdrawals:
             return
         try:
-            is_again = recover_run(self._instance, run_id, why, self.start)
+            is_again = recover_run(self._instance, run_id, why, self.start, is_news=is_news)
             if not is_again and may_have_left_work(self._instance.get_run_by_id(run_id)):
                 self._withdraw(run_id)
             elif not is_again:
@@ -241,7 +241,7 @@ class RunKeeper:
     def _adopt_one(self, run_id: str) -> None:
         record, is_alive = read_record(self._folder, run_id)
         if not is_alive:
-            self.recover(run_id, "The run's process ended while no run server was there.")
+            self.recover(run_id, "The run's process is gone.")
         elif record is not None and record.names_a_process():
             try:
                 process = RunProcess(run_id, record.pid)

@@ -2,21 +2,31 @@
 
 The daemon's monitoring finds such a run at its next poll; the run server knows at once. Both count attempts by the same
 events in the run's log, and both start a process through the same lock, so they do not get in each other's way.
+Attempts count from the last step that ended: a run that gets on may lose its process as often as it likes, and one that
+kills its own process each time ends.
 """
 
 from collections.abc import Callable
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._daemon.monitoring.run_monitoring import RESUME_RUN_LOG_MESSAGE
 
-__all__ = ["recover_run"]
+__all__ = ["MOST_FRUITLESS_ATTEMPTS", "fail_run", "fruitless_attempts", "recover_run"]
+
+MOST_FRUITLESS_ATTEMPTS = 10
+# After these, resuming waits for whoever looks next: what kills may be over by then, as when memory is short.
+_ATTEMPTS_AT_ONCE = 3
+_STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
 
 
-def recover_run(instance: DagsterInstance, run_id: str, why: str, start: Callable[[str, bool], None]) -> bool:
+def recover_run(
+    instance: DagsterInstance, run_id: str, why: str, start: Callable[[str, bool], None], *, is_news: bool = False
+) -> bool:
     """Bring a run without process on its way; say whether it is to have a new process.
 
-    `why` says what happened to the old one; `start(run_id, is_resumed)` starts the new.
+    `why` says what happened to the old one, which is news when it has just ended; `start(run_id, is_resumed)` starts
+    the new one.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
@@ -26,9 +36,13 @@ def recover_run(instance: DagsterInstance, run_id: str, why: str, start: Callabl
         return False
     if run.status not in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED):
         return False
-    if not instance.run_will_resume(run_id):
-        _fail(instance, run, why)
+    attempts = fruitless_attempts(instance, run_id)
+    if attempts >= MOST_FRUITLESS_ATTEMPTS or not instance.run_will_resume(run_id):
+        fail_run(instance, run, why)
         return False
+    if is_news and attempts >= _ATTEMPTS_AT_ONCE:
+        instance.report_engine_event(f"{why} Resuming the run in a new one after a pause.", run)
+        return True
     instance.report_engine_event(f"{why} Resuming the run in a new one.", run)
     instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, run)
     # What never reached its start is started, not resumed: only a start is announced to Dagster as one.
@@ -36,8 +50,24 @@ def recover_run(instance: DagsterInstance, run_id: str, why: str, start: Callabl
     return True
 
 
-def _fail(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
-    limit = instance.run_monitoring_max_resume_run_attempts
-    reason = f"after {limit} attempts to resume it" if instance.run_monitoring_enabled else "resuming is switched off"
+def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
+    """Return how often a run was resumed since one of its steps ended."""
+    count = 0
+    for entry in instance.all_logs(run_id, of_type={DagsterEventType.ENGINE_EVENT, *_STEP_ENDS}):
+        if entry.dagster_event is not None and entry.dagster_event.event_type in _STEP_ENDS:
+            count = 0
+        elif entry.message == RESUME_RUN_LOG_MESSAGE:
+            count += 1
+    return count
+
+
+def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
+    """End a run that is not to be resumed."""
+    if instance.run_will_resume(run.run_id):
+        reason = f"{MOST_FRUITLESS_ATTEMPTS} times it was resumed, and lost its process before a step ended"
+    elif instance.run_monitoring_enabled:
+        reason = f"max_resume_run_attempts is {instance.run_monitoring_max_resume_run_attempts}"
+    else:
+        reason = "resuming is switched off"
     data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
     instance.report_run_failed(run, f"{why} The run has failed: {reason}.", data)

@@ -23,8 +23,8 @@ from tests.system.embedded import Embedded, embedded, eventually
 
 FIVE = Path(__file__).parent / "five"
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
-# So often a run is resumed: max_resume_run_attempts.
-_KILLS_PER_RUN = 3
+# Fewer than would end a run that gets no further (run_recovery.py).
+_KILLS_PER_RUN = 9
 _LONGEST_PAUSE_S = 2.0
 _LOOK_S = 0.1
 _RUN_S = 300.0

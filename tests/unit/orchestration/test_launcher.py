@@ -13,7 +13,7 @@ import pytest
 from dagster import DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._daemon.monitoring import execute_run_monitoring_iteration
+from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monitoring_iteration
 
 from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServerGoneError, records_folder, storage_id
 from bonseyes_dagster.orchestration.run_record import read_record
@@ -139,13 +139,37 @@ def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(served):
     assert kinds["fan_out", "STEP_START"] == 1
 
 
-def test_a_run_that_is_killed_too_often_fails(served):
-    """Resuming ends where run monitoring's limit is."""
+def test_a_run_that_only_loses_its_process_fails(served):
+    """It is resumed at once, later after a pause, and at last not any more."""
     run_id = served.launch("waiting")
     for count in range(1, 5):
+        assert "after a pause" not in served.messages(run_id)
         os.kill(served.wait_for_pid(count), signal.SIGKILL)
+    wait_until(lambda: "after a pause" in served.messages(run_id))
+    assert len(served.pids()) == 4
+    lose(served, run_id, 6)
+    # The daemon's look ends the pause.
+    assert not any(execute_run_monitoring_iteration(served.context, logging.getLogger("monitoring")))
+    os.kill(served.wait_for_pid(5), signal.SIGKILL)
     assert served.wait(run_id) == FAILURE
-    assert "after 3 attempts" in served.messages(run_id)
+    assert "10 times it was resumed, and lost its process before a step ended" in served.messages(run_id)
+
+
+def lose(project: LaunchingProject, run_id: str, times: int) -> None:
+    """Have the run's log tell of so many more processes."""
+    for _ in range(times):
+        project.instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, project.run(run_id))
+
+
+def test_a_run_that_gets_on_is_resumed_as_often_as_need_be(served):
+    """What was lost before a step ended does not count any more."""
+    run_id = served.create("waiting")
+    lose(served, run_id, 10)
+    served.instance.launch_run(run_id, served.context.create_request_context())
+    os.kill(served.wait_for_pid(), signal.SIGKILL)
+    served.wait_for_pid(2)
+    served.release()
+    assert served.wait(run_id) == SUCCESS
 
 
 def test_runs_outlive_their_server_and_are_adopted(project):
@@ -220,6 +244,20 @@ def test_monitoring_resumes_without_a_run_server(project):
     project.wait_for_pid(2)
     project.release()
     assert project.wait(run_id) == SUCCESS
+
+
+def test_monitoring_resumes_a_run_that_gets_no_further_no_more(project):
+    """Without a run server, too, that ends."""
+    server = project.serve_runs()
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    server.stop()
+    lose(project, run_id, 10)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not read_record(records_folder(server.socket), run_id)[1])
+    list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
+    assert project.wait(run_id) == FAILURE
+    assert len(project.pids()) == 1
 
 
 def test_monitoring_leaves_healthy_runs_alone(served):
