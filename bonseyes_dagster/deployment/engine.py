@@ -1,0 +1,64 @@
+"""The Docker engine, asked through its own command line: every other part of the deployment calls it here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import UnavailableError
+
+__all__ = ["check_engine", "compose_argv", "docker", "docker_json"]
+
+ASKING_S = 60.0
+
+
+def compose_argv(*arguments: str, files: Iterable[Path | str] = (), project: str | None = None) -> list[str]:
+    """Return the command line of `docker compose`; a file `-` is read from standard input."""
+    of_files = [word for file in files for word in ("--file", str(file))]
+    of_project = ["--project-name", project] if project else []
+    return ["docker", "compose", *of_project, *of_files, *arguments]
+
+
+def docker(*arguments: str, timeout_s: float = ASKING_S) -> str:
+    """Return what `docker ARGUMENTS` prints; raise UnavailableError with what it says when it fails."""
+    return _output(["docker", *arguments], timeout_s)
+
+
+def docker_json(*arguments: str) -> list[Any]:
+    """Return the documents that `docker ARGUMENTS --format '{{json .}}'` prints, one on each line."""
+    return [json.loads(line) for line in docker(*arguments, "--format", "{{json .}}").splitlines()]
+
+
+def check_engine() -> None:
+    """Raise UnavailableError with what to do when there is no command, no engine or no compose to work with."""
+    if shutil.which("docker") is None:
+        raise UnavailableError(
+            "There is no `docker` command: install Docker, or run the project without: `bonseyes up`."
+        )
+    try:
+        docker("version", "--format", "{{.Server.Version}}")
+    except UnavailableError as error:
+        raise UnavailableError(f"The Docker engine does not answer; is it running? {error.message}") from None
+    try:
+        version = docker("compose", "version", "--short")
+    except UnavailableError:
+        raise UnavailableError("Docker has no `compose` command: install its compose plugin, version 2.") from None
+    if version.lstrip("v").startswith("1."):
+        raise UnavailableError(f"Docker's compose plugin is of version {version.strip()}; 2.20 or newer is needed.")
+
+
+def _output(argv: Sequence[str], timeout_s: float) -> str:
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
+    except FileNotFoundError:
+        raise UnavailableError(f"There is no `{argv[0]}` command on this machine.") from None
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"`{' '.join(argv[:3])}` did not end within {timeout_s:.0f} s.") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
+        raise UnavailableError(f"`{' '.join(argv[:3])}` failed: {said}")
+    return done.stdout
