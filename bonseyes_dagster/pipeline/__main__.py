@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _serve(bind: str) -> None:
-    from bonseyes_dagster.pipeline.app import load_settings
+    from bonseyes_dagster.pipeline.configuration import load_settings
     from bonseyes_dagster.web.server import serve
 
     settings = load_settings()

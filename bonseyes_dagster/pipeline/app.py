@@ -10,9 +10,9 @@ from pathlib import Path
 
 from flask import Flask
 
-from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.orchestration.instance import WORKSPACE
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.configuration import load_settings
 from bonseyes_dagster.pipeline.document import pipeline_document
 from bonseyes_dagster.pipeline.routes import pipeline_blueprint
 from bonseyes_dagster.pipeline.runs import Runs
@@ -21,23 +21,10 @@ from bonseyes_dagster.web.app import create_app as create_base_app
 from bonseyes_dagster.web.background import start_in_background
 from bonseyes_dagster.web.routes import artifact_blueprint
 
-__all__ = ["application", "create_app", "load_settings", "make_runs"]
+__all__ = ["application", "create_app", "make_runs"]
 
 _log = logging.getLogger(__name__)
 _CLEAN_S = 600.0
-
-
-def load_settings() -> Settings:
-    """Read the environment; raise SettingsError with what a pipeline container lacks."""
-    settings = Settings.from_environ()
-    if not settings.pipeline:
-        raise SettingsError("BONSEYES_PIPELINE must name a pipeline of the project.")
-    if settings.volume is None:
-        raise SettingsError("BONSEYES_VOLUME must name the folder that keeps the uploads of runs.")
-    home = os.environ.get("DAGSTER_HOME", "")
-    if not Path(home).is_absolute() or not Path(home).is_dir():
-        raise SettingsError("DAGSTER_HOME must be the absolute path of the folder of Dagster's instance.")
-    return settings
 
 
 def make_runs(settings: Settings) -> Runs:

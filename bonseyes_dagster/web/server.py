@@ -1,4 +1,4 @@
-"""Where a service becomes processes: the uWSGI command line of a container, and the exec that starts it."""
+"""Where a service becomes processes: the uWSGI command line of a container, and the call that starts it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,8 @@ from typing import NoReturn
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["serve", "uwsgi_argv"]
+__all__ = ["serve", "uwsgi_options"]
 
-# pyuwsgi is an extension module, so `python -m pyuwsgi` cannot work; and its console script may lie anywhere.
-_BOOT = ("-c", "import pyuwsgi; pyuwsgi.run()")
 _BUFFER_BYTES = 32768  # the request line and all headers
 _SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
 _CHUNK_BYTES = 1 << 24  # uWSGI holds one chunk of a chunked body in memory
@@ -26,7 +24,7 @@ _LOG_RECORD_BYTES = 1 << 17  # a longer record is cut there
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def uwsgi_argv(
+def uwsgi_options(
     app: str,
     bind: str,
     *,
@@ -37,7 +35,7 @@ def uwsgi_argv(
     stop_s: int = 3,
     mule_stop_s: int = 15,
 ) -> list[str]:
-    """Return the argv that serves `app` ("module:attribute") at `bind` ("HOST:PORT").
+    """Return uWSGI's options that serve `app` ("module:attribute") at `bind` ("HOST:PORT").
 
     `mule` ("module:function" or a .py file) runs in one more process, where `import uwsgi` works too. On SIGTERM
     the workers end at once and are killed after `stop_s`; the mule gets SIGINT and is killed after `mule_stop_s`.
@@ -68,7 +66,7 @@ def uwsgi_argv(
     }
     if mule is not None:
         options["mule"] = mule
-    return [sys.executable, *_BOOT, *_flags(settings), *(f"--{key}={value}" for key, value in options.items())]
+    return [*_flags(settings), *(f"--{key}={value}" for key, value in options.items())]
 
 
 def _flags(settings: Settings) -> list[str]:
@@ -114,8 +112,8 @@ def serve(
     stop_s: int = 3,
     mule_stop_s: int = 15,
 ) -> NoReturn:
-    """Become the server: replace this process by uWSGI; see `uwsgi_argv`."""
-    argv = uwsgi_argv(
+    """Become the server, see `uwsgi_options`; what this process has imported so far, the server has."""
+    options = uwsgi_options(
         app,
         bind,
         settings=settings,
@@ -126,16 +124,19 @@ def serve(
         mule_stop_s=mule_stop_s,
     )
     folder = _metrics_folder()
-    argv.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
+    options.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder
+    import pyuwsgi  # here, for it prints and changes what `import uwsgi` finds
+
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(argv[0], argv)  # noqa: S606 (no shell is wanted)
+    pyuwsgi.run(options)
+    raise SystemExit  # it does not return
 
 
 def _metrics_folder() -> str:
     """Make the folder in which the processes add up their metrics, and remove what killed servers left."""
-    # exec keeps the process id, so it tells whose folder it is
+    # the process id tells whose folder it is
     prefix = f"bonseyes-metrics-{os.getpid()}-"
     for folder in Path(tempfile.gettempdir()).glob("bonseyes-metrics-*"):
         owner = folder.name.split("-")[2]

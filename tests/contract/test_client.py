@@ -19,7 +19,7 @@ from bonseyes_dagster import errors
 from bonseyes_dagster.client import Artifact, Container
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import Collection
-from bonseyes_dagster.web.server import uwsgi_argv
+from bonseyes_dagster.web.server import uwsgi_options
 
 HERE = Path(__file__).parent
 SAMPLE = HERE / "tools" / "sample"
@@ -43,7 +43,8 @@ class Server:
         argv += ["--volume", str(self.folder / "volume")]
         if self.kind != "tool":
             settings = Settings(processes=1, threads=8)
-            argv = uwsgi_argv("memory_app:from_environ()", bind, settings=settings)
+            options = uwsgi_options("memory_app:from_environ()", bind, settings=settings)
+            argv = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *options]
         kind = "runs" if self.kind == "twin-runs" else "artifacts"
         environment = {**os.environ, "SAMPLE_KIND": kind, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / "metrics")

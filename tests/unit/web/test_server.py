@@ -19,7 +19,7 @@ import requests
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.web.server import uwsgi_argv
+from bonseyes_dagster.web.server import uwsgi_options
 from tests.contract.serving import ROOT, Server, assert_gone, memory_argv, processes_of, serving, stop
 
 _MULE = """
@@ -146,7 +146,8 @@ def test_large_upload_keeps_memory_flat(tmp_path: Path) -> None:
 
 def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
     """The server refuses to start without an app, with an exit code and a reason."""
-    argv = uwsgi_argv("tests.contract.memory_app:nothing()", "127.0.0.1:0", settings=Settings())
+    options = uwsgi_options("tests.contract.memory_app:nothing()", "127.0.0.1:0", settings=Settings())
+    argv = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode != 0
@@ -157,7 +158,7 @@ def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
 def test_a_bind_that_is_none_is_refused(bind: str) -> None:
     """The address is checked before anything starts."""
     with pytest.raises(SettingsError, match="HOST:PORT"):
-        uwsgi_argv("app:app", bind, settings=Settings())
+        uwsgi_options("app:app", bind, settings=Settings())
 
 
 def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
