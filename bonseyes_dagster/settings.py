@@ -83,6 +83,24 @@ class Settings:
         "BONSEYES_ALLOWED_HOSTS", _words, (), "further Host names that the gateway answers to"
     )
 
+    # Dagster, in a deployment of containers
+    run_launcher: str = _setting(
+        "BONSEYES_RUN_LAUNCHER",
+        _choice("warm", "docker"),
+        "warm",
+        "how runs get a process: forked by the run server, or in a container for each",
+    )
+    postgres: str = _setting(
+        "BONSEYES_POSTGRES", str, "", "database of Dagster's runs, postgresql://USER@HOST/DATABASE; SQLite without it"
+    )
+    postgres_password_file: Path | None = _setting(
+        "BONSEYES_POSTGRES_PASSWORD_FILE", _path, None, "file with the database's password"
+    )
+    compose_project: str = _setting(
+        "BONSEYES_COMPOSE_PROJECT", str, "", "the Docker project whose networks and volumes containers of runs use"
+    )
+    run_image: str = _setting("BONSEYES_RUN_IMAGE", str, "bonseyes/project", "image of the containers of runs")
+
     # Limits
     processes: int = _setting("BONSEYES_PROCESSES", _number(1, 64), 2, "server processes of a container")
     threads: int = _setting("BONSEYES_THREADS", _number(1, 256), 32, "threads of each server process")

@@ -15,7 +15,7 @@ LOCATION = "definitions"
 _COORDINATOR = {"module": "bonseyes_dagster.orchestration.coordinator", "class": "NamingRunCoordinator"}
 _LAUNCHERS: dict[str, dict[str, Any]] = {
     "warm": {"module": "bonseyes_dagster.orchestration.launcher", "class": "WarmRunLauncher"},
-    "docker": {"module": "dagster_docker", "class": "DockerRunLauncher"},
+    "docker": {"module": "bonseyes_dagster.orchestration.container_launcher", "class": "ContainerRunLauncher"},
 }
 # Dagster checks on every run this often, and takes one up again whose process is gone.
 _MONITORING = {
@@ -38,14 +38,14 @@ def instance_config(
     *,
     launcher: Launcher = "warm",
     launcher_config: dict[str, Any] | None = None,
-    postgres: dict[str, Any] | None = None,
+    postgres: str | None = None,
 ) -> dict[str, Any]:
     """Return the content of `dagster.yaml`.
 
-    Runs and events are in SQLite below `home`, or in the database that `postgres` (dagster-postgres' config) names.
+    Runs and events are in SQLite below `home`, or in the database with the URL `postgres`, whose tables are there.
     """
     config: dict[str, Any] = {
-        "storage": {"postgres": postgres} if postgres else {"custom": _sqlite(home)},
+        "storage": {"custom": _postgres(postgres) if postgres else _sqlite(home)},
         "compute_logs": {
             "module": "bonseyes_dagster.orchestration.compute_logs",
             "class": "StepComputeLogManager",
@@ -76,6 +76,13 @@ def _sqlite(home: Path) -> dict[str, Any]:
     return {"module": module, "class": "KeptOpenSqliteStorage", "config": {"base_dir": str(home / "storage")}}
 
 
+def _postgres(url: str) -> dict[str, Any]:
+    module = "bonseyes_dagster.orchestration.postgres_storage"
+    # Looking for the tables at each start costs time, and a process that starts while the database is away its life.
+    config = {"postgres_url": url, "should_autocreate_tables": False}
+    return {"module": module, "class": "PooledPostgresStorage", "config": config}
+
+
 def write_instance(home: Path, **options: Any) -> Path:
     """Write `dagster.yaml` into `home`, which is made if need be, and return it; see `instance_config`."""
     home.mkdir(parents=True, exist_ok=True)
@@ -101,6 +108,9 @@ def create_storage(home: Path) -> None:
 def _write(file: Path, content: dict[str, Any]) -> Path:
     """Replace the file whole: others may be reading it."""
     draft = file.with_suffix(f".{os.getpid()}.new")
-    draft.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    draft.unlink(missing_ok=True)
+    # It may hold the database's password.
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
+        yaml.safe_dump(content, new, sort_keys=False)
     draft.replace(file)
     return file

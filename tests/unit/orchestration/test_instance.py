@@ -34,13 +34,16 @@ def test_a_user_can_put_the_stock_launcher_back(tmp_path: Path) -> None:
 
 
 def test_docker_and_postgres_are_configured(tmp_path: Path) -> None:
-    """What a deployment chooses ends up where Dagster looks for it."""
-    postgres = {"postgres_url": {"env": "DAGSTER_POSTGRES_URL"}}
-    file = write_instance(tmp_path, launcher="docker", launcher_config={"network": "project"}, postgres=postgres)
+    """What a deployment chooses ends up where Dagster looks for it; nobody else may read the password."""
+    url = "postgresql://dagster:secret@postgres/dagster"
+    file = write_instance(tmp_path, launcher="docker", launcher_config={"image": "project"}, postgres=url)
     config = yaml.safe_load(file.read_text())
-    assert config["storage"] == {"postgres": postgres}
-    assert config["run_launcher"]["class"] == "DockerRunLauncher"
-    assert config["run_launcher"]["config"] == {"network": "project"}
+    assert config["storage"]["custom"]["class"] == "PooledPostgresStorage"
+    assert config["storage"]["custom"]["config"]["postgres_url"] == url
+    assert config["run_launcher"]["class"] == "ContainerRunLauncher"
+    assert config["run_launcher"]["config"] == {"image": "project"}
+    assert config["run_monitoring"]["enabled"]
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_workspace_points_at_the_code_server(tmp_path: Path) -> None:
