@@ -5,7 +5,8 @@ ARG NGINX_IMAGE=nginxinc/nginx-unprivileged:stable
 
 # --- Python, the user and the habits of every container -------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS system
-# Containers run with a read-only root: what writes to its home, or compiles modules, finds /tmp or leaves it.
+# Containers run with a read-only root: what writes to its home finds /tmp. A tool's version changes with the packages
+# of Python and, as BONSEYES_IMAGE says, with those of Debian.
 ENV HOME=/tmp \
     LANG=C.UTF-8 \
     MPLCONFIGDIR=/tmp/matplotlib \
@@ -17,6 +18,7 @@ ENV HOME=/tmp \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
+    BONSEYES_IMAGE=/var/lib/dpkg/status \
     BONSEYES_VOLUME=/volume \
     PATH=/opt/bonseyes/bin:$PATH
 # The package lies in a folder of its own, the same with every Python, which Python is told of here.
@@ -40,9 +42,12 @@ ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
 COPY --from=requirements /opt/bonseyes/build.txt /tmp/
 RUN pip install --requirement /tmp/build.txt
-COPY pyproject.toml README.md /tmp/source/
+COPY pyproject.toml /tmp/source/
 COPY bonseyes_dagster /tmp/source/bonseyes_dagster
-RUN pip install --no-deps --no-build-isolation --target /tmp/package /tmp/source
+# The same code makes the same files: no times in compiled modules, and of the README only that there is one.
+RUN touch /tmp/source/README.md \
+ && pip install --no-deps --no-build-isolation --no-compile --target /tmp/package /tmp/source \
+ && python -m compileall -q --invalidation-mode unchecked-hash /tmp/package
 
 # --- Tools, the dashboard and the gateway's access rules ------------------------------------------------------------
 FROM system AS tool-dependencies

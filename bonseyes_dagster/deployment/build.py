@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -14,10 +15,10 @@ from typing import Any
 
 from bonseyes_dagster import __version__
 from bonseyes_dagster.deployment.compose import Image
-from bonseyes_dagster.deployment.engine import compose_argv, docker
-from bonseyes_dagster.errors import NotFoundError, SettingsError, ToolError
+from bonseyes_dagster.deployment.engine import compose_argv, docker, docker_json
+from bonseyes_dagster.errors import NotFoundError, SettingsError, ToolError, UnavailableError
 
-__all__ = ["Built", "build_images", "in_order", "merged", "revision", "select"]
+__all__ = ["Built", "build_images", "in_order", "inspect_image", "merged", "revision", "select"]
 
 _LABEL = "org.opencontainers.image"
 _TAIL_LINES = 40
@@ -25,7 +26,7 @@ _TAIL_LINES = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """An image that is there now; `is_new` when it was not before."""
+    """An image that is there now; `is_new` when its content was not before."""
 
     name: str
     reference: str
@@ -105,7 +106,7 @@ def build_images(
     looks for newer base images, but for those only that are not built here.
     """
     document = json.dumps(_escaped(merged(images.values(), _labels(project))))
-    before = {name: _inspect(image.reference) for name, image in images.items()}
+    before = {name: inspect_image(image.reference) for name, image in images.items()}
     steps = in_order(images)
     for number, step in enumerate(steps, 1):
         names = [image.name for image in step]
@@ -156,16 +157,30 @@ def _run(argv: list[str], document: str, project: Path, quiet: bool) -> None:
         )
 
 
-def _inspect(reference: str) -> tuple[str, int] | None:
-    listed = docker("image", "ls", "--quiet", "--no-trunc", reference).split()
-    if not listed:
+def inspect_image(reference: str) -> dict[str, Any] | None:
+    """Return what the engine knows of an image; None when it has none of that name."""
+    if not docker("image", "ls", "--quiet", reference).strip():
         return None
-    image_id, size = docker("image", "inspect", "--format", "{{.Id}} {{.Size}}", reference).split()
-    return image_id, int(size)
+    found: dict[str, Any] = docker_json("image", "inspect", reference)[0]
+    return found
 
 
-def _built(image: Image, before: tuple[str, int] | None) -> Built:
-    now = _inspect(image.reference)
+def _built(image: Image, before: dict[str, Any] | None) -> Built:
+    now = inspect_image(image.reference)
     if now is None:
         raise ToolError(f"The engine built {image.reference}, but does not have it: is its builder another machine?")
-    return Built(name=image.name, reference=image.reference, image_id=now[0], size_bytes=now[1], is_new=now != before)
+    if before is not None and _content(before) == _content(now):
+        # A commit that changed nothing in it: as another image it would make every container of it start again.
+        with contextlib.suppress(UnavailableError):  # the engine has removed it already
+            docker("image", "tag", before["Id"], image.reference)
+            now = before
+    return Built(
+        name=image.name, reference=image.reference, image_id=now["Id"], size_bytes=now["Size"], is_new=now is not before
+    )
+
+
+def _content(image: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what an image is made of: all but its id, its date and the commit that it was built at."""
+    config = image["Config"]
+    labels = {name: text for name, text in (config["Labels"] or {}).items() if name != f"{_LABEL}.revision"}
+    return image["RootFS"]["Layers"], {**config, "Labels": labels}

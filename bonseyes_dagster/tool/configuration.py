@@ -17,7 +17,7 @@ from bonseyes_dagster.tool.layout import Volume
 
 __all__ = ["load"]
 
-# The image's digest, where the one who deploys knows it.
+# What else tells one image from another: a text, such as its digest, or a file, such as the list of Debian's packages.
 IMAGE_VARIABLE = "BONSEYES_IMAGE"
 
 
@@ -38,6 +38,12 @@ def _described(tool: ToolFolder) -> ToolDescription:
     # The folders' names hold names and versions; to read each package's metadata takes a second.
     folders = (Path(entry) for entry in sys.path if entry)
     packages = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.dist-info")})
-    image = "\n".join([tool.description.version, os.environ.get(IMAGE_VARIABLE, ""), sys.version, *packages])
+    image = "\n".join([tool.description.version, _image(), sys.version, *packages])
     version = hashlib.sha256(image.encode()).hexdigest()[:16]
     return dataclasses.replace(tool.description, version=version)
+
+
+def _image() -> str:
+    named = os.environ.get(IMAGE_VARIABLE, "")
+    file = Path(named)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if named.startswith("/") and file.is_file() else named
