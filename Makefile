@@ -42,11 +42,12 @@ test-crash: $(READY) ## kill containers at random and at each system call, fill 
 	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
 	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 
-check: $(READY) ## format, lint, types, import rule
+check: $(READY) ## format, lint, types, import rule, and whether tools, images, services and pipelines fit together
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bonseyes check
 
 bench: $(READY) ## measure every headline figure beside its rival
 	$(BIN)/python -m benchmarks

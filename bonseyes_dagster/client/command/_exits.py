@@ -22,7 +22,7 @@ PIPE_CLOSED = 141
 
 EXITS: dict[int, str] = {
     OK: "done",
-    FAILED: "the artifact or the run failed, or was cancelled or interrupted",
+    FAILED: "the artifact or the run failed, or was cancelled or interrupted; `bonseyes check` found something",
     INVALID: "wrong usage, parameters, files or settings; nothing was started",
     NOT_FOUND: "there is no such container, pipeline, artifact, run or file",
     CONFLICT: "the name is taken",
