@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.gateway --bind HOST:PORT`: the embedded gateway in the foreground."""
+"""`python -m bonseyes_dagster.gateway --bind HOST:PORT`: the embedded gateway, or nginx's access service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import sys
 
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.gateway.server import start
+from bonseyes_dagster.gateway import embedded, questions
 from bonseyes_dagster.settings import Settings
 
 log = logging.getLogger("bonseyes_dagster.gateway")
@@ -20,13 +20,15 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.gateway", description=__doc__)
     parser.add_argument("--bind", help="HOST:PORT; BONSEYES_HOST and BONSEYES_PORT by default")
+    parser.add_argument("--access", action="store_true", help="only tell nginx who may pass; needs --bind")
     arguments = parser.parse_args(argv)
+    if arguments.access and not arguments.bind:
+        parser.error("--access needs --bind: BONSEYES_HOST and BONSEYES_PORT are where nginx is published")
     try:
         settings = Settings.from_environ()
         host, port = _bind(arguments.bind) if arguments.bind else (settings.host, settings.port)
-        _check(settings)
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
-        asyncio.run(_serve(settings, host, port))
+        asyncio.run(_serve(settings, host, port, access=arguments.access))
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 1
@@ -46,12 +48,16 @@ def _check(settings: Settings) -> None:
         raise SettingsError("BONSEYES_ADDRESSES must name the file that lists the project's containers.")
 
 
-async def _serve(settings: Settings, host: str, port: int) -> None:
+async def _serve(settings: Settings, host: str, port: int, *, access: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    runner = await start(settings, host, port)
-    log.info("The gateway listens on %s", runner.addresses)
+    if access:
+        runner = await questions.start(settings, host, port)
+    else:
+        _check(settings)
+        runner = await embedded.start(settings, host, port)
+    log.info("The %s listens on %s", "access service" if access else "gateway", runner.addresses)
     try:
         await stopped.wait()
     finally:

@@ -13,7 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
-from bonseyes_dagster.errors import BadRequestError, UnavailableError
+from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.gateway.headers import answer_headers
 from bonseyes_dagster.gateway.routes import Target
 
@@ -60,12 +60,7 @@ async def _ask(
 def upstream_url(base_url: str, target: Target, request: web.BaseRequest) -> URL:
     """Return the URL to ask, its path and query exactly as the client wrote them."""
     query = request.raw_path.partition("?")
-    text = f"{base_url}{target.path}{query[1]}{query[2]}"
-    try:
-        text.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise BadRequestError("The request target must be ASCII; percent-encode everything else.") from error
-    return URL(text, encoded=True)
+    return URL(f"{base_url}{target.path}{query[1]}{query[2]}", encoded=True)
 
 
 async def _body(request: web.BaseRequest, patience: asyncio.Timeout) -> AsyncIterator[bytes]:

@@ -9,7 +9,18 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from bonseyes_dagster.gateway.routes import Target, rewrite_location
 
-__all__ = ["HOP_BY_HOP", "SECURITY_HEADERS", "answer_headers", "is_made_by_others", "request_headers", "secure"]
+__all__ = [
+    "CONTENT_POLICY",
+    "CORS",
+    "FORWARDED",
+    "HOP_BY_HOP",
+    "PAGE_POLICY",
+    "SECURITY_HEADERS",
+    "answer_headers",
+    "is_made_by_others",
+    "request_headers",
+    "secure",
+]
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 
@@ -17,6 +28,7 @@ Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 HOP_BY_HOP = frozenset(
     [
         "connection",
+        "http2-settings",
         "keep-alive",
         "proxy-authenticate",
         "proxy-authorization",
@@ -28,6 +40,19 @@ HOP_BY_HOP = frozenset(
     ]
 )
 FORWARDED = frozenset(["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto"])
+# What would let other sites read an answer.
+CORS = frozenset(
+    f"access-control-{name}"
+    for name in (
+        "allow-credentials",
+        "allow-headers",
+        "allow-methods",
+        "allow-origin",
+        "allow-private-network",
+        "expose-headers",
+        "max-age",
+    )
+)
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
@@ -55,7 +80,10 @@ def request_headers(
     """Return what the upstream gets; `secrets` are header names, or `cookie:NAME`, that end at the gateway."""
     secrets = frozenset(secrets)
     dropped = HOP_BY_HOP | FORWARDED | _named_in_connection(headers) | {"host", "expect"} | secrets
-    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
+    # WSGI knows no difference between X_Forwarded_For and X-Forwarded-For: with the former one could forge the latter.
+    kept = CIMultiDict(
+        (name, value) for name, value in headers.items() if name.lower() not in dropped and "_" not in name
+    )
     _drop_cookies(kept, secrets)
     before = headers.get("X-Forwarded-For")
     kept["X-Forwarded-For"] = f"{before}, {client}" if before else client
@@ -69,12 +97,8 @@ def request_headers(
 
 def answer_headers(headers: Headers, target: Target, base_url: str) -> CIMultiDict[str]:
     """Return what the client gets: no hop-by-hop headers, no CORS, our policies, a Location that leads back to us."""
-    dropped = HOP_BY_HOP | _named_in_connection(headers)
-    kept = CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in dropped and not name.lower().startswith("access-control-")
-    )
+    dropped = HOP_BY_HOP | CORS | _named_in_connection(headers)
+    kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
     if "Location" in kept:
         kept["Location"] = rewrite_location(kept["Location"], target, base_url)
     if is_made_by_others(target):

@@ -14,7 +14,7 @@ from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.gateway.forward import upstream_url
 from bonseyes_dagster.gateway.routes import Target
 
-__all__ = ["forward_websocket", "is_websocket"]
+__all__ = ["forward_websocket"]
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +23,6 @@ MESSAGE_BYTES = 2**26
 HEARTBEAT_S = 30.0
 
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
-
-
-def is_websocket(request: web.BaseRequest) -> bool:
-    """Tell whether the client asks for a websocket."""
-    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
 
 
 async def forward_websocket(

@@ -1,0 +1,87 @@
+"""The door of both gateways: whether a request passes, where to, and what the gateway answers by itself."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from bonseyes_dagster.errors import BadRequestError
+from bonseyes_dagster.gateway import access, login
+from bonseyes_dagster.gateway.headers import secure
+from bonseyes_dagster.gateway.routes import Target, match
+from bonseyes_dagster.urls import HEALTHZ
+
+__all__ = ["Door", "is_websocket"]
+
+
+class Door:
+    """Applies the access rules, and answers the gateway's own routes."""
+
+    def __init__(self, rules: access.Rules) -> None:
+        self._rules = rules
+        self._login = login.Login(rules)
+
+    def target(self, request: web.BaseRequest) -> Target | None:
+        """Return where the request goes, None when `answer` has the answer; raise the error that refuses it."""
+        _check_form(request)
+        access.check_host(request.headers.get("Host"), self._rules)
+        raw_path = request.raw_path.partition("?")[0]
+        target = match(raw_path)
+        path = _own_path(request)
+        changes = is_websocket(request) or path == login.LOGOUT or raw_path in target.route.changing_gets
+        access.check_site(request.method, request.headers, changes=changes)
+        is_own = path in (login.LOGIN, login.LOGOUT, HEALTHZ) or target.redirect is not None
+        return None if is_own or not self._is_signed_in(request) else target
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer a request that `target` let pass without an upstream to go to."""
+        response = await self._answer(request)
+        secure(response.headers)
+        return response
+
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
+        path = _own_path(request)
+        if path == login.LOGIN:
+            return await self._login.sign_in(request)
+        if not self._is_signed_in(request):
+            return _ask_to_sign_in(request)
+        if path == login.LOGOUT:
+            return self._login.sign_out(request.cookies)
+        if path == HEALTHZ:
+            return web.json_response({"status": "ok"})
+        raw_path, mark, query = request.raw_path.partition("?")
+        return web.Response(status=308, headers={"Location": f"{match(raw_path).redirect}{mark}{query}"})
+
+    def secrets(self, request: web.BaseRequest) -> set[str]:
+        """Return the headers, and `cookie:NAME`, that no upstream gets to see."""
+        if not self._rules.token:
+            return set()
+        secret = {f"cookie:{access.session_cookie(self._rules)}"}
+        return secret | {"authorization"} if access.bearer_token(request.headers) is not None else secret
+
+    def _is_signed_in(self, request: web.BaseRequest) -> bool:
+        return self._login.is_signed_in(request.headers, request.cookies)
+
+
+def is_websocket(request: web.BaseRequest) -> bool:
+    """Tell whether the client asks for a websocket."""
+    return request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket"
+
+
+def _own_path(request: web.BaseRequest) -> str:
+    return request.raw_path.partition("?")[0].rstrip("/") or "/"
+
+
+def _check_form(request: web.BaseRequest) -> None:
+    if not request.raw_path.startswith("/"):
+        raise BadRequestError("The request target must be a path that begins with a slash.")
+    if not request.raw_path.isascii():
+        raise BadRequestError("The request target must be ASCII; percent-encode everything else.")
+    if len(request.headers.getall("Host", [])) > 1:
+        raise BadRequestError("A request has one Host.")
+
+
+def _ask_to_sign_in(request: web.BaseRequest) -> web.Response:
+    navigates = request.headers.get("Sec-Fetch-Mode", "navigate") == "navigate"
+    if request.method in ("GET", "HEAD") and navigates and "text/html" in request.headers.get("Accept", ""):
+        return web.Response(status=303, headers={"Location": login.sign_in_url(request.raw_path)})
+    raise access.unauthorized()

@@ -1,0 +1,50 @@
+"""The embedded gateway: what the door lets pass is forwarded where the table says."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from bonseyes_dagster.client.addresses import Addresses
+from bonseyes_dagster.gateway.access import Rules, rules_from_settings
+from bonseyes_dagster.gateway.door import Door, is_websocket
+from bonseyes_dagster.gateway.forward import forward
+from bonseyes_dagster.gateway.headers import request_headers
+from bonseyes_dagster.gateway.server import serve
+from bonseyes_dagster.gateway.upstreams import Upstreams
+from bonseyes_dagster.gateway.websocket import forward_websocket
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["Gateway", "start"]
+
+
+class Gateway:
+    """Answers one request: by itself what is its own, with an upstream's answer everything else."""
+
+    def __init__(self, rules: Rules, upstreams: Upstreams) -> None:
+        self._door = Door(rules)
+        self._upstreams = upstreams
+
+    async def answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
+        """Return the answer; raise the error that is one."""
+        target = self._door.target(request)
+        if target is None:
+            return await self._door.answer(request)
+        base_url = self._upstreams.base_url(target)
+        secrets = self._door.secrets(request)
+        client = request.remote or ""
+        headers = request_headers(request.headers, target, client=client, scheme=request.scheme, secrets=secrets)
+        headers["X-Request-Id"] = request_id
+        session = self._upstreams.session(target, request.method)
+        if is_websocket(request) and target.route.websockets:
+            return await forward_websocket(request, target, base_url, session, headers)
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        return await forward(request, target, base_url, session, headers)
+
+
+async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:
+    """Listen; `runner.cleanup()` stops. Raises SettingsError before listening, OSError when the port is taken."""
+    rules = rules_from_settings(settings, host, port)
+    upstreams = Upstreams(Addresses.from_settings(settings), settings.dagster_url)
+    return await serve(Gateway(rules, upstreams).answer, host, port, stopped=upstreams.close)

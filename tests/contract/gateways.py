@@ -1,0 +1,173 @@
+"""Both gateways as real processes before a real upstream, for the tests that both must pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPResponse
+from pathlib import Path
+
+import psutil
+import requests
+
+from bonseyes_dagster.gateway.nginx import Nginx, render
+from bonseyes_dagster.gateway.routes import DAGSTER
+from tests.contract.gateway_upstream import Upstream
+
+__all__ = ["EMBEDDED", "NGINX", "Gateway", "free_port", "has_nginx", "read_all", "running"]
+
+EMBEDDED = "embedded"
+NGINX = "nginx"
+
+
+@dataclass
+class Gateway:
+    """A running gateway; `process` is the one that clients connect to, `access` nginx's access service."""
+
+    kind: str
+    url: str
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+    access: subprocess.Popen[bytes] | None = None
+    environ: dict[str, str] = field(default_factory=dict)
+
+    def get(self, path: str, **options: object) -> requests.Response:
+        """GET without redirects."""
+        return requests.get(self.url + path, timeout=20, allow_redirects=False, **options)  # type: ignore[arg-type]
+
+    def head(self, method: str, path: str, *lines: str) -> bytes:
+        """Return the head of a request."""
+        return "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *lines, "", "")).encode()
+
+    def send(self, raw: bytes) -> bytes:
+        """Send bytes on a connection of their own and return all that comes back."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            return read_all(connection)
+
+    def answer(self, raw: bytes) -> tuple[int, bytes]:
+        """Send bytes on a connection of their own and return the status and the body of the answer."""
+        with self.connect() as connection:
+            connection.sendall(raw)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            return answer.status, answer.read()
+
+    def connect(self) -> socket.socket:
+        """Return a connection of its own."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def memory_bytes(self) -> int:
+        """Return what the processes hold that bodies pass through."""
+        process = psutil.Process(self.process.pid)
+        return sum(each.memory_info().rss for each in (process, *process.children()))
+
+    def log(self) -> str:
+        """Return what it has logged."""
+        return (self.folder / "gateway.log").read_text()
+
+
+def has_nginx() -> bool:
+    """Tell whether this machine has nginx."""
+    return Path(_nginx()).exists()
+
+
+def _nginx() -> str:
+    # Debian has it where users' paths do not lead.
+    return shutil.which("nginx") or "/usr/sbin/nginx"
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Return what comes until the other side closes."""
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+    return received
+
+
+def free_port() -> int:
+    """Return a port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(kind: str, folder: Path, upstream: Upstream, *, stall_s: float = 60, **environ: str) -> Iterator[Gateway]:
+    """Yield a gateway that answers; end it, by SIGTERM, if that is not done yet."""
+    here = f"http://127.0.0.1:{upstream.port}"
+    containers = dict.fromkeys(("tool", "dashboard", "visualization"), here)
+    containers["down"] = f"http://127.0.0.1:{free_port()}"
+    start = _start_nginx if kind == NGINX else _start_embedded
+    gateway = start(folder, {**containers, DAGSTER: here}, stall_s, environ)
+    try:
+        _wait(gateway)
+        yield gateway
+    finally:
+        for process in (gateway.process, gateway.access):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(15) == 0
+
+
+def _start_embedded(folder: Path, upstreams: dict[str, str], stall_s: float, environ: dict[str, str]) -> Gateway:
+    addresses = folder / "addresses.json"
+    addresses.write_text(json.dumps({name: url for name, url in upstreams.items() if name != DAGSTER}))
+    port = free_port()
+    more = {"BONSEYES_ADDRESSES": str(addresses), "BONSEYES_DAGSTER_URL": upstreams[DAGSTER], **environ}
+    process = _python(folder, "--bind", f"127.0.0.1:{port}", environ=more)
+    return Gateway(EMBEDDED, f"http://127.0.0.1:{port}", port, folder, process)
+
+
+def _start_nginx(folder: Path, upstreams: dict[str, str], stall_s: float, environ: dict[str, str]) -> Gateway:
+    port, access_port, health_port = free_port(), free_port(), free_port()
+    nginx = Nginx(
+        upstreams=upstreams,
+        access=f"http://127.0.0.1:{access_port}",
+        listen=(f"127.0.0.1:{port}",),
+        health=f"127.0.0.1:{health_port}",
+        folder=str(folder),
+        resolver="",
+        idle_s=stall_s,
+        stall_s=stall_s,
+    )
+    file = folder / "nginx.conf"
+    file.write_text(render(nginx))
+    more = {"BONSEYES_PORT": str(port), **environ}
+    access = _python(folder, "--access", "--bind", f"127.0.0.1:{access_port}", environ=more)
+    user = "user root; " if os.getuid() == 0 else ""
+    with (folder / "gateway.log").open("ab") as log:
+        process = subprocess.Popen(
+            [_nginx(), "-p", str(folder), "-c", str(file), "-g", f"{user}daemon off;"], stdout=log, stderr=log
+        )
+    return Gateway(NGINX, f"http://127.0.0.1:{port}", port, folder, process, access, more)
+
+
+def _python(folder: Path, *arguments: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+    with (folder / "gateway.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "bonseyes_dagster.gateway", *arguments], env={**os.environ, **environ}, stderr=log
+        )
+
+
+def _wait(gateway: Gateway) -> None:
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s:
+        assert gateway.process.poll() is None, gateway.log()
+        try:
+            if gateway.get("/healthz").status_code < 500:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"the gateway did not start: {gateway.log()}")
