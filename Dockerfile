@@ -33,7 +33,7 @@ WORKDIR /project
 # What each image installs. Later stages copy a list only, so no other change of pyproject.toml installs anything anew.
 FROM system AS requirements
 COPY pyproject.toml bonseyes_dagster/deployment/requirements.py /tmp/
-RUN for each in tool pipeline visualization build; do \
+RUN for each in tool gateway pipeline visualization build; do \
       python /tmp/requirements.py /tmp/pyproject.toml "$each" >"/opt/bonseyes/$each.txt" || exit; done
 
 FROM system AS package
@@ -54,8 +54,8 @@ FROM system AS tool-dependencies
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST
-COPY --from=requirements /opt/bonseyes/tool.txt /opt/bonseyes/
-RUN pip install --requirement /opt/bonseyes/tool.txt
+COPY --from=requirements /opt/bonseyes/tool.txt /opt/bonseyes/gateway.txt /opt/bonseyes/
+RUN pip install --requirement /opt/bonseyes/tool.txt --requirement /opt/bonseyes/gateway.txt
 USER 10001:10001
 EXPOSE 80
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python", "-m", "bonseyes_dagster.web.health"]
@@ -90,3 +90,15 @@ ENV DAGSTER_HOME=/dagster \
     BONSEYES_PROJECT=/project
 CMD ["python", "-m", "bonseyes_dagster.pipeline", "--bind", "0.0.0.0:80"]
 COPY --from=package /tmp/package /opt/bonseyes
+
+# --- nginx, in whose configuration the project's containers are written ---------------------------------------------
+FROM tool AS gateway-configuration
+COPY docker-compose.yml /tmp/
+# The published port leads to edge; the other networks, where tools are, have nothing to connect to here.
+RUN python -m bonseyes_dagster.gateway.nginx /tmp/docker-compose.yml --listen gateway.edge:8080 >/tmp/nginx.conf
+
+FROM ${NGINX_IMAGE} AS gateway
+COPY --from=gateway-configuration /tmp/nginx.conf /etc/nginx/nginx.conf
+USER 10001:10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
