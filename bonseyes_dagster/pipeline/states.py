@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from dagster import DagsterEventType, DagsterRun
+from dagster import DagsterEventType, DagsterRun, GraphDefinition
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.model import Progress, Status, Step
 from bonseyes_dagster.orchestration.names import artifact_name, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
+from bonseyes_dagster.orchestration.tool_op import ToolOp
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.records import Records, phase_of
 
@@ -103,6 +104,7 @@ class States:
         self.asker = asker
         self._gateway_url = gateway_url
         self._settled: dict[tuple[str, datetime], Status] = {}
+        self._skips_nothing = _has_only_tools(pipeline.graph)
 
     def read(self, record: RunRecord) -> RunState:
         """Return a run with its steps."""
@@ -111,15 +113,28 @@ class States:
     def brief(self, record: RunRecord) -> Status:
         """Return the status of a run as far as Dagster knows it.
 
-        That of one that ended a while ago is made once: to make it costs a database of events of its own each time.
+        Each run has a database of events of its own. That of one which has succeeded need not be opened; the status of
+        another that ended a while ago is made once.
         """
         key = (record.dagster_run.run_id, record.update_timestamp)
         status = self._settled.get(key)
         if status is None:
-            status = self.status(self.read(record), is_live=False)
+            status = self.status(self._succeeded(record) or self.read(record), is_live=False)
             if _is_settled(record) and len(self._settled) < _MOST_SETTLED:
                 self._settled[key] = status
         return status
+
+    def _succeeded(self, record: RunRecord) -> RunState | None:
+        """Return the state of a run all of whose steps must have succeeded, for it has; but for what they made."""
+        run = record.dagster_run
+        if not (run.is_success and self._skips_nothing and run.step_keys_to_execute is None):
+            return None
+        done = {
+            step.name: RunStepKeyStatsSnapshot(run.run_id, step.name, StepEventStatus.SUCCESS)
+            for step in self._pipeline.steps
+        }
+        steps = (StepState(step, step.name, run, done[step.name], False) for step in self._pipeline.steps)
+        return RunState(record, tuple(steps))
 
     def dagster_url(self, run_id: str) -> str:
         """Return where Dagster's UI shows a run."""
@@ -184,6 +199,14 @@ class States:
         reasons = [f"{event.step_key}: {_sentence(event)}" for event in events if event and event.step_key]
         reasons = reasons or [event.message or "" for event in events if event]
         return "; ".join(dict.fromkeys(filter(None, reasons))) or "The run failed."
+
+
+def _has_only_tools(graph: GraphDefinition) -> bool:
+    """Tell whether a graph has tool ops alone: none of them is ever skipped, or mapped over what another finds."""
+    definitions = [node.definition for node in graph.nodes]
+    return all(
+        _has_only_tools(each) if isinstance(each, GraphDefinition) else isinstance(each, ToolOp) for each in definitions
+    )
 
 
 def _is_settled(record: RunRecord) -> bool:

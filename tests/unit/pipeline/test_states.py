@@ -1,4 +1,4 @@
-"""Statuses in lists: that of a run which ended a while ago is made once, all others each time."""
+"""Statuses in lists: a success is known without its events, what ended otherwise a while ago is read once."""
 
 import time
 from collections.abc import Iterator
@@ -34,9 +34,11 @@ def states(instance: DagsterInstance) -> States:
     return States(Records(instance, pipeline), pipeline, asker, "http://gateway")
 
 
-def record_of(instance: DagsterInstance, *, ended_s: float) -> RunRecord:
-    """Return the record of a run that succeeded so many seconds ago, one of whose steps has begun."""
-    run = DagsterRun(job_name="tiny_one", status=DagsterRunStatus.SUCCESS)
+def record_of(
+    instance: DagsterInstance, *, ended_s: float, status: DagsterRunStatus = DagsterRunStatus.FAILURE
+) -> RunRecord:
+    """Return the record of a run that failed so many seconds ago, one of whose steps has begun."""
+    run = DagsterRun(job_name="tiny_one", status=status)
     instance.run_storage.add_run(run)
     event = DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="load_train")
     instance.report_dagster_event(event, run.run_id)
@@ -61,3 +63,18 @@ def test_a_run_that_just_ended_is_read_again(instance: DagsterInstance, states: 
     before = states.brief(record)
     instance.event_log_storage.delete_events(record.dagster_run.run_id)
     assert states.brief(record) != before
+
+
+def test_of_a_run_that_succeeded_no_event_is_read(instance: DagsterInstance, states: States) -> None:
+    """All of its steps have, or it would not: what its database says, here that one has only begun, is not asked."""
+    status = states.brief(record_of(instance, ended_s=1, status=DagsterRunStatus.SUCCESS))
+    assert {step.phase for step in status.steps or ()} == {"completed"}
+    assert status.progress.done == status.progress.total == len(status.steps or ())
+
+
+def test_a_run_of_some_steps_is_read(instance: DagsterInstance, states: States) -> None:
+    """What it took over from another run is that one's."""
+    record = record_of(instance, ended_s=1, status=DagsterRunStatus.SUCCESS)
+    part = record.dagster_run._replace(step_keys_to_execute=["load_train"])
+    status = states.brief(record._replace(dagster_run=part))
+    assert "completed" not in {step.phase for step in status.steps or ()}
