@@ -96,7 +96,14 @@ def measure() -> list[Figure]:
                 runs.append(_timed(lambda run=run: json.loads(_bonseyes(project, port, *run))))  # type: ignore[misc]
                 _bonseyes(project, port, "down")
                 devs.append(_dagster_dev_s(project, folder))
-                script = [sys.executable, "-m", "benchmarks.digits_script", folder / f"script-{index}", "--archives", archives]
+                script = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.digits_script",
+                    folder / f"script-{index}",
+                    "--archives",
+                    archives,
+                ]
                 scripts.append(_timed(lambda script=script: subprocess.run(script, cwd=ROOT, check=True)))  # type: ignore[misc]
         finally:
             _bonseyes(project, port, "down")

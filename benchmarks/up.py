@@ -1,0 +1,59 @@
+"""A whole project, up as `bonseyes up` brings it up, and down at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from benchmarks.service import free_port
+from bonseyes_dagster.client import Container, Project
+
+BONSEYES = Path(sys.executable).with_name("bonseyes")
+
+
+class Up:
+    """A project in a folder, at a port of its own; a context manager. `environ` is for all its services."""
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._environ = os.environ | environ | {"BONSEYES_PORT": str(port), "BONSEYES_URL": self.url}
+
+    def __enter__(self) -> Self:
+        try:
+            self.call("up", "--detach")
+        except BaseException:
+            self.call("down")
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.call("down")
+
+    def call(self, *words: str | Path) -> str:
+        """Run a `bonseyes` command there and return what it says; it must succeed."""
+        command = [BONSEYES, *words]
+        done = subprocess.run(command, cwd=self.folder, env=self._environ, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr or done.stdout
+            raise RuntimeError(f"bonseyes {' '.join(map(str, words))} ended with {done.returncode}: {said}")
+        return done.stdout
+
+    def container(self, pipeline: str) -> Container:
+        """Return a pipeline's container, as it is reached through the gateway."""
+        return Project(self.url).container(pipeline, "runs")
+
+    def process(self, service: str) -> psutil.Process:
+        """Return a service's main process."""
+        record = json.loads((self.folder / ".bonseyes/supervisor.json").read_bytes())
+        return psutil.Process(next(entry["pid"] for entry in record["services"] if entry["name"] == service))
