@@ -36,14 +36,17 @@ class ServiceRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A supervisor and its services. `process_start` tells a process from a later one with the same pid."""
+    """A project's services and their supervisor, of which Docker's containers have none.
 
-    pid: int
-    process_start: float
+    `process_start` tells a process from a later one with the same pid.
+    """
+
     phase: Phase
     url: str
     seconds: float | None
     services: tuple[ServiceRecord, ...]
+    pid: int | None = None
+    process_start: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as it lies on disk."""
@@ -56,6 +59,8 @@ class Record:
 
     def process(self) -> psutil.Process | None:
         """Return the supervisor's process, if it lives."""
+        if self.pid is None:
+            return None
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.process_start) < 0.1

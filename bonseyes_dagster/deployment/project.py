@@ -1,0 +1,207 @@
+"""A project as containers: what it is to consist of, and how it is started, watched and ended through Compose."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, repository_of
+from bonseyes_dagster.deployment.containers import Container, find_containers, record_of, url_of
+from bonseyes_dagster.deployment.engine import compose_argv, docker
+from bonseyes_dagster.errors import SettingsError, UnavailableError
+from bonseyes_dagster.local.record import Record
+from bonseyes_dagster.local.services import CODE, DAEMON, RUNS
+
+__all__ = ["START_S", "ComposedProject", "is_up_in_docker"]
+
+START_S = 240.0
+_POLL_S = 0.5
+# To find out whether the project is up in Docker must not hold up a command for long.
+_NOTICE_S = 5.0
+_STOP_S = 90.0
+_CONFIG_S = 30.0
+# What starts runs' processes, or is where they are: these end first. Told that their tools are gone, runs would
+# try again and in the end fail; killed, they are taken up again at the next start.
+_LAUNCHING = (RUNS, DAEMON, CODE)
+_TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class ComposedProject:
+    """The project in `folder` on the Docker engine; `environ` is what Compose fills its variables in from."""
+
+    folder: Path
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Return the whole configuration, as Compose reads it; raise SettingsError with what it says is wrong."""
+        done = subprocess.run(
+            compose_argv("config", "--format", "json"),
+            cwd=self.folder,
+            env=dict(self.environ),
+            capture_output=True,
+            text=True,
+            timeout=_CONFIG_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {done.stderr.strip()}")
+        config: Mapping[str, Any] = json.loads(done.stdout)
+        return config
+
+    @property
+    def services(self) -> list[str]:
+        """Return the services that there are to be."""
+        return sorted(self.config["services"])
+
+    def address(self) -> tuple[str, int]:
+        """Return where on this machine the gateway is to listen."""
+        for service in self.config["services"].values():
+            for port in service.get("ports") or ():
+                return port.get("host_ip", ""), int(port["published"])
+        raise SettingsError(f"{DEPLOY_FILE} publishes no port.")
+
+    def missing_images(self) -> list[str]:
+        """Return the images that the project builds itself and the engine does not have."""
+        ours = {image.repository for image in read_images(self.folder, self.environ).values()}
+        wanted = {str(service["image"]) for service in self.config["services"].values()}
+        there = set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
+        return sorted(image for image in wanted if repository_of(image) in ours and image not in there)
+
+    def containers(self) -> list[Container]:
+        """Return the containers that there are."""
+        return find_containers(self.folder)
+
+    def record(self) -> Record | None:
+        """Return how the services are, None when the project is not up."""
+        containers = self.containers()
+        if not _is_up(containers):
+            return None
+        return record_of(containers, url=url_of(containers, ""), expected=self.services)
+
+    # --- starting
+
+    def start(self, on_record: Callable[[Record], None], timeout_s: float = START_S) -> Record | None:
+        """Bring everything up, also what was stopped; return the record once all is healthy, None if it takes too long.
+
+        Raises UnavailableError with Compose's own words when a container cannot be started.
+        """
+        watch = Watch(self)
+        with tempfile.TemporaryFile("w+") as said, self._starting(said) as process:
+            while time.monotonic() - watch.begun_s < timeout_s:
+                code = process.poll()
+                record = watch.look()
+                on_record(record)
+                if code:
+                    raise UnavailableError(f"Docker Compose could not start the project:\n{_tail(said)}")
+                if code == 0 and record.seconds is not None:
+                    return record
+                time.sleep(_POLL_S)
+        return None
+
+    @contextmanager
+    def _starting(self, said: IO[str]) -> Iterator[subprocess.Popen[str]]:
+        """Run `docker compose up`; it waits for what must be done before others start."""
+        process = subprocess.Popen(
+            compose_argv("--ansi", "never", "--progress", "quiet", "up", "--detach", "--no-build", "--remove-orphans"),
+            cwd=self.folder,
+            env=dict(self.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+
+    # --- ending
+
+    def stop(self, *, with_volumes: bool = False) -> bool:
+        """End everything and remove the containers, what was made is kept; tell whether there was anything."""
+        containers = self.containers()
+        if not containers:
+            return False
+        alive = {each.service for each in containers if each.is_alive}
+        if first := [name for name in _LAUNCHING if name in alive]:
+            self._compose("stop", *first)
+        self._compose("down", "--remove-orphans", *(["--volumes"] if with_volumes else []))
+        return True
+
+    def volumes(self) -> list[str]:
+        """Return the volumes that `stop` can remove."""
+        return sorted(str(volume["name"]) for volume in self.config["volumes"].values())
+
+    def logs(self, service: str | None, *, lines: int, follows: bool) -> list[str]:
+        """Return the command line that prints logs."""
+        options = ["--no-log-prefix"] if service else []
+        return compose_argv(
+            "logs", f"--tail={lines}", *options, *(["--follow"] if follows else []), *([service] if service else [])
+        )
+
+    def _compose(self, *arguments: str) -> None:
+        done = subprocess.run(
+            compose_argv("--ansi", "never", "--progress", "quiet", *arguments),
+            cwd=self.folder,
+            env=dict(self.environ),
+            capture_output=True,
+            text=True,
+            timeout=_STOP_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise UnavailableError(f"Docker Compose could not do it: {(done.stderr or done.stdout).strip()}")
+
+
+class Watch:
+    """Looks at a project that starts, and remembers how long each service took."""
+
+    def __init__(self, project: ComposedProject) -> None:
+        self._project = project
+        self._seconds_of: dict[str, float] = {}
+        self.begun_s = time.monotonic()
+
+    def look(self) -> Record:
+        """Return the record as it is now; its `seconds` are set when all is healthy."""
+        containers = self._project.containers()
+        for each in containers:
+            if each.state == "healthy" and each.service not in self._seconds_of:
+                self._seconds_of[each.service] = round((datetime.now(UTC) - each.started).total_seconds(), 1)
+        url = url_of(containers, "")
+        record = record_of(containers, url=url, expected=self._project.services, seconds_of=self._seconds_of)
+        is_whole = record.phase == "up" and record.is_healthy
+        return replace(record, seconds=round(time.monotonic() - self.begun_s, 2)) if is_whole else record
+
+
+def is_up_in_docker(folder: Path) -> bool:
+    """Tell whether containers of the project run here; where Docker does not answer, none does."""
+    if shutil.which("docker") is None or not (folder / DEPLOY_FILE).exists():
+        return False
+    try:
+        return _is_up(find_containers(folder, timeout_s=_NOTICE_S))
+    except UnavailableError:
+        return False
+
+
+def _is_up(containers: Sequence[Container]) -> bool:
+    return any(container.is_alive for container in containers)
+
+
+def _tail(said: IO[str]) -> str:
+    said.seek(0)
+    return "\n".join(said.read().strip().splitlines()[-_TAIL_LINES:])
