@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import click
 
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json, print_note, show_bytes, size
-from bonseyes_dagster.deployment.backup import embedded
-from bonseyes_dagster.deployment.backup.folder import Manifest, Show, read_backup, verify, write_backup
-from bonseyes_dagster.local.project import find_project
+from bonseyes_dagster.deployment.backup import composed, embedded
+from bonseyes_dagster.deployment.backup.folder import Kind, Manifest, Show, read_backup, verify, write_backup
+from bonseyes_dagster.deployment.compose import DEPLOY_FILE
+from bonseyes_dagster.deployment.engine import check_engine
+from bonseyes_dagster.deployment.project import ComposedProject
+from bonseyes_dagster.errors import InvalidError, UnavailableError
+from bonseyes_dagster.local.project import Project, find_project
 
 __all__ = ["backup", "restore"]
+
+# Each says of a project of its kind: still, versions, sources, restore.
+_KEPT: dict[Kind, ModuleType] = {"docker": composed, "embedded": embedded}
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--docker", "kind", flag_value="docker", help="Of the project in Docker, if it has been up both ways.")
+@click.option("--embedded", "kind", flag_value="embedded", help="Of the project as `bonseyes up` runs it.")
 @json_option
 @pass_state
-def backup(state: State, folder: Path) -> None:
+def backup(state: State, folder: Path, kind: Kind | None) -> None:
     """Write all that the project keeps to FOLDER, which must not exist. The project must be down.
 
     Runs that were under way go on at the next `bonseyes up`, here and where the backup is restored.
     """
     project = find_project()
-    with embedded.still(project):
+    kind = kind or _only_kind(project)
+    kept = _KEPT[kind]
+    of_kind = _of_kind(project, kind)
+    with kept.still(of_kind):
         manifest = write_backup(
             folder.absolute(),
             project=project.name,
-            kind="embedded",
-            versions=embedded.versions(project),
-            sources=embedded.sources(project),
+            kind=kind,
+            versions=kept.versions(of_kind),
+            sources=kept.sources(of_kind),
             show=_show(state, "saving"),
         )
     _print_done(state, manifest, folder, f"{folder} holds {project.name}")
@@ -46,14 +60,40 @@ def backup(state: State, folder: Path) -> None:
 def restore(state: State, folder: Path, force: bool) -> None:
     """Put back what `bonseyes backup` wrote to FOLDER. The project must be down.
 
-    Nothing is replaced before every file of the backup was verified by its digest and unpacked.
+    Nothing is replaced before every file of the backup was verified by its digest.
     """
     project = find_project()
     manifest = read_backup(folder)
-    with embedded.still(project):
+    kept = _KEPT[manifest.kind]
+    of_kind = _of_kind(project, manifest.kind)
+    with kept.still(of_kind):
         verify(folder, manifest, _show(state, "verifying"))
-        embedded.restore(project, folder, manifest, _show(state, "restoring"), force=force)
+        kept.restore(of_kind, folder.absolute(), manifest, _show(state, "restoring"), force=force)
     _print_done(state, manifest, folder, f"{project.name} is as {manifest.project} was at {manifest.created}")
+
+
+def _only_kind(project: Project) -> Kind:
+    """Return how the project has been run here; raise InvalidError when that was both ways."""
+    in_docker = _has_volumes(project)
+    if in_docker and embedded.has_state(project):
+        raise InvalidError(f"{project.name} has been up in Docker and without: say --docker or --embedded.")
+    return "docker" if in_docker else "embedded"
+
+
+def _has_volumes(project: Project) -> bool:
+    if shutil.which("docker") is None or not (project.folder / DEPLOY_FILE).exists():
+        return False
+    try:
+        return bool(composed.existing_volumes(ComposedProject(project.folder)))
+    except UnavailableError:
+        return False
+
+
+def _of_kind(project: Project, kind: Kind) -> Project | ComposedProject:
+    if kind == "embedded":
+        return project
+    check_engine()
+    return ComposedProject(project.folder)
 
 
 def _show(state: State, verb: str) -> Show:
