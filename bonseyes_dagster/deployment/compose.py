@@ -38,9 +38,13 @@ class Image:
         """The reference without its tag, such as `bonseyes/tool`."""
         return repository_of(self.reference)
 
+    def references(self) -> frozenset[str]:
+        """Return the references of the images that it is made from, as its Dockerfile says."""
+        return bases_of(self.dockerfile, self.args, self.target)
+
     def bases(self) -> frozenset[str]:
-        """Return the repositories of the images that it is made from, as its Dockerfile says."""
-        return frozenset(map(repository_of, bases_of(self.dockerfile, self.args, self.target)))
+        """Return the repositories of the images that it is made from."""
+        return frozenset(map(repository_of, self.references()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

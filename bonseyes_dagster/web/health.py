@@ -48,7 +48,11 @@ def _connected(scheme: str, rest: str) -> socket.socket:
         return socket.create_connection((host.strip("[]"), int(port)), TIMEOUT_S)
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(TIMEOUT_S)
-    connection.connect(rest)
+    try:
+        connection.connect(rest)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 

@@ -1,0 +1,140 @@
+"""`python -m benchmarks.images`: how large the container images are, and how long they take to build, as Markdown.
+
+It builds a copy of the project under a tag of its own, changes the copy as a developer would, and removes both in the
+end. It needs Docker and some minutes; where pip's packages come from decides most of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bonseyes_dagster.deployment.build import Built, build_images, in_order, inspect_image
+from bonseyes_dagster.deployment.compose import Image, read_images
+from bonseyes_dagster.deployment.engine import check_engine, docker
+
+PROJECT = Path(__file__).parents[1]
+TAG = "benchmark"
+MB = 1e6
+COMPONENT = Path("components/image-classification")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
+    parser.parse_args()
+    check_engine()
+    os.environ["BONSEYES_VERSION"] = TAG
+    with _copy() as project:
+        images = read_images(project)
+        try:
+            anew = _each_anew(project, images)
+            rebuilds = _rebuilds(project, images)
+            _print(images, anew, rebuilds)
+        finally:
+            docker("image", "rm", *(image.reference for image in images.values()), timeout_s=600)
+
+
+@contextmanager
+def _copy() -> Iterator[Path]:
+    listed = subprocess.run(
+        ["git", "-C", str(PROJECT), "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="bonseyes-images-") as folder:
+        project = Path(folder) / "project"
+        for name in filter(None, listed.stdout.split("\0")):
+            if (PROJECT / name).is_file():
+                (project / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(PROJECT / name, project / name)
+        yield project
+
+
+def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[float, list[Built]]:
+    started = time.monotonic()
+    built = build_images(project, images, options=options, quiet=True)
+    return time.monotonic() - started, built
+
+
+def _each_anew(project: Path, images: Mapping[str, Image]) -> dict[str, float]:
+    """Return the seconds that each image takes without a cache, when what it stands on is there."""
+    seconds = {}
+    for step in in_order(images):
+        for image in step:
+            print(f"building {image.name} …", file=sys.stderr, flush=True)
+            seconds[image.name], _ = _build(project, {image.name: image}, "--no-cache")
+    return seconds
+
+
+def _rebuilds(project: Path, images: Mapping[str, Image]) -> dict[str, tuple[float, int]]:
+    """Return what building everything takes after each change: seconds, and the images that became others."""
+    changes: dict[str, Callable[[], None]] = {
+        "nothing, built once before": lambda: None,
+        "nothing": lambda: None,
+        "the README, and a comment in `pyproject.toml`": lambda: _append(project, "README.md", "pyproject.toml"),
+        "one tool's code": lambda: _append(project, COMPONENT / "containers/training/training.py"),
+        "the component's code": lambda: _append(project, COMPONENT / "code/image_classification/tensors.py"),
+        "the pipelines, `definitions.py`": lambda: _append(project, "definitions.py"),
+        "the package's code, `bonseyes_dagster/`": lambda: _append(project, "bonseyes_dagster/tool/store.py"),
+    }
+    found = {}
+    for what, change in changes.items():
+        change()
+        print(f"building after: {what} …", file=sys.stderr, flush=True)
+        seconds, built = _build(project, images)
+        found[what] = seconds, sum(image.is_new for image in built)
+    del found["nothing, built once before"]  # fills the cache with what --no-cache left out
+    return found
+
+
+def _append(project: Path, *names: str | Path) -> None:
+    for name in names:
+        with (project / name).open("a") as file:
+            file.write("# changed\n")
+
+
+def _print(images: Mapping[str, Image], anew: Mapping[str, float], rebuilds: Mapping[str, tuple[float, int]]) -> None:
+    load, processors = os.getloadavg()[0], os.cpu_count()
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {processors} processors, load {load:.1f} at the end:\n")
+    print("| image | size, MB | of which its base | adds, MB | built anew in, s |\n|---|---:|---|---:|---:|")
+    for name, image in images.items():
+        size, base = _size(image.reference), _base(image, images)
+        adds = (size - _size(base)) / MB
+        print(f"| `{image.repository}` | {size / MB:,.0f} | `{base}` | {adds:,.1f} | {anew[name]:.1f} |")
+    print("\n| after a change of | everything is built in, s | images that are others then |\n|---|---:|---:|")
+    for what, (seconds, count) in rebuilds.items():
+        print(f"| {what} | {seconds:.1f} | {count} |")
+
+
+def _base(image: Image, images: Mapping[str, Image]) -> str:
+    """Return the reference of the image whose layers this one begins with: the largest of those it is made from."""
+    ours = {other.repository: other.reference for other in images.values()}
+    candidates = [ours.get(base, base) for base in image.references()]
+    layers = _layers(image.reference)
+    fitting = [base for base in candidates if layers[: len(_layers(base))] == _layers(base)]
+    return max(fitting, key=lambda base: len(_layers(base)))
+
+
+def _layers(reference: str) -> list[str]:
+    found = inspect_image(reference)
+    return [] if found is None else list(found["RootFS"]["Layers"])
+
+
+def _size(reference: str) -> int:
+    found = inspect_image(reference)
+    return 0 if found is None else int(found["Size"])
+
+
+if __name__ == "__main__":
+    main()
