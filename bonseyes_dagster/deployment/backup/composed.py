@@ -57,10 +57,11 @@ def still(project: ComposedProject) -> Iterator[None]:
 
 
 def _check_down(project: ComposedProject) -> None:
-    alive = [container.service for container in project.containers() if container.is_alive]
-    if alive:
+    # Whoever has a volume open counts, a run in a container of its own, too.
+    filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
+    if filters and (names := docker("ps", "--format", "{{.Names}}", *filters).split()):
         raise InvalidError(
-            f"{project.config['name']} is up in Docker ({', '.join(alive)}), and what it keeps is changing: "
+            f"{project.config['name']} is up in Docker ({', '.join(sorted(names))}), and what it keeps is changing: "
             "`bonseyes down` first. Runs that are under way go on at the next `bonseyes up --docker`."
         )
 
