@@ -12,6 +12,9 @@ from bonseyes_dagster.urls import HEALTHZ
 
 __all__ = ["Door", "is_websocket"]
 
+# No container takes more.
+HEADERS_BYTES = 32_768
+
 
 class Door:
     """Applies the access rules, and answers the gateway's own routes."""
@@ -78,6 +81,8 @@ def _check_form(request: web.BaseRequest) -> None:
         raise BadRequestError("The request target must be ASCII; percent-encode everything else.")
     if len(request.headers.getall("Host", [])) > 1:
         raise BadRequestError("A request has one Host.")
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > HEADERS_BYTES:
+        raise BadRequestError(f"The headers are larger than {HEADERS_BYTES} bytes together.")
 
 
 def _ask_to_sign_in(request: web.BaseRequest) -> web.Response:

@@ -35,7 +35,7 @@ async def forward(
     """Ask the upstream and stream its answer; raise UnavailableError when it does not answer."""
     url = upstream_url(base_url, target, request)
     try:
-        answer = await _ask(request, url, session, headers)
+        answer = await _ask(request, target, url, session, headers)
     except _UPSTREAM_ERRORS as error:
         raise _unavailable(request, target, error) from error
     try:
@@ -45,14 +45,18 @@ async def forward(
 
 
 async def _ask(
-    request: web.BaseRequest, url: URL, session: aiohttp.ClientSession, headers: CIMultiDict[str]
+    request: web.BaseRequest,
+    target: Target,
+    url: URL,
+    session: aiohttp.ClientSession,
+    headers: CIMultiDict[str],
 ) -> aiohttp.ClientResponse:
     async with asyncio.timeout(HEADER_WAIT_S) as patience:
         return await session.request(
             request.method,
             url,
             headers=headers,
-            data=_body(request, patience) if request.body_exists else None,
+            data=_body(request, target, patience) if request.body_exists else None,
             allow_redirects=False,
         )
 
@@ -63,12 +67,17 @@ def upstream_url(base_url: str, target: Target, request: web.BaseRequest) -> URL
     return URL(f"{base_url}{target.path}{query[1]}{query[2]}", encoded=True)
 
 
-async def _body(request: web.BaseRequest, patience: asyncio.Timeout) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest, target: Target, patience: asyncio.Timeout) -> AsyncIterator[bytes]:
     now = asyncio.get_running_loop().time
     while True:
         patience.reschedule(now() + HEADER_WAIT_S)
-        async with asyncio.timeout(STALL_S):
-            chunk = await request.content.readany()
+        try:
+            async with asyncio.timeout(STALL_S):
+                chunk = await request.content.readany()
+        except TimeoutError as error:
+            # The fault is the client's: it is not told that the upstream is down.
+            _sever(request, target, error)
+            raise
         if not chunk:
             return
         yield chunk
@@ -115,7 +124,7 @@ def _has_no_body(answer: aiohttp.ClientResponse) -> bool:
 
 
 def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> None:
-    log.warning("%s %s broke off: %s", request.method, target.container, str(error) or type(error).__name__)
+    log.warning("%s %s broke off: %s", request.method, target.name, str(error) or type(error).__name__)
     if request.transport is None:
         return
     # Lingering for no time makes it a reset: an orderly close could pass for the end of the body.
@@ -126,9 +135,11 @@ def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> No
 
 
 def _unavailable(request: web.BaseRequest, target: Target, error: BaseException) -> UnavailableError:
-    log.warning("%s %s: %s: %s", request.method, target.container, type(error).__name__, error)
+    # Some errors tell the URL, and with it the query, which is not logged.
+    reason = error.message if isinstance(error, aiohttp.ClientResponseError) else error
+    log.warning("%s %s: %s: %s", request.method, target.name, type(error).__name__, reason)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UnavailableError(f"{target.container} is down; it may be starting. Try again.")
+        return UnavailableError(f"{target.name} is down; it may be starting. Try again.")
     if isinstance(error, TimeoutError):
-        return UnavailableError(f"{target.container} did not answer in time.")
-    return UnavailableError(f"{target.container} hung up before it answered.")
+        return UnavailableError(f"{target.name} did not answer in time.")
+    return UnavailableError(f"{target.name} hung up before it answered.")

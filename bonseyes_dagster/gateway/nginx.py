@@ -53,8 +53,8 @@ _MALFORMED = BadRequestError(
     "This is not HTTP as the gateway takes it: its first line or a header is wrong, or too long."
 )
 _METHOD = MethodNotAllowedError("TRACE and CONNECT do not pass the gateway.")
-_DOWN = UnavailableError("$gateway_container is down, or hung up before it answered; it may be starting. Try again.")
-_SILENT = UnavailableError("$gateway_container did not answer in time.")
+_DOWN = UnavailableError("$gateway_name is down, or hung up before it answered; it may be starting. Try again.")
+_SILENT = UnavailableError("$gateway_name did not answer in time.")
 _NO_ACCESS = UnavailableError("The access service is down, and without it nobody may pass. Try again.")
 _ERRORS: Mapping[str, tuple[tuple[int, ...], BonseyesError]] = {
     "malformed": ((400, 414, 494, 501, 505), _MALFORMED),
@@ -102,7 +102,7 @@ def _fill(line: str, values: Mapping[str, str]) -> str:
 
 def _places(nginx: Nginx) -> dict[str, str]:
     # Docker's names change their addresses with each restart: an old one may be another container's by then.
-    resolver = f"resolver {nginx.resolver} valid=1s ipv6=off;\nresolver_timeout {CONNECT_S:g}s;"
+    resolver = f"resolver {nginx.resolver} valid=1s ipv6=off;\nresolver_timeout 2s;"
     return {
         "folder": nginx.folder,
         "resolver": resolver if nginx.resolver else "",

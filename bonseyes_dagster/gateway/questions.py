@@ -27,7 +27,7 @@ QUESTION = "X-Gateway-Question"
 REQUEST = "X-Gateway-Request"
 CONTAINERS = "X-Gateway-Containers"
 # What a 204 says, each in its header X-Gateway-NAME.
-ANSWERS = ("Container", "Path", "Prefix", "Stripped", "Upgrade", "Cookie", "Authorization", "Content")
+ANSWERS = ("Container", "Name", "Path", "Prefix", "Stripped", "Upgrade", "Cookie", "Authorization", "Content")
 
 
 class Questions:
@@ -72,6 +72,7 @@ class Questions:
         _, mark, query = request.raw_path.partition("?")
         answers = {
             "Container": target.container,
+            "Name": target.name,
             "Path": f"{target.path}{mark}{query}",
             "Prefix": target.prefix,
             "Stripped": target.prefix if target.route.strips else "",

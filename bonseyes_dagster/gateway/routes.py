@@ -63,6 +63,11 @@ class Target:
     prefix: str
     redirect: str | None = None
 
+    @property
+    def name(self) -> str:
+        """The container, or what else is there, for people to read."""
+        return self.container.strip("{}")
+
 
 def match(raw_path: str) -> Target:
     """Return where a raw request path (percent-encoded, without its query) goes.

@@ -36,7 +36,7 @@ async def forward_websocket(
             upstream_url(base_url, target, request), protocols=wanted, headers=kept, max_msg_size=MESSAGE_BYTES
         )
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"{target.container} took no websocket: {error}") from error
+        raise UnavailableError(f"{target.name} took no websocket: {error}") from error
     async with upstream:
         chosen = [upstream.protocol] if upstream.protocol else []
         client = web.WebSocketResponse(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPResponse
@@ -21,12 +20,32 @@ import requests
 
 from bonseyes_dagster.gateway.nginx import Nginx, render
 from bonseyes_dagster.gateway.routes import DAGSTER
-from tests.contract.gateway_upstream import Upstream
+from tests.contract.gateway.upstream import Upstream
 
-__all__ = ["EMBEDDED", "NGINX", "Gateway", "free_port", "has_nginx", "read_all", "running"]
+__all__ = [
+    "EMBEDDED",
+    "NGINX",
+    "TOKEN",
+    "Gateway",
+    "free_port",
+    "has_nginx",
+    "nginx_program",
+    "read_all",
+    "running",
+    "start_access",
+]
 
+TOKEN = "the token of the tests"
 EMBEDDED = "embedded"
 NGINX = "nginx"
+
+_STARTER = ("-m", "bonseyes_dagster.gateway")
+# Users have no reason to change the embedded gateway's patience; tests would wait for minutes.
+_HASTY = (
+    "-c",
+    "import sys; from bonseyes_dagster.gateway import __main__, forward, server; "
+    "forward.STALL_S = server.IDLE_S = float(sys.argv[1]); sys.exit(__main__.main(sys.argv[2:]))",
+)
 
 
 @dataclass
@@ -39,6 +58,7 @@ class Gateway:
     folder: Path
     process: subprocess.Popen[bytes]
     access: subprocess.Popen[bytes] | None = None
+    access_port: int = 0
     environ: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str, **options: object) -> requests.Response:
@@ -79,10 +99,11 @@ class Gateway:
 
 def has_nginx() -> bool:
     """Tell whether this machine has nginx."""
-    return Path(_nginx()).exists()
+    return Path(nginx_program()).exists()
 
 
-def _nginx() -> str:
+def nginx_program() -> str:
+    """Return where nginx lies."""
     # Debian has it where users' paths do not lead.
     return shutil.which("nginx") or "/usr/sbin/nginx"
 
@@ -103,21 +124,36 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(kind: str, folder: Path, upstream: Upstream, *, stall_s: float = 60, **environ: str) -> Iterator[Gateway]:
+def running(
+    kind: str,
+    folder: Path,
+    upstream: Upstream,
+    *,
+    stall_s: float = 60,
+    upstreams: dict[str, str] | None = None,
+    resolver: str = "",
+    **environ: str,
+) -> Iterator[Gateway]:
     """Yield a gateway that answers; end it, by SIGTERM, if that is not done yet."""
-    here = f"http://127.0.0.1:{upstream.port}"
-    containers = dict.fromkeys(("tool", "dashboard", "visualization"), here)
-    containers["down"] = f"http://127.0.0.1:{free_port()}"
-    start = _start_nginx if kind == NGINX else _start_embedded
-    gateway = start(folder, {**containers, DAGSTER: here}, stall_s, environ)
+    upstreams = upstreams or _upstreams(upstream)
+    if kind == NGINX:
+        gateway = _start_nginx(folder, upstreams, stall_s, resolver, environ)
+    else:
+        gateway = _start_embedded(folder, upstreams, stall_s, environ)
     try:
         _wait(gateway)
         yield gateway
     finally:
-        for process in (gateway.process, gateway.access):
-            if process is not None and process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(15) == 0
+        processes = [process for process in (gateway.process, gateway.access) if process is not None]
+        for process in processes:
+            process.terminate()
+        assert [process.wait(15) for process in processes] == [0] * len(processes)
+
+
+def _upstreams(upstream: Upstream) -> dict[str, str]:
+    here = f"http://127.0.0.1:{upstream.port}"
+    containers = dict.fromkeys(("tool", "dashboard", "visualization"), here)
+    return {**containers, "down": f"http://127.0.0.1:{free_port()}", DAGSTER: here}
 
 
 def _start_embedded(folder: Path, upstreams: dict[str, str], stall_s: float, environ: dict[str, str]) -> Gateway:
@@ -125,11 +161,14 @@ def _start_embedded(folder: Path, upstreams: dict[str, str], stall_s: float, env
     addresses.write_text(json.dumps({name: url for name, url in upstreams.items() if name != DAGSTER}))
     port = free_port()
     more = {"BONSEYES_ADDRESSES": str(addresses), "BONSEYES_DAGSTER_URL": upstreams[DAGSTER], **environ}
-    process = _python(folder, "--bind", f"127.0.0.1:{port}", environ=more)
+    argv = ("--bind", f"127.0.0.1:{port}")
+    process = _python(folder, *argv, environ=more, starter=(*_HASTY, str(stall_s)) if stall_s != 60 else _STARTER)
     return Gateway(EMBEDDED, f"http://127.0.0.1:{port}", port, folder, process)
 
 
-def _start_nginx(folder: Path, upstreams: dict[str, str], stall_s: float, environ: dict[str, str]) -> Gateway:
+def _start_nginx(
+    folder: Path, upstreams: dict[str, str], stall_s: float, resolver: str, environ: dict[str, str]
+) -> Gateway:
     port, access_port, health_port = free_port(), free_port(), free_port()
     nginx = Nginx(
         upstreams=upstreams,
@@ -137,27 +176,34 @@ def _start_nginx(folder: Path, upstreams: dict[str, str], stall_s: float, enviro
         listen=(f"127.0.0.1:{port}",),
         health=f"127.0.0.1:{health_port}",
         folder=str(folder),
-        resolver="",
+        resolver=resolver,
         idle_s=stall_s,
         stall_s=stall_s,
     )
     file = folder / "nginx.conf"
     file.write_text(render(nginx))
-    more = {"BONSEYES_PORT": str(port), **environ}
-    access = _python(folder, "--access", "--bind", f"127.0.0.1:{access_port}", environ=more)
     user = "user root; " if os.getuid() == 0 else ""
     with (folder / "gateway.log").open("ab") as log:
         process = subprocess.Popen(
-            [_nginx(), "-p", str(folder), "-c", str(file), "-g", f"{user}daemon off;"], stdout=log, stderr=log
+            [nginx_program(), "-p", str(folder), "-c", str(file), "-g", f"{user}daemon off;"], stdout=log, stderr=log
         )
-    return Gateway(NGINX, f"http://127.0.0.1:{port}", port, folder, process, access, more)
+    more = {"BONSEYES_PORT": str(port), **environ}
+    gateway = Gateway(NGINX, f"http://127.0.0.1:{port}", port, folder, process, access_port=access_port, environ=more)
+    start_access(gateway)
+    return gateway
 
 
-def _python(folder: Path, *arguments: str, environ: dict[str, str]) -> subprocess.Popen[bytes]:
+def start_access(gateway: Gateway) -> None:
+    """Start the access service of an nginx."""
+    bind = f"127.0.0.1:{gateway.access_port}"
+    gateway.access = _python(gateway.folder, "--access", "--bind", bind, environ=gateway.environ)
+
+
+def _python(
+    folder: Path, *arguments: str, environ: dict[str, str], starter: Sequence[str] = _STARTER
+) -> subprocess.Popen[bytes]:
     with (folder / "gateway.log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "bonseyes_dagster.gateway", *arguments], env={**os.environ, **environ}, stderr=log
-        )
+        return subprocess.Popen([sys.executable, *starter, *arguments], env={**os.environ, **environ}, stderr=log)
 
 
 def _wait(gateway: Gateway) -> None:

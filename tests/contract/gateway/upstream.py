@@ -11,9 +11,10 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-__all__ = ["Upstream"]
+__all__ = ["BLOCK", "STREAMS", "Upstream", "header"]
 
 BLOCK = bytes(range(256)) * 1024
+STREAMS = ("bytes", "chunks", "short", "follow", "wait", "swallow")
 
 
 class Upstream:
@@ -26,6 +27,7 @@ class Upstream:
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.waiting = 0
+        self.asked = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -42,7 +44,7 @@ class Upstream:
 
     def forget(self) -> None:
         """Begin the next test with clean counters."""
-        self.sent_bytes = self.received_bytes = 0
+        self.sent_bytes = self.received_bytes = self.asked = 0
         self.cancelled.clear()
         self.began.clear()
 
@@ -55,8 +57,9 @@ class Upstream:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**40)
         app.router.add_route("GET", "/dagster/graphql", self._ws_or_echo)
-        for name in ("bytes", "chunks", "short", "follow", "wait", "refuse", "raw", "swallow", "ws", "redirect"):
-            app.router.add_route("*", f"/{name}", getattr(self, f"_{name}"))
+        app.router.add_route("*", "/artifacts/a/data/page.html", self._page)
+        for name in (*STREAMS, "refuse", "raw", "ws", "redirect", "status", "steer", "hang-up", "garbage", "cookies"):
+            app.router.add_route("*", f"/{name}", getattr(self, f"_{name.replace('-', '_')}"))
         app.router.add_route("*", "/{path:.*}", self._echo)
         runner = web.AppRunner(
             app, handler_cancellation=True, shutdown_timeout=1, access_log=None, auto_decompress=False
@@ -171,6 +174,53 @@ class Upstream:
 
     async def _redirect(self, request: web.Request) -> web.Response:
         return web.Response(status=201, headers={"Location": f"http://127.0.0.1:{self.port}/artifacts/made"})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        """Any status, with a body that is not the gateway's."""
+        headers = {"WWW-Authenticate": 'Basic realm="mine"'} if request.query["code"] == "401" else {}
+        return web.Response(status=int(request.query["code"]), text="my own words", headers=headers)
+
+    async def _page(self, request: web.Request) -> web.Response:
+        """A page that a tool made, which would rather be one of ours."""
+        headers = {
+            "Content-Disposition": 'inline; filename="page.html"',
+            "Content-Security-Policy": "script-src *",
+            "X-Content-Type-Options": "whatever",
+        }
+        return web.Response(text="<script>alert(1)</script>", content_type="text/html", headers=headers)
+
+    async def _steer(self, request: web.Request) -> web.Response:
+        """Headers by which upstreams give orders to nginx, and some that speak of one connection."""
+        orders = {
+            "X-Accel-Redirect": "/./error/down",
+            "X-Accel-Buffering": "yes",
+            "X-Accel-Limit-Rate": "1",
+            "Proxy-Authenticate": "Basic",
+            "Trailer": "X",
+            "Server": "mine/1.0",
+        }
+        return web.Response(text="as it came", headers=orders)
+
+    async def _cookies(self, request: web.Request) -> web.Response:
+        response = web.Response()
+        response.set_cookie("a", "1")
+        response.set_cookie("b", "2")
+        return response
+
+    async def _hang_up(self, request: web.Request) -> web.Response:
+        """Take the request and answer nothing."""
+        self.asked += 1
+        await request.read()
+        assert request.transport is not None
+        request.transport.close()
+        return web.Response()
+
+    async def _garbage(self, request: web.Request) -> web.Response:
+        """Answer in no protocol."""
+        assert request.transport is not None
+        request.transport.write(b"220 mail.example ESMTP\r\n")
+        request.transport.close()
+        return web.Response()
 
     async def _ws_or_echo(self, request: web.Request) -> web.StreamResponse:
         return await (self._ws(request) if "Upgrade" in request.headers else self._echo(request))

@@ -1,0 +1,46 @@
+"""The gateways that the suite runs on: the embedded one, nginx, and nginx in its image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.gateway.processes import EMBEDDED, NGINX, TOKEN, Gateway, has_nginx, running
+from tests.contract.gateway.upstream import Upstream
+
+
+@pytest.fixture(scope="package")
+def shared_upstream() -> Iterator[Upstream]:
+    """One upstream for all."""
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def upstream(shared_upstream: Upstream) -> Upstream:
+    """The upstream with clean counters."""
+    shared_upstream.forget()
+    return shared_upstream
+
+
+@pytest.fixture(scope="package", params=[EMBEDDED, NGINX])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which of the two gateways."""
+    if request.param == NGINX and not has_nginx():
+        pytest.skip("nginx is not installed: Debian's nginx-light is enough")
+    return str(request.param)
+
+
+@pytest.fixture(scope="package")
+def gateway(kind: str, shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway without a token."""
+    with running(kind, tmp_path_factory.mktemp("gateway"), shared_upstream) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="package")
+def guarded(kind: str, shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway with a token."""
+    with running(kind, tmp_path_factory.mktemp("guarded"), shared_upstream, BONSEYES_TOKEN=TOKEN) as gateway:
+        yield gateway

@@ -1,0 +1,214 @@
+"""Who may pass: Host, Origin and token, on every route."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
+
+import pytest
+import requests
+
+from tests.contract.gateway.processes import TOKEN, Gateway
+from tests.contract.gateway.upstream import STREAMS, Upstream, header
+
+MIB = 2**20
+
+
+def test_a_foreign_host_reaches_nothing(gateway: Gateway) -> None:
+    """DNS rebinding: a page of evil.example whose name now means this machine."""
+    for path in ("/", "/healthz", "/containers/tool/x", "/dagster/graphql"):
+        answer = gateway.get(path, headers={"Host": f"evil.example:{gateway.port}"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}]
+)
+def test_a_foreign_page_changes_nothing(gateway: Gateway, headers: dict[str, str]) -> None:
+    """Neither with an unsafe method, nor with a GET that Dagster would execute."""
+    for method in ("POST", "DELETE", "PUT", "PATCH"):
+        answer = requests.request(method, f"{gateway.url}/containers/tool/x", headers=headers, timeout=20)
+        assert answer.status_code == 403
+    assert gateway.get("/dagster/graphql?query=mutation", headers=headers).status_code == 403
+    assert gateway.get("/containers/tool/x", headers=headers).status_code == 200
+
+
+def test_no_answer_allows_another_site_to_read(gateway: Gateway) -> None:
+    """Also when the upstream, as Dagster's, would."""
+    answer = requests.options(
+        f"{gateway.url}/containers/tool/x",
+        headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"},
+        timeout=20,
+    )
+    assert answer.headers["X-Seen"] == "yes"
+    assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+    assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/containers/tool/x", "/dagster/graphql", "/containers/nope/", "/logout"]
+)
+def test_with_a_token_nothing_answers_without_it(guarded: Gateway, path: str) -> None:
+    """Not even whether something exists."""
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Cookie": "bonseyes_x=1"}):
+        answer = guarded.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_the_token_opens_and_ends_at_the_gateway(guarded: Gateway) -> None:
+    """No container gets to see it."""
+    answer = guarded.get("/containers/tool/x", headers={"Authorization": f"Bearer {TOKEN}", "Cookie": "mine=1"})
+    assert answer.status_code == 200
+    assert TOKEN not in answer.text
+    assert header(answer.json(), "Cookie") == "mine=1"
+
+
+def test_a_browser_signs_in_and_out(guarded: Gateway) -> None:
+    """A page is sent to /login and back; the cookie is HttpOnly, SameSite=Strict, not the token, and can be ended."""
+    page = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
+    answer = guarded.get("/containers/tool/x?a=1", headers=page)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=/containers/tool/x%3Fa%3D1")
+    form = guarded.get(answer.headers["Location"], headers=page)
+    assert (form.status_code, form.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert 'value="/containers/tool/x?a=1"' in form.text
+    with requests.Session() as session:
+        fields = {"token": TOKEN, "next": "/containers/tool/x?a=1"}
+        answer = session.post(f"{guarded.url}/login", data=fields, allow_redirects=False, timeout=20)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/containers/tool/x?a=1")
+        cookie = answer.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie
+        assert "SameSite=Strict" in cookie
+        assert TOKEN not in cookie
+        assert session.get(f"{guarded.url}/containers/tool/x", timeout=20).status_code == 200
+        assert header(session.get(f"{guarded.url}/containers/tool/x", timeout=20).json(), "Cookie") is None
+        copied = dict(session.cookies)
+        session.post(f"{guarded.url}/logout", allow_redirects=False, timeout=20)
+        assert session.get(f"{guarded.url}/containers/tool/x", timeout=20).status_code == 401
+    assert guarded.get("/containers/tool/x", cookies=copied).status_code == 401
+
+
+def test_a_wrong_token_is_slow_and_a_page_for_browsers(guarded: Gateway) -> None:
+    """Guessing takes a second each, one after the other."""
+    begun_s = time.monotonic()
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(
+            pool.map(lambda _: requests.post(f"{guarded.url}/login", data={"token": "no"}, timeout=20), range(3))
+        )
+    assert [answer.status_code for answer in answers] == [401, 401, 401]
+    assert time.monotonic() - begun_s > 2.9
+    page = requests.post(f"{guarded.url}/login", data={"token": "x"}, headers={"Accept": "text/html"}, timeout=20)
+    assert (page.status_code, page.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+
+
+@pytest.mark.parametrize(
+    "target", ["http://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "/a\nb"]
+)
+def test_signing_in_leads_nowhere_else(guarded: Gateway, target: str) -> None:
+    """An open redirect would lend our name to somebody else's login page."""
+    fields = {"token": TOKEN, "next": target}
+    answer = requests.post(f"{guarded.url}/login", data=fields, allow_redirects=False, timeout=20)
+    assert answer.headers["Location"] == "/"
+
+
+def test_another_site_cannot_sign_us_in_or_out(guarded: Gateway) -> None:
+    """Login CSRF, and a nuisance."""
+    foreign = {"Sec-Fetch-Site": "cross-site"}
+    assert requests.post(f"{guarded.url}/login", data={"token": TOKEN}, headers=foreign, timeout=20).status_code == 403
+    assert guarded.get("/logout", headers=foreign).status_code == 403
+
+
+ROUTES_OF_ALL_KINDS = [
+    "/",
+    "/pipelines",
+    "/healthz",
+    "/logout",
+    "/containers/",
+    "/containers/tool/x",
+    "/containers/visualization/",
+    "/containers/visualization",
+    "/containers/nope/",
+    "/containers/down/",
+    "/containers/tool/artifacts/a/data/page.html",
+    "/containers/t%6fol/x",
+    "/dagster",
+    "/dagster/",
+    "/dagster/graphql",
+    "/dagster/graphql?query=mutation",
+    *(f"/containers/tool/{stream}?n=1000&s=0&how=length" for stream in STREAMS),
+]
+WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: " + "A" * 22 + "==",
+)
+
+
+@pytest.mark.parametrize("path", ROUTES_OF_ALL_KINDS)
+@pytest.mark.parametrize(
+    "lines",
+    [(), ("Content-Length: 3",), ("Transfer-Encoding: chunked",), WEBSOCKET],
+    ids=["plain", "length", "chunked", "websocket"],
+)
+def test_every_route_wants_the_token(guarded: Gateway, upstream: Upstream, path: str, lines: tuple[str, ...]) -> None:
+    """Pages, streams and websockets, what exists and what does not; no upstream hears of it."""
+    method = "POST" if lines and lines is not WEBSOCKET else "GET"
+    body = (
+        {"Content-Length: 3": b"abc", "Transfer-Encoding: chunked": b"3\r\nabc\r\n0\r\n\r\n"}.get(lines[0], b"")
+        if lines
+        else b""
+    )
+    for given in ((), ("Authorization: Bearer wrong",), ("Cookie: bonseyes_0123456789ab=1.2.3",)):
+        status, answer = guarded.answer(guarded.head(method, path, *lines, *given) + body)
+        assert (status, json.loads(answer)["error"]["code"]) == (401, "unauthorized")
+    assert not upstream.began.is_set()
+
+
+@pytest.mark.parametrize("path", [*ROUTES_OF_ALL_KINDS, "/login"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:{port}.evil.example"])
+def test_every_route_wants_our_host(gateway: Gateway, upstream: Upstream, path: str, host: str) -> None:
+    """Also those that would ask for no token."""
+    for lines in ((), WEBSOCKET):
+        head = "\r\n".join((f"GET {path} HTTP/1.1", f"Host: {host.format(port=gateway.port)}", *lines, "", ""))
+        status, answer = gateway.answer(head.encode())
+        assert (status, json.loads(answer)["error"]["code"]) == (403, "forbidden")
+    assert not upstream.began.is_set()
+
+
+@pytest.mark.parametrize("path", [*ROUTES_OF_ALL_KINDS, "/login"])
+@pytest.mark.parametrize("line", ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"])
+def test_no_route_lets_another_site_change_anything(gateway: Gateway, upstream: Upstream, path: str, line: str) -> None:
+    """Nor open a websocket."""
+    for method, lines in (("POST", ("Content-Length: 0",)), ("DELETE", ()), ("GET", WEBSOCKET)):
+        status, answer = gateway.answer(gateway.head(method, path, *lines, line))
+        assert (status, json.loads(answer)["error"]["code"]) == (403, "forbidden")
+    assert not upstream.began.is_set()
+
+
+def test_a_refused_upload_is_answered_at_once(guarded: Gateway) -> None:
+    """Before the body has come, and without keeping any of it."""
+    with guarded.connect() as connection:
+        connection.sendall(guarded.head("POST", "/containers/tool/x", f"Content-Length: {2**34}") + b"x" * 10_000)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, json.loads(answer.read())["error"]["code"]) == (401, "unauthorized")
+
+
+def test_a_request_without_a_host_is_refused(gateway: Gateway) -> None:
+    """HTTP/1.0 allowed that."""
+    raw = gateway.send(b"GET /containers/tool/x HTTP/1.0\r\n\r\n")
+    assert raw.split(b" ")[1] in (b"400", b"403")
+
+
+def test_credentials_of_another_kind_pass(gateway: Gateway, guarded: Gateway) -> None:
+    """Only the gateway's own token ends here; other sessions' cookies are somebody else's."""
+    seen = gateway.get("/containers/tool/x", headers={"Authorization": "Basic eDp5", "Cookie": "a=1; b=2"}).json()
+    assert (header(seen, "Authorization"), header(seen, "Cookie")) == ("Basic eDp5", "a=1; b=2")
+    signed_in = requests.post(f"{guarded.url}/login", data={"token": TOKEN}, allow_redirects=False, timeout=20)
+    name, value = next(iter(signed_in.cookies.items()))
+    both = {"Authorization": "Basic eDp5", "Cookie": f"a=1; {name}={value}; b=2"}
+    seen = guarded.get("/containers/tool/x", headers=both).json()
+    assert (header(seen, "Authorization"), header(seen, "Cookie")) == ("Basic eDp5", "a=1; b=2")

@@ -1,0 +1,133 @@
+"""What only nginx has: an access service that may be down, and names that are looked up at each request."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from bonseyes_dagster.gateway.nginx import Nginx, render
+from bonseyes_dagster.gateway.routes import DAGSTER
+from tests.contract.gateway.dns import Names
+from tests.contract.gateway.processes import NGINX, TOKEN, Gateway, has_nginx, nginx_program, running, start_access
+from tests.contract.gateway.upstream import STREAMS, Upstream
+
+pytestmark = pytest.mark.skipif(not has_nginx(), reason="nginx is not installed: Debian's nginx-light is enough")
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, shared_upstream: Upstream) -> Iterator[Gateway]:
+    """An nginx of the test's own."""
+    with running(NGINX, tmp_path, shared_upstream, BONSEYES_TOKEN=TOKEN) as gateway:
+        yield gateway
+
+
+def test_without_the_access_service_nobody_passes(nginx: Gateway, upstream: Upstream) -> None:
+    """Whatever is asked for and with whichever token; and once it is back, all goes on."""
+    assert nginx.access is not None
+    nginx.access.terminate()
+    nginx.access.wait(10)
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/", "/login", "/healthz", "/dagster", "/dagster/graphql", "/containers/nope/", "/containers/tool/x",
+                 *(f"/containers/tool/{stream}?s=0&n=1" for stream in STREAMS)):  # fmt: skip
+        for method in ("GET", "POST"):
+            answer = requests.request(method, nginx.url + path, data=b"token=x", headers=headers, timeout=20)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+            assert answer.headers["Retry-After"] == "1"
+            assert answer.json()["error"]["request_id"] == answer.headers["X-Request-Id"]
+    assert not upstream.began.is_set()
+    start_access(nginx)
+    until_s = time.monotonic() + 20
+    while nginx.get("/containers/tool/x", headers=headers).status_code != 200:
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
+def test_an_access_service_that_hangs_lets_nobody_pass(nginx: Gateway) -> None:
+    """It is given up after some seconds."""
+    assert nginx.access is not None
+    nginx.access.send_signal(signal.SIGSTOP)
+    try:
+        answer = nginx.get("/containers/tool/x", headers={"Authorization": f"Bearer {TOKEN}"})
+    finally:
+        nginx.access.send_signal(signal.SIGCONT)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+
+
+@pytest.mark.parametrize("path", ["/./pass", "/./error/down", "/%2e/pass", "/x/.././pass", "//./error/access"])
+def test_nginx_own_places_cannot_be_asked_for(nginx: Gateway, path: str) -> None:
+    """A path with dots is refused as every such path is."""
+    status, body = nginx.answer(nginx.head("GET", path, f"Authorization: Bearer {TOKEN}"))
+    assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+def test_methods_that_nginx_refuses_are_refused_in_json(nginx: Gateway, method: str) -> None:
+    """By nginx, before anything else is looked at."""
+    status, body = nginx.answer(nginx.head(method, "/"))
+    assert (status, json.loads(body)["error"]["code"]) in ((405, "method_not_allowed"), (400, "bad_request"))
+
+
+@pytest.mark.parametrize("line", ["Transfer-Encoding: gzip", "Content-Length: -1"])
+def test_what_nginx_finds_wrong_is_told_in_json(nginx: Gateway, line: str) -> None:
+    """As a bad request, not as a fault of the server."""
+    status, body = nginx.answer(nginx.head("POST", "/", line))
+    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
+
+
+def test_names_are_looked_up_at_each_request(tmp_path: Path, shared_upstream: Upstream) -> None:
+    """Nginx starts without them; they come, change and go as containers do."""
+    port = shared_upstream.port
+    with Names() as names:
+        upstreams = {"tool": f"http://tool:{port}", DAGSTER: f"http://web.front:{port}"}
+        with running(NGINX, tmp_path, shared_upstream, upstreams=upstreams, resolver=names.address) as gateway:
+
+            def status() -> int:
+                return gateway.get("/containers/tool/x").status_code
+
+            assert (status(), gateway.get("/dagster/x").status_code) == (503, 503)
+            names.addresses |= {"tool": "127.0.0.1", "web.front": "127.0.0.1"}
+            _soon(lambda: status() == 200)
+            assert gateway.get("/dagster/x").status_code == 200
+            names.addresses["tool"] = "127.0.0.2"  # where nobody listens
+            _soon(lambda: status() == 503)
+            del names.addresses["tool"]
+            _soon(lambda: status() == 503)
+            assert gateway.get("/dagster/x").status_code == 200
+
+
+def _soon(holds: Callable[[], bool], within_s: float = 5) -> None:
+    until_s = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < until_s
+        time.sleep(0.1)
+
+
+def test_the_projects_own_configuration_is_one_that_nginx_takes(tmp_path: Path) -> None:
+    """As it is rendered for the image."""
+    project = Path(__file__).parents[3]
+    argv = ["-m", "bonseyes_dagster.gateway.nginx", str(project / "docker-compose.yml")]
+    rendered = subprocess.run([sys.executable, *argv], capture_output=True, text=True, check=True).stdout
+    file = tmp_path / "nginx.conf"
+    file.write_text(rendered)
+    checked = subprocess.run([nginx_program(), "-t", "-c", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "warn" not in checked.stderr
+
+
+def test_names_that_need_quoting_are_quoted(tmp_path: Path) -> None:
+    """Whatever is a name of a container, regular expressions and strings of nginx hold it."""
+    upstreams = {"a.b-c_d": "http://a.b-c_d", DAGSTER: "http://x:3000"}
+    file = tmp_path / "nginx.conf"
+    file.write_text(
+        render(Nginx(upstreams=upstreams, access="http://access:8080", listen=("8080",), folder=str(tmp_path)))
+    )
+    checked = subprocess.run([nginx_program(), "-t", "-c", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
