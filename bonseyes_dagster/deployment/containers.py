@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.local.record import Record, ServiceRecord, State
 from bonseyes_dagster.local.services import CONTAINER_KINDS, WEB
 
-__all__ = ["GATEWAY", "Container", "find_containers", "record_of", "url_of"]
+__all__ = ["GATEWAY", "Container", "find_containers", "project_name", "record_of", "url_of"]
 
 GATEWAY = "gateway"
 _GATEWAY_PORT = "8080/tcp"
@@ -24,6 +24,7 @@ _FOLDER = f"{_PROJECT}.working_dir"
 _SERVICE = "com.docker.compose.service"
 _ONE_OFF = "com.docker.compose.oneoff"
 _MODULE = "bonseyes_dagster."
+_IN_FILE = re.compile(r"""^\s*(?:export\s+)?COMPOSE_PROJECT_NAME\s*=\s*["']?([\w-]+)""", re.MULTILINE)
 _HEALTH: Mapping[str, State] = {"healthy": "healthy", "starting": "starting", "unhealthy": "unhealthy"}
 # A container may be removed between the list and the look at it.
 _ATTEMPTS = 3
@@ -55,15 +56,29 @@ class Container:
         return next((module for module in modules if module in CONTAINER_KINDS), "dagster")
 
     @property
+    def folder(self) -> Path:
+        """The folder that it was started from."""
+        return Path(self._label(_FOLDER))
+
+    @property
+    def identity(self) -> str:
+        """What tells this start of this container from every other."""
+        return f"{self.raw['Id']} {self.raw['State']['StartedAt']}"
+
+    @property
     def is_alive(self) -> bool:
         """Whether it runs, or will by itself."""
         return self._status in ("created", "running", "restarting", "paused")
 
     @property
+    def is_task(self) -> bool:
+        """Whether it is to do something once, and to end."""
+        return self.raw["HostConfig"]["RestartPolicy"]["Name"] in ("no", "on-failure", "")
+
+    @property
     def is_done(self) -> bool:
         """Whether it was to do something once, and did."""
-        restarts = self.raw["HostConfig"]["RestartPolicy"]["Name"] in ("no", "on-failure", "")
-        return restarts and self._status == "exited" and self.raw["State"]["ExitCode"] == 0
+        return self.is_task and self._status == "exited" and self.raw["State"]["ExitCode"] == 0
 
     @property
     def started(self) -> datetime:
@@ -74,7 +89,7 @@ class Container:
     def state(self) -> State:
         """How it is."""
         if self._status == "running":
-            return _HEALTH.get(self._health.get("Status", ""), "healthy")
+            return _HEALTH.get(self._health.get("Status", ""), "starting" if self.is_task else "healthy")
         return "restarting" if self._status == "restarting" else "waiting" if self._status == "created" else "stopped"
 
     @property
@@ -121,14 +136,21 @@ class Container:
         return found if found.service and found._label(_ONE_OFF) != "True" else None
 
 
-def find_containers(folder: Path, *, timeout_s: float = 60.0) -> list[Container]:
-    """Return the containers of the project in `folder`, of the one in COMPOSE_PROJECT_NAME if that is set."""
-    labels = {_FOLDER: str(folder.resolve())}
-    if os.environ.get("COMPOSE_PROJECT_NAME"):
-        labels[_PROJECT] = os.environ["COMPOSE_PROJECT_NAME"]
-    filters = [word for name, value in labels.items() for word in ("--filter", f"label={name}={value}")]
+def project_name(folder: Path, environ: Mapping[str, str]) -> str:
+    """Return what Compose calls the project in `folder`: what the environment or `.env` says, else after the folder."""
+    said = environ.get("COMPOSE_PROJECT_NAME")
+    if not said and (folder / ".env").is_file():
+        found = _IN_FILE.search((folder / ".env").read_text(encoding="utf-8", errors="replace"))
+        said = found and found[1]
+    return said or re.sub(r"[^-_a-z0-9]", "", folder.resolve().name.lower()).lstrip("-_")
+
+
+def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]:
+    """Return the containers of a Compose project's services."""
     for attempt in range(_ATTEMPTS):
-        ids = docker("ps", "--all", "--quiet", "--no-trunc", *filters, timeout_s=timeout_s).split()
+        ids = docker(
+            "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_PROJECT}={project}", timeout_s=timeout_s
+        ).split()
         try:
             found = json.loads(docker("inspect", *ids, timeout_s=timeout_s)) if ids else []
             return sorted(filter(None, map(Container.of, found)), key=lambda each: each.service)

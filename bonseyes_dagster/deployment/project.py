@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, repository_of
-from bonseyes_dagster.deployment.containers import Container, find_containers, record_of, url_of
+from bonseyes_dagster.deployment.containers import Container, find_containers, project_name, record_of, url_of
 from bonseyes_dagster.deployment.engine import compose_argv, docker
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.local.record import Record
 from bonseyes_dagster.local.services import CODE, DAEMON, RUNS
 
-__all__ = ["START_S", "ComposedProject", "is_up_in_docker"]
+__all__ = ["START_S", "ComposedProject", "Watch", "is_in_docker", "is_up_in_docker"]
 
 START_S = 240.0
 _POLL_S = 0.5
@@ -35,6 +35,12 @@ _CONFIG_S = 30.0
 # try again and in the end fail; killed, they are taken up again at the next start.
 _LAUNCHING = (RUNS, DAEMON, CODE)
 _TAIL_LINES = 30
+_QUIET = ("--ansi", "never", "--progress", "quiet")
+# Files that are read as well when the environment says so.
+_OVERRIDES: Mapping[str, Callable[[Mapping[str, str]], bool]] = {
+    "docker-compose.run-containers.yml": lambda environ: environ.get("BONSEYES_RUN_LAUNCHER") == "docker",
+    "docker-compose.gpu.yml": lambda environ: bool(environ.get("BONSEYES_GPUS")),
+}
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,14 @@ class ComposedProject:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     @cached_property
+    def name(self) -> str:
+        """Return what Compose calls the project."""
+        return project_name(self.folder, self.environ)
+
+    @cached_property
     def config(self) -> Mapping[str, Any]:
         """Return the whole configuration, as Compose reads it; raise SettingsError with what it says is wrong."""
-        done = subprocess.run(
-            compose_argv("config", "--format", "json"),
-            cwd=self.folder,
-            env=dict(self.environ),
-            capture_output=True,
-            text=True,
-            timeout=_CONFIG_S,
-            check=False,
-        )
+        done = self._run("config", "--format", "json", timeout_s=_CONFIG_S)
         if done.returncode != 0:
             raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {done.stderr.strip()}")
         config: Mapping[str, Any] = json.loads(done.stdout)
@@ -81,8 +84,14 @@ class ComposedProject:
         return sorted(image for image in wanted if repository_of(image) in ours and image not in there)
 
     def containers(self) -> list[Container]:
-        """Return the containers that there are."""
-        return find_containers(self.folder)
+        """Return the containers that there are; raise SettingsError for those of another folder's project."""
+        found = find_containers(self.name)
+        if strange := {each.folder for each in found} - {self.folder.resolve()}:
+            raise SettingsError(
+                f"Docker has a project {self.name!r} of another folder, {', '.join(map(str, strange))}: "
+                "set COMPOSE_PROJECT_NAME to another name."
+            )
+        return found
 
     def record(self) -> Record | None:
         """Return how the services are, None when the project is not up."""
@@ -115,8 +124,8 @@ class ComposedProject:
     def _starting(self, said: IO[str]) -> Iterator[subprocess.Popen[str]]:
         """Run `docker compose up`; it waits for what must be done before others start."""
         process = subprocess.Popen(
-            compose_argv("--ansi", "never", "--progress", "quiet", "up", "--detach", "--no-build", "--remove-orphans"),
-            cwd=self.folder,
+            self._argv(*_QUIET, "up", "--detach", "--no-build", "--remove-orphans"),
+            cwd=self.folder.resolve(),
             env=dict(self.environ),
             stdin=subprocess.DEVNULL,
             stdout=said,
@@ -132,40 +141,59 @@ class ComposedProject:
 
     # --- ending
 
-    def stop(self, *, with_volumes: bool = False) -> bool:
+    def stop(self, *, with_volumes: bool = False, at_once: bool = False) -> bool:
         """End everything and remove the containers, what was made is kept; tell whether there was anything."""
         containers = self.containers()
-        if not containers:
+        if not containers and not with_volumes:
             return False
         alive = {each.service for each in containers if each.is_alive}
-        if first := [name for name in _LAUNCHING if name in alive]:
+        first = [name for name in _LAUNCHING if name in alive]
+        if first and not at_once:
             self._compose("stop", *first)
-        self._compose("down", "--remove-orphans", *(["--volumes"] if with_volumes else []))
-        return True
+        options = [*(["--volumes"] if with_volumes else []), *(["--timeout=0"] if at_once else [])]
+        self._compose("down", "--remove-orphans", *options)
+        return bool(containers)
 
     def volumes(self) -> list[str]:
         """Return the volumes that `stop` can remove."""
         return sorted(str(volume["name"]) for volume in self.config["volumes"].values())
 
     def logs(self, service: str | None, *, lines: int, follows: bool) -> list[str]:
-        """Return the command line that prints logs."""
-        options = ["--no-log-prefix"] if service else []
-        return compose_argv(
-            "logs", f"--tail={lines}", *options, *(["--follow"] if follows else []), *([service] if service else [])
-        )
+        """Return the command line that prints the logs of all services, or of one."""
+        options = [f"--tail={lines}", *(["--follow"] if follows else [])]
+        return self._argv("logs", *options, *(["--no-log-prefix", service] if service else []))
 
     def _compose(self, *arguments: str) -> None:
-        done = subprocess.run(
-            compose_argv("--ansi", "never", "--progress", "quiet", *arguments),
-            cwd=self.folder,
-            env=dict(self.environ),
-            capture_output=True,
-            text=True,
-            timeout=_STOP_S,
-            check=False,
-        )
+        done = self._run(*_QUIET, *arguments, timeout_s=_STOP_S)
         if done.returncode != 0:
             raise UnavailableError(f"Docker Compose could not do it: {(done.stderr or done.stdout).strip()}")
+
+    def _run(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+        argv, folder = self._argv(*arguments), self.folder.resolve()
+        try:
+            return subprocess.run(
+                argv,
+                cwd=folder,
+                env=dict(self.environ),
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise UnavailableError("There is no `docker` command on this machine.") from None
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s.") from None
+
+    def _argv(self, *arguments: str) -> list[str]:
+        return compose_argv(*arguments, project=self.name, files=self._files())
+
+    def _files(self) -> list[str]:
+        """Return the compose files where they are not those that Compose would read by itself."""
+        if self.environ.get("COMPOSE_FILE"):
+            return []
+        more = [file for file, is_wanted in _OVERRIDES.items() if is_wanted(self.environ)]
+        return [DEPLOY_FILE, *more] if more else []
 
 
 class Watch:
@@ -174,13 +202,16 @@ class Watch:
     def __init__(self, project: ComposedProject) -> None:
         self._project = project
         self._seconds_of: dict[str, float] = {}
+        self._seen: set[str] = set()
+        self._begun = datetime.now(UTC)
         self.begun_s = time.monotonic()
 
     def look(self) -> Record:
         """Return the record as it is now; its `seconds` are set when all is healthy."""
         containers = self._project.containers()
         for each in containers:
-            if each.state == "healthy" and each.service not in self._seconds_of:
+            if each.state == "healthy" and each.started > self._begun and each.identity not in self._seen:
+                self._seen.add(each.identity)
                 self._seconds_of[each.service] = round((datetime.now(UTC) - each.started).total_seconds(), 1)
         url = url_of(containers, "")
         record = record_of(containers, url=url, expected=self._project.services, seconds_of=self._seconds_of)
@@ -188,14 +219,24 @@ class Watch:
         return replace(record, seconds=round(time.monotonic() - self.begun_s, 2)) if is_whole else record
 
 
+def is_in_docker(folder: Path) -> bool:
+    """Tell whether the project has containers here, be they stopped; where Docker does not answer, it has none."""
+    return bool(_noticed(folder))
+
+
 def is_up_in_docker(folder: Path) -> bool:
-    """Tell whether containers of the project run here; where Docker does not answer, none does."""
+    """Tell whether containers of the project run here."""
+    return _is_up(_noticed(folder))
+
+
+def _noticed(folder: Path) -> list[Container]:
     if shutil.which("docker") is None or not (folder / DEPLOY_FILE).exists():
-        return False
+        return []
     try:
-        return _is_up(find_containers(folder, timeout_s=_NOTICE_S))
+        found = find_containers(project_name(folder, os.environ), timeout_s=_NOTICE_S)
     except UnavailableError:
-        return False
+        return []
+    return [each for each in found if each.folder == folder.resolve()]
 
 
 def _is_up(containers: Sequence[Container]) -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 import click
 
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json
+from bonseyes_dagster.deployment import commands as docker_commands
+from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.local import detached, display
@@ -29,18 +31,36 @@ port_option = click.option("--port", type=click.IntRange(1, 65535), help="Where 
 @click.command()
 @port_option
 @click.option("--detach", "-d", is_flag=True, help="Return when everything is healthy, and leave it running.")
+@click.option("--docker", "in_docker", is_flag=True, help="Run it as the containers of docker-compose.yml.")
+@click.option("--build", "builds", is_flag=True, help="With --docker: build the images before.")
 @json_option
 @pass_state
-def up(state: State, port: int | None, detach: bool) -> None:
+def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bool) -> None:
     """Run the project on this machine until Ctrl-C (or `bonseyes down`)."""
     project, settings = find_project(), _settings(state, port)
     running = read_record(project)
-    if running is not None:
+    if builds and not in_docker:
+        raise click.UsageError("--build builds images, which are for --docker.")
+    if in_docker:
+        _up_in_docker(project, settings, state, port=port, detach=detach, builds=builds)
+    elif is_up_in_docker(project.folder):
+        raise SettingsError(f"{project.name} is up in Docker; `bonseyes down` ends it, `up --docker` renews it.")
+    elif running is not None:
         _wait_for_other(project, state)
     elif detach:
         _up_detached(project, settings, state)
     else:
         _up_here(project, settings, state)
+
+
+def _up_in_docker(
+    project: Project, settings: Settings, state: State, *, port: int | None, detach: bool, builds: bool
+) -> None:
+    if read_record(project) is not None:
+        raise SettingsError(f"{project.name} is up without Docker; `bonseyes down` ends it.")
+    record = docker_commands.bring_up(project.folder, state, settings, port=port, detach=detach, builds=builds)
+    if detach and not state.json:  # which the display has printed
+        _print_up(record, state, "It runs on; `bonseyes down` ends it.")
 
 
 def _settings(state: State, port: int | None) -> Settings:
@@ -113,10 +133,14 @@ def _print_up(record: Record, state: State, sentence: str) -> None:
 
 
 @click.command()
-def down() -> None:
+@click.option("--volumes", is_flag=True, help="In Docker: remove everything that was made, too.")
+@click.option("--yes", "-y", is_flag=True, help="With --volumes: do not ask.")
+def down(volumes: bool, yes: bool) -> None:
     """End what `bonseyes up` started, and everything that is left of it."""
     project = find_project()
     was_up = detached.bring_down(project)
+    if volumes or is_in_docker(project.folder):
+        was_up |= docker_commands.bring_down(project.folder, with_volumes=volumes, is_sure=yes)
     click.echo(f"{project.name} is down." if was_up else f"{project.name} was not up.")
 
 
@@ -127,6 +151,8 @@ def status(state: State) -> int:
     """Say how each service is. Exits with 5 when the project is not up or a service is not healthy."""
     project = find_project()
     record = read_record(project)
+    if record is None and is_up_in_docker(project.folder):
+        record = docker_commands.read_record(project.folder)
     if record is None:
         raise UnavailableError(f"{project.name} is not up; `bonseyes up` starts it.")
     if state.json:
@@ -143,6 +169,8 @@ def status(state: State) -> int:
 def logs(service: str | None, follows: bool, lines: int) -> None:
     """Print the logs of the services, or of SERVICE alone."""
     project = find_project()
+    if read_record(project) is None and is_in_docker(project.folder):
+        docker_commands.print_logs(project.folder, service, follows=follows, lines=lines)
     files = {file.name.removesuffix(".log"): file for file in sorted(project.logs.glob("*.log"))}
     if service is not None:
         if service not in files:

@@ -1,0 +1,168 @@
+"""What `bonseyes up`, `down`, `status` and `logs` do where the project runs in Docker: parsing is done, this prints."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from bonseyes_dagster.client.command import State, print_note
+from bonseyes_dagster.deployment.build import build_images
+from bonseyes_dagster.deployment.compose import read_images
+from bonseyes_dagster.deployment.engine import check_engine
+from bonseyes_dagster.deployment.project import START_S, ComposedProject, Watch
+from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
+from bonseyes_dagster.local import display
+from bonseyes_dagster.local.record import Record
+from bonseyes_dagster.local.supervisor import check_port
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["bring_down", "bring_up", "print_logs", "read_record"]
+
+_LOOK_S = 5.0
+
+
+def bring_up(folder: Path, state: State, settings: Settings, *, port: int | None, detach: bool, builds: bool) -> Record:
+    """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
+    check_engine()
+    project = ComposedProject(folder, _environ(settings, port))
+    was_up = project.record() is not None
+    if was_up and not port:
+        project = _where_it_is(project)
+    _provide_images(project, state, builds)
+    if not was_up:
+        check_port(*project.address())
+    with (
+        contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
+        display.show(as_json=state.json) as shown,
+    ):
+        record = project.start(shown.update, START_S)
+        if record is None:
+            raise _unhealthy(project)
+        if not detach and not was_up:
+            _stay(project, shown)
+    return record
+
+
+def _environ(settings: Settings, port: int | None) -> dict[str, str]:
+    """Return what Compose is to know of the command line; what `.env` says counts where that says nothing."""
+    environ = {name: value for name, value in os.environ.items() if name != "BONSEYES_URL"}
+    if port:
+        environ["BONSEYES_PORT"] = str(port)
+    if settings.url:
+        environ["BONSEYES_URL"] = settings.url
+    return environ
+
+
+def _where_it_is(project: ComposedProject) -> ComposedProject:
+    """Keep the port that a running project has."""
+    for container in project.containers():
+        if container.published is not None and "BONSEYES_PORT" not in project.environ:
+            return ComposedProject(project.folder, {**project.environ, "BONSEYES_PORT": str(container.published[1])})
+    return project
+
+
+def _provide_images(project: ComposedProject, state: State, builds: bool) -> None:
+    missing = [] if builds else project.missing_images()
+    if missing and sys.stdin.isatty() and not state.json:
+        builds = click.confirm(f"{len(missing)} images are not built yet. Build them now?", default=True, err=True)
+    if builds:
+        build_images(project.folder, read_images(project.folder, project.environ), quiet=state.json, tell=print_note)
+    elif missing:
+        raise SettingsError(
+            f"{len(missing)} images are not built: {', '.join(missing)}. "
+            "`bonseyes build` builds them, and `bonseyes up --docker --build` does both."
+        )
+
+
+@contextlib.contextmanager
+def _ended_with_us(project: ComposedProject, detach: bool) -> Iterator[None]:
+    """End the project when the block is interrupted; without `detach` however it ends."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    is_over = not detach
+    try:
+        yield
+    except KeyboardInterrupt:
+        is_over = True
+        raise
+    finally:
+        if is_over:
+            _end(project)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _end(project: ComposedProject) -> None:
+    """Stop politely; whoever asks twice has no more patience."""
+    with contextlib.suppress(OSError):
+        print_note("Stopping.")
+    try:
+        project.stop()
+    except KeyboardInterrupt:
+        project.stop(at_once=True)
+
+
+def _stay(project: ComposedProject, shown: display.Display) -> None:
+    """Show how the services are until interrupted, or until somebody else has ended them."""
+    watch = Watch(project)
+    while True:
+        time.sleep(_LOOK_S)
+        record = watch.look()
+        if all(service.state in ("waiting", "stopped") for service in record.services):
+            return
+        # A closed pipe or terminal must not decide over what runs.
+        with contextlib.suppress(OSError):
+            shown.update(record)
+
+
+def _unhealthy(project: ComposedProject) -> UnavailableError:
+    record = project.record()
+    sick = [service for service in record.services if service.state != "healthy"] if record is not None else []
+    return UnavailableError(
+        f"Not everything got healthy in {START_S:.0f} s: {', '.join(service.name for service in sick)}; "
+        "`bonseyes logs SERVICE` tells more.",
+        detail={service.name: service.reason or service.state for service in sick},
+    )
+
+
+def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
+    """End the project's containers and remove them; tell whether there were any.
+
+    With `with_volumes` everything that was made is lost; it is said what, and asked before unless `is_sure`.
+    """
+    project = ComposedProject(folder)
+    if with_volumes and not is_sure:
+        print_note(f"All runs and artifacts would be lost for ever, in: {', '.join(project.volumes())}")
+        if not sys.stdin.isatty():
+            raise SettingsError("Nobody is there to be asked: --yes says that this is meant.")
+        click.confirm("Remove them?", abort=True, err=True)
+    return project.stop(with_volumes=with_volumes)
+
+
+def read_record(folder: Path) -> Record | None:
+    """Return how the services are, None when the project is not up in Docker."""
+    return ComposedProject(folder).record()
+
+
+def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) -> NoReturn:
+    """Become the command that prints the logs of all services, or of one."""
+    project = ComposedProject(folder)
+    there = [container.service for container in project.containers()]
+    if service is not None and service not in there:
+        raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")
+    sys.stdout.flush()
+    os.chdir(folder)
+    argv = project.logs(service, lines=lines, follows=follows)
+    os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
