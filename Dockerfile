@@ -37,9 +37,7 @@ RUN for each in tool gateway pipeline visualization build; do \
       python /tmp/requirements.py /tmp/pyproject.toml "$each" >"/opt/bonseyes/$each.txt" || exit; done
 
 FROM system AS package
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
 COPY --from=requirements /opt/bonseyes/build.txt /tmp/
 RUN pip install --requirement /tmp/build.txt
 COPY pyproject.toml /tmp/source/
@@ -51,9 +49,7 @@ RUN touch /tmp/source/README.md \
 
 # --- Tools, the dashboard and the gateway's access rules ------------------------------------------------------------
 FROM system AS tool-dependencies
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
 COPY --from=requirements /opt/bonseyes/tool.txt /opt/bonseyes/gateway.txt /opt/bonseyes/
 RUN pip install --requirement /opt/bonseyes/tool.txt --requirement /opt/bonseyes/gateway.txt
 USER 10001:10001
@@ -66,9 +62,7 @@ COPY --from=package /tmp/package /opt/bonseyes
 
 # --- TensorBoard ----------------------------------------------------------------------------------------------------
 FROM tool-dependencies AS visualization
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
 COPY --from=requirements /opt/bonseyes/visualization.txt /opt/bonseyes/
 USER root
 RUN pip install --requirement /opt/bonseyes/visualization.txt
@@ -78,9 +72,7 @@ COPY --from=package /tmp/package /opt/bonseyes
 
 # --- Dagster: code server, run server, webserver, daemon, and the pipelines -----------------------------------------
 FROM tool-dependencies AS dagster
-ARG PIP_INDEX_URL
-ARG PIP_EXTRA_INDEX_URL
-ARG PIP_TRUSTED_HOST
+ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
 COPY --from=requirements /opt/bonseyes/pipeline.txt /opt/bonseyes/
 USER root
 RUN pip install --requirement /opt/bonseyes/pipeline.txt \

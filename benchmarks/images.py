@@ -127,13 +127,14 @@ def _base(image: Image, images: Mapping[str, Image]) -> str:
 
 
 def _layers(reference: str) -> list[str]:
-    found = inspect_image(reference)
-    return [] if found is None else list(found["RootFS"]["Layers"])
+    if (found := inspect_image(reference)) is None:  # a builder needs a base's layers only, not its name
+        docker("pull", "--quiet", reference, timeout_s=600)
+        found = inspect_image(reference)
+    return list(found["RootFS"]["Layers"]) if found else []
 
 
 def _size(reference: str) -> int:
-    found = inspect_image(reference)
-    return 0 if found is None else int(found["Size"])
+    return int(docker("image", "inspect", "--format", "{{.Size}}", reference))
 
 
 if __name__ == "__main__":

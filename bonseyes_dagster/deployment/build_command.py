@@ -37,4 +37,5 @@ def build(state: State, names: tuple[str, ...], no_cache: bool, pull: bool, quie
         return
     rows = [(image.reference, size(image.size_bytes), "new" if image.is_new else "as before") for image in built]
     print_table(("IMAGE", "SIZE", ""), rows)
-    print_note(f"{len(built)} images in {time.monotonic() - started:.1f} s")
+    count = "1 image" if len(built) == 1 else f"{len(built)} images"
+    print_note(f"{count} in {time.monotonic() - started:.1f} s")

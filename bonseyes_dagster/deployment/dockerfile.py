@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bonseyes_dagster.errors import SettingsError
 __all__ = ["bases_of"]
 
 _CONTINUED = re.compile(r"\\[ \t]*\n")
-_ARG = re.compile(r"ARG\s+(\w+)(?:=(.*))?", re.IGNORECASE)
+_ARG = re.compile(r"ARG\s+(.*)", re.IGNORECASE)
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _USED = re.compile(r"(?:COPY|ADD|RUN)\s.*?--(?:from|mount=\S*?from)=([^\s,]+)", re.IGNORECASE)
 
@@ -41,7 +42,8 @@ def _stages(text: str, args: Mapping[str, str]) -> dict[str, list[str]]:
     current: list[str] = []
     for line in lines:
         if (found := _ARG.match(line)) and not stages:  # only those before the first stage count in FROM
-            given[found[1]] = args.get(found[1], interpolate((found[2] or "").strip("\"'"), given))
+            for name, _, default in (word.partition("=") for word in shlex.split(found[1])):
+                given[name] = args.get(name, interpolate(default, given))
         elif found := _FROM.match(line):
             current = [interpolate(found[1], given)]
             stages[found[2] or str(len(stages))] = current

@@ -11,8 +11,7 @@ from bonseyes_dagster.errors import SettingsError
 
 STAGES = r"""
 # comment FROM nowhere
-ARG VERSION=latest
-ARG OUTER="outer:${VERSION}"
+ARG VERSION=latest OUTER="outer:${VERSION}"
 FROM ${OUTER} AS first
 ARG VERSION=ignored
 RUN echo FROM inside
