@@ -106,9 +106,8 @@ def stock(folder: Path, port: int) -> Iterator[LaunchingProject]:
     """Yield an instance of Dagster's with its defaults, on the project's code server."""
     home = folder / "home"
     home.mkdir(parents=True)
-    (home / "dagster.yaml").write_text(
-        "telemetry: {enabled: false}\nrun_coordinator:\n  module: dagster\n  class: DefaultRunCoordinator\n"
-    )
+    # Launched directly: the default coordinator would have it wait for the next tick of a daemon.
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="definitions")
     with (
         DagsterInstance.from_config(str(home)) as instance,

@@ -10,10 +10,14 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from bonseyes_dagster.local.logs import RotatingLog
 
-__all__ = ["Child", "adopt_orphans"]
+if TYPE_CHECKING:
+    from bonseyes_dagster.local.nursery import Fork, Nursery
+
+__all__ = ["Child", "adopt_orphans", "begin_as_child"]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -31,42 +35,52 @@ class Child:
 
     def __init__(
         self,
-        argv: Sequence[str],
-        *,
-        cwd: Path,
-        environ: Mapping[str, str],
+        process: subprocess.Popen[bytes] | Fork,
+        output: int,
         log: RotatingLog,
         on_exit: Callable[[int], None],
     ) -> None:
         self._log = log
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
-        self._popen = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=_prepare(os.getpid()),
-        )
-        assert self._popen.stdout is not None
-        self._output = self._popen.stdout.fileno()
-        os.set_blocking(self._output, False)
-        self._loop.add_reader(self._output, self._read)
-        self._pidfd = os.pidfd_open(self._popen.pid)
+        self._process = process
+        self._output = output
+        os.set_blocking(output, False)
+        self._loop.add_reader(output, self._read)
+        self._pidfd = os.pidfd_open(process.pid)
         self._loop.add_reader(self._pidfd, self._reap)
+
+    @classmethod
+    async def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        environ: Mapping[str, str],
+        log: RotatingLog,
+        on_exit: Callable[[int], None],
+        nursery: Nursery | None = None,
+    ) -> Self:
+        """Start one, as a fork of the nursery if that is there."""
+        output, theirs = os.pipe()
+        try:
+            fork = await nursery.fork(argv, cwd=cwd, environ=environ, output=theirs) if nursery else None
+            return cls(fork or _spawn(argv, cwd, environ, theirs), output, log, on_exit)
+        except BaseException:
+            os.close(output)
+            raise
+        finally:
+            os.close(theirs)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._popen.pid
+        return self._process.pid
 
     def terminate(self) -> None:
         """Ask it to end."""
         with contextlib.suppress(ProcessLookupError):
-            self._popen.terminate()
+            self._process.terminate()
 
     def _read(self) -> None:
         try:
@@ -77,11 +91,10 @@ class Child:
             self._log.write(data)
             return
         self._loop.remove_reader(self._output)
-        if self._popen.stdout is not None:
-            self._popen.stdout.close()
+        os.close(self._output)
 
     def _reap(self) -> None:
-        status = self._popen.poll()
+        status = self._process.poll()
         if status is None:
             return
         self._loop.remove_reader(self._pidfd)
@@ -89,15 +102,27 @@ class Child:
         self._on_exit(status)
 
 
-def _prepare(parent: int) -> Callable[[], None]:
-    def prepare() -> None:
-        # TERM, not KILL: a server whose supervisor was killed still takes its own children along.
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-        # Started in the background of a shell SIGINT is ignored, and Dagster then ignores SIGTERM as well.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def _spawn(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:
+    parent = os.getpid()
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=lambda: begin_as_child(parent),
+    )
 
-    return prepare
+
+def begin_as_child(parent: int) -> None:
+    """In the child: end with the supervisor, and take signals as if started by hand."""
+    # TERM, not KILL: a server whose supervisor was killed still takes its own children along.
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    # Started in the background of a shell SIGINT is ignored, and Dagster then ignores SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

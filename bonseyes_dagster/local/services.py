@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from bonseyes_dagster.local import health
 from bonseyes_dagster.local.leftovers import MARK
+from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.orchestration.instance import LOCATION
 from bonseyes_dagster.orchestration.run_protocol import default_socket
@@ -39,7 +40,7 @@ class Service:
 
     `argv` and `environ` may hold `{port:NAME}`, filled in at each start; `path` is where the gateway publishes it;
     `check` makes its health check when it starts; `needs` is the service before whose health asking is in vain, and
-    may cost a lot.
+    may cost a lot; `is_forked` tells that it imports Dagster, as the nursery has.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Service:
     path: str | None = None
     check: Callable[[], health.Check]
     needs: str | None = None
+    is_forked: bool = False
 
 
 class Ports:
@@ -139,7 +141,7 @@ class Services:
     def pipelines(self, names: Sequence[str]) -> list[Service]:
         """Return a container for each pipeline."""
         services = [self._container(name, "pipeline", BONSEYES_PIPELINE=name) for name in names]
-        return [replace(service, needs=CODE) for service in services]
+        return [replace(service, needs=CODE, is_forked=True) for service in services]
 
     def tools(self) -> list[Service]:
         """Return a container for each tool folder."""
@@ -152,6 +154,10 @@ class Services:
     def fixed(self) -> list[Service]:
         """Return the containers that every project has."""
         return [self._container("dashboard", "dashboard"), self._container("visualization", "visualization")]
+
+    def nursery(self) -> Nursery:
+        """Start the process that Dagster's services are forked from."""
+        return Nursery(self._project.folder, self._environ("nursery"))
 
     def gateway(self) -> Service:
         """Return the gateway: the one service that others may reach."""
@@ -188,7 +194,8 @@ class Services:
     def _dagster(
         self, name: str, argv: Sequence[str], check: Callable[[], health.Check], path: str | None = None
     ) -> Service:
-        return Service(name=name, kind="dagster", argv=argv, environ=self._environ(name), path=path, check=check)
+        environ = self._environ(name)
+        return Service(name=name, kind="dagster", argv=argv, environ=environ, path=path, check=check, is_forked=True)
 
     def _environ(self, name: str, **more: str) -> dict[str, str]:
         project = self._project

@@ -18,6 +18,7 @@ from bonseyes_dagster.local import leftovers
 from bonseyes_dagster.local.child import adopt_orphans
 from bonseyes_dagster.local.guard import Guard
 from bonseyes_dagster.local.logs import RotatingLog
+from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.preparation import prepare, remembered
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock, Phase, Record, write_json
@@ -53,6 +54,7 @@ class Supervisor:
         self._guard = Guard(self._lock.give_back, lambda: self._clean_up_after(supervisor))
         self._units: dict[str, Unit] = {}
         self._containers: list[str] = []
+        self._nursery: Nursery | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._phase: Phase = "starting"
         self._seconds: float | None = None
@@ -123,6 +125,8 @@ class Supervisor:
         others = [*self._services.fixed(), *self._services.tools()]
         dagster = self._services.dagster() if project.definitions.exists() else []
         pipelines = self._services.pipelines(names or [])
+        if dagster:
+            self._nursery = self._services.nursery()
         # The gateway first, to hold its port; then by how long a start takes.
         self._begin(self._services.gateway(), *dagster, *pipelines, *others)
         if asking is not None:
@@ -160,6 +164,7 @@ class Supervisor:
             on_change=self._tell,
             on_move=self._move,
             is_healthy=lambda name: self._units[name].record.state == "healthy",
+            nursery=lambda: self._nursery,
         )
         self._units[service.name] = unit
         self._tasks.append(asyncio.create_task(unit.run(), name=service.name))
@@ -181,7 +186,8 @@ class Supervisor:
             self._reap_orphans()
 
     def _reap_orphans(self) -> None:
-        own = {self._guard.pid, *(unit.pid for unit in self._units.values())}
+        nursery = self._nursery.pid if self._nursery is not None else None
+        own = {self._guard.pid, nursery, *(unit.pid for unit in self._units.values())}
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error, ChildProcessError):
                 if process.pid not in own and process.status() == psutil.STATUS_ZOMBIE:
@@ -193,6 +199,7 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._close_nursery()
         # First what launches runs, and the runs with it: told that their tools are gone, they would fail; killed, they
         # are taken up again by the next start, as after a crash.
         launching = {name: unit for name, unit in self._units.items() if name in (RUNS, DAEMON)}
@@ -222,10 +229,16 @@ class Supervisor:
                     process.kill()
             await asyncio.sleep(0.1)
 
+    def _close_nursery(self) -> None:
+        if self._nursery is not None:
+            self._nursery.close()
+            self._nursery = None
+
     def _tell(self) -> None:
         services = tuple(unit.record for unit in self._units.values())
         if self._seconds is None and self._phase == "up" and all(s.state == "healthy" for s in services):
             self._seconds = round(time.monotonic() - self._begun_s, 2)
+            self._close_nursery()
         record = Record(
             pid=os.getpid(),
             process_start=self._process_start,

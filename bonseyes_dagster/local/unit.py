@@ -11,6 +11,7 @@ from pathlib import Path
 from bonseyes_dagster.local.child import Child
 from bonseyes_dagster.local.health import Check, NotHealthyError
 from bonseyes_dagster.local.logs import RotatingLog
+from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.record import ServiceRecord
 from bonseyes_dagster.local.services import Ports, Service
 
@@ -27,7 +28,8 @@ STABLE_S = 20.0
 class Unit:
     """Runs one service for ever.
 
-    `on_change` hears of each new state, `on_move` of another port; `is_healthy` tells of other services.
+    `on_change` hears of each new state, `on_move` of another port; `is_healthy` tells of other services; `nursery`
+    returns what forks this one while there is such a thing.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Unit:
         on_change: Callable[[], None],
         on_move: Callable[[Service], None],
         is_healthy: Callable[[str], bool],
+        nursery: Callable[[], Nursery | None],
     ) -> None:
         self._service = service
         self._ports = ports
@@ -49,6 +52,7 @@ class Unit:
         self._on_change = on_change
         self._on_move = on_move
         self._is_healthy = is_healthy
+        self._nursery = nursery
         self._child: Child | None = None
         self._ended: asyncio.Future[int] | None = None
         self._backoff_s = FIRST_BACKOFF_S
@@ -94,7 +98,7 @@ class Unit:
         self._ended = asyncio.get_running_loop().create_future()
         if self._ports.renew(self._service.name):
             self._on_move(self._service)
-        self._child = self._start(self._ended)
+        self._child = await self._start(self._ended)
         self._change(state="starting", pid=self._child.pid)
         watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
         try:
@@ -105,14 +109,15 @@ class Unit:
         self._child = None
         return status
 
-    def _start(self, ended: asyncio.Future[int]) -> Child:
+    async def _start(self, ended: asyncio.Future[int]) -> Child:
         fill = self._ports.fill
-        return Child(
+        return await Child.start(
             [fill(argument) for argument in self._service.argv],
             cwd=self._folder,
             environ={name: fill(value) for name, value in self._service.environ.items()},
             log=self._log,
             on_exit=ended.set_result,
+            nursery=self._nursery() if self._service.is_forked else None,
         )
 
     async def _watch(self, check: Check, begun_s: float) -> None:
