@@ -28,8 +28,9 @@ def main() -> int:
     for suite in chosen:
         print(f"measuring {suite} …", file=sys.stderr, flush=True)
         figures += stamped(importlib.import_module(f"benchmarks.{suite}").measure(), suite)
+        # At once: what another suite does must not lose them.
+        write_json(figures, HERE / "latest.json")
     print_table(figures)
-    write_json(figures, HERE / "latest.json")
     draw(figures, HERE / "latest.png")
     return 0 if all(f.ok is not False for f in figures) else 1
 

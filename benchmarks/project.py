@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import requests
 
 from benchmarks.figure import Figure, compare
 from benchmarks.service import free_port, scratch
+from benchmarks.timing import Timing, in_turn, timed
+from benchmarks.up import Up
 from demo.digits import NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -66,51 +69,49 @@ def _dagster_dev_s(project: Path, folder: Path) -> float:
             process.wait(60)
 
 
-def _bonseyes(project: Path, port: int, *words: str) -> str:
-    environ = os.environ | {"BONSEYES_PORT": str(port)}
-    done = subprocess.run([BIN / "bonseyes", *words], cwd=project, env=environ, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"bonseyes {' '.join(words)} ended with {done.returncode}: {done.stderr or done.stdout}")
-    return done.stdout
-
-
-def _timed(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def measure() -> list[Figure]:
-    """Bring both up twice and keep the better time of each; then run the pipeline and the script in turn."""
+    """Bring both up in turn; run the pipeline and the script in turn while the project is up."""
     with scratch() as folder:
-        project, port = _checkout(folder), free_port()
+        project = _checkout(folder)
+        started = in_turn(partial(_up_s, project), partial(_dagster_dev_s, project, folder), rounds=3, most_rounds=5)
         archives = folder / "archives"
-        subprocess.run([sys.executable, "demo/digits.py", archives], cwd=ROOT, check=True)
-        files = {name: archives / archive for name, archive in NAMES.items()}
-        options = [word for name, path in files.items() for word in ("-f", f"{name}={path}")]
-        ups, devs, runs, scripts = [], [], [], []
-        try:
-            for index in range(2):
-                ups.append(_timed(lambda: _bonseyes(project, port, "up", "--detach")))
-                run = ["run", "digits-cnn", "--name", f"bench-{index}", "--wait", "--no-reuse", "--json", *options]
-                runs.append(_timed(lambda run=run: json.loads(_bonseyes(project, port, *run))))  # type: ignore[misc]
-                _bonseyes(project, port, "down")
-                devs.append(_dagster_dev_s(project, folder))
-                script = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.digits_script",
-                    folder / f"script-{index}",
-                    "--archives",
-                    archives,
-                ]
-                scripts.append(_timed(lambda script=script: subprocess.run(script, cwd=ROOT, check=True)))  # type: ignore[misc]
-        finally:
-            _bonseyes(project, port, "down")
-    up, dev, run_s, script_s = min(ups), min(devs), min(runs), min(scripts)
+        subprocess.run([sys.executable, "demo/digits.py", archives], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        with Up(project) as up:
+            made = in_turn(
+                partial(_pipeline_s, up, archives, count()),
+                partial(_script_s, archives, folder, count()),
+                rounds=3,
+                most_rounds=5,
+            )
     return [
-        compare("bonseyes up until healthy (dagster dev)", up, dev, "s", "within 1.5 times", up <= 1.5 * dev),
-        compare(
-            "the digits pipeline (one plain script)", run_s, script_s, "s", "within 1.5 times", run_s <= 1.5 * script_s
-        ),
+        _figure("bonseyes up until healthy (dagster dev)", started),
+        _figure("the digits pipeline (one plain script)", made),
     ]
+
+
+def _figure(figure: str, timing: Timing) -> Figure:
+    """Return the figure of a duration that may be 1.5 times the rival's."""
+    ratio = 1 / timing.ratio
+    target = "within 1.5 times"
+    return compare(figure, timing.ours, timing.rival, "s", target, ratio <= 1.5, ratio=ratio, error=timing.error)
+
+
+def _up_s(project: Path) -> float:
+    """Return the seconds that `bonseyes up --detach` takes, which ends when everything is healthy."""
+    begun = time.perf_counter()
+    with Up(project):
+        return time.perf_counter() - begun
+
+
+def _pipeline_s(up: Up, archives: Path, numbers: Iterator[int]) -> float:
+    """Return the seconds that `bonseyes run --wait` takes."""
+    options = [word for name, archive in NAMES.items() for word in ("-f", f"{name}={archives / archive}")]
+    name = f"bench-{next(numbers)}"
+    return timed(lambda: up.call("run", "digits-cnn", "--name", name, "--wait", "--no-reuse", "--json", *options))
+
+
+def _script_s(archives: Path, folder: Path, numbers: Iterator[int]) -> float:
+    """Return the seconds that the script takes."""
+    out = folder / f"script-{next(numbers)}"
+    command = [sys.executable, "-m", "benchmarks.digits_script", out, "--archives", archives]
+    return timed(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))
