@@ -10,7 +10,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bonseyes_dagster.errors import StorageFullError, UnavailableError
@@ -124,8 +124,13 @@ def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path` at once for every reader; not fsynced, for what may be lost with the machine."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def allocate(path: Path, size_bytes: int) -> None:

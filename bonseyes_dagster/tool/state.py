@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bonseyes_dagster.tool.layout import Volume
 
 __all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
 
+_log = logging.getLogger(__name__)
 _TRY_EVERY_S = 0.05
 
 
@@ -39,8 +41,17 @@ def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | N
 
 
 def write_state(volume: Volume, **state: Any) -> None:
-    """Tell how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`."""
-    replace_file(volume.worker_state, json.dumps(state).encode())
+    """Tell how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`.
+
+    A disk that does not take it must not keep the worker from ending and deleting artifacts, which makes room.
+    """
+    try:
+        replace_file(volume.worker_state, json.dumps(state).encode())
+    except OSError as error:
+        _log.warning("the worker's state cannot be told: %s", error)
+        with suppress(OSError):
+            # Better none than an old one.
+            volume.worker_state.unlink(missing_ok=True)
 
 
 def read_state(volume: Volume) -> dict[str, Any]:

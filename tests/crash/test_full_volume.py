@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_a_volume_fills_up(tmp_path: Path, disk: Callable[[Path], AbstractContex
             fail_for_want_of_room(bench)
             refuse(bench)
             fill_to_the_last_byte(bench, mounted)
+            crash_while_full(bench, mounted)
             bench.check_kept()
             until(lambda: not leftovers(server.volume))
         finally:
@@ -95,3 +97,37 @@ def fill_to_the_last_byte(bench: Bench, mounted: Path) -> None:
     del bench.settled["big"]
     bench.completed("after", files=2, size=1_000_000)
     (mounted / "filler").unlink()
+
+
+def crash_while_full(bench: Bench, mounted: Path) -> None:
+    """With nothing free at all, no inode either, a container that was killed comes back, and deleting makes room."""
+    bench.completed("large", files=10, size=1_000_000)
+    bench.running("cut-short")
+    bench.created("waiting")
+    start_again_full(bench, mounted / "first")
+    assert bench.final("cut-short") == "interrupted"
+    assert bench.final("waiting") in ("failed", "completed")
+    # Now there is nothing left that makes room by being cleared away.
+    start_again_full(bench, mounted / "second")
+    bench.check_kept()
+    bench.deleted("large")
+    bench.completed("later")
+    for fillers in ("first", "second"):
+        shutil.rmtree(mounted / fillers)
+
+
+def start_again_full(bench: Bench, fillers: Path) -> None:
+    """Kill the server, take all room, and have it be healthy again."""
+    fillers.mkdir()
+    bench.server.kill()
+    fill(fillers / "filler", 0)
+    use_up_inodes(fillers)
+    bench.server.start()
+
+
+def use_up_inodes(folder: Path) -> None:
+    """Leave no file to be made, where that does not take a million."""
+    count = os.statvfs(folder).f_favail
+    with suppress(OSError):
+        for number in range(count if count < 100_000 else 0):
+            (folder / str(number)).touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ import pytest
 
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import Progress
+from bonseyes_dagster.tool import state
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.bell import Bell, Waiters
+from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.logs import iter_log
 from bonseyes_dagster.tool.metrics import MetricsWriter, iter_metric, metric_names
 from bonseyes_dagster.tool.progress import ProgressWriter, progress_from_json, read_progress
@@ -140,3 +143,17 @@ def test_a_bell_wakes_all_at_once(tmp_path: Path) -> None:
     start = time.monotonic()
     waiters.wait(before, 4)
     assert time.monotonic() - start < 1
+
+
+def test_a_full_disk_does_not_end_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be told is left out, and what was told before is no more."""
+    volume = Volume(tmp_path)
+    state.write_state(volume, state="broken", reason="syntax")
+    assert state.read_state(volume)["state"] == "broken"
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state, "replace_file", refuse)
+    state.write_state(volume, state="ready")
+    assert state.read_state(volume) == {}
