@@ -13,6 +13,7 @@ import pytest
 __all__ = ["Disk", "mounted_image", "tmpfs"]
 
 SIZE_BYTES = 64_000_000
+_MOST_COPIES = 50
 
 
 def _run(*command: str | Path) -> None:
@@ -42,21 +43,31 @@ def _need_root() -> None:
 class Disk:
     """An ext4 in a file. It writes out by itself only after minutes, so what is not synced is not in the file."""
 
-    def __init__(self, image: Path) -> None:
+    def __init__(self, image: Path, size_bytes: int = SIZE_BYTES) -> None:
         self.image = image
+        self._size_bytes = size_bytes
 
     def format(self) -> Disk:
         """Make an empty file system, with nothing kept back for root."""
         _need_root()
         with self.image.open("wb") as file:
-            file.truncate(SIZE_BYTES)
+            file.truncate(self._size_bytes)
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
         return self
 
     def after_power_cut(self, image: Path) -> Disk:
-        """Return what the disk would hold had the power gone this moment: the file, without what memory holds."""
-        _run("cp", "--sparse=always", self.image, image)
-        return Disk(image)
+        """Return what the disk would hold had the power gone this moment: the file, without what memory holds.
+
+        The copy is a new file: one that was mounted before may still be in use, by somebody who copied all mounts, and
+        would then be seen as it was. Somebody's `sync` may write to the disk meanwhile; a copy of a disk that changes
+        is of no moment, and made again.
+        """
+        for _ in range(_MOST_COPIES):
+            image.unlink(missing_ok=True)
+            _run("cp", "--sparse=always", self.image, image)
+            if not subprocess.run(["cmp", "--silent", self.image, image], check=False).returncode:
+                return Disk(image)
+        raise AssertionError("the disk does not come to rest, though nobody works on it")
 
     @contextmanager
     def mounted(self, folder: Path) -> Iterator[Path]:

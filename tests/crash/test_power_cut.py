@@ -30,6 +30,8 @@ from tests.crash.verdict import drain, leftovers, whole
 pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"
 _SHARED_MEMORY = Path("/dev/shm")
+# Enough for what clients make while cuts are looked at; a full volume has a test of its own.
+_SIZE_BYTES = 200_000_000
 _CLIENTS = 3
 # Somebody else's `sync`, which is for the whole machine, makes a cut worth nothing.
 _MOST_TRIES = 4
@@ -107,7 +109,7 @@ def test_power_cuts(tmp_path: Path) -> None:
     image = _SHARED_MEMORY / f"bonseyes-{os.getpid()}.ext4"
     copy = image.with_suffix(".copy")
     try:
-        disk = Disk(image).format()
+        disk = Disk(image, _SIZE_BYTES).format()
         with disk.mounted(tmp_path / "disk") as mounted:
             server = ToolServer(TOOL, mounted / "volume")
             server.log = tmp_path / "server.log"
