@@ -6,9 +6,9 @@ In dagster.yaml (both of its settings may be left out; the socket is then DAGSTE
       class: WarmRunLauncher
       config: {socket: /path/of/socket, grace_s: 10}
 
-It keeps no state and no connection, so the webserver, the daemon, the CLI and a Flask process with threads may all have
-one. Without a run server it launches as Dagster does (DefaultRunLauncher: a process of the code server), and resumes in
-a process that loads everything first.
+It keeps no connection, and no state but what it started itself, so the webserver, the daemon, the CLI and a Flask
+process with threads may all have one. Without a run server it launches as Dagster does (DefaultRunLauncher: a process
+of the code server), and resumes in a process that loads everything first.
 """
 
 import json
@@ -57,6 +57,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self._timeout_s = timeout_s
         self._inst_data = inst_data
         self._stock: Any = DefaultRunLauncher()
+        # Runs whose processes, started here, still live: such a one takes seconds to load before it locks its record.
+        self._cold: set[str] = set()
         super().__init__()  # type: ignore[no-untyped-call]
 
     @property
@@ -153,8 +155,14 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True
         )
+        self._cold.add(run.run_id)
+
+        def wait() -> None:
+            process.wait()
+            self._cold.discard(run.run_id)
+
         # Waited for, so that it is no zombie to us when it ends.
-        threading.Thread(target=process.wait, name=f"wait for run {run.run_id}", daemon=True).start()
+        threading.Thread(target=wait, name=f"wait for run {run.run_id}", daemon=True).start()
 
     # --- ending
 
@@ -202,6 +210,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         record, is_alive = read_record(self._records, run.run_id)
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(record.pid) if record else None)
+        if run.run_id in self._cold:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is loading")
         if record is None and GRPC_INFO_TAG in run.tags:
             return self._check_stock(run)
         try:

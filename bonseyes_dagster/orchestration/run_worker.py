@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dagster import DagsterInstance
+from dagster import DagsterInstance, DagsterRunStatus
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._utils.interrupts import capture_interrupts
 
@@ -53,6 +53,8 @@ def work(
         if not RecordLock(folder, run_id).acquire():
             tell(TAKEN)
             return 0
+        if is_resumed and not _is_in_progress(instance, run_id):
+            return 0  # another process did what was left while this one loaded
         _set_title(f"run {run_id[:8]}")
         # `kill -USR1` shows in the process's output what each of its threads is doing.
         faulthandler.register(signal.SIGUSR1, file=2)
@@ -65,6 +67,11 @@ def work(
         execute = _resume_run_command_body if is_resumed else _execute_run_command_body
         # The third argument would print the events for a parent that reads them.
         return int(execute(run_id, instance, lambda event: None, False))
+
+
+def _is_in_progress(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
 
 
 def take_back(instance: DagsterInstance, folder: Path, run_id: str) -> int:

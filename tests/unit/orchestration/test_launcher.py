@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -240,10 +242,13 @@ def test_monitoring_resumes_without_a_run_server(project):
     server.stop()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not read_record(records_folder(server.socket), run_id)[1])
-    list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
+    # While its process loads, the run is not taken for lost again.
+    for _ in range(3):
+        list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
     project.wait_for_pid(2)
     project.release()
     assert project.wait(run_id) == SUCCESS
+    assert project.messages(run_id).count(RESUME_RUN_LOG_MESSAGE) == 1
 
 
 def test_monitoring_resumes_a_run_that_gets_no_further_no_more(project):
@@ -286,6 +291,18 @@ def test_a_run_never_has_two_processes(served):
     assert read_record(records_folder(socket), run_id)[0].pid == pid
     served.release()
     assert served.wait(run_id) == SUCCESS
+
+
+def test_a_process_that_comes_too_late_has_nothing_to_say(served):
+    """Another one did what was left while it loaded: the log of a run that has ended well ends with that."""
+    run_id = served.launch("quick")
+    assert served.wait(run_id) == SUCCESS
+    log = served.messages(run_id)
+    folder = records_folder(served.servers[0].socket)
+    command = [sys.executable, "-m", "bonseyes_dagster.orchestration.run_worker", "--folder", folder]
+    environment = {**os.environ, "DAGSTER_HOME": str(served.home)}
+    subprocess.run([*command, "--run-id", run_id, "--resume"], env=environment, check=True, timeout=60)
+    assert served.messages(run_id) == log
 
 
 def test_a_run_that_does_not_stop_is_killed(project):
