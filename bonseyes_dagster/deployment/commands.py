@@ -54,10 +54,11 @@ def bring_up(folder: Path, state: State, settings: Settings, *, port: int | None
 
 def _environ(settings: Settings, port: int | None) -> dict[str, str]:
     """Return what Compose is to know of the command line; what `.env` says counts where that says nothing."""
-    environ = {name: value for name, value in os.environ.items() if name != "BONSEYES_URL"}
+    environ = dict(os.environ)
     if port:
         environ["BONSEYES_PORT"] = str(port)
-    if settings.url:
+    # Otherwise the address that the settings make up for here would hide the one in `.env`.
+    if settings.url and (port or settings.host != Settings().host):
         environ["BONSEYES_URL"] = settings.url
     return environ
 
