@@ -99,11 +99,13 @@ class _PatientConnection(Connection):
 
     def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
         """Execute a statement; again, if the connection broke and this is no transaction of several."""
-        patience = _Patience(0.0 if self._is_one_of_several() else self.patience_s)
+        patience = _Patience(self.patience_s)
         while True:
             try:
                 return super().execute(statement, parameters, execution_options=execution_options)
             except DBAPIError as error:
+                if not self.patience_s or self._is_one_of_several():
+                    raise
                 self.rollback()
                 patience.wait(error)
 

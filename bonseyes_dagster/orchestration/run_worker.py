@@ -1,4 +1,4 @@
-"""A run's process: what the run server forks for each run, and what `python -m` starts cold when there is none.
+"""A run's process: forked by the run server for each run, or started cold by `python -m`: without it, in a container.
 
 It does what `dagster api execute_run` and `resume_run` do. It first locks the run's record, so that it is the run's
 only process, and ends without Python's finalisation, so that ops which cannot be interrupted do not keep it.
@@ -19,6 +19,7 @@ from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._utils.interrupts import capture_interrupts
 
 from bonseyes_dagster.orchestration.compute_logs import route_streams
+from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
 from bonseyes_dagster.orchestration.run_record import RecordLock, remove_record
 from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
 from bonseyes_dagster.orchestration.withdrawal import withdraw
@@ -34,7 +35,13 @@ _PR_SET_NAME = 15
 
 def open_worker_instance(instance: DagsterInstance) -> DagsterInstance:
     """Open the same instance as run processes use it."""
-    return DagsterInstance.from_ref(with_kept_open_connections(instance.get_ref()))
+    ref = with_kept_open_connections(instance.get_ref())
+    if ref.storage_data is not None and "Postgres" in ref.storage_data.class_name:
+        # Here: who keeps runs in SQLite needs no driver for Postgres.
+        from bonseyes_dagster.orchestration.postgres_storage import with_pooled_connections
+
+        ref = with_pooled_connections(ref)
+    return DagsterInstance.from_ref(ref)
 
 
 def work(
@@ -62,8 +69,6 @@ def work(
         if log is not None:
             _write_output_to(log)
         route_streams()
-        # Postgres would connect anew for each event; SQLite's storages take no notice (see sqlite_storage.py).
-        instance.optimize_for_webserver(statement_timeout=0, pool_recycle=3600, max_overflow=16)
         execute = _resume_run_command_body if is_resumed else _execute_run_command_body
         # The third argument would print the events for a parent that reads them.
         return int(execute(run_id, instance, lambda event: None, False))
@@ -109,12 +114,13 @@ def _write_output_to(log: Path) -> None:
 def main() -> None:
     """Resume (or execute) one run, loading everything first."""
     parser = argparse.ArgumentParser(description="Execute one run of the instance at DAGSTER_HOME.")
-    parser.add_argument("--folder", type=Path, required=True, help="where the run server keeps its records")
+    parser.add_argument("--folder", type=Path, help="where records are kept; below DAGSTER_HOME by default")
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     instance = open_worker_instance(DagsterInstance.get())
-    code = work(instance, options.folder, options.run_id, is_resumed=options.resume)
+    folder = options.folder or records_folder(default_socket(instance.root_directory))
+    code = work(instance, folder, options.run_id, is_resumed=options.resume)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -20,6 +20,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
 from bonseyes_dagster.orchestration.instance import write_instance
+from bonseyes_dagster.orchestration.migration import bring_up_to_date
 from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServerGoneError, default_socket
 
 __all__ = ["LaunchingProject", "RunServerProcess", "code_server", "free_port", "launching_project", "wait_until"]
@@ -174,11 +175,17 @@ def launching_project(
     *,
     jobs: Path,
     launcher: Any = "warm",
+    postgres: str | None = None,
     kind: type[_P] = LaunchingProject,  # type: ignore[assignment] - a default of a type variable
 ) -> Iterator[_P]:
-    """Make a project in `folder`, of a class of one's own if `kind` says so; its code server listens at `port`."""
+    """Make a project in `folder`, of a class of one's own if `kind` says so; its code server listens at `port`.
+
+    Its runs are in SQLite, or in the database with the URL `postgres`.
+    """
     home = folder / "home"
-    write_instance(home, launcher=launcher)
+    write_instance(home, launcher=launcher, postgres=postgres)
+    if postgres:
+        bring_up_to_date(home, postgres=postgres)
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="definitions")
     with ExitStack() as stack:
         instance = stack.enter_context(DagsterInstance.from_config(str(home)))

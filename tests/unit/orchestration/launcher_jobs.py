@@ -135,4 +135,16 @@ def answering():
     answer()
 
 
-definitions = Definitions(jobs=[quick, failing, waiting, involved, stubborn, answering])
+@op
+def talk(context: OpExecutionContext) -> None:
+    for number in range(400):
+        context.log.info(f"line {number} of {context.run_id}")
+        interruptible_wait(0.01)
+
+
+@job(executor_def=concurrent_executor)
+def talkative():
+    talk()
+
+
+definitions = Definitions(jobs=[quick, failing, waiting, involved, stubborn, answering, talkative])

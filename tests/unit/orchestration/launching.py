@@ -39,6 +39,10 @@ class LaunchingProject(testing.LaunchingProject):
         """Return the processes whose ops are or were waiting, oldest first."""
         return [int(line.split()[1]) for line in self.notes() if line.startswith("waiting ")]
 
+    def lives(self, _run_id: str, pid: int) -> bool:
+        """Tell whether a run's process is there."""
+        return Path(f"/proc/{pid}").exists()
+
     def wait_for_pid(self, count: int = 1) -> int:
         """Wait until ops have waited `count` times; return the last one's process."""
         wait_until(lambda: len(self.pids()) >= count)
@@ -64,10 +68,11 @@ class LaunchingProject(testing.LaunchingProject):
 
 @contextmanager
 def launching_project(
-    folder: Path, port: int, *, launcher: Any = "warm", jobs: Path = JOBS
+    folder: Path, port: int, *, launcher: Any = "warm", jobs: Path = JOBS, postgres: str | None = None
 ) -> Iterator[LaunchingProject]:
     """Make a project whose instance has the given launcher, on a code server."""
-    with testing.launching_project(folder, port, jobs=jobs, launcher=launcher, kind=LaunchingProject) as project:
+    options: dict[str, Any] = {"jobs": jobs, "launcher": launcher, "postgres": postgres, "kind": LaunchingProject}
+    with testing.launching_project(folder, port, **options) as project:
         yield project
 
 

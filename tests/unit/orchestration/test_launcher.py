@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monit
 
 from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServerGoneError, records_folder, storage_id
 from bonseyes_dagster.orchestration.run_record import read_record
+from tests.unit.orchestration.every_launcher import *  # noqa: F403 - the tests of every launcher, on these two
 from tests.unit.orchestration.launching import (
     JOBS,
     LaunchingProject,
@@ -32,6 +33,12 @@ SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE,
 
 
 @pytest.fixture(scope="module")
+def database() -> Callable[[], str | None]:
+    """What makes the database of a project: none, so that its runs are in SQLite. tests/docker has them in Postgres."""
+    return lambda: None
+
+
+@pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     """The code server of all tests: it only describes jobs, or starts runs as Dagster's launcher has it."""
     with code_server(JOBS) as port:
@@ -39,9 +46,9 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def warm(port, tmp_path_factory) -> Iterator[LaunchingProject]:
+def warm(port, database, tmp_path_factory) -> Iterator[LaunchingProject]:
     """A project with our launcher and a run server that no test ends."""
-    with launching_project(tmp_path_factory.mktemp("warm"), port) as project:
+    with launching_project(tmp_path_factory.mktemp("warm"), port, postgres=database()) as project:
         project.serve_runs()
         yield project
 
@@ -55,7 +62,7 @@ def stock(port, tmp_path_factory) -> Iterator[LaunchingProject]:
 
 @pytest.fixture(params=["warm", "stock"])
 def shared(request) -> LaunchingProject:
-    """A project for each launcher that must do what Dagster expects; a DockerRunLauncher has its place here."""
+    """A project for each launcher that must do what Dagster expects; tests/docker has one with containers."""
     project: LaunchingProject = request.getfixturevalue(request.param)
     return project
 
@@ -69,45 +76,13 @@ def served(warm, tmp_path, monkeypatch) -> Iterator[LaunchingProject]:
 
 
 @pytest.fixture
-def project(tmp_path, port) -> Iterator[LaunchingProject]:
+def project(tmp_path, port, database) -> Iterator[LaunchingProject]:
     """A project with our launcher, and no run server yet."""
-    with launching_project(tmp_path, port) as project:
+    with launching_project(tmp_path, port, postgres=database()) as project:
         yield project
 
 
-# --- every launcher
-
-
-@pytest.mark.parametrize(("job", "status"), [("quick", SUCCESS), ("failing", FAILURE)])
-def test_a_run_ends_as_its_ops_do(shared, job, status):
-    """Success and failure of ops are the run's; then there is nothing to terminate, and `terminate` says so."""
-    run_id = shared.launch(job)
-    assert shared.wait(run_id) == status
-    assert shared.instance.run_launcher.terminate(run_id) is False
-
-
-def test_a_terminated_run_is_cancelled(shared):
-    """`terminate` stops a run, and its status says that it was on purpose."""
-    before = len(shared.pids())
-    run_id = shared.launch("waiting")
-    pid = shared.wait_for_pid(before + 1)
-    assert shared.instance.run_launcher.terminate(run_id)
-    assert shared.wait(run_id) == CANCELED
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
-
-
-def test_runs_launched_by_several_threads_all_end(shared):
-    """A server with threads launches runs at the same time."""
-    run_ids: list[str] = []
-    threads = [threading.Thread(target=lambda: run_ids.append(shared.launch("quick"))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [shared.wait(run_id) for run_id in run_ids] == [SUCCESS] * 2
-
-
-# --- runs that survive
+# --- every launcher, runs that survive
 
 
 def test_a_killed_run_is_resumed_at_once(served):

@@ -1,0 +1,154 @@
+"""Dagster's launcher that gives each run a container, for a project that shares DAGSTER_HOME with these containers.
+
+`BONSEYES_RUN_LAUNCHER=docker` has dagster.yaml name it, with what run_container.py says. To DockerRunLauncher it adds:
+a run has one process, because each locks the run's record (run_record.py), whatever the number of containers; the
+command holds no password; an engine behind a proxy; errors that callers know. run_watch.py sees to runs whose
+container is gone, and to containers whose run is over.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import docker
+from dagster import DagsterRun, Field, StringSource
+from dagster._core.errors import DagsterLaunchFailedError
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
+from dagster._serdes import ConfigurableClassData
+from dagster_docker import DockerRunLauncher
+from docker.errors import APIError, DockerException, NotFound
+from requests import RequestException
+
+from bonseyes_dagster.orchestration.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
+from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
+from bonseyes_dagster.orchestration.run_record import read_record
+
+__all__ = ["ContainerRunLauncher"]
+
+_TIMEOUT_S = 60
+
+
+class ContainerRunLauncher(DockerRunLauncher):
+    """See the module."""
+
+    def __init__(
+        self, engine_url: str | None = None, inst_data: ConfigurableClassData | None = None, **options: Any
+    ) -> None:
+        self._engine_url = engine_url
+        super().__init__(inst_data, **options)
+
+    @classmethod
+    def config_type(cls) -> Any:
+        """Describe the configuration: the superclass's and `engine_url`."""
+        inherited: Any = super().config_type()  # type: ignore[no-untyped-call]
+        where = Field(StringSource, is_required=False, description="Where the engine listens; DOCKER_HOST without it.")
+        return {**inherited, "engine_url": where}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Make one from dagster.yaml."""
+        return cls(inst_data=inst_data, **config_value)
+
+    @property
+    def records(self) -> Path:
+        """Return where the processes of runs keep their records."""
+        return records_folder(default_socket(self._instance.root_directory))
+
+    def _get_client(self, container_context: Any = None) -> Any:
+        if self._engine_url is None:
+            return docker.from_env(version=API_VERSION, timeout=_TIMEOUT_S)
+        return docker.DockerClient(base_url=self._engine_url, version=API_VERSION, timeout=_TIMEOUT_S)
+
+    @contextmanager
+    def engine(self) -> Iterator[Any]:
+        """Yield a client of the engine."""
+        client = self._get_client()
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def containers(self, run_id: str | None = None) -> list[dict[str, Any]]:
+        """Return what the engine lists of the containers of runs, or of one run."""
+        with self.engine() as client:
+            listed = client.api.containers(all=True, filters={"label": LABEL})
+        return [each for each in listed if run_id is None or each["Labels"].get(RUN_ID_LABEL) == run_id]
+
+    # --- launching and resuming
+
+    def launch_run(self, context: LaunchRunContext) -> None:
+        """Start the run's container."""
+        self.start(context.dagster_run, is_resumed=False)
+
+    def resume_run(self, context: ResumeRunContext) -> None:
+        """Start another container for a run whose old one is gone."""
+        self.start(context.dagster_run, is_resumed=True)
+
+    def start(self, run: DagsterRun, *, is_resumed: bool) -> None:
+        """Start a container, unless the run has a process; raise DagsterLaunchFailedError when the engine does not."""
+        if read_record(self.records, run.run_id)[1]:
+            return
+        image: str = self._get_docker_image(run.job_code_origin)  # type: ignore[no-untyped-call]
+        argv = command(run.run_id, is_resumed=is_resumed)
+        try:
+            self._launch_container_with_command(run, image, argv)  # type: ignore[no-untyped-call]
+        except (DockerException, RequestException) as error:
+            sentence = f"The run's container cannot be started: {_sentence(error)}"
+            raise DagsterLaunchFailedError(sentence) from error  # type: ignore[no-untyped-call]
+
+    # --- ending
+
+    def terminate(self, run_id: str) -> bool:
+        """Ask a run to stop; what does not within the grace period is killed by whoever watches over the containers."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        self._instance.report_run_canceling(run)
+        is_told = self.send("SIGTERM", self.containers(run_id))
+        if not is_told and not read_record(self.records, run_id)[1]:
+            self._instance.report_run_canceled(run)
+        return True
+
+    def send(self, signal: str, listed: list[dict[str, Any]]) -> bool:
+        """Send a signal to those containers that run; say whether there were any."""
+        is_told = False
+        with self.engine() as client:
+            for each in listed:
+                with contextlib.suppress(NotFound):
+                    if each["State"] == "running" and self._kill(client, each["Id"], signal):
+                        is_told = True
+        return is_told
+
+    def _kill(self, client: Any, container: str, signal: str) -> bool:
+        try:
+            client.api.kill(container, signal)
+        except APIError as error:
+            if error.status_code != 409:  # it has ended since it was listed
+                raise
+            return False
+        return True
+
+    def remove(self, container: str) -> None:
+        """Remove a container."""
+        with self.engine() as client, contextlib.suppress(NotFound):
+            client.api.remove_container(container, force=True)
+
+    # --- looking
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Tell whether the run has a process, or is being given one: only one of its containers has to live."""
+        if read_record(self.records, run.run_id)[1]:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        states = [each["State"] for each in self.containers(run.run_id)]
+        if "running" in states:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        current = self._instance.get_run_by_id(run.run_id)
+        if current is not None and current.is_finished:
+            return CheckRunHealthResult(WorkerStatus.SUCCESS)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"containers: {', '.join(states) or 'none'}")
+
+
+def _sentence(error: Exception) -> str:
+    return str(getattr(error, "explanation", None) or error)

@@ -1,0 +1,74 @@
+"""A Postgres for tests, in a container that can be killed."""
+
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from bonseyes_dagster.orchestration.testing import free_port, wait_until
+
+_PASSWORD = "for-tests"
+IMAGE = "postgres:15"
+
+
+class Postgres:
+    """The container; its port stays when it comes back."""
+
+    def __init__(self) -> None:
+        self.name = f"test-postgres-{uuid.uuid4().hex[:8]}"
+        self.port = free_port()
+        environ = ["-e", "POSTGRES_USER=dagster", "-e", "POSTGRES_DB=dagster", "-e", f"POSTGRES_PASSWORD={_PASSWORD}"]
+        limits = ["--memory", "1g", "--shm-size", "256m", "-p", f"127.0.0.1:{self.port}:5432"]
+        _docker("run", "-d", "--name", self.name, *environ, *limits, IMAGE)
+        try:
+            # The image's first server, which makes the database, listens to no port.
+            wait_until(lambda: self.query("SELECT 1", is_checked=False), every_s=0.3)
+        except BaseException:
+            self.remove()
+            raise
+
+    def query(self, statement: str, *, database: str = "dagster", is_checked: bool = True) -> str:
+        """Return what a statement yields, "" if it fails and that is all right."""
+        command = ["psql", "-h", "127.0.0.1", "-U", "dagster", "-d", database, "-tA", "-c", statement]
+        return _docker("exec", "-e", f"PGPASSWORD={_PASSWORD}", self.name, *command, is_checked=is_checked)
+
+    def new_database(self) -> str:
+        """Make a database and return its URL."""
+        name = f"d{uuid.uuid4().hex[:12]}"
+        self.query(f"CREATE DATABASE {name}")
+        return f"postgresql://dagster:{_PASSWORD}@127.0.0.1:{self.port}/{name}"
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        _docker("kill", self.name)
+
+    def start(self) -> None:
+        """Start it again."""
+        _docker("start", self.name)
+
+    def away(self, for_s: float) -> None:
+        """Kill it and let it come back."""
+        self.kill()
+        time.sleep(for_s)
+        self.start()
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        _docker("rm", "-fv", self.name)
+
+
+@contextmanager
+def running_postgres() -> Iterator[Postgres]:
+    """Yield a Postgres; remove it afterwards."""
+    postgres = Postgres()
+    try:
+        yield postgres
+    finally:
+        postgres.remove()
+
+
+def _docker(*arguments: str, is_checked: bool = True) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0 or not is_checked, done.stderr
+    return done.stdout.strip() if done.returncode == 0 else ""

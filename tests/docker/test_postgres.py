@@ -1,0 +1,217 @@
+"""Dagster's runs in Postgres: the launcher's tests, and what happens when the database is killed under runs."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from dagster import DagsterRunStatus, RunsFilter
+
+from bonseyes_dagster.errors import SettingsError, UnavailableError
+from bonseyes_dagster.orchestration.migration import bring_up_to_date
+from bonseyes_dagster.orchestration.testing import wait_until
+from tests.docker.postgres import Postgres, running_postgres
+from tests.unit.orchestration.launching import LaunchingProject, launching_project
+from tests.unit.orchestration.test_launcher import *  # noqa: F403 - all of them, with this database
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+SUCCESS = DagsterRunStatus.SUCCESS
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests, with a database for each project."""
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="module")
+def database(postgres) -> Callable[[], str]:
+    """What makes the database of a project; the imported tests ask this fixture."""
+    return postgres.new_database
+
+
+@pytest.fixture
+def pooled(tmp_path, port, postgres) -> Iterator[LaunchingProject]:
+    """A project of its own, with a run server."""
+    with launching_project(tmp_path, port, postgres=postgres.new_database()) as project:
+        project.serve_runs()
+        yield project
+
+
+def _connections(postgres: Postgres, project: LaunchingProject) -> int:
+    name = project.instance.run_storage.postgres_url.rpartition("/")[2]
+    return int(postgres.query(f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"))
+
+
+# --- a database that goes away
+
+
+def test_runs_do_not_notice_that_the_database_was_killed(pooled, postgres):
+    """Ops that log all the while go on; every line is in the log once, in its order."""
+    run_ids = [pooled.launch("talkative") for _ in range(3)]
+    wait_until(lambda: all("line 20 " in pooled.messages(run_id) for run_id in run_ids))
+    postgres.away(4)
+    for run_id in run_ids:
+        assert pooled.wait(run_id, 120) == SUCCESS
+        lines = [each for each in pooled.messages(run_id).splitlines() if each.startswith("line ")]
+        assert lines == [f"line {number} of {run_id}" for number in range(400)]
+
+
+def test_a_statement_under_way_is_repeated(pooled, postgres):
+    """All connections are broken again and again while runs write: no event is lost, none is there twice."""
+    run_id = pooled.launch("talkative")
+    wait_until(lambda: "line 10 " in pooled.messages(run_id))
+    others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    while not pooled.run(run_id).is_finished:
+        postgres.query(others)
+    assert pooled.run(run_id).status == SUCCESS
+    lines = [each for each in pooled.messages(run_id).splitlines() if each.startswith("line ")]
+    assert lines == [f"line {number} of {run_id}" for number in range(400)]
+
+
+def test_a_run_is_resumed_that_is_killed_while_the_database_is_away(pooled, postgres):
+    """The run server cannot read what became of it then, and does later."""
+    run_id = pooled.launch("waiting")
+    pid = pooled.wait_for_pid()
+    postgres.kill()
+    os.kill(pid, 9)
+    time.sleep(5)
+    postgres.start()
+    pooled.wait_for_pid(2)
+    pooled.release()
+    assert pooled.wait(run_id) == SUCCESS
+
+
+def test_run_server_and_database_may_be_killed_together(pooled, postgres):
+    """As when a machine fails; what was in progress is completed."""
+    run_id = pooled.launch("waiting")
+    os.kill(pooled.wait_for_pid(), 9)
+    pooled.servers[-1].stop(9)
+    postgres.away(1)
+    pooled.serve_runs()
+    pooled.wait_for_pid(2)
+    pooled.release()
+    assert pooled.wait(run_id) == SUCCESS
+
+
+def test_who_asks_while_the_database_is_away_hears_so(pooled, postgres):
+    """After a while, not at once and not for ever; and with a sentence, which web services pass on as 503."""
+    assert pooled.instance.get_run_ids(limit=1) == []
+    postgres.kill()
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match="database of Dagster's runs does not answer"):
+        pooled.instance.get_run_ids(limit=1)
+    assert 5 < time.monotonic() - began < 15
+    postgres.start()
+    assert pooled.instance.get_run_ids(limit=1) == []
+
+
+# --- connections
+
+
+def test_a_forked_process_has_connections_of_its_own(pooled):
+    """Parent and child read and write at the same time, and neither disturbs the other."""
+    instance = pooled.instance
+    run_id = pooled.launch("quick")
+    assert pooled.wait(run_id) == SUCCESS
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for number in range(50):
+                instance.add_run_tags(run_id, {"child": str(number)})
+            code = 0
+        finally:
+            os._exit(code)
+    for _ in range(50):
+        assert instance.get_run_by_id(run_id).run_id == run_id
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert pooled.run(run_id).tags["child"] == "49"
+
+
+def test_twenty_runs_at_once_leave_most_connections_free(pooled, postgres):
+    """Postgres allows a hundred, and has other clients."""
+    run_ids = [pooled.launch("waiting") for _ in range(20)]
+    most = 0
+    while len(pooled.pids()) < len(run_ids):
+        most = max(most, _connections(postgres, pooled))
+    pooled.release()
+    while not all(pooled.run(run_id).is_finished for run_id in run_ids):
+        most = max(most, _connections(postgres, pooled))
+    assert {pooled.run(run_id).status for run_id in run_ids} == {SUCCESS}
+    assert most <= 60, most
+
+
+def test_many_threads_wait_for_a_connection(pooled, postgres):
+    """A process does not exceed its share, however many threads it has."""
+    most: list[int] = []
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            for _ in range(10):
+                pooled.instance.get_runs_count()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        most.append(_connections(postgres, pooled))
+    assert not failed
+    assert max(most) <= 20  # ten, and the run server's; each thread would have one else
+
+
+def test_lists_of_runs_have_pages(pooled):
+    """In the order in which they were created, each run once."""
+    run_ids = [pooled.create("quick") for _ in range(7)]
+    found: list[str] = []
+    cursor = None
+    while page := pooled.instance.get_run_records(RunsFilter(job_name="quick"), limit=3, cursor=cursor, ascending=True):
+        found += [each.dagster_run.run_id for each in page]
+        cursor = found[-1]
+    assert found == run_ids
+
+
+# --- tables
+
+
+def test_tables_are_made_and_migrated_once(tmp_path, postgres):
+    """Two that prepare at the same time, tables of an older Dagster, and again when there is nothing to be done."""
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    for _ in range(2):
+        bring_up_to_date(tmp_path, postgres=url)
+    newest = _version(postgres, name)
+    _set_version(postgres, name, "7e2f3204cf8e")
+    bring_up_to_date(tmp_path, postgres=url)
+    assert _version(postgres, name) == newest
+
+
+def test_tables_of_a_newer_dagster_are_left_alone(tmp_path, postgres):
+    """An older image after an upgrade says what is wrong, and spoils nothing."""
+    url = postgres.new_database()
+    bring_up_to_date(tmp_path, postgres=url)
+    _set_version(postgres, url.rpartition("/")[2], "ffffffffffff")
+    with pytest.raises(SettingsError, match="newer Dagster"):
+        bring_up_to_date(tmp_path, postgres=url)
+
+
+def test_a_wrong_password_is_told(tmp_path: Path, postgres):
+    """Such as when the volume with the password was removed, and that of the database was not."""
+    url = postgres.new_database().replace("for-tests", "another")
+    with pytest.raises(UnavailableError, match="another password"):
+        bring_up_to_date(tmp_path, postgres=url)
+
+
+def _version(postgres: Postgres, database: str) -> str:
+    return postgres.query("SELECT version_num FROM alembic_version", database=database)
+
+
+def _set_version(postgres: Postgres, database: str, version: str) -> None:
+    postgres.query(f"UPDATE alembic_version SET version_num = '{version}'", database=database)
