@@ -38,7 +38,9 @@ def _print(report: Report) -> None:
         print_note(f"{len(report.findings)} findings.")
         return
     subject = report.subject
-    counts = [f"{len(subject.tools)} tools", f"{len(subject.pipelines or ())} pipelines"]
+    counts = [f"{len(subject.tools)} tools"]
+    if subject.pipelines is not None:
+        counts.append(f"{len(subject.pipelines)} pipelines")
     if subject.deployment is None:
         click.echo(f"{', '.join(counts)}: all right. There is no docker-compose.yml: the project runs embedded only.")
     else:

@@ -433,9 +433,7 @@ def test_a_project_without_docker_is_fine(
         main(["check"])
     assert exited.value.code == 0
     said = capsys.readouterr()
-    assert (
-        said.out == "6 tools, 0 pipelines: all right. There is no docker-compose.yml: the project runs embedded only.\n"
-    )
+    assert said.out == "6 tools: all right. There is no docker-compose.yml: the project runs embedded only.\n"
     assert said.err == "Not checked: the pipelines: there is no definitions.py.\n"
     _wrong_tool_yml(copy)
     assert [rule for rule, _ in copy.check()] == ["tool_description"]
