@@ -20,6 +20,7 @@ from bonseyes_dagster.deployment.compose import read_images
 from bonseyes_dagster.deployment.engine import check_engine
 from bonseyes_dagster.deployment.project import START_S, ComposedProject, Watch
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
+from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.local import display
 from bonseyes_dagster.local.record import Record
 from bonseyes_dagster.local.supervisor import check_port
@@ -34,6 +35,8 @@ def bring_up(folder: Path, state: State, settings: Settings, *, port: int | None
     """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
     check_engine()
     project = ComposedProject(folder, _environ(settings, port))
+    # The access service would refuse it, too, and the gateway let nobody pass; this says why.
+    check_bind(project.address()[0], project.token())
     was_up = project.record() is not None
     if was_up and not port:
         project = _where_it_is(project)

@@ -76,6 +76,11 @@ class ComposedProject:
                 return port.get("host_ip", ""), int(port["published"])
         raise SettingsError(f"{DEPLOY_FILE} publishes no port.")
 
+    def token(self) -> str:
+        """Return the secret that the gateway is to ask for."""
+        values = (service.get("environment") or {} for service in self.config["services"].values())
+        return next((each["BONSEYES_TOKEN"] for each in values if each.get("BONSEYES_TOKEN")), "")
+
     def missing_images(self) -> list[str]:
         """Return the images that the project builds itself and the engine does not have."""
         ours = {image.repository for image in read_images(self.folder, self.environ).values()}

@@ -1,0 +1,134 @@
+"""The project as containers for tests: started, asked and ended by `bonseyes` and `docker`, as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.client import Artifact, Project
+from bonseyes_dagster.deployment.engine import docker
+from tests.system.project import free_port
+
+SOURCE = Path(__file__).parents[2]
+BONSEYES = Path(sys.executable).with_name("bonseyes")
+TOOLS = ("import", "processing", "export", "training-set", "training", "benchmarking")
+PIPELINES = ("digits-cnn", "digits-mlp")
+DAGSTER = ("dagster-webserver", "dagster-daemon", "code-server", "run-server")
+SERVICES = (*TOOLS, *PIPELINES, *DAGSTER, "gateway", "access", "dashboard", "visualization", "postgres")
+TIMEOUT_S = 400.0
+
+
+class Composed:
+    """A copy of what is deployed, with a name and a port of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for name in ("containers", "components"):
+            shutil.copytree(SOURCE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in (SOURCE / "definitions.py", *SOURCE.glob("*Dockerfile"), *SOURCE.glob("docker-compose*.yml")):
+            shutil.copy(file, folder)
+        self.name = f"test-{uuid.uuid4().hex[:8]}"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.client = Project(self.url)
+
+    def environ(self, **more: str) -> dict[str, str]:
+        """Return the environment of a person who has set nothing but name and port."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "COMPOSE_"))}
+        own = {"COMPOSE_PROJECT_NAME": self.name, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url}
+        return {**kept, **own, **more}
+
+    def call(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run `bonseyes` in the folder."""
+        return self._run([BONSEYES, *arguments], environ)
+
+    def compose(self, *arguments: str) -> str:
+        """Return what `docker compose` prints, which must succeed."""
+        done = self._run(["docker", "compose", "--ansi", "never", "--progress", "quiet", *arguments], {})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def _run(self, argv: list[Any], environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            argv,
+            cwd=self.folder,
+            env=self.environ(**environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    def up(self) -> None:
+        """`bonseyes up --docker --detach`, which must succeed."""
+        done = self.call("up", "--docker", "--detach")
+        assert done.returncode == 0, done.stdout + done.stderr + self.call("logs", "-n", "10").stdout
+
+    def container(self, service: str) -> str:
+        """Return the name of a service's container."""
+        return f"{self.name}-{service}-1"
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """Return how the engine describes a service's container."""
+        found: list[dict[str, Any]] = json.loads(docker("inspect", self.container(service)))
+        return found[0]
+
+    def inside(self, service: str, *command: str) -> str:
+        """Return what a command prints in a service's container, which must succeed."""
+        return docker("exec", self.container(service), *command, timeout_s=TIMEOUT_S)
+
+    def runs(self, pipeline: str = "digits-cnn") -> Any:
+        """Return a pipeline's container."""
+        return self.client.container(pipeline, "runs")
+
+    def clean(self) -> None:
+        """Remove everything; nothing of it may be left on the engine."""
+        self._run(["docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "3"], {})
+        label = f"--filter=label=com.docker.compose.project={self.name}"
+        left = docker("ps", "-aq", label) + docker("volume", "ls", "-q", label) + docker("network", "ls", "-q", label)
+        assert not left, left
+
+
+@contextmanager
+def composed_project(folder: Path) -> Iterator[Composed]:
+    """Yield the project, up; nothing of it is left on the engine."""
+    made = Composed(folder)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.clean()
+
+
+def archives(folder: Path) -> dict[str, Path]:
+    """Return scikit-learn's digits by the pipelines' parameters."""
+    subprocess.run([sys.executable, SOURCE / "demo" / "digits.py", folder], check=True, capture_output=True)
+    parts = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
+    return {f"{part}-{kind}": next(folder.glob(f"{part}-{kind}-*.gz")) for part, kind in parts}
+
+
+def eventually(is_so: Callable[[], Any], timeout_s: float = 120.0, every_s: float = 0.5) -> None:
+    """Return when it is so; fail when it takes too long."""
+    until_s = time.monotonic() + timeout_s
+    while not is_so():
+        if time.monotonic() > until_s:
+            pytest.fail(f"{is_so} is not so after {timeout_s:.0f} s")
+        time.sleep(every_s)
+
+
+def is_at(run: Artifact, step: str) -> bool:
+    """Tell whether a run is at work on a step."""
+    return any(each.name == step and each.phase == "running" for each in run.status().steps or ())

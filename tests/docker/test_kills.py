@@ -1,0 +1,111 @@
+"""Containers are killed during runs, each in its turn: the runs complete, and nothing is stuck."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.client import Artifact
+from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.errors import BonseyesError
+from tests.docker.composed import DAGSTER, SERVICES, TOOLS, Composed, eventually
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+STEPS = {
+    "import": ("import_train", "import_test"),
+    "processing": ("process_train", "process_test"),
+    "export": ("export_train", "export_test"),
+    "training-set": ("split",),
+    "training": ("train",),
+    "benchmarking": ("benchmark",),
+}
+# Those first that a run is with at its beginning.
+TURNS = (*TOOLS[:-1], *DAGSTER, *(name for name in SERVICES if name not in (*TOOLS, *DAGSTER)), "benchmarking")
+_PAUSE_S = 2.0
+_RUN_S = 300.0
+
+
+class Campaign:
+    """Runs, one after the other, as long as there is somebody left to be killed."""
+
+    def __init__(self, composed: Composed, digits: dict[str, Path], prefix: str) -> None:
+        self._composed = composed
+        self._digits = digits
+        self._prefix = prefix
+        self.names: list[str] = []
+
+    def run(self) -> Artifact:
+        """Return the latest run, a new one when that has ended."""
+        name = f"{self._prefix}{len(self.names)}"
+        if self.names:
+            latest: Artifact = self._composed.runs().artifact(self.names[-1])
+            with suppress(BonseyesError):
+                if not latest.status().is_final:
+                    return latest
+        eventually(lambda: self._is_created(name))
+        self.names.append(name)
+        made: Artifact = self._composed.runs().artifact(name)
+        return made
+
+    def _is_created(self, name: str) -> bool:
+        with suppress(BonseyesError):
+            self._composed.runs().create(name, {"epochs": 12}, self._digits, reuse=False, idempotency_key=name)
+            return True
+        return False
+
+    def check(self) -> None:
+        """Every run is completed, each of its artifacts is there once, and nothing works or waits any more."""
+        for name in self.names:
+            run = self._composed.runs().artifact(name)
+            eventually(lambda run=run: _is_final(run), _RUN_S)
+            status = run.status()
+            assert status.phase == "completed", (status, b"".join(run.iter_log()).decode()[-4000:])
+        for tool, steps in STEPS.items():
+            container = self._composed.client.container(tool)
+            there = {each.name: each for each in container.statuses() if each.name.startswith(self._prefix)}
+            assert there.keys() == {f"{name}_{step}" for name in self.names for step in steps}
+            assert {each.phase for each in there.values()} == {"completed"}
+            assert {each.reused_from for each in there.values()} == {None}
+        listing = "ls /dagster/run_server | grep -c json || true"
+        eventually(lambda: self._composed.inside("run-server", "bash", "-c", listing).strip() == "0")
+
+
+def _is_final(run: Artifact) -> bool:
+    with suppress(BonseyesError):
+        return run.status().is_final
+    return False
+
+
+def test_runs_survive_docker_kill(composed: Composed, digits: dict[str, Path]) -> None:
+    """`docker kill` is an order, so the engine leaves it at that; whoever gave it starts the container again."""
+    campaign = Campaign(composed, digits, "killed")
+    for service in TURNS:
+        campaign.run()
+        docker("kill", composed.container(service))
+        time.sleep(_PAUSE_S)
+        docker("start", composed.container(service))
+        time.sleep(_PAUSE_S)
+    composed.up()
+    campaign.check()
+
+
+def test_runs_survive_crashes(composed: Composed, digits: dict[str, Path]) -> None:
+    """The process that a container is there for is killed, as by a lack of memory; the engine starts it again."""
+    campaign = Campaign(composed, digits, "crashed")
+    for service in TURNS:
+        campaign.run()
+        before = composed.inspect(service)["State"]["StartedAt"]
+        # The first process is the engine's init, which cannot be killed from inside; it ends with its child.
+        script = (
+            "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done"
+        )
+        children = map(int, composed.inside(service, "bash", "-c", script).split())
+        composed.inside(service, "bash", "-c", f"kill -9 {min(children)}")
+        eventually(lambda s=service, b=before: composed.inspect(s)["State"]["StartedAt"] != b)
+        time.sleep(_PAUSE_S)
+    campaign.check()
+    composed.up()

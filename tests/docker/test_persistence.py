@@ -1,0 +1,79 @@
+"""`docker compose down` and `up`, in the middle of everything: all is there, and all that was under way goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.errors import BonseyesError
+from tests.docker.composed import TOOLS, Composed, composed_project, eventually, is_at
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def project(built: None, tmp_path: Path) -> Any:
+    """A project of its own, since it is taken down."""
+    with composed_project(tmp_path / "project") as project:
+        yield project
+
+
+def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Path]) -> None:
+    """Completed runs and artifacts are as they were; the run under way and what was queued are done."""
+    first = project.runs("digits-mlp").create("first", {"epochs": 1}, digits)
+    assert first.wait(300).phase == "completed"
+    under_way = project.runs().create("second", {"epochs": 30}, digits)
+    eventually(lambda: is_at(under_way, "train"), 300)
+    parameters = {"training-set": "training-set/first_split", "epochs": 1}
+    queued = project.client.container("training").create("waiting", parameters)
+    assert queued.status().phase == "queued"
+    before, report = _made(project), first.read("run.json")
+
+    project.compose("down")
+    project.compose("up", "--detach", "--no-build")
+
+    eventually(lambda: _is_there(project), 300)
+    assert project.runs("digits-mlp").artifact("first").read("run.json") == report
+    status = under_way.wait(300)
+    assert status.phase == "completed", (status, b"".join(under_way.iter_log()).decode()[-4000:])
+    assert queued.wait(300).phase == "completed"
+    now = _made(project)
+    assert {key: now[key] for key in before} == before
+
+
+def test_down_and_up_by_the_command(project: Composed, digits: dict[str, Path]) -> None:
+    """What launches runs is stopped first, so no step of a run sees its tool go; all containers are gone meanwhile."""
+    run = project.runs().create("only", {"epochs": 30}, digits)
+    eventually(lambda: is_at(run, "train"), 300)
+    done = project.call("down")
+    assert done.returncode == 0, done.stderr
+    assert project.compose("ps", "--all", "--quiet") == ""
+    assert project.call("status").returncode == 5
+    project.up()
+    status = run.wait(300)
+    assert status.phase == "completed", status
+    # It was told nothing that it had to try again.
+    assert "To be tried again" not in b"".join(run.iter_log()).decode()
+
+
+def _is_there(project: Composed) -> bool:
+    try:
+        return project.call("status").returncode == 0
+    except BonseyesError:
+        return False
+
+
+def _made(project: Composed) -> dict[tuple[str, str], Any]:
+    """Return digest, end and files of each completed artifact."""
+    return {
+        (tool, status.name): (
+            status.digest,
+            status.finished,
+            project.client.container(tool).artifact(status.name).manifest(),
+        )
+        for tool in TOOLS
+        for status in project.client.container(tool).statuses()
+        if status.phase == "completed"
+    }
