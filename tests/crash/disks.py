@@ -43,15 +43,14 @@ def _need_root() -> None:
 class Disk:
     """An ext4 in a file. It writes out by itself only after minutes, so what is not synced is not in the file."""
 
-    def __init__(self, image: Path, size_bytes: int = SIZE_BYTES) -> None:
+    def __init__(self, image: Path) -> None:
         self.image = image
-        self._size_bytes = size_bytes
 
     def format(self) -> Disk:
         """Make an empty file system, with nothing kept back for root."""
         _need_root()
         with self.image.open("wb") as file:
-            file.truncate(self._size_bytes)
+            file.truncate(SIZE_BYTES)
         _run("mkfs.ext4", "-q", "-F", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
         return self
 

@@ -13,6 +13,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -30,8 +31,6 @@ from tests.crash.verdict import drain, leftovers, whole
 pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"
 _SHARED_MEMORY = Path("/dev/shm")
-# Enough for what clients make while cuts are looked at; a full volume has a test of its own.
-_SIZE_BYTES = 200_000_000
 _CLIENTS = 3
 # Somebody else's `sync`, which is for the whole machine, makes a cut worth nothing.
 _MOST_TRIES = 4
@@ -50,11 +49,17 @@ def promised(history: History) -> Promise:
     return final, there, {*gone(history)}
 
 
-def halt(server: ToolServer) -> list[psutil.Process]:
-    """Stop all processes of a server where they are."""
+@contextlib.contextmanager
+def halted(server: ToolServer) -> Iterator[None]:
+    """Have all processes of a server stand still; those who asked it something wait."""
     family = [psutil.Process(server.master), *psutil.Process(server.master).children(recursive=True)]
     send(family, signal.SIGSTOP)
-    return family
+    try:
+        # Answers that are on their way were sent before this.
+        time.sleep(0.2)
+        yield
+    finally:
+        send(family, signal.SIGCONT)
 
 
 def send(family: list[psutil.Process], number: signal.Signals) -> None:
@@ -62,18 +67,6 @@ def send(family: list[psutil.Process], number: signal.Signals) -> None:
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-
-
-def cut(disk: Disk, server: ToolServer, crowd: Crowd, copy: Path) -> tuple[Disk, Promise]:
-    """Return the disk as it is when the power goes now, and what was promised by then."""
-    family = halt(server)
-    try:
-        # Answers that are on their way were sent before this.
-        time.sleep(0.2)
-        sworn = promised(crowd.history.so_far())
-        return disk.after_power_cut(copy), sworn
-    finally:
-        send(family, signal.SIGCONT)
 
 
 def check_survived(disk: Disk, folder: Path, sworn: Promise) -> bool:
@@ -109,7 +102,7 @@ def test_power_cuts(tmp_path: Path) -> None:
     image = _SHARED_MEMORY / f"bonseyes-{os.getpid()}.ext4"
     copy = image.with_suffix(".copy")
     try:
-        disk = Disk(image, _SIZE_BYTES).format()
+        disk = Disk(image).format()
         with disk.mounted(tmp_path / "disk") as mounted:
             server = ToolServer(TOOL, mounted / "volume")
             server.log = tmp_path / "server.log"
@@ -137,9 +130,11 @@ def cut_again_and_again(disk: Disk, server: ToolServer, copy: Path, tmp_path: Pa
             time.sleep(seeded_.uniform(0, 0.3))
             (server.volume.parent / "control").unlink(missing_ok=True)
             (server.volume.parent / "control").write_bytes(b"not synced")
-            left, sworn = cut(disk, server, crowd, copy)
-            if check_survived(left, tmp_path / f"cut{number}", sworn):
-                counts.append(tuple(len(part) for part in sworn))
+            # Until all is checked, so that what is to be checked does not grow while it is.
+            with halted(server):
+                sworn = promised(crowd.history.so_far())
+                if check_survived(disk.after_power_cut(copy), tmp_path / f"cut{number}", sworn):
+                    counts.append(tuple(len(part) for part in sworn))
             if len(counts) == POWER_CUTS:
                 break
     finally:
