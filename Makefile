@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-crash check bench stop clean constraints
+.PHONY: help setup demo test test-browser test-docker test-crash check bench stop clean constraints
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -27,6 +27,9 @@ test: $(READY) check ## all tests that need neither Docker nor a browser
 
 test-browser: $(READY) ## the tests of pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
+
+test-docker: $(READY) ## build the images and run the tests of the project in Docker (15 minutes; needs an engine)
+	$(BIN)/python -m pytest -m docker
 
 # What a campaign does; for example `make test-crash CREATIONS=600 KILLS=120 SEED=7 ONLY=kills`.
 CREATIONS ?= 3000
