@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -66,13 +65,16 @@ def in_order(images: Mapping[str, Image]) -> list[list[Image]]:
     return steps
 
 
-def merged(images: Iterable[Image], labels: Mapping[str, str]) -> dict[str, Any]:
+def merged(images: Iterable[Image], commit: str | None) -> dict[str, Any]:
     """Return one compose file that builds them all; as paths lead from each file's own folder, they become absolute."""
     services = {}
+    revisions = {f"{_LABEL}.revision": commit} if commit else {}
     for image in images:
         build = image.raw["build"]
         build = dict(build) if isinstance(build, Mapping) else {}
-        build |= {"context": str(image.context), "labels": {f"{_LABEL}.title": image.name, **labels}}
+        version = __version__ if image.tag == "latest" else image.tag
+        labels = {f"{_LABEL}.title": image.name, f"{_LABEL}.version": version, **revisions}
+        build |= {"context": str(image.context), "labels": labels}
         services[image.name] = {"image": image.reference, "build": build}
     return {"name": "bonseyes-build", "services": services}
 
@@ -105,7 +107,7 @@ def build_images(
     What the engine says goes to standard error; if `quiet`, only when an image fails, which raises ToolError. `pull`
     looks for newer base images, but for those only that are not built here.
     """
-    document = json.dumps(_escaped(merged(images.values(), _labels(project))))
+    document = json.dumps(_escaped(merged(images.values(), revision(project))))
     before = {name: inspect_image(image.reference) for name, image in images.items()}
     steps = in_order(images)
     for number, step in enumerate(steps, 1):
@@ -121,12 +123,6 @@ def build_images(
 def _own_bases(image: Image, images: Mapping[str, Image]) -> Iterator[Image]:
     bases = image.bases()
     yield from (other for other in images.values() if other.repository in bases)
-
-
-def _labels(project: Path) -> dict[str, str]:
-    commit = revision(project)
-    version = os.environ.get("BONSEYES_VERSION") or __version__
-    return {f"{_LABEL}.version": version, **({f"{_LABEL}.revision": commit} if commit else {})}
 
 
 def _escaped(value: Any) -> Any:

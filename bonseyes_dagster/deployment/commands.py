@@ -79,7 +79,7 @@ def _provide_images(project: ComposedProject, state: State, builds: bool) -> Non
     if missing and sys.stdin.isatty() and not state.json:
         builds = click.confirm(f"{len(missing)} images are not built yet. Build them now?", default=True, err=True)
     if builds:
-        build_images(project.folder, read_images(project.folder, project.environ), quiet=state.json, tell=print_note)
+        build_images(project.folder, read_images(project.folder, project.variables), quiet=state.json, tell=print_note)
     elif missing:
         raise SettingsError(
             f"{len(missing)} images are not built: {', '.join(missing)}. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from bonseyes_dagster.deployment.dockerfile import bases_of
+from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.deployment.interpolation import interpolate
 from bonseyes_dagster.errors import SettingsError
 
@@ -37,6 +37,11 @@ class Image:
     def repository(self) -> str:
         """The reference without its tag, such as `bonseyes/tool`."""
         return repository_of(self.reference)
+
+    @property
+    def tag(self) -> str:
+        """The tag, `latest` when the reference has none."""
+        return self.reference.removeprefix(self.repository).removeprefix(":") or "latest"
 
     def references(self) -> frozenset[str]:
         """Return the references of the images that it is made from, as its Dockerfile says."""
@@ -96,7 +101,11 @@ def repository_of(reference: str) -> str:
 
 
 def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict[str, Image]:
-    """Return the images of the project's build file and of its components' by name; raise SettingsError if wrong."""
+    """Return the images of the project's build file and of its components' by name; raise SettingsError if wrong.
+
+    `environ` is all that their variables are filled in from; by default what compose would take.
+    """
+    environ = compose_environ(project) if environ is None else environ
     images: dict[str, Image] = {}
     files = [project / BUILD_FILE, *sorted(project.glob(f"components/*/{BUILD_FILE}"))]
     for file in (file.absolute() for file in files if file.exists()):
@@ -110,7 +119,8 @@ def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict
 
 
 def read_deployment(file: Path, environ: Mapping[str, str] | None = None) -> Deployment:
-    """Return what a compose file deploys; raise SettingsError that names what is wrong."""
+    """Return what a compose file deploys; raise SettingsError that names what is wrong. `environ` as for images."""
+    environ = compose_environ(file.parent) if environ is None else environ
     document = _read(file, environ)
     return Deployment(
         file=file,
@@ -135,10 +145,10 @@ for _tag in ("!reset", "!override"):
     _Loader.add_constructor(_tag, _Loader.construct_merged)
 
 
-def _read(file: Path, environ: Mapping[str, str] | None) -> dict[str, Any]:
+def _read(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         document = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
-        document = interpolate(document, os.environ if environ is None else environ)
+        document = interpolate(document, environ)
     except FileNotFoundError:
         raise SettingsError(f"There is no {file}.") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

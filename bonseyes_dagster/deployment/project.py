@@ -19,6 +19,7 @@ from typing import IO, Any
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, repository_of
 from bonseyes_dagster.deployment.containers import Container, find_containers, project_name, record_of, url_of
 from bonseyes_dagster.deployment.engine import compose_argv, docker
+from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.local.record import Record
 from bonseyes_dagster.local.services import CODE, DAEMON, RUNS
@@ -49,6 +50,11 @@ class ComposedProject:
 
     folder: Path
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @cached_property
+    def variables(self) -> Mapping[str, str]:
+        """Return what Compose knows: `environ`, and below it the project's `.env`."""
+        return compose_environ(self.folder, self.environ)
 
     @cached_property
     def name(self) -> str:
@@ -83,7 +89,7 @@ class ComposedProject:
 
     def missing_images(self) -> list[str]:
         """Return the images that the project builds itself and the engine does not have."""
-        ours = {image.repository for image in read_images(self.folder, self.environ).values()}
+        ours = {image.repository for image in read_images(self.folder, self.variables).values()}
         wanted = {str(service["image"]) for service in self.config["services"].values()}
         there = set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
         return sorted(image for image in wanted if repository_of(image) in ours and image not in there)
@@ -195,9 +201,9 @@ class ComposedProject:
 
     def _files(self) -> list[str]:
         """Return the compose files where they are not those that Compose would read by itself."""
-        if self.environ.get("COMPOSE_FILE"):
+        if self.variables.get("COMPOSE_FILE"):
             return []
-        more = [file for file, is_wanted in _OVERRIDES.items() if is_wanted(self.environ)]
+        more = [file for file, is_wanted in _OVERRIDES.items() if is_wanted(self.variables)]
         return [DEPLOY_FILE, *more] if more else []
 
 

@@ -101,11 +101,13 @@ def test_a_circle_is_refused(project: Path) -> None:
 
 def test_one_file_builds_all(project: Path, images: dict[str, Image]) -> None:
     """With absolute paths, since it lies nowhere, and with what each image says of itself."""
-    document = merged(images.values(), {"v": "1"})
+    document = merged(images.values(), "abc")
     build = document["services"]["left"]["build"]
     assert build["context"] == str(project)
     assert build["dockerfile"] == "left.Dockerfile"
-    assert build["labels"] == {"org.opencontainers.image.title": "left", "v": "1"}
+    said = {"title": "left", "version": "1", "revision": "abc"}
+    assert build["labels"] == {f"org.opencontainers.image.{name}": text for name, text in said.items()}
+    assert len(merged(images.values(), None)["services"]["left"]["build"]["labels"]) == 2
 
 
 def test_the_steps_are_built_one_after_the_other(project: Path, images: dict[str, Image], docker: Path) -> None:

@@ -101,7 +101,20 @@ def test_images_of_the_project_and_its_components(tmp_path: Path) -> None:
     a, b = images["a"], images["b"]
     assert (a.context, a.dockerfile, a.target) == (tmp_path, tmp_path / "Dockerfile", None)
     assert (b.context, b.dockerfile) == (tmp_path / "components", folder / "b.Dockerfile")
-    assert (b.target, b.args, b.repository) == ("t", {"X": "1"}, "me/b")
+    assert (b.target, b.args, b.repository, b.tag) == ("t", {"X": "1"}, "me/b", "latest")
+
+
+def test_variables_come_from_the_environment_and_the_projects_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As compose takes them, so that what is built is what is started; what is given takes the place of both."""
+    image = "'me/a:${BOTH}${ONLY_HERE}'"
+    _write(tmp_path, f"services: {{a: {{image: {image}, build: .}}}}", "docker-compose-build.yml")
+    _write(tmp_path, "BOTH=file\nONLY_HERE='-and more' # a comment\n", ".env")
+    assert read_images(tmp_path)["a"].tag == "file-and more"
+    monkeypatch.setenv("BOTH", "environment")
+    assert read_images(tmp_path)["a"].tag == "environment-and more"
+    assert read_images(tmp_path, {"BOTH": "1"})["a"].tag == "1"
 
 
 def test_build_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:

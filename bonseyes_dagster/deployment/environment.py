@@ -1,0 +1,17 @@
+"""What compose files get their variables from: the environment, and below it the project's `.env`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+__all__ = ["compose_environ"]
+
+
+def compose_environ(project: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return `environ` (this process's own by default), and what `.env` in the project's folder sets beside it."""
+    in_file = {name: value for name, value in dotenv_values(project / ".env").items() if value is not None}
+    return {**in_file, **(os.environ if environ is None else environ)}
