@@ -10,6 +10,8 @@ nginx sends the request's method, target and headers without its body, and as we
 
 from __future__ import annotations
 
+import logging
+
 from aiohttp import web
 
 from bonseyes_dagster.errors import BadRequestError, BonseyesError, NotFoundError, UnavailableError
@@ -87,4 +89,5 @@ class Questions:
 async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:
     """Listen for nginx; the rules are those of a gateway that is published where the settings say."""
     rules = rules_from_settings(settings, settings.host, settings.port)
-    return await serve(Questions(rules).answer, host, port)
+    # nginx logs each request, with the same id.
+    return await serve(Questions(rules).answer, host, port, log_level=logging.DEBUG)

@@ -31,10 +31,18 @@ Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 
 async def serve(
-    answer: Answer, host: str, port: int, *, stopped: Callable[[], Awaitable[None]] | None = None
+    answer: Answer,
+    host: str,
+    port: int,
+    *,
+    log_level: int = logging.INFO,
+    stopped: Callable[[], Awaitable[None]] | None = None,
 ) -> web.ServerRunner:
-    """Listen; `runner.cleanup()` stops, and calls `stopped`. Raises OSError when the port is taken."""
-    runner = _Runner(_Server(answer), stopped)
+    """Listen, and log each request at `log_level`; `runner.cleanup()` stops, and calls `stopped`.
+
+    Raises OSError when the port is taken.
+    """
+    runner = _Runner(_Server(answer, log_level), stopped)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -58,9 +66,10 @@ def error_response(error: BonseyesError, request_id: str) -> web.Response:
 class _Server(web.Server):
     """Answers, logs, and never lets an error out as anything but JSON."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, log_level: int) -> None:
         super().__init__(self._handle, handler_cancellation=True)
         self._answer = answer
+        self._log_level = log_level
 
     def __call__(self) -> RequestHandler:
         options: dict[str, Any] = {"keepalive_timeout": IDLE_S, "auto_decompress": False, "access_log": None}
@@ -80,7 +89,7 @@ class _Server(web.Server):
             duration_ms = (time.monotonic() - begun_s) * 1000
             # Not the query: it may hold what is nobody's business.
             path = request.raw_path.partition("?")[0]
-            log.info("%s %s %s %.1f ms %s", request.method, path, status, duration_ms, request_id)
+            log.log(self._log_level, "%s %s %s %.1f ms %s", request.method, path, status, duration_ms, request_id)
         return response
 
 

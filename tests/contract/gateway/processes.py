@@ -127,7 +127,7 @@ def free_port() -> int:
 def running(
     kind: str,
     folder: Path,
-    upstream: Upstream,
+    upstream: Upstream | None,
     *,
     stall_s: float = 60,
     upstreams: dict[str, str] | None = None,
@@ -135,7 +135,9 @@ def running(
     **environ: str,
 ) -> Iterator[Gateway]:
     """Yield a gateway that answers; end it, by SIGTERM, if that is not done yet."""
-    upstreams = upstreams or _upstreams(upstream)
+    if upstreams is None:
+        assert upstream is not None
+        upstreams = _upstreams(upstream)
     if kind == NGINX:
         gateway = _start_nginx(folder, upstreams, stall_s, resolver, environ)
     else:

@@ -1,0 +1,99 @@
+"""What is written into nginx's configuration: from the compose file, and from the tables of the embedded gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.gateway.headers import CONTENT_POLICY, CORS, FORWARDED, PAGE_POLICY, SECURITY_HEADERS
+from bonseyes_dagster.gateway.nginx import Nginx, main, read_upstreams, render
+from bonseyes_dagster.gateway.questions import ANSWERS
+from bonseyes_dagster.gateway.routes import DAGSTER
+
+COMPOSE = """
+services:
+  gateway: {networks: {edge: {aliases: [gateway.edge]}, front: {}}}
+  import: {environment: {BONSEYES_CONTAINER: import}, networks: [tools]}
+  export: {environment: ["BONSEYES_CONTAINER=export", "X"]}
+  digits:
+    environment: {BONSEYES_CONTAINER: digits}
+    networks: {front: {aliases: [other, digits.front]}, tools: {}}
+  dagster-webserver: {networks: {front: {aliases: [dagster-webserver.front]}, dagster: }}
+  postgres: {image: postgres}
+"""
+
+
+def _compose(folder: Path, text: str = COMPOSE) -> Path:
+    file = folder / "docker-compose.yml"
+    file.write_text(text)
+    return file
+
+
+def test_containers_are_the_services_that_are_told_their_name(tmp_path: Path) -> None:
+    """Each is asked at its own name, or at the one of the network on which it listens; nothing else is published."""
+    assert read_upstreams(_compose(tmp_path)) == {
+        "import": "http://import",
+        "export": "http://export",
+        "digits": "http://digits.front",
+        DAGSTER: "http://dagster-webserver.front:3000",
+    }
+
+
+@pytest.mark.parametrize("text", ["services: [1]", "services: {a: 1}", "{", "x: 1", "[]"])
+def test_what_is_no_compose_file_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With one sentence."""
+    with pytest.raises(SettingsError):
+        read_upstreams(_compose(tmp_path, text))
+    assert main([str(tmp_path / "docker-compose.yml")]) == 1
+    assert capsys.readouterr().err.startswith("nginx: ")
+    assert main([str(tmp_path / "missing.yml")]) == 1
+
+
+def test_the_command_prints_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what it is told of places."""
+    arguments = ["--listen", "gateway.edge:8080", "127.0.0.1:9", "--access", "http://door:1/"]
+    assert main([str(_compose(tmp_path)), *arguments]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "listen gateway.edge:8080;",
+        "listen 127.0.0.1:9;",
+        "proxy_pass http://door:1$request_uri;",
+        '"digits" "http://digits.front";',
+        'proxy_set_header X-Gateway-Containers "import export digits";',
+        "resolver 127.0.0.11 valid=1s ipv6=off;",
+    ):
+        assert line in printed
+    assert "postgres" not in printed
+    assert "%{" not in printed
+
+
+def test_headers_are_those_of_the_embedded_gateway() -> None:
+    """What one drops or adds, the other does."""
+    text = render(Nginx(upstreams={"tool": "http://tool"}, access="http://access:8080", listen=("8080",)))
+    for name, value in SECURITY_HEADERS.items():
+        assert f'add_header {name} "{value}" always;' in text
+        assert f"proxy_hide_header {name};" in text
+    for name in CORS:
+        assert f"proxy_hide_header {name};" in text
+    for policy in (PAGE_POLICY, CONTENT_POLICY):
+        assert f'"{policy}";' in text
+    for name in FORWARDED:
+        assert f"proxy_set_header {name} " in text.lower()
+    for name in ANSWERS:
+        assert f"auth_request_set $gateway_{name.lower()} $upstream_http_x_gateway_{name.lower()};" in text
+
+
+def test_every_location_that_forwards_asks_first() -> None:
+    """Only the answer in full of the access service itself is let through without."""
+    text = render(Nginx(upstreams={"tool": "http://tool"}, access="http://access:8080", listen=("8080",)))
+    assert text.count("auth_request /./pass;") == 1
+    assert text.count("auth_request off;") == 1
+    location = text[text.index("location @answer {") :]
+    assert "auth_request off;" in location[: location.index("}")]
+
+
+def test_without_names_to_look_up_there_is_no_resolver() -> None:
+    """As in a test, where containers have addresses."""
+    assert "resolver" not in render(Nginx(upstreams={}, access="http://127.0.0.1:1", listen=("1",), resolver=""))
