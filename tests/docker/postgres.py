@@ -20,7 +20,7 @@ class Postgres:
         self.port = free_port()
         environ = ["-e", "POSTGRES_USER=dagster", "-e", "POSTGRES_DB=dagster", "-e", f"POSTGRES_PASSWORD={_PASSWORD}"]
         limits = ["--memory", "1g", "--shm-size", "256m", "-p", f"127.0.0.1:{self.port}:5432"]
-        _docker("run", "-d", "--name", self.name, *environ, *limits, IMAGE)
+        docker("run", "-d", "--name", self.name, *environ, *limits, IMAGE)
         try:
             # The image's first server, which makes the database, listens to no port.
             wait_until(lambda: self.query("SELECT 1", is_checked=False), every_s=0.3)
@@ -31,21 +31,26 @@ class Postgres:
     def query(self, statement: str, *, database: str = "dagster", is_checked: bool = True) -> str:
         """Return what a statement yields, "" if it fails and that is all right."""
         command = ["psql", "-h", "127.0.0.1", "-U", "dagster", "-d", database, "-tA", "-c", statement]
-        return _docker("exec", "-e", f"PGPASSWORD={_PASSWORD}", self.name, *command, is_checked=is_checked)
+        return docker("exec", "-e", f"PGPASSWORD={_PASSWORD}", self.name, *command, is_checked=is_checked)
 
-    def new_database(self) -> str:
+    def address(self, network: str) -> str:
+        """Return host and port in a network, for this machine and for containers."""
+        template = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
+        return f"{docker('inspect', '-f', template, self.name)}:5432"
+
+    def new_database(self, address: str | None = None) -> str:
         """Make a database and return its URL."""
         name = f"d{uuid.uuid4().hex[:12]}"
         self.query(f"CREATE DATABASE {name}")
-        return f"postgresql://dagster:{_PASSWORD}@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://dagster:{_PASSWORD}@{address or f'127.0.0.1:{self.port}'}/{name}"
 
     def kill(self) -> None:
         """End it at once, as a power cut does."""
-        _docker("kill", self.name)
+        docker("kill", self.name)
 
     def start(self) -> None:
         """Start it again."""
-        _docker("start", self.name)
+        docker("start", self.name)
 
     def away(self, for_s: float) -> None:
         """Kill it and let it come back."""
@@ -55,7 +60,7 @@ class Postgres:
 
     def remove(self) -> None:
         """Leave nothing behind."""
-        _docker("rm", "-fv", self.name)
+        docker("rm", "-fv", self.name)
 
 
 @contextmanager
@@ -68,7 +73,8 @@ def running_postgres() -> Iterator[Postgres]:
         postgres.remove()
 
 
-def _docker(*arguments: str, is_checked: bool = True) -> str:
+def docker(*arguments: str, is_checked: bool = True) -> str:
+    """Return what `docker ARGUMENTS` prints."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 or not is_checked, done.stderr
     return done.stdout.strip() if done.returncode == 0 else ""

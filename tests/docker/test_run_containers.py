@@ -1,0 +1,354 @@
+"""Runs in containers of their own: the launcher's tests, what survives being killed, and what the proxy refuses."""
+
+import copy
+import http.client
+import json
+import logging
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dagster import DagsterRunStatus
+from dagster._core.launcher import WorkerStatus
+from dagster._daemon.monitoring import execute_run_monitoring_iteration
+
+from bonseyes_dagster.orchestration.run_container import LABEL, RUN_ID_LABEL
+from bonseyes_dagster.orchestration.testing import wait_until
+from tests.docker.postgres import Postgres, docker, running_postgres
+from tests.docker.run_containers import ContainerProject, container_project, image_with_jobs, new_folder
+from tests.unit.orchestration.every_launcher import *  # noqa: F403 - the tests of every launcher, on this one
+from tests.unit.orchestration.launching import JOBS, code_server
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+
+SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """The database of the runs."""
+    with running_postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture(scope="module")
+def project(postgres, tmp_path_factory) -> Iterator[ContainerProject]:
+    """One project for all tests; those that kill something start it again."""
+    folder = tmp_path_factory.mktemp("runs")
+    folder.chmod(0o755)
+    with (
+        image_with_jobs() as image,
+        code_server(JOBS) as port,
+        container_project(folder, port, image, postgres) as project,
+    ):
+        yield project
+
+
+@pytest.fixture
+def shared(project, monkeypatch) -> Iterator[ContainerProject]:
+    """The project with a fresh folder for what ops note, and no containers."""
+    monkeypatch.setattr(project, "folder", new_folder(project))
+    yield project
+    project.kill_waiting()
+
+
+# --- containers
+
+
+def test_a_runs_container_can_do_little(shared):
+    """Nobody's user, nothing to write to but the volume, no powers, limits, no password among what anybody sees."""
+    run_id = shared.launch("waiting")
+    shared.wait_for_pid()
+    [container] = shared.containers(run_id)
+    [found] = json.loads(docker("inspect", container))
+    host = found["HostConfig"]
+    assert found["Config"]["User"] == "10001:10001"
+    assert (host["ReadonlyRootfs"], host["Privileged"], host["CapDrop"]) == (True, False, ["ALL"])
+    assert host["Memory"] and host["PidsLimit"] and host["CpuQuota"]
+    assert [mount["Destination"] for mount in found["Mounts"]] == ["/dagster"]
+    assert "for-tests" not in json.dumps(found)
+    assert found["Config"]["Labels"]["com.docker.compose.project"] == shared.name
+    shared.release()
+    assert shared.wait(run_id) == SUCCESS
+    wait_until(lambda: not shared.containers())
+
+
+def test_a_killed_run_is_resumed_within_seconds(shared):
+    """In another container, which does only what is left to do."""
+    run_id = shared.launch("waiting")
+    shared.wait_for_pid()
+    shared.kill(run_id)
+    killed = time.monotonic()
+    wait_until(lambda: shared.containers(run_id, state="running"))
+    assert time.monotonic() - killed < 15
+    wait_until(lambda: len(shared.pids()) == 2)
+    shared.release()
+    assert shared.wait(run_id) == SUCCESS
+    assert [line for line in shared.notes() if not line.startswith("waiting")] == ["first", "last 2"]
+    assert "is gone (exited (137)" in shared.messages(run_id)
+    wait_until(lambda: not shared.containers())
+
+
+def test_a_run_killed_before_it_has_begun_is_begun(shared):
+    """Its container is gone while Python still imports."""
+    run_id = shared.launch("quick")
+    shared.kill(run_id)
+    assert shared.wait(run_id) == SUCCESS
+
+
+def test_daemon_and_watch_do_not_both_resume(shared):
+    """Dagster's monitoring and the watch find the same run; it has one process, whatever they start."""
+    run_id = shared.launch("waiting")
+    shared.wait_for_pid()
+    shared.kill(run_id)
+    deadline = time.monotonic() + 20
+    while len(shared.pids()) < 2 and time.monotonic() < deadline:
+        assert not any(execute_run_monitoring_iteration(shared.context, logging.getLogger("monitoring")))
+        time.sleep(0.2)
+    time.sleep(5)
+    assert len(shared.pids()) == 2
+    assert len(shared.containers(run_id, state="running")) == 1
+    assert shared.instance.run_launcher.check_run_worker_health(shared.run(run_id)).status == WorkerStatus.RUNNING
+    shared.release()
+    assert shared.wait(run_id) == SUCCESS
+
+
+def test_a_run_that_does_not_stop_is_killed(shared):
+    """After the grace period; it is cancelled all the same."""
+    run_id = shared.launch("stubborn")
+    shared.wait_for_pid()
+    assert shared.instance.run_launcher.terminate(run_id)
+    assert shared.wait(run_id, 60) == CANCELED
+    wait_until(lambda: not shared.containers())
+
+
+def test_a_container_that_was_never_started_does_not_stay(shared, monkeypatch):
+    """Its launcher died between making and starting it: the watch makes another, and removes that."""
+    monkeypatch.setattr("docker.models.containers.Container.start", _die)
+    run_id = shared.create("quick")
+    with pytest.raises(KeyboardInterrupt):
+        shared.instance.launch_run(run_id, shared.context.create_request_context())
+    monkeypatch.undo()
+    assert len(shared.containers(run_id, state="created")) == 1
+    assert shared.wait(run_id, 90) == SUCCESS
+    wait_until(lambda: not shared.containers())
+
+
+def _die(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("victims", ["watch", "proxy", "postgres", "watch proxy postgres"])
+def test_a_run_completes_whatever_is_killed_with_it(shared, postgres, victims):
+    """Containers of runs live without any of these; killed together with some, a run is resumed when they are back."""
+    others: dict[str, Any] = {"watch": shared.watch, "proxy": shared.proxy}
+    run_id = shared.launch("waiting")
+    shared.wait_for_pid()
+    for name in victims.split():
+        others[name].stop(9) if name in others else postgres.kill()
+    shared.kill(run_id)
+    time.sleep(3)
+    for name in victims.split():
+        (others.get(name) or postgres).start()
+    wait_until(lambda: len(shared.pids()) == 2, 90)
+    shared.release()
+    assert shared.wait(run_id) == SUCCESS
+
+
+def test_without_an_engine_a_launch_says_so(shared):
+    """The caller hears why; nothing is left that would run later."""
+    from dagster._core.errors import DagsterLaunchFailedError
+
+    shared.proxy.stop()
+    run_id = shared.create("quick")
+    try:
+        with pytest.raises(DagsterLaunchFailedError, match="cannot be started"):
+            shared.instance.launch_run(run_id, shared.context.create_request_context())
+    finally:
+        shared.proxy.start()
+    wait_until(lambda: _ask(shared, "GET", "/_ping")[0] == 200)
+    shared.instance.delete_run(run_id)
+
+
+# --- the proxy
+
+
+def _ask(project: ContainerProject, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", project.engine_port, timeout=30)
+    try:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
+        connection.request(method, path, content, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except ConnectionError as error:
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def creation(shared, monkeypatch) -> dict[str, Any]:
+    """The body by which the launcher asks for a container."""
+    from docker.api.client import APIClient
+
+    asked: list[dict[str, Any]] = []
+    post = APIClient._post_json
+
+    def keep(self: Any, url: str, data: Any, **options: Any) -> Any:
+        if url.endswith("/containers/create"):
+            asked.append(copy.deepcopy(data))
+        return post(self, url, data, **options)
+
+    monkeypatch.setattr(APIClient, "_post_json", keep)
+    assert shared.wait(shared.launch("quick")) == SUCCESS
+    wait_until(lambda: not shared.containers())
+    return asked[0]
+
+
+HOSTILE: dict[str, Any] = {
+    "another image": {"Image": "postgres:15"},
+    "another command": {"Cmd": ["sh", "-c", "id"]},
+    "a command after the run's": {"Cmd": ["python", "-m", "x", "--run-id", str(uuid.UUID(int=1)), ";", "id"]},
+    "an entry point": {"Entrypoint": ["sh"]},
+    "root": {"User": "0:0"},
+    "nobody in particular": {"User": ""},
+    "a library to load": {"Env": ["LD_PRELOAD=/dagster/evil.so"]},
+    "another home": {"Env": ["DAGSTER_HOME=/dagster/evil"]},
+    "another folder": {"WorkingDir": "/"},
+    "no mark": {"Labels": {}},
+    "another project's mark": {"Labels": {LABEL: "other"}},
+    "a health check": {"Healthcheck": {"Test": ["CMD", "sh"]}},
+    "privileges": {"HostConfig": {"Privileged": True}},
+    "privileges, spelt for a lenient parser": {"hostconfig": {"Privileged": True}},
+    "powers": {"HostConfig": {"CapAdd": ["SYS_ADMIN"]}},
+    "kept powers": {"HostConfig": {"CapDrop": []}},
+    "new privileges": {"HostConfig": {"SecurityOpt": []}},
+    "no seccomp": {"HostConfig": {"SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"]}},
+    "the machine's processes": {"HostConfig": {"PidMode": "host"}},
+    "the machine's memory": {"HostConfig": {"IpcMode": "host"}},
+    "the machine's network": {"HostConfig": {"NetworkMode": "host"}},
+    "another container's network": {"HostConfig": {"NetworkMode": "container:other"}},
+    "the machine's names": {"HostConfig": {"UTSMode": "host"}},
+    "the machine's users": {"HostConfig": {"UsernsMode": "host"}},
+    "the machine's control groups": {"HostConfig": {"CgroupnsMode": "host"}},
+    "another control group": {"HostConfig": {"CgroupParent": "/"}},
+    "the machine's files": {"HostConfig": {"Binds": ["/:/dagster:rw"]}},
+    "the engine's socket": {"HostConfig": {"Binds": ["/var/run/docker.sock:/dagster:rw"]}},
+    "another volume": {"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/", "Target": "/x"}]}},
+    "another container's volumes": {"HostConfig": {"VolumesFrom": ["other"]}},
+    "devices": {"HostConfig": {"Devices": [{"PathOnHost": "/dev/mem", "PathInContainer": "/dev/mem"}]}},
+    "devices by rule": {"HostConfig": {"DeviceCgroupRules": ["a *:* rwm"]}},
+    "a published port": {"HostConfig": {"PortBindings": {"80/tcp": [{"HostPort": "80"}]}}},
+    "a root that can be written": {"HostConfig": {"ReadonlyRootfs": False}},
+    "no limit of memory": {"HostConfig": {"Memory": 0}},
+    "no limit of processes": {"HostConfig": {"PidsLimit": -1}},
+    "another runtime": {"HostConfig": {"Runtime": "evil"}},
+    "kernel settings": {"HostConfig": {"Sysctls": {"net.ipv4.ip_forward": "1"}}},
+    "unmasked paths": {"HostConfig": {"MaskedPaths": [""]}},
+    "to be started for ever": {"HostConfig": {"RestartPolicy": {"Name": "always"}}},
+    "another resolver": {"HostConfig": {"Dns": ["8.8.8.8"]}},
+    "another network": {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"Aliases": ["postgres"]}}}},
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_other_container_is_made(shared, creation, name):
+    """Each of these in a body that is right but for this."""
+    body = copy.deepcopy(creation)
+    for key, value in HOSTILE[name].items():
+        body[key] = {**body[key], **value} if key == "HostConfig" else value
+    before = docker("ps", "-aq").split()
+    status, text = _ask(shared, "POST", "/v1.41/containers/create", body, **{"Content-Type": "application/json"})
+    assert (status, "no container of a run" in text) == (403, True), text
+    assert not set(docker("ps", "-aq", f"--filter=label={LABEL}={shared.name}").split()) - set(before)
+
+
+def test_no_body_that_a_parser_may_take_otherwise(shared, creation):
+    """Twice the same key, no JSON, no object, too much, or of unknown length."""
+    whole = json.dumps(creation)
+    twice = whole.replace('"HostConfig": {', '"HostConfig": {"Privileged": true}, "HostConfig": {', 1)
+    status, _ = _ask(shared, "POST", "/v1.41/containers/create", twice.encode())
+    assert status == 201  # the last one counts, for the engine too: it gets what was checked
+    [container] = shared.containers(state="created")
+    assert json.loads(docker("inspect", container))[0]["HostConfig"]["Privileged"] is False
+    for body in (b"", b"{", b"[]", b'"x"', b"null", b"[" * 60000, b" " * 70000):
+        assert _ask(shared, "POST", "/v1.41/containers/create", body)[0] == 403, body[:20]
+    chunked = {"Transfer-Encoding": "chunked"}
+    assert _ask(shared, "POST", "/v1.41/containers/create", b"0\r\n\r\n", **chunked)[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/info"),
+        ("GET", "/images/json"),
+        ("POST", "/v1.41/images/create?fromImage=alpine"),
+        ("POST", "/v1.41/build"),
+        ("POST", "/v1.41/volumes/create"),
+        ("POST", "/v1.41/networks/create"),
+        ("GET", "/v1.41/networks"),
+        ("GET", "/v1.41/networks/bridge"),
+        ("GET", "/v1.41/networks/host"),
+        ("POST", "/v1.41/containers/create?name=postgres"),
+        ("POST", "/v1.41/containers/prune"),
+        ("GET", "/v1.40/containers/json/../../info"),
+        ("GET", "/v1.41/containers/json/../../info"),
+        ("GET", "/v1.41/containers/%2e%2e/info"),
+        ("GET", "//var/run"),
+        ("POST", "/v1.41/session"),
+        ("PUT", "/v1.41/containers/json"),
+        ("HEAD", "/v1.41/containers/json"),
+        ("CONNECT", "/v1.41/containers/json"),
+        ("OPTIONS", "*"),
+    ],
+)
+def test_no_other_call_is_let_through(shared, method, path):
+    """Everything that launching runs does not need."""
+    assert _ask(shared, method, path)[0] == 403
+
+
+def test_no_other_container_is_touched(shared, postgres):
+    """Not looked at, started, signalled, removed or connected, and not listed, whatever filters say."""
+    strange = docker("inspect", "-f", "{{.Id}}", postgres.name)
+    network = docker("network", "inspect", "-f", "{{.Id}}", f"{shared.name}_tools")
+    of_strange = f"/v1.41/containers/{strange}"
+    assert _ask(shared, "GET", f"{of_strange}/json")[0] == 403
+    for call in ("start", "kill?signal=SIGKILL", "stop", "restart", "exec", "attach", "update", "rename?name=x"):
+        assert _ask(shared, "POST", f"{of_strange}/{call}", {})[0] == 403, call
+    for call in ("", "?force=1"):
+        assert _ask(shared, "DELETE", f"{of_strange}{call}")[0] == 403
+    for call in ("logs", "archive?path=/", "top", "export"):
+        assert _ask(shared, "GET", f"{of_strange}/{call}")[0] == 403, call
+    assert _ask(shared, "GET", f"/v1.41/containers/{postgres.name}/json")[0] == 403
+    assert _ask(shared, "POST", f"/v1.41/networks/{network}/connect", {"Container": strange})[0] == 403
+    filters = json.dumps({"label": [], "name": [postgres.name]})
+    status, text = _ask(shared, "GET", f"/v1.41/containers/json?all=1&filters={filters}".replace(" ", ""))
+    assert (status, json.loads(text)) == (200, [])
+    assert docker("inspect", "-f", "{{.State.Running}}", postgres.name) == "true"
+
+
+def test_a_runs_container_goes_nowhere_else(shared):
+    """It is connected to its own networks as it is, gets two signals, and nothing is executed in it."""
+    run_id = shared.launch("waiting")
+    shared.wait_for_pid()
+    [container] = shared.containers(run_id)
+    connect = {"Container": container}
+    assert _ask(shared, "POST", "/v1.41/networks/bridge/connect", connect)[0] == 403
+    named = {**connect, "EndpointConfig": {"Aliases": ["postgres"]}}
+    assert _ask(shared, "POST", f"/v1.41/networks/{shared.name}_tools/connect", named)[0] == 403
+    for call in ("kill?signal=SIGSTOP", "kill", "exec", "update", "stop"):
+        assert _ask(shared, "POST", f"/v1.41/containers/{container}/{call}", {})[0] == 403, call
+    assert _ask(shared, "GET", f"/v1.41/containers/{container}/archive?path=/dagster")[0] == 403
+    assert _ask(shared, "GET", f"/v1.41/containers/{container}/json")[0] == 200
+    shared.release()
+    assert shared.wait(run_id) == SUCCESS
+
+
+def test_every_request_is_logged(shared):
+    """With what became of it."""
+    _ask(shared, "GET", "/info")
+    log = (shared.home.parent / "proxy.log").read_text()
+    assert "GET /info: 403, launching runs does not need this call" in log
+    assert f"{RUN_ID_LABEL}" not in log
