@@ -29,6 +29,7 @@ test-browser: $(READY) ## the tests of pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
 
 test-docker: $(READY) ## build the images and run the tests of the project in Docker (15 minutes; needs an engine)
+	$(BIN)/bonseyes build --quiet
 	$(BIN)/python -m pytest -m docker
 
 # What a campaign does; for example `make test-crash CREATIONS=600 KILLS=120 SEED=7 ONLY=kills`.

@@ -108,6 +108,15 @@ def tool_argv(bind: str) -> list[str]:
     return [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", bind]
 
 
+def image_argv(bind: str) -> list[str]:
+    """Return how a tool container is served by the image that all tools stand on, as closed as it is deployed."""
+    closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
+    volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # the latter is removed with the container
+    limits = ["--env=BONSEYES_UPLOAD_LIMIT_BYTES", "--env=BONSEYES_THREADS", "--env=BONSEYES_PROCESSES"]
+    tool = ["--env=BONSEYES_TOOL=/sample", "bonseyes/tool:latest"]
+    return ["docker", "run", "--rm", f"--publish={bind}:80", *closed, *volumes, *limits, *tool]
+
+
 @contextlib.contextmanager
 def serving(
     argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
