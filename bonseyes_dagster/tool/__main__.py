@@ -37,7 +37,11 @@ def _serve(bind: str) -> None:
     from bonseyes_dagster.web.server import serve
 
     _, _, volume, settings = load()
-    volume.make()
+    try:
+        volume.make()
+    except OSError as error:
+        # For example a container that was started with no volume.
+        raise SettingsError(f"BONSEYES_VOLUME: artifacts cannot be kept in {settings.volume}: {error}") from error
     serve(
         "bonseyes_dagster.tool.wsgi:application",
         bind,
