@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.gateway.processes import EMBEDDED, NGINX, TOKEN, Gateway, has_nginx, running
+from tests.contract.gateway.processes import EMBEDDED, IMAGE, NGINX, TOKEN, Gateway, build_images, has_nginx, running
 from tests.contract.gateway.upstream import Upstream
 
 
@@ -24,11 +24,17 @@ def upstream(shared_upstream: Upstream) -> Upstream:
     return shared_upstream
 
 
-@pytest.fixture(scope="package", params=[EMBEDDED, NGINX])
+# Building takes longer than tests may.
+IN_IMAGE = pytest.param(IMAGE, marks=[pytest.mark.docker, pytest.mark.timeout(900)])
+
+
+@pytest.fixture(scope="package", params=[EMBEDDED, NGINX, IN_IMAGE])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which of the two gateways."""
+    """Which of the gateways."""
     if request.param == NGINX and not has_nginx():
         pytest.skip("nginx is not installed: Debian's nginx-light is enough")
+    if request.param == IMAGE:
+        build_images()
     return str(request.param)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +25,11 @@ from tests.contract.gateway.upstream import Upstream
 
 __all__ = [
     "EMBEDDED",
+    "IMAGE",
     "NGINX",
     "TOKEN",
     "Gateway",
+    "build_images",
     "free_port",
     "has_nginx",
     "nginx_program",
@@ -38,6 +41,8 @@ __all__ = [
 TOKEN = "the token of the tests"
 EMBEDDED = "embedded"
 NGINX = "nginx"
+IMAGE = "image"
+SOURCE = Path(__file__).parents[3]
 
 _STARTER = ("-m", "bonseyes_dagster.gateway")
 # Users have no reason to change the embedded gateway's patience; tests would wait for minutes.
@@ -89,8 +94,8 @@ class Gateway:
 
     def memory_bytes(self) -> int:
         """Return what the processes hold that bodies pass through."""
-        process = psutil.Process(self.process.pid)
-        return sum(each.memory_info().rss for each in (process, *process.children()))
+        process = psutil.Process(_pid_in_image(self.process) if self.kind == IMAGE else self.process.pid)
+        return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
 
     def log(self) -> str:
         """Return what it has logged."""
@@ -138,8 +143,8 @@ def running(
     if upstreams is None:
         assert upstream is not None
         upstreams = _upstreams(upstream)
-    if kind == NGINX:
-        gateway = _start_nginx(folder, upstreams, stall_s, resolver, environ)
+    if kind in (NGINX, IMAGE):
+        gateway = _start_nginx(kind, folder, upstreams, stall_s, resolver, environ)
     else:
         gateway = _start_embedded(folder, upstreams, stall_s, environ)
     try:
@@ -169,7 +174,7 @@ def _start_embedded(folder: Path, upstreams: dict[str, str], stall_s: float, env
 
 
 def _start_nginx(
-    folder: Path, upstreams: dict[str, str], stall_s: float, resolver: str, environ: dict[str, str]
+    kind: str, folder: Path, upstreams: dict[str, str], stall_s: float, resolver: str, environ: dict[str, str]
 ) -> Gateway:
     port, access_port, health_port = free_port(), free_port(), free_port()
     nginx = Nginx(
@@ -177,7 +182,7 @@ def _start_nginx(
         access=f"http://127.0.0.1:{access_port}",
         listen=(f"127.0.0.1:{port}",),
         health=f"127.0.0.1:{health_port}",
-        folder=str(folder),
+        folder=str(folder) if kind == NGINX else "/tmp",
         resolver=resolver,
         idle_s=stall_s,
         stall_s=stall_s,
@@ -185,20 +190,48 @@ def _start_nginx(
     file = folder / "nginx.conf"
     file.write_text(render(nginx))
     user = "user root; " if os.getuid() == 0 else ""
+    argv = [nginx_program(), "-p", str(folder), "-c", str(file), "-g", f"{user}daemon off;"]
+    if kind == IMAGE:
+        file.chmod(0o644)
+        argv = _in_image("gateway", "-v", f"{file}:/etc/nginx/nginx.conf:ro")
     with (folder / "gateway.log").open("ab") as log:
-        process = subprocess.Popen(
-            [nginx_program(), "-p", str(folder), "-c", str(file), "-g", f"{user}daemon off;"], stdout=log, stderr=log
-        )
+        process = subprocess.Popen(argv, stdout=log, stderr=log)
     more = {"BONSEYES_PORT": str(port), **environ}
-    gateway = Gateway(NGINX, f"http://127.0.0.1:{port}", port, folder, process, access_port=access_port, environ=more)
+    gateway = Gateway(kind, f"http://127.0.0.1:{port}", port, folder, process, access_port=access_port, environ=more)
     start_access(gateway)
     return gateway
 
 
 def start_access(gateway: Gateway) -> None:
-    """Start the access service of an nginx."""
-    bind = f"127.0.0.1:{gateway.access_port}"
-    gateway.access = _python(gateway.folder, "--access", "--bind", bind, environ=gateway.environ)
+    """Start the access service of an nginx, in its image if nginx is in its own."""
+    arguments = ("--access", "--bind", f"127.0.0.1:{gateway.access_port}")
+    if gateway.kind != IMAGE:
+        gateway.access = _python(gateway.folder, *arguments, environ=gateway.environ)
+        return
+    environ = [word for name, value in gateway.environ.items() for word in ("-e", f"{name}={value}")]
+    argv = [*_in_image("tool", *environ), "python", "-m", "bonseyes_dagster.gateway", *arguments]
+    with (gateway.folder / "gateway.log").open("ab") as log:
+        gateway.access = subprocess.Popen(argv, stderr=log)
+
+
+def build_images() -> None:
+    """Make the images as they are in this checkout."""
+    argv = [str(Path(sys.executable).parent / "bonseyes"), "build", "--quiet", "tool", "gateway"]
+    subprocess.run(argv, cwd=SOURCE, check=True)
+
+
+def _in_image(name: str, *options: str) -> list[str]:
+    """Return a command line that runs an image as compose does, but in this machine's network."""
+    limits = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init"]
+    container = f"test-gateway-{uuid.uuid4().hex[:8]}"
+    return ["docker", "run", "--rm", "--name", container, "--network", "host", *limits, *options, f"bonseyes/{name}"]
+
+
+def _pid_in_image(process: subprocess.Popen[bytes]) -> int:
+    assert isinstance(process.args, list)
+    container = process.args[process.args.index("--name") + 1]
+    argv = ["docker", "inspect", "--format", "{{.State.Pid}}", container]
+    return int(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
 
 
 def _python(
