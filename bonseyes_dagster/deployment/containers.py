@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.local.record import Record, ServiceRecord, State
 from bonseyes_dagster.local.services import CONTAINER_KINDS, WEB
@@ -24,7 +25,6 @@ _FOLDER = f"{_PROJECT}.working_dir"
 _SERVICE = "com.docker.compose.service"
 _ONE_OFF = "com.docker.compose.oneoff"
 _MODULE = "bonseyes_dagster."
-_IN_FILE = re.compile(r"""^\s*(?:export\s+)?COMPOSE_PROJECT_NAME\s*=\s*["']?([\w-]+)""", re.MULTILINE)
 _HEALTH: Mapping[str, State] = {"healthy": "healthy", "starting": "starting", "unhealthy": "unhealthy"}
 # A container may be removed between the list and the look at it.
 _ATTEMPTS = 3
@@ -138,10 +138,7 @@ class Container:
 
 def project_name(folder: Path, environ: Mapping[str, str]) -> str:
     """Return what Compose calls the project in `folder`: what the environment or `.env` says, else after the folder."""
-    said = environ.get("COMPOSE_PROJECT_NAME")
-    if not said and (folder / ".env").is_file():
-        found = _IN_FILE.search((folder / ".env").read_text(encoding="utf-8", errors="replace"))
-        said = found and found[1]
+    said = compose_environ(folder, environ).get("COMPOSE_PROJECT_NAME")
     return said or re.sub(r"[^-_a-z0-9]", "", folder.resolve().name.lower()).lstrip("-_")
 
 
