@@ -1,6 +1,7 @@
 """What a run costs beside what it does: our executor and launcher, and Dagster's own, on one instance each.
 
-`python -m benchmarks.runs [--json] [--repeat N]`; `python -m benchmarks runs` puts it beside the other figures.
+`python -m benchmarks.runs [--json] [--repeat N] [--postgres URL]`; `python -m benchmarks runs` puts it beside the other
+figures.
 """
 
 from __future__ import annotations
@@ -132,13 +133,33 @@ def measure(repeat: int = REPEAT) -> list[Figure]:
     ]
 
 
+def measure_postgres(url: str, repeat: int = REPEAT) -> list[Figure]:
+    """Measure ours with runs in the (empty) database at `url`."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        code_server(JOBS) as port,
+        launching_project(Path(folder), port, jobs=JOBS, postgres=url) as project,
+    ):
+        ours = Measured(project, [project.serve_runs().process.pid])
+        ours.run("chain")
+        wall, cpu = ours.median("chain", repeat=repeat)
+        many, _ = ours.median(*["single"] * 20, repeat=max(1, repeat // 2))
+    return [
+        compare("7 empty ops in a chain on Postgres, wall", wall, None, "s", "", None),
+        compare("7 empty ops in a chain on Postgres, processor without the database's", cpu, None, "s", "", None),
+        compare("20 runs at once on Postgres, wall", many, None, "s", "", None),
+    ]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runs", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--repeat", type=int, default=REPEAT)
+    parser.add_argument("--postgres", metavar="URL", help="measure with runs in this empty database instead")
     arguments = parser.parse_args()
-    figures = measure(arguments.repeat)
+    url, repeat = arguments.postgres, arguments.repeat
+    figures = measure_postgres(url, repeat) if url else measure(repeat)
     if arguments.json:
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
     else:

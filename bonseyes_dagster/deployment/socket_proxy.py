@@ -2,8 +2,8 @@
 
 Who has the engine's socket has the machine. Of the project's services only this one has it, and it knows seven calls:
 make a container as `orchestration/run_container.py` says, connect it to the project's two networks, start it, look at
-it, signal it, remove it, and list those. Containers that it has not made are not there for it. Every request is logged
-with what became of it; what is not let through is answered by 403 and the reason.
+it, signal it, remove it, and list those. Containers that it has not made are not there for it. What is not let
+through is answered by 403 and the reason, and logged; so is every change that is.
 """
 
 from __future__ import annotations
@@ -194,7 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = json.dumps({"message": f"socket-proxy: {reason}"}).encode()
             logger.warning("%s %s %s: %d, %s", self.client_address[0], self.command, self.path[:200], status, reason)
         else:
-            logger.info("%s %s %s: %d", self.client_address[0], self.command, self.path[:200], status)
+            level = logging.DEBUG if self.command == "GET" else logging.INFO  # the watch looks every two seconds
+            logger.log(level, "%s %s %s: %d", self.client_address[0], self.command, self.path[:200], status)
         self._send(status, content)
 
     def __getattr__(self, name: str) -> Any:
