@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import requests
 
-from tests.contract.gateway.processes import Gateway, read_all
+from tests.contract.gateway.processes import EMBEDDED, IMAGE, Gateway, read_all
 from tests.contract.gateway.upstream import BLOCK, Upstream, header
 
 MIB = 2**20
