@@ -18,7 +18,7 @@ from bonseyes_dagster.client.command import State, print_note
 from bonseyes_dagster.deployment.build import build_images
 from bonseyes_dagster.deployment.compose import read_images
 from bonseyes_dagster.deployment.engine import check_engine
-from bonseyes_dagster.deployment.project import START_S, ComposedProject, Watch
+from bonseyes_dagster.deployment.project import START_S, ComposedProject
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.local import display
@@ -120,7 +120,7 @@ def _end(project: ComposedProject) -> None:
 
 def _stay(project: ComposedProject, shown: display.Display) -> None:
     """Show how the services are until interrupted, or until somebody else has ended them."""
-    watch = Watch(project)
+    watch = project.watch()
     while True:
         time.sleep(_LOOK_S)
         record = watch.look()

@@ -9,9 +9,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -20,11 +19,12 @@ from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, reposi
 from bonseyes_dagster.deployment.containers import Container, find_containers, project_name, record_of, url_of
 from bonseyes_dagster.deployment.engine import compose_argv, docker
 from bonseyes_dagster.deployment.environment import compose_environ
+from bonseyes_dagster.deployment.watch import Watch
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.local.record import Record
 from bonseyes_dagster.local.services import CODE, DAEMON, RUNS
 
-__all__ = ["START_S", "ComposedProject", "Watch", "is_in_docker", "is_up_in_docker"]
+__all__ = ["START_S", "ComposedProject", "is_in_docker", "is_up_in_docker"]
 
 START_S = 240.0
 _POLL_S = 0.5
@@ -111,6 +111,10 @@ class ComposedProject:
             return None
         return record_of(containers, url=url_of(containers, ""), expected=self.services)
 
+    def watch(self) -> Watch:
+        """Return what looks at the project again and again."""
+        return Watch(self.containers, self.services)
+
     # --- starting
 
     def start(self, on_record: Callable[[Record], None], timeout_s: float = START_S) -> Record | None:
@@ -118,14 +122,16 @@ class ComposedProject:
 
         Raises UnavailableError with Compose's own words when a container cannot be started.
         """
-        watch = Watch(self)
+        watch = self.watch()
         with tempfile.TemporaryFile("w+") as said, self._starting(said) as process:
             while time.monotonic() - watch.begun_s < timeout_s:
                 code = process.poll()
                 record = watch.look()
                 on_record(record)
                 if code:
-                    raise UnavailableError(f"Docker Compose could not start the project:\n{_tail(said)}")
+                    raise UnavailableError(
+                        f"Docker could not start the project; `bonseyes logs SERVICE` tells more:\n{_tail(said)}"
+                    )
                 if code == 0 and record.seconds is not None:
                     return record
                 time.sleep(_POLL_S)
@@ -161,9 +167,17 @@ class ComposedProject:
         first = [name for name in _LAUNCHING if name in alive]
         if first and not at_once:
             self._compose("stop", *first)
+            self._kill_runs()
         options = [*(["--volumes"] if with_volumes else []), *(["--timeout=0"] if at_once else [])]
         self._compose("down", "--remove-orphans", *options)
         return bool(containers)
+
+    def _kill_runs(self) -> None:
+        """End the containers of runs, where each has its own."""
+        labels = (f"com.docker.compose.project={self.name}", "com.docker.compose.oneoff=True")
+        if alive := docker("ps", "--quiet", *(f"--filter=label={label}" for label in labels)).split():
+            with suppress(UnavailableError):  # it may have ended by itself
+                docker("kill", *alive)
 
     def volumes(self) -> list[str]:
         """Return the volumes that `stop` can remove."""
@@ -205,29 +219,6 @@ class ComposedProject:
             return []
         more = [file for file, is_wanted in _OVERRIDES.items() if is_wanted(self.variables)]
         return [DEPLOY_FILE, *more] if more else []
-
-
-class Watch:
-    """Looks at a project that starts, and remembers how long each service took."""
-
-    def __init__(self, project: ComposedProject) -> None:
-        self._project = project
-        self._seconds_of: dict[str, float] = {}
-        self._seen: set[str] = set()
-        self._begun = datetime.now(UTC)
-        self.begun_s = time.monotonic()
-
-    def look(self) -> Record:
-        """Return the record as it is now; its `seconds` are set when all is healthy."""
-        containers = self._project.containers()
-        for each in containers:
-            if each.state == "healthy" and each.started > self._begun and each.identity not in self._seen:
-                self._seen.add(each.identity)
-                self._seconds_of[each.service] = round((datetime.now(UTC) - each.started).total_seconds(), 1)
-        url = url_of(containers, "")
-        record = record_of(containers, url=url, expected=self._project.services, seconds_of=self._seconds_of)
-        is_whole = record.phase == "up" and record.is_healthy
-        return replace(record, seconds=round(time.monotonic() - self.begun_s, 2)) if is_whole else record
 
 
 def is_in_docker(folder: Path) -> bool:
