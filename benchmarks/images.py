@@ -37,11 +37,11 @@ def main() -> None:
     with _copy() as project:
         images = read_images(project)
         try:
-            anew = _each_anew(project, images)
-            rebuilds = _rebuilds(project, images)
-            _print(images, anew, rebuilds)
+            _print(images, _each_anew(project, images), _rebuilds(project, images))
         finally:
-            docker("image", "rm", *(image.reference for image in images.values()), timeout_s=600)
+            there = [image.reference for image in images.values() if inspect_image(image.reference)]
+            if there:
+                docker("image", "rm", *there, timeout_s=600)
 
 
 @contextmanager
