@@ -12,7 +12,9 @@ DOCS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def _documented() -> dict[str, list[str]]:
-    rows = re.findall(r"^\| `(BONSEYES_[A-Z_]+)` \|(.*)\|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    # What follows has tables of its own, such as that of Compose's variables, which no process reads.
+    settings = DOCS.read_text(encoding="utf-8").partition("\n## Settings\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(BONSEYES_[A-Z_]+)` \|(.*)\|$", settings, re.MULTILINE)
     return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
 
 
