@@ -136,7 +136,7 @@ class LaunchingProject:
             op_selection=None,
             run_id=None,
         )
-        return run.run_id
+        return str(run.run_id)
 
     def launch(self, job: str, config: dict[str, Any] | None = None, **tags: str) -> str:
         """Create a run and launch it through the instance, as everything in Dagster does."""
@@ -176,7 +176,7 @@ def launching_project(
     jobs: Path,
     launcher: Any = "warm",
     postgres: str | None = None,
-    kind: type[_P] = LaunchingProject,  # type: ignore[assignment] - a default of a type variable
+    kind: type[_P] = LaunchingProject,  # type: ignore[assignment]
 ) -> Iterator[_P]:
     """Make a project in `folder`, of a class of one's own if `kind` says so; its code server listens at `port`.
 
