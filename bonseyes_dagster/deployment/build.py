@@ -176,7 +176,11 @@ def _built(image: Image, before: dict[str, Any] | None) -> Built:
 
 
 def _content(image: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what an image is made of: all but its id, its date and the commit that it was built at."""
+    """Return what an image is made of: all but its id, its date, and the commit and the tool that it was built with."""
     config = image["Config"]
-    labels = {name: text for name, text in (config["Labels"] or {}).items() if name != f"{_LABEL}.revision"}
+    labels = {
+        name: text
+        for name, text in (config["Labels"] or {}).items()
+        if name != f"{_LABEL}.revision" and not name.startswith("com.docker.compose.")
+    }
     return image["RootFS"]["Layers"], {**config, "Labels": labels}
