@@ -61,7 +61,7 @@ def _check_down(project: ComposedProject) -> None:
     filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
     if filters and (names := docker("ps", "--format", "{{.Names}}", *filters).split()):
         raise InvalidError(
-            f"{project.config['name']} is up in Docker ({', '.join(sorted(names))}), and what it keeps is changing: "
+            f"{project.name} is up in Docker ({', '.join(sorted(names))}), and what it keeps is changing: "
             "`bonseyes down` first. Runs that are under way go on at the next `bonseyes up --docker`."
         )
 
@@ -102,7 +102,7 @@ def sources(project: ComposedProject) -> dict[str, Source]:
     """Return what writes each part."""
     there = set(existing_volumes(project))
     if not there:
-        raise NotFoundError(f"{project.config['name']} has no volumes to back up: it has not been up in Docker here.")
+        raise NotFoundError(f"{project.name} has no volumes to back up: it has not been up in Docker here.")
     found: dict[str, Source] = {
         volume.file: _tar(project, volume) for volume in _volumes(project) if volume.name in there
     }
@@ -160,12 +160,12 @@ def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Sh
 
 def _check(project: ComposedProject, manifest: Manifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
     if unknown := [part.file for part in manifest.parts if part.file not in (*volumes, DUMP)]:
-        raise InvalidError(f"{', '.join(unknown)} of the backup belong to no service of {project.config['name']}.")
+        raise InvalidError(f"{', '.join(unknown)} of the backup belong to no service of {project.name}.")
     if missing := project.missing_images():
         raise InvalidError(f"There are no images {', '.join(missing)}: `bonseyes build` makes them.")
     if (there := existing_volumes(project)) and not force:
         raise ConflictError(
-            f"{project.config['name']} has volumes already: {', '.join(there)}. --force removes them with all in them."
+            f"{project.name} has volumes already: {', '.join(there)}. --force removes them with all in them."
         )
 
 
@@ -185,13 +185,15 @@ def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
     options = [f"--username={settings['POSTGRES_USER']}", f"--dbname={settings['POSTGRES_DB']}"]
     try:
         _compose(project, "up", "--detach", "--no-build", "--wait", "--wait-timeout", _START_S, DATABASE)
-        yield lambda program, *words: compose_argv("exec", "--no-TTY", DATABASE, program, *options, *words)
+        yield lambda program, *words: compose_argv(
+            "exec", "--no-TTY", DATABASE, program, *options, *words, project=project.name
+        )
     finally:
         _compose(project, "down", "--remove-orphans")
 
 
 def _compose(project: ComposedProject, *arguments: str) -> None:
-    argv = compose_argv("--ansi", "never", "--progress", "quiet", *arguments)
+    argv = compose_argv("--ansi", "never", "--progress", "quiet", *arguments, project=project.name)
     done = subprocess.run(
         argv, cwd=project.folder, env=dict(project.environ), capture_output=True, text=True, check=False
     )
