@@ -15,6 +15,11 @@ CASES = {
         ["flask", "dagster", "torch", "yaml"],
     ),
     "tool": ("[tool]", ["bonseyes_dagster.tool.app", "bonseyes_dagster.tool.worker"], ["dagster", "torch", "aiohttp"]),
+    "gateway": (
+        "[gateway]",
+        ["bonseyes_dagster.gateway.questions", "bonseyes_dagster.gateway.nginx"],
+        ["flask", "dagster", "torch"],
+    ),
     "visualization": ("[visualization]", ["bonseyes_dagster.visualization.app"], ["dagster", "torch"]),
 }
 
