@@ -6,9 +6,9 @@ command holds no password; an engine behind a proxy; errors that callers know. r
 container is gone, and to containers whose run is over.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException
 from requests import RequestException
 
 from bonseyes_dagster.orchestration.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
@@ -116,23 +116,15 @@ class ContainerRunLauncher(DockerRunLauncher):
         is_told = False
         with self.engine() as client:
             for each in listed:
-                with contextlib.suppress(NotFound):
-                    if each["State"] == "running" and self._kill(client, each["Id"], signal):
+                if each["State"] == "running":
+                    with _unless_it_is_gone():
+                        client.api.kill(each["Id"], signal)
                         is_told = True
         return is_told
 
-    def _kill(self, client: Any, container: str, signal: str) -> bool:
-        try:
-            client.api.kill(container, signal)
-        except APIError as error:
-            if error.status_code != 409:  # it has ended since it was listed
-                raise
-            return False
-        return True
-
     def remove(self, container: str) -> None:
         """Remove a container."""
-        with self.engine() as client, contextlib.suppress(NotFound):
+        with self.engine() as client, _unless_it_is_gone():
             client.api.remove_container(container, force=True)
 
     # --- looking
@@ -148,6 +140,16 @@ class ContainerRunLauncher(DockerRunLauncher):
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"containers: {', '.join(states) or 'none'}")
+
+
+@contextmanager
+def _unless_it_is_gone() -> Iterator[None]:
+    """Let pass that a container has ended, is being removed or was, since it was listed."""
+    try:
+        yield
+    except APIError as error:
+        if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+            raise
 
 
 def _sentence(error: Exception) -> str:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,20 @@ class RunWatch:
         self._containers = {}
         for listed in self._launcher.containers():
             self._containers.setdefault(listed["Labels"].get(RUN_ID_LABEL, ""), []).append(listed)
-        for entry in entries:
-            self._see_to(entry)
-        in_progress = {entry.dagster_run.run_id for entry in entries}
-        for run_id in set(self._containers) - in_progress:
-            self._clear(run_id)
-        for run_id in set(read_records(self._launcher.records)) - in_progress:
-            self._forget(run_id)
+        in_progress = {entry.dagster_run.run_id: entry for entry in entries}
+        for run_id, entry in in_progress.items():
+            self._try(run_id, self._see_to, entry)
+        for run_id in set(self._containers) - set(in_progress):
+            self._try(run_id, self._clear, run_id)
+        for run_id in set(read_records(self._launcher.records)) - set(in_progress):
+            self._try(run_id, self._forget, run_id)
+
+    def _try(self, run_id: str, see_to: Callable[[Any], None], what: Any) -> None:
+        """Do it; what is wrong with one run must not keep the others from being seen to."""
+        try:
+            see_to(what)
+        except Exception:  # the database or the engine may be away; the next look tries again
+            logger.exception("run %s cannot be seen to", run_id)
 
     # --- runs in progress
 
