@@ -22,7 +22,7 @@ OUTSIDE = ("1.1.1.1", "8.8.8.8")
 VOLUMES = {
     **{name: {"/volume"} for name in (*TOOLS, "dashboard")},
     **{name: {"/dagster"} for name in (*PIPELINES, "dagster-webserver", "dagster-daemon", "code-server", "run-server")},
-    "postgres": {"/var/lib/postgresql/data", "/var/run/postgresql"},
+    "postgres": {"/var/lib/postgresql/data", "/run/postgresql"},
 }
 CONNECT = """
 import json, socket, sys
