@@ -101,7 +101,7 @@ def test_runs_survive_crashes(composed: Composed, digits: dict[str, Path]) -> No
         before = composed.inspect(service)["State"]["StartedAt"]
         # The first process is the engine's init, which cannot be killed from inside; it ends with its child.
         script = (
-            "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done"
+            "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done; :"
         )
         children = map(int, composed.inside(service, "bash", "-c", script).split())
         composed.inside(service, "bash", "-c", f"kill -9 {min(children)}")
