@@ -325,12 +325,15 @@ def test_an_op_that_cannot_be_interrupted_is_left_behind(instance, notes, monkey
 
 def test_a_waiting_run_uses_no_processor_time(instance, notes):
     """The main thread sleeps until something happens."""
-    before = time.process_time()
-    run_job(instance, "naps", "concurrent", ops=seconds(["nap_0", "nap_1", "nap_2"], 0.01))
-    short = time.process_time() - before
-    before = time.process_time()
-    run_job(instance, "naps", "concurrent", ops=seconds(["nap_0", "nap_1", "nap_2"], 2.0))
-    assert time.process_time() - before < short + 0.1
+
+    def cost_s(nap_s: float) -> float:
+        before = time.process_time()
+        run_job(instance, "naps", "concurrent", ops=seconds(["nap_0", "nap_1", "nap_2"], nap_s))
+        return time.process_time() - before
+
+    short = cost_s(0.01)
+    # What is left of earlier tests may work in this process meanwhile, but not each time.
+    assert any(cost_s(2.0) < short + 0.1 for _ in range(3))
 
 
 def test_no_thread_and_no_stream_is_left(instance, notes):
