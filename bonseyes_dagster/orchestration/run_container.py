@@ -18,7 +18,7 @@ API_VERSION = "1.41"
 LABEL = "com.bonseyes.run-of"
 RUN_ID_LABEL = "dagster/run_id"
 JOB_LABEL = "dagster/job_name"
-# Compose sees such a container as a one-off of this service: `down` ends it, and `up` leaves it alone.
+# Compose sees such a container as a one-off of this service, which `up` leaves alone; `bonseyes down` ends it.
 SERVICE = "run-server"
 HOME = "/dagster"
 PROJECT = "/project"
