@@ -5,9 +5,11 @@ which is `/dagster` in these, and a Postgres that both reach.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,22 +88,29 @@ class ContainerProject(LaunchingProject):
 
 
 @contextmanager
-def image_with_jobs() -> Iterator[str]:
-    """Yield an image of the project's that has the tests' jobs where they are on this machine."""
+def image_with_jobs() -> Iterator[tuple[str, Path]]:
+    """Yield an image of the project's that has the tests' jobs, and where they are in it and on this machine.
+
+    Not where the checkout is: it may be below `/tmp`, where each container has its own.
+    """
     build = [Path(sys.executable).with_name("bonseyes"), "build", "--quiet", "project"]
     subprocess.run(build, cwd=Path(__file__).parents[2], check=True, capture_output=True)
     name = f"bonseyes/test-runs:{uuid.uuid4().hex[:8]}"
-    text = f"FROM bonseyes/project\nCOPY {JOBS.name} {JOBS}\n"
-    command = ["docker", "build", "-q", "-t", name, "-f", "-", str(JOBS.parent)]
-    subprocess.run(command, input=text.encode(), check=True, capture_output=True)
-    try:
-        yield name
-    finally:
-        docker("rmi", name, is_checked=False)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        jobs = Path(shutil.copy(JOBS, folder))
+        text = f"FROM bonseyes/project\nCOPY --chmod=755 . {folder}\n"
+        command = ["docker", "build", "-q", "-t", name, "-f", "-", folder]
+        subprocess.run(command, input=text.encode(), check=True, capture_output=True)
+        try:
+            yield name, jobs
+        finally:
+            docker("rmi", name, is_checked=False)
 
 
 @contextmanager
-def container_project(folder: Path, port: int, image: str, postgres: Postgres) -> Iterator[ContainerProject]:
+def container_project(
+    folder: Path, port: int, image: str, jobs: Path, postgres: Postgres
+) -> Iterator[ContainerProject]:
     """Make a project whose launcher, proxy and watch are what a deployment has; its code server listens at `port`."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     home = folder / "home"
@@ -122,7 +131,7 @@ def container_project(folder: Path, port: int, image: str, postgres: Postgres) -
         target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="definitions")
         instance = stack.enter_context(DagsterInstance.from_config(str(home)))
         context = stack.enter_context(WorkspaceProcessContext(instance, target))
-        project = ContainerProject(folder, instance, context, JOBS)
+        project = ContainerProject(folder, instance, context, jobs)
         project.name, project.proxy, project.watch, project.engine_port = name, proxy, watch, engine_port
         project.folder = new_folder(project)
         stack.callback(project.close)

@@ -17,7 +17,7 @@ from bonseyes_dagster.orchestration.testing import wait_until
 from tests.docker.postgres import Postgres, docker, running_postgres
 from tests.docker.run_containers import ContainerProject, container_project, image_with_jobs, new_folder
 from tests.unit.orchestration.every_launcher import *  # noqa: F403 - the tests of every launcher, on this one
-from tests.unit.orchestration.launching import JOBS, code_server
+from tests.unit.orchestration.launching import code_server
 from tests.unit.orchestration.test_run_container import HOSTILE, changed
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
@@ -38,9 +38,9 @@ def project(postgres, tmp_path_factory) -> Iterator[ContainerProject]:
     folder = tmp_path_factory.mktemp("runs")
     folder.chmod(0o755)
     with (
-        image_with_jobs() as image,
-        code_server(JOBS) as port,
-        container_project(folder, port, image, postgres) as project,
+        image_with_jobs() as (image, jobs),
+        code_server(jobs) as port,
+        container_project(folder, port, image, jobs, postgres) as project,
     ):
         yield project
 
