@@ -7,7 +7,6 @@ multiprocess executor. Both are counted with all processes that take part.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import statistics
 import time
@@ -27,6 +26,7 @@ from dagster._core.workspace.load_target import GrpcServerTarget
 
 from benchmarks.figure import Figure, compare
 from benchmarks.service import scratch
+from benchmarks.timing import cpu_s_of
 from benchmarks.up import Up
 from bonseyes_dagster.orchestration.testing import LaunchingProject
 
@@ -80,14 +80,7 @@ def _cpu_s(processes: Collection[psutil.Process]) -> float:
     """Return the processor time of this process, of others, of what is below those, and of what ended there."""
     own = time.process_time()
     family = {p.pid: p for process in processes for p in [process, *process.children(recursive=True)]}
-    return own + sum(_family_s(process) for process in family.values())
-
-
-def _family_s(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        times = process.cpu_times()
-        return float(times.user + times.system + times.children_user + times.children_system)
-    return 0.0
+    return own + sum(cpu_s_of(process) for process in family.values())
 
 
 @contextmanager

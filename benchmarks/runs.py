@@ -7,7 +7,6 @@ figures.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import statistics
@@ -22,6 +21,7 @@ import psutil
 from dagster import DagsterRunStatus
 
 from benchmarks.figure import Figure, compare, print_table
+from benchmarks.timing import cpu_s_of
 from bonseyes_dagster.orchestration.testing import LaunchingProject, code_server, launching_project, wait_until
 
 JOBS = Path(__file__).with_name("run_jobs.py")
@@ -38,7 +38,7 @@ class Measured:
     def cpu_s(self) -> float:
         """Return the processor time of all of them, of what they have started, and of what that saw end."""
         tree = [p for process in self._processes for p in [process, *process.children(recursive=True)]]
-        return sum(_cpu_s(process) for process in tree)
+        return sum(cpu_s_of(process) for process in tree)
 
     def run(self, *jobs: str) -> tuple[float, float]:
         """Launch runs one after another and wait for all; return seconds and processor seconds."""
@@ -55,13 +55,6 @@ class Measured:
         """Repeat and return the medians."""
         results = [self.run(*jobs) for _ in range(repeat)]
         return statistics.median(r[0] for r in results), statistics.median(r[1] for r in results)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        times = process.cpu_times()
-        return float(times.user + times.system + times.children_user + times.children_system)
-    return 0.0
 
 
 @contextmanager

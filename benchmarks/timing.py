@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Timing", "in_turn", "timed"]
+import psutil
+
+__all__ = ["Timing", "cpu_s_of", "in_turn", "timed"]
 
 _ERROR_WANTED = 0.05
 
@@ -68,3 +71,11 @@ def in_turn(ours: Callable[[], float], rival: Callable[[], float], *, rounds: in
             timing.ours_s.append(ours())
             timing.rival_s.append(rival())
     return timing
+
+
+def cpu_s_of(process: psutil.Process) -> float:
+    """Return the processor time of a process and of what it saw end; nothing when it is gone."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        return float(times.user + times.system + times.children_user + times.children_system)
+    return 0.0

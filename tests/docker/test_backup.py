@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import uuid
 from collections.abc import Iterator
@@ -19,14 +18,12 @@ import pytest
 from bonseyes_dagster.client import Artifact, Project
 from bonseyes_dagster.deployment.engine import docker
 from bonseyes_dagster.deployment.project import ComposedProject
+from tests.docker import composed
+from tests.docker.composed import BONSEYES, SOURCE, TOOLS
 from tests.system.embedded import eventually
 from tests.system.project import free_port
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
-
-SOURCE = Path(__file__).parents[2]
-BONSEYES = Path(sys.executable).with_name("bonseyes")
-TOOLS = ("import", "processing", "export", "training-set", "training", "benchmarking")
 
 
 class Copy:
@@ -95,13 +92,7 @@ def copy(folder: Path) -> Iterator[Copy]:
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Scikit-learn's digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    subprocess.run([sys.executable, SOURCE / "demo" / "digits.py", folder], check=True, capture_output=True)
-    return {
-        f"{part}-{kind}": next(folder.glob(f"{part}-{kind}-*.gz"))
-        for part in ("train", "test")
-        for kind in ("images", "labels")
-    }
+    return composed.archives(tmp_path_factory.mktemp("digits"))
 
 
 def _is_training(run: Artifact) -> bool:
