@@ -27,10 +27,13 @@ BonseyesError                      500  internal
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 __all__ = [
+    "REQUEST_ID",
     "BadRequestError",
     "BonseyesError",
     "ConflictError",
@@ -54,7 +57,16 @@ __all__ = [
     "UnsupportedMediaError",
     "WaitTimeoutError",
     "error_from_json",
+    "request_id",
 ]
+
+# What an X-Request-Id may be.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+def request_id(given: str) -> str:
+    """Return the id by which a request is found in logs: the one given if it can be one, else a new one."""
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class BonseyesError(Exception):

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from bonseyes_dagster.errors import (
+    REQUEST_ID,
     BadRequestError,
     BonseyesError,
     MethodNotAllowedError,
@@ -31,7 +32,7 @@ from bonseyes_dagster.gateway.forward import HEADER_WAIT_S, STALL_S
 from bonseyes_dagster.gateway.headers import CONTENT_POLICY, CORS, FORWARDED, HOP_BY_HOP, PAGE_POLICY, SECURITY_HEADERS
 from bonseyes_dagster.gateway.questions import ANSWERS, CONTAINERS, QUESTION, REQUEST
 from bonseyes_dagster.gateway.routes import DAGSTER, ROUTES
-from bonseyes_dagster.gateway.server import IDLE_S, REQUEST_ID
+from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import is_name

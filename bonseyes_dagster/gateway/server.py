@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,17 +12,16 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
-from bonseyes_dagster.errors import BadRequestError, BonseyesError
+from bonseyes_dagster.errors import BadRequestError, BonseyesError, request_id
 from bonseyes_dagster.gateway.headers import secure
 
-__all__ = ["IDLE_S", "REQUEST_ID", "error_response", "serve"]
+__all__ = ["IDLE_S", "error_response", "serve"]
 
 log = logging.getLogger(__name__)
 
 # A client has so long to send a request's headers, and an idle connection is kept so long.
 IDLE_S = 75.0
 STOP_S = 2.0
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 # Gets the request and its id; raises what error_response can tell.
 Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
@@ -52,14 +49,14 @@ async def serve(
     return runner
 
 
-def error_response(error: BonseyesError, request_id: str) -> web.Response:
+def error_response(error: BonseyesError, identity: str) -> web.Response:
     """Return the contract's error body."""
-    headers = secure(CIMultiDict({"X-Request-Id": request_id, "Cache-Control": "no-store"}))
+    headers = secure(CIMultiDict({"X-Request-Id": identity, "Cache-Control": "no-store"}))
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.http_status == 503:
         headers["Retry-After"] = "1"
-    body = json.dumps(error.to_json(request_id)).encode()
+    body = json.dumps(error.to_json(identity)).encode()
     return web.Response(status=error.http_status, body=body, content_type="application/json", headers=headers)
 
 
@@ -77,25 +74,20 @@ class _Server(web.Server):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         begun_s = time.monotonic()
-        request_id = _request_id(request)
+        identity = request_id(request.headers.get("X-Request-Id", ""))
         status: int | str = "aborted"
         try:
-            response = await self._answer(request, request_id)
+            response = await self._answer(request, identity)
             status = response.status
         except BonseyesError as error:
-            response = error_response(error, request_id)
+            response = error_response(error, identity)
             status = response.status
         finally:
             duration_ms = (time.monotonic() - begun_s) * 1000
             # Not the query: it may hold what is nobody's business.
             path = request.raw_path.partition("?")[0]
-            log.log(self._log_level, "%s %s %s %.1f ms %s", request.method, path, status, duration_ms, request_id)
+            log.log(self._log_level, "%s %s %s %.1f ms %s", request.method, path, status, duration_ms, identity)
         return response
-
-
-def _request_id(request: web.BaseRequest) -> str:
-    given = request.headers.get("X-Request-Id", "")
-    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 class _Connection(RequestHandler):
@@ -117,7 +109,7 @@ class _Connection(RequestHandler):
         else:
             log.error("%s %s failed", request.method, request.raw_path, exc_info=exc)
             error = BonseyesError("The gateway failed; its log says how.")
-        response = error_response(error, secrets.token_hex(8))
+        response = error_response(error, request_id(""))
         response.force_close()
         return response
 

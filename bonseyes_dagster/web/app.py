@@ -6,7 +6,6 @@ import json
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,15 +25,16 @@ from bonseyes_dagster.errors import (
     UnauthorizedError,
     UnavailableError,
     UnsupportedMediaError,
+    request_id,
 )
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
 from bonseyes_dagster.web.connection import Connection
+from bonseyes_dagster.web.queries import external_base
 from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 
 __all__ = ["create_app", "json_response"]
 
 _log = logging.getLogger(__name__)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _RETRY_AFTER_S = {QueueFullError: "5", UnavailableError: "2"}
 _OF_STATUS: dict[int, type[BonseyesError]] = {
     cls.http_status: cls
@@ -134,8 +134,7 @@ def create_app(
 def _add_observation(app: _App, telemetry: Telemetry) -> None:
     @app.before_request
     def begin() -> None:
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         g.started = time.monotonic()
         _refuse_pages_of_others()
         # servers decode what they can and leave the rest; only the raw path tells
@@ -219,4 +218,6 @@ def _add_base_routes(
 
     @app.get(OPENAPI)
     def document() -> Response:
-        return json_response(openapi() if callable(openapi) else openapi)
+        paths = openapi() if callable(openapi) else openapi
+        # By default a document's paths are those of its host, which they are not behind the gateway.
+        return json_response({**paths, "servers": [{"url": external_base() or "/"}]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,12 +16,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import requests
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(__file__).parent / "tools" / "sample"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SERVE_MEMORY = """
 import sys
 from bonseyes_dagster.settings import Settings
@@ -29,22 +32,27 @@ serve(sys.argv[2], sys.argv[1], settings=Settings.from_environ())
 """
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Server:
-    """A running server: where it is, and a session to talk to it."""
+    """A running container: where it is, and a session to talk to it; behind a gateway its URL has a path."""
 
     url: str
-    collection: str
-    process: subprocess.Popen[bytes]
-    log: Path
+    collection: str = "artifacts"
     session: requests.Session = field(default_factory=requests.Session)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def address(self) -> tuple[str, int]:
         """Return host and port."""
-        host, _, port = self.url.removeprefix("http://").partition(":")
-        return host, int(port)
+        parts = urlsplit(self.url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return parts.hostname, parts.port
+
+    @property
+    def prefix(self) -> str:
+        """Return the path below which a gateway publishes it, nothing when there is no gateway."""
+        return urlsplit(self.url).path
 
     def new_name(self) -> str:
         """Return a name that is not taken."""
@@ -80,15 +88,37 @@ class Server:
         assert status["phase"] == "completed", status
         return name
 
-    def exchange(self, data: bytes, *, wait_s: float = 10.0) -> bytes:
-        """Send raw bytes on a connection of its own; return all that comes back."""
-        with socket.create_connection(self.address, timeout=wait_s) as connection:
-            connection.sendall(data)
-            answer = bytearray()
+    def send(self, data: bytes, *, wait_s: float = 10.0) -> socket.socket:
+        """Send the raw bytes of a request on a connection of its own, which is returned.
+
+        The path in its first line is one of the container; it is completed by the prefix.
+        """
+        connection = socket.create_connection(self.address, timeout=wait_s)
+        connection.sendall(data.replace(b" /", b" " + self.prefix.encode() + b"/", 1))
+        return connection
+
+    def exchange(self, data: bytes) -> bytes:
+        """Send the raw bytes of a request; return its answer, or what came of it before the connection was closed."""
+        with self.send(data) as connection:
+            answer = b""
             with contextlib.suppress(ConnectionResetError):
-                while piece := connection.recv(65536):
+                while not _is_whole(answer) and (piece := connection.recv(65536)):
                     answer += piece
-            return bytes(answer)
+            return answer
+
+
+def _is_whole(answer: bytes) -> bool:
+    head, end, body = answer.removeprefix(CONTINUE).partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    return bool(end and length and len(body) >= int(length[1]))
+
+
+@dataclass(kw_only=True)
+class LocalServer(Server):
+    """A server that is a process of this machine."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
 
 
 def free_port() -> int:
@@ -120,7 +150,7 @@ def image_argv(bind: str) -> list[str]:
 @contextlib.contextmanager
 def serving(
     argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
-) -> Iterator[Server]:
+) -> Iterator[LocalServer]:
     """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
     bind = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
@@ -129,7 +159,7 @@ def serving(
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
         )
-    server = Server(f"http://{bind}", collection, process, log)
+    server = LocalServer(url=f"http://{bind}", collection=collection, process=process, log=log)
     try:
         await_ready(server)
         yield server
@@ -139,7 +169,7 @@ def serving(
         shutil.rmtree(folder / "memory", ignore_errors=True)
 
 
-def await_ready(server: Server, wait_s: float = 30.0) -> None:
+def await_ready(server: LocalServer, wait_s: float = 30.0) -> None:
     """Return when it answers; fail with its log when it ends or takes too long."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
@@ -152,7 +182,7 @@ def await_ready(server: Server, wait_s: float = 30.0) -> None:
     raise AssertionError(f"the server did not become ready:\n{server.log.read_text()[-4000:]}")
 
 
-def stop(server: Server, wait_s: float = 20.0) -> float:
+def stop(server: LocalServer, wait_s: float = 20.0) -> float:
     """End it by SIGTERM; return the seconds that it took. No process of its may be left."""
     family = processes_of(server)
     began = time.monotonic()
@@ -170,7 +200,7 @@ def stop(server: Server, wait_s: float = 20.0) -> float:
     return took_s
 
 
-def processes_of(server: Server) -> list[psutil.Process]:
+def processes_of(server: LocalServer) -> list[psutil.Process]:
     """Return the server's processes."""
     try:
         master = psutil.Process(server.process.pid)

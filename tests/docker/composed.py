@@ -9,10 +9,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -29,26 +29,41 @@ SERVICES = (*TOOLS, *PIPELINES, *DAGSTER, "gateway", "access", "dashboard", "vis
 TIMEOUT_S = 400.0
 
 
-class Composed:
-    """A copy of what is deployed, with a name and a port of its own."""
+# What images are built of, and what they are deployed by.
+FOLDERS = ("bonseyes_dagster", "components", "containers")
+FILES = ("*Dockerfile", "docker-compose*.yml", ".dockerignore", "*.py", "*.toml", "*.txt", "*.yaml")
 
-    def __init__(self, folder: Path) -> None:
+
+class Composed:
+    """A copy of the project with a name and a port of its own; leaving its context, nothing of it is on the engine.
+
+    `environ` is what a person has set beside name and port.
+    """
+
+    def __init__(self, folder: Path, **environ: str) -> None:
         self.folder = folder
         folder.mkdir()
-        for name in ("containers", "components"):
+        for name in FOLDERS:
             shutil.copytree(SOURCE / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in (SOURCE / "definitions.py", *SOURCE.glob("*Dockerfile"), *SOURCE.glob("docker-compose*.yml")):
+        for file in chain.from_iterable(map(SOURCE.glob, FILES)):
             shutil.copy(file, folder)
+        self._environ = environ
         self.name = f"test-{uuid.uuid4().hex[:8]}"
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = Project(self.url)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clean()
+
     def environ(self, **more: str) -> dict[str, str]:
-        """Return the environment of a person who has set nothing but name and port."""
+        """Return the environment of a person."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "COMPOSE_"))}
         own = {"COMPOSE_PROJECT_NAME": self.name, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url}
-        return {**kept, **own, **more}
+        return {**kept, **own, **self._environ, **more}
 
     def call(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run `bonseyes` in the folder."""
@@ -94,23 +109,23 @@ class Composed:
         """Return a pipeline's container."""
         return self.client.container(pipeline, "runs")
 
+    def made(self) -> dict[tuple[str, str], Any]:
+        """Return digest, end, files and log of each completed artifact by tool and name."""
+        found = {}
+        for tool in map(self.client.container, TOOLS):
+            for status in tool.statuses():
+                if status.phase == "completed":
+                    artifact = tool.artifact(status.name)
+                    log = b"".join(artifact.iter_log())
+                    found[tool.name, status.name] = (status.digest, status.finished, artifact.manifest(), log)
+        return found
+
     def clean(self) -> None:
         """Remove everything; nothing of it may be left on the engine."""
         self._run(["docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "3"], {})
         label = f"--filter=label=com.docker.compose.project={self.name}"
         left = docker("ps", "-aq", label) + docker("volume", "ls", "-q", label) + docker("network", "ls", "-q", label)
         assert not left, left
-
-
-@contextmanager
-def composed_project(folder: Path) -> Iterator[Composed]:
-    """Yield the project, up; nothing of it is left on the engine."""
-    made = Composed(folder)
-    try:
-        made.up()
-        yield made
-    finally:
-        made.clean()
 
 
 def archives(folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.composed import BONSEYES, SOURCE, Composed, archives, composed_project
+from tests.docker.composed import BONSEYES, SOURCE, Composed, archives
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,8 @@ def built() -> None:
 @pytest.fixture(scope="session")
 def composed(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
     """The project, up in Docker."""
-    with composed_project(tmp_path_factory.mktemp("composed") / "project") as project:
+    with Composed(tmp_path_factory.mktemp("composed") / "project") as project:
+        project.up()
         yield project
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.errors import BonseyesError
-from tests.docker.composed import TOOLS, Composed, composed_project, eventually, is_at
+from tests.docker.composed import Composed, eventually, is_at
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 @pytest.fixture
 def project(built: None, tmp_path: Path) -> Any:
     """A project of its own, since it is taken down."""
-    with composed_project(tmp_path / "project") as project:
+    with Composed(tmp_path / "project") as project:
+        project.up()
         yield project
 
 
@@ -29,7 +30,7 @@ def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Pat
     parameters = {"training-set": "training-set/first_split", "epochs": 1}
     queued = project.client.container("training").create("waiting", parameters)
     assert queued.status().phase == "queued"
-    before, report = _made(project), first.read("run.json")
+    before, report = project.made(), first.read("run.json")
 
     project.compose("down")
     project.compose("up", "--detach", "--no-build")
@@ -39,7 +40,7 @@ def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Pat
     status = under_way.wait(300)
     assert status.phase == "completed", (status, b"".join(under_way.iter_log()).decode()[-4000:])
     assert queued.wait(300).phase == "completed"
-    now = _made(project)
+    now = project.made()
     assert {key: now[key] for key in before} == before
 
 
@@ -63,17 +64,3 @@ def _is_there(project: Composed) -> bool:
         return project.call("status").returncode == 0
     except BonseyesError:
         return False
-
-
-def _made(project: Composed) -> dict[tuple[str, str], Any]:
-    """Return digest, end and files of each completed artifact."""
-    return {
-        (tool, status.name): (
-            status.digest,
-            status.finished,
-            project.client.container(tool).artifact(status.name).manifest(),
-        )
-        for tool in TOOLS
-        for status in project.client.container(tool).statuses()
-        if status.phase == "completed"
-    }
