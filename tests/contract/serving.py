@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 import psutil
 import requests
 
+from tests.waiting import free_port
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = Path(__file__).parent / "tools" / "sample"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -119,13 +121,6 @@ class LocalServer(Server):
 
     process: subprocess.Popen[bytes]
     log: Path
-
-
-def free_port() -> int:
-    """Return a port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def memory_argv(bind: str) -> list[str]:

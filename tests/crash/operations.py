@@ -11,11 +11,12 @@ from typing import Any
 
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.history import answer_of
 from tests.crash.model import FINAL
 from tests.crash.tool.careful import content
 from tests.crash.verdict import whole
+from tests.waiting import until
 
 __all__ = ["OPERATIONS", "Bench", "Operation"]
 

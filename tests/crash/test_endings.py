@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.history import answer_of
 from tests.crash.model import FINAL
 from tests.crash.operations import Bench
 from tests.crash.scale import CANCELS, seeded
 from tests.crash.tool.careful import expected
 from tests.crash.verdict import leftovers, lingering, overlaps, whole
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.disks import mounted_image, tmpfs
 from tests.crash.operations import Bench
 from tests.crash.verdict import leftovers
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 TOOL = Path(__file__).parent / "tool"

@@ -20,13 +20,14 @@ import psutil
 import pytest
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.clients import Client, Crowd
 from tests.crash.disks import Disk
 from tests.crash.history import History
 from tests.crash.model import FINAL, gone, stayed
 from tests.crash.scale import POWER_CUTS, STUCK_S, seeded
 from tests.crash.verdict import drain, leftovers, whole
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(0)
 TOOL = Path(__file__).parent / "tool"

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.clients import Client, Crowd
 from tests.crash.history import History
 from tests.crash.killer import Killer
 from tests.crash.model import stayed, violations, wrong_order
 from tests.crash.scale import CREATIONS, KILLS, STUCK_S, seeded
 from tests.crash.verdict import drain, leftovers, lingering, overlaps, starts_of, whole
+from tests.waiting import until
 
 TOOL = Path(__file__).parent / "tool"
 _CLIENTS = 4

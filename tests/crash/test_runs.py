@@ -19,7 +19,8 @@ from bonseyes_dagster.errors import BonseyesError
 from tests.crash.executions import container_of, executions, unexplained
 from tests.crash.scale import RUN_KILLS, seeded
 from tests.crash.victims import PIPELINE, RUN, TOOLS, TURNS, Kill, Victims
-from tests.system.embedded import Embedded, embedded, eventually
+from tests.system.embedded import Embedded, embedded
+from tests.waiting import until
 
 FIVE = Path(__file__).parent / "five"
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
@@ -78,7 +79,7 @@ class Campaign:
             self._one_run(f"run{number}", _KILLS_PER_RUN)
 
     def _one_run(self, name: str, kills: int) -> None:
-        eventually(lambda: self._is_created(name), _RUN_S)
+        until(lambda: self._is_created(name), _RUN_S)
         run, begun = self.runs.artifact(name), time.monotonic()
         next_at = begun + self._random.uniform(0, _LONGEST_PAUSE_S)
         while not self._is_final(run):
@@ -121,7 +122,7 @@ class Campaign:
                     kill.back_s = time.time() - kill.at
 
     def _judge(self, name: str, run: Artifact) -> None:
-        eventually(lambda: self._can_tell(run), _RUN_S)
+        until(lambda: self._can_tell(run), _RUN_S)
         status = run.status()
         if status.phase != "completed" or {step.phase for step in status.steps or ()} != {"completed"}:
             killed = [kill.role for kill in self.kills if kill.run == name]
@@ -163,7 +164,7 @@ def test_runs_survive_kills(project: Embedded) -> None:
     campaign.execute()
     ended = time.time()
     with suppress(AssertionError):
-        eventually(lambda: not list(ownerless(project, campaign)), _OWNERLESS_S)
+        until(lambda: not list(ownerless(project, campaign)), _OWNERLESS_S)
     report(campaign)
     found = [*campaign.wrong, *ownerless(project, campaign), *wrong_artifacts(campaign)]
     done = executions(project.folder)

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.operations import Bench
 from tests.crash.scale import IS_SHORT
 from tests.crash.trace_order import TRACED_CALLS, Call, Unsynced, calls_of
 from tests.crash.tracing import Strace, why_not
+from tests.waiting import until
 
 TOOL = Path(__file__).parent / "tool"
 _FILES = 5

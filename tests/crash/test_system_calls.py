@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.tools.server import ToolServer, until
+from tests.contract.tools.server import ToolServer
 from tests.crash.operations import OPERATIONS, Bench, Operation
 from tests.crash.scale import EVERY, IS_SHORT
 from tests.crash.tracing import Strace, why_not
 from tests.crash.verdict import leftovers, lingering, overlaps
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),

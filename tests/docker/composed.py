@@ -7,18 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
-
 from bonseyes_dagster.client import Artifact, Project
 from bonseyes_dagster.deployment.engine import docker
-from tests.system.project import free_port
+from tests.waiting import free_port
 
 SOURCE = Path(__file__).parents[2]
 BONSEYES = Path(sys.executable).with_name("bonseyes")
@@ -133,15 +129,6 @@ def archives(folder: Path) -> dict[str, Path]:
     subprocess.run([sys.executable, SOURCE / "demo" / "digits.py", folder], check=True, capture_output=True)
     parts = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
     return {f"{part}-{kind}": next(folder.glob(f"{part}-{kind}-*.gz")) for part, kind in parts}
-
-
-def eventually(is_so: Callable[[], Any], timeout_s: float = 120.0, every_s: float = 0.5) -> None:
-    """Return when it is so; fail when it takes too long."""
-    until_s = time.monotonic() + timeout_s
-    while not is_so():
-        if time.monotonic() > until_s:
-            pytest.fail(f"{is_so} is not so after {timeout_s:.0f} s")
-        time.sleep(every_s)
 
 
 def is_at(run: Artifact, step: str) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.deployment.engine import docker
 from bonseyes_dagster.errors import BonseyesError
-from tests.docker.composed import DAGSTER, SERVICES, TOOLS, Composed, eventually
+from tests.docker.composed import DAGSTER, SERVICES, TOOLS, Composed
+from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -46,7 +47,7 @@ class Campaign:
             with suppress(BonseyesError):
                 if not latest.status().is_final:
                     return latest
-        eventually(lambda: self._is_created(name))
+        until(lambda: self._is_created(name))
         self.names.append(name)
         made: Artifact = self._composed.runs().artifact(name)
         return made
@@ -61,7 +62,7 @@ class Campaign:
         """Every run is completed, each of its artifacts is there once, and nothing works or waits any more."""
         for name in self.names:
             run = self._composed.runs().artifact(name)
-            eventually(lambda run=run: _is_final(run), _RUN_S)
+            until(lambda run=run: _is_final(run), _RUN_S)
             status = run.status()
             assert status.phase == "completed", (status, b"".join(run.iter_log()).decode()[-4000:])
         for tool, steps in STEPS.items():
@@ -71,7 +72,7 @@ class Campaign:
             assert {each.phase for each in there.values()} == {"completed"}
             assert {each.reused_from for each in there.values()} == {None}
         listing = "ls /dagster/run_server | grep -c json || true"
-        eventually(lambda: self._composed.inside("run-server", "bash", "-c", listing).strip() == "0")
+        until(lambda: self._composed.inside("run-server", "bash", "-c", listing).strip() == "0")
 
 
 def _is_final(run: Artifact) -> bool:
@@ -105,7 +106,7 @@ def test_runs_survive_crashes(composed: Composed, digits: dict[str, Path]) -> No
         )
         children = map(int, composed.inside(service, "bash", "-c", script).split())
         composed.inside(service, "bash", "-c", f"kill -9 {min(children)}")
-        eventually(lambda s=service, b=before: composed.inspect(s)["State"]["StartedAt"] != b)
+        until(lambda s=service, b=before: composed.inspect(s)["State"]["StartedAt"] != b)
         time.sleep(_PAUSE_S)
     campaign.check()
     composed.up()

@@ -26,7 +26,8 @@ from bonseyes_dagster.model import Status
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.settings import Settings
-from tests.flow.tiny_project import PROJECT, TinyDagster, TinyProject, free_port, running_dagster, running_tools
+from tests.flow.tiny_project import PROJECT, TinyDagster, TinyProject, running_dagster, running_tools
+from tests.waiting import free_port
 
 WAIT_S = 90.0
 pytestmark = pytest.mark.timeout(240)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.orchestration.instance import LOCATION, create_storage, write_instance, write_workspace
+from tests.waiting import free_port
 
 PROJECT = Path(__file__).parent / "tiny"
 TOOLS = ("load", "learn", "judge")
@@ -121,13 +122,6 @@ def wait_until_healthy(container: Container, server: subprocess.Popen[bytes]) ->
         if server.poll() is not None or time.monotonic() > deadline:
             raise AssertionError(f"{container.base_url} did not start (exit code {server.poll()})")
         time.sleep(0.05)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import requests
 
 from bonseyes_dagster.local.leftovers import find_leftovers
 from bonseyes_dagster.local.project import Project
+from tests.waiting import free_port
 
 TINY = Path(__file__).parents[1] / "flow" / "tiny"
 BONSEYES = Path(sys.executable).with_name("bonseyes")
@@ -36,7 +35,7 @@ class Embedded:
                 shutil.rmtree(folder / "containers" / name)
         self.folder = folder
         self.project = Project(folder)
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def call(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -111,17 +110,3 @@ def embedded(folder: Path, *, with_dagster: bool = False, source: Path = TINY) -
         yield project
     finally:
         project.clean()
-
-
-def eventually(is_so: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    """Wait until something is so."""
-    until_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < until_s, "it never was so"
-        time.sleep(0.1)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -28,8 +27,9 @@ from bonseyes_dagster.web.app import create_app, json_response
 from bonseyes_dagster.web.backend import Backend
 from bonseyes_dagster.web.memory import Job, MemoryBackend
 from bonseyes_dagster.web.routes import artifact_blueprint
+from tests.waiting import free_port
 
-__all__ = ["PARAMETERS", "PipelineTwin", "StandIn", "free_port", "serve_twin", "tool_description"]
+__all__ = ["PARAMETERS", "PipelineTwin", "StandIn", "serve_twin", "tool_description"]
 
 PARAMETERS = (
     Parameter(name="images", type="file", label="Images", description="IDX images.", required=True),
@@ -74,14 +74,6 @@ class PipelineTwin(MemoryBackend):
             Step(name="train", container="training", artifact=f"{entry.name}_train", phase=entry.phase),
         ]
         return replace(status, steps=tuple(steps), dagster_url=f"/dagster/runs/{status.run_id}")
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -10,7 +10,8 @@ import requests
 
 from bonseyes_dagster.client import Project
 from bonseyes_dagster.model import Status
-from tests.system.embedded import embedded, eventually
+from tests.system.embedded import embedded
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -45,7 +46,7 @@ def test_a_project_goes_on_elsewhere(tmp_path: Path) -> None:
         runs = Project(old.url).container("tiny-one", "runs")
         assert runs.create("first", {}, archives).wait(120).phase == "completed"
         second = runs.create("second", {"epochs": 60, "pause": 0.1}, archives)
-        eventually(lambda: _learning(second))
+        until(lambda: _learning(second))
         queued = Project(old.url).container("learn").create("waiting", {"dataset": "load/first_load_train"})
         assert queued.status().phase == "queued"
         made = _digests(old.url, ["first", "second"])

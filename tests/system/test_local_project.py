@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.client import Artifact, Project
-from tests.system.embedded import Embedded, embedded, eventually
+from tests.system.embedded import Embedded, embedded
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -65,7 +66,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
     """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
     name = how.replace(" ", "")
     run = _run(project, name, epochs=epochs, pause=0.1)
-    eventually(lambda: _phase_of(run, "learn") == "running")
+    until(lambda: _phase_of(run, "learn") == "running")
     if how == "down":
         assert project.call("down").returncode == 0
     else:
@@ -79,7 +80,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
 def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
     """A run's process that does not listen is killed when it is cancelled; what it had ordered is taken back for it."""
     run = _run(project, "deaf", epochs=1000, pause=0.1)
-    eventually(lambda: _phase_of(run, "learn") == "running")
+    until(lambda: _phase_of(run, "learn") == "running")
     run_id = run.status().run_id
     record = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
     os.kill(record["pid"], signal.SIGSTOP)

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.embedded import Embedded, embedded, eventually
+from tests.system.embedded import Embedded, embedded
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 SERVICES = {"gateway", "dashboard", "visualization", "load"}
@@ -63,14 +64,14 @@ def test_what_crashes_is_started_again(project: Embedded) -> None:
     project.up()
     pid, address = project.service("load")["pid"], project.project.addresses.read_text()
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: project.service("load")["restarts"] == 1)
-    eventually(lambda: project.service("load")["state"] == "healthy")
+    until(lambda: project.service("load")["restarts"] == 1)
+    until(lambda: project.service("load")["state"] == "healthy")
     assert project.service("load")["pid"] != pid
     assert project.project.addresses.read_text() == address
     assert project.get("/containers/load/healthz").status_code == 200
     os.kill(project.service("gateway")["pid"], signal.SIGKILL)
-    eventually(lambda: project.service("gateway")["restarts"] == 1)
-    eventually(lambda: project.service("gateway")["state"] == "healthy")
+    until(lambda: project.service("gateway")["restarts"] == 1)
+    until(lambda: project.service("gateway")["state"] == "healthy")
     assert project.get("/healthz").status_code == 200
     assert "load ended with signal 9" in project.call("logs", "load", "-n", "500").stdout
 
@@ -104,9 +105,9 @@ def test_what_hides_from_its_supervisor_is_found(project: Embedded) -> None:
 def test_a_signal_in_the_foreground_ends_everything(project: Embedded, number: signal.Signals) -> None:
     """Ctrl-C, a kill, a closed terminal: at any time, also while it starts."""
     running = project.start("up")
-    eventually(lambda: project.project.record.exists())
+    until(lambda: project.project.record.exists())
     if number is not signal.SIGTERM:
-        eventually(lambda: project.call("status").returncode == 0)
+        until(lambda: project.call("status").returncode == 0)
     processes = project.processes()
     running.send_signal(number)
     output = running.communicate(timeout=60)[0]
@@ -169,7 +170,7 @@ def test_two_projects_stand_side_by_side(project: Embedded, tmp_path: Path) -> N
 def test_a_tool_is_tried_alone(project: Embedded) -> None:
     """`bonseyes tool run FOLDER`: one container in the foreground, ended by a signal with all it started."""
     running = project.start("tool", "run", "containers/load", "--port", str(project.port))
-    eventually(lambda: _answers(project, "/healthz"))
+    until(lambda: _answers(project, "/healthz"))
     assert project.get("/").json()["name"] == "load"
     assert (project.folder / ".bonseyes" / "tools" / "load").is_dir()
     children = psutil.Process(running.pid).children(recursive=True)

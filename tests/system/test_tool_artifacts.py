@@ -14,7 +14,8 @@ import requests
 
 from bonseyes_dagster.errors import InvalidError, NotFoundError, NotReadyError
 from bonseyes_dagster.model import Status
-from tests.contract.tools.server import ToolServer, is_alive, tool_server, until
+from tests.contract.tools.server import ToolServer, is_alive, tool_server
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ import requests
 
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import NotFoundError
-from tests.contract.tools.server import ToolServer, is_alive, tool_server, until
+from tests.contract.tools.server import ToolServer, is_alive, tool_server
+from tests.waiting import until
 
 
 def pids(note: Path) -> list[int]:

@@ -27,7 +27,8 @@ from bonseyes_dagster.errors import (
     TooLargeError,
     UnavailableError,
 )
-from tests.contract.tools.server import ToolServer, free_port, tool_server, tool_servers, until
+from tests.contract.tools.server import ToolServer, tool_server, tool_servers
+from tests.waiting import free_port, until
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from playwright.sync_api import Page, expect
 from bonseyes_dagster.visualization.frontend import RELOAD_S
 from bonseyes_dagster.web.memory import Job
 from tests.system.browser import needs_chromium, open_browser, open_page
-from tests.system.project import StandIn, free_port
+from tests.system.project import StandIn
 from tests.unit.visualization.artifact_server import ArtifactServer
+from tests.waiting import free_port
 
 
 def make(job: Job) -> None:

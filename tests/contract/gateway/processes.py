@@ -22,6 +22,7 @@ import requests
 from bonseyes_dagster.gateway.nginx import Nginx, render
 from bonseyes_dagster.gateway.routes import DAGSTER
 from tests.contract.gateway.upstream import Upstream
+from tests.waiting import free_port
 
 __all__ = [
     "EMBEDDED",
@@ -30,7 +31,6 @@ __all__ = [
     "TOKEN",
     "Gateway",
     "build_images",
-    "free_port",
     "has_nginx",
     "nginx_program",
     "read_all",
@@ -119,13 +119,6 @@ def read_all(connection: socket.socket) -> bytes:
     while chunk := connection.recv(65536):
         received += chunk
     return received
-
-
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -7,39 +7,18 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 
 from bonseyes_dagster.client import Container
+from tests.waiting import free_port, until
 
 TOOLS = Path(__file__).parent
-_T = TypeVar("_T")
-
-
-def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def until(look: Callable[[], _T], timeout_s: float = 15.0) -> _T:
-    """Return the first true result of `look`; fail after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from tensorboard.data import provider as tb
@@ -13,6 +13,7 @@ from bonseyes_dagster.visualization import catalogue as catalogue_module
 from bonseyes_dagster.visualization.catalogue import Catalogue
 from bonseyes_dagster.visualization.provider import ArtifactDataProvider
 from tests.unit.visualization.artifact_server import ArtifactServer
+from tests.waiting import until
 
 SCALARS = {"experiment_id": "", "plugin_name": "scalars"}
 
@@ -33,14 +34,6 @@ def board(server: ArtifactServer) -> ArtifactDataProvider:
 def make(addresses: dict[str, str]) -> ArtifactDataProvider:
     """Return a provider that looks often."""
     return ArtifactDataProvider(Catalogue(lambda: addresses, reload_s=0.05))
-
-
-def eventually(is_so: Callable[[], bool], timeout_s: float = 15.0) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it never became so"
-        time.sleep(0.02)
 
 
 def test_artifacts_with_metrics_are_runs(server: ArtifactServer, board: ArtifactDataProvider) -> None:
@@ -107,7 +100,7 @@ def test_an_artifact_made_anew_is_another_series(server: ArtifactServer, board: 
     server.append("cnn", "loss", 9.0)
     for shelf in board.catalogue._shelves.values():
         shelf.listed_at = float("-inf")
-    eventually(lambda: [d.value for d in _loss(board)] == [9.0])
+    until(lambda: [d.value for d in _loss(board)] == [9.0])
 
 
 def _loss(board: ArtifactDataProvider) -> list[tb.ScalarDatum]:
@@ -121,7 +114,7 @@ def test_a_deleted_artifact_goes(server: ArtifactServer, board: ArtifactDataProv
     server.append("cnn", "loss", 1.0)
     assert _loss(board)
     del server.artifacts["cnn"]
-    eventually(lambda: not board.list_runs(experiment_id=""))
+    until(lambda: not board.list_runs(experiment_id=""))
 
 
 def test_filters_choose_runs_and_tags(server: ArtifactServer, board: ArtifactDataProvider) -> None:
@@ -169,10 +162,10 @@ def test_a_container_that_comes_back_elsewhere_is_followed(server: ArtifactServe
         addresses["training"] = other.url
         server.add("b")
         server.append("b", "loss", 1.0)
-        eventually(lambda: len(board.list_runs(experiment_id="")) == 2)
+        until(lambda: len(board.list_runs(experiment_id="")) == 2)
         assert other.asked["artifacts/NAME/metrics"] > 0
     addresses.clear()
-    eventually(lambda: not board.list_runs(experiment_id=""))
+    until(lambda: not board.list_runs(experiment_id=""))
 
 
 def test_nobody_looking_nobody_asking(
@@ -182,7 +175,7 @@ def test_nobody_looking_nobody_asking(
     monkeypatch.setattr(catalogue_module, "IDLE_S", 0.1)
     server.add("a")
     board.list_runs(experiment_id="")
-    eventually(lambda: not board.catalogue._follower.is_alive())  # type: ignore[union-attr]
+    until(lambda: not board.catalogue._follower.is_alive())  # type: ignore[union-attr]
     asked = server.asked.total()
     time.sleep(0.3)
     assert server.asked.total() == asked

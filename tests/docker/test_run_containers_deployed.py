@@ -1,0 +1,83 @@
+"""The project in Docker with `BONSEYES_RUN_LAUNCHER=docker`: runs in containers of their own, as they are deployed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.deployment.engine import docker
+from tests.docker.composed import TOOLS, Composed, is_at
+from tests.docker.test_kills import TURNS, Campaign
+from tests.waiting import until
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+
+PROXY = "socket-proxy"
+LAUNCHING = ("digits-cnn", "digits-mlp", "dagster-webserver", "dagster-daemon", "run-server")
+_PAUSE_S = 2.0
+_CONNECT = "exec 3<>/dev/tcp/{}/2375 && echo reached || echo refused"
+
+
+@pytest.fixture(scope="module")
+def project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+    """A project that launches its runs so."""
+    with Composed(tmp_path_factory.mktemp("launched") / "project", BONSEYES_RUN_LAUNCHER="docker") as project:
+        project.up()
+        yield project
+
+
+def _run_containers(project: Composed) -> list[str]:
+    labels = (f"com.docker.compose.project={project.name}", "com.docker.compose.oneoff=True")
+    return docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).split()
+
+
+def test_a_run_has_a_container_and_leaves_none(project: Composed, digits: dict[str, Path]) -> None:
+    """It is there while the run is at work; the run's container killed, another takes the run over."""
+    run = project.runs().create("launched", {"epochs": 12}, digits, reuse=False)
+    until(lambda: is_at(run, "train"))
+    [container] = _run_containers(project)
+    docker("kill", container)
+    status = run.wait(300)
+    assert status.phase == "completed", (status, b"".join(run.iter_log()).decode()[-4000:])
+    assert {step.phase for step in status.steps or ()} == {"completed"}
+    until(lambda: not _run_containers(project))
+
+
+def test_only_who_launches_reaches_the_engine(project: Composed) -> None:
+    """The proxy has an address on a network of its own, and answers nobody else by name or by address."""
+    address = project.inspect(PROXY)["NetworkSettings"]["Networks"][f"{project.name}_engine"]["IPAddress"]
+    asking = {*TOOLS, *LAUNCHING, "code-server", "visualization", "dashboard", "access", "gateway", "postgres"}
+    for service in sorted(asking):
+        for host in (PROXY, address):
+            said = project.inside(service, "timeout", "10", "bash", "-c", f"{{ {_CONNECT.format(host)}; }} 2>&1; :")
+            assert said.endswith("reached\n") == (service in LAUNCHING), (service, host, said)
+
+
+def test_runs_survive_docker_kill(project: Composed, digits: dict[str, Path]) -> None:
+    """Every container in its turn, the socket proxy among them; whoever killed it starts it again."""
+    campaign = Campaign(project, digits, "killed")
+    for service in (*TURNS, PROXY):
+        campaign.run()
+        docker("kill", project.container(service))
+        time.sleep(_PAUSE_S)
+        docker("start", project.container(service))
+        time.sleep(_PAUSE_S)
+    project.up()
+    campaign.check()
+    until(lambda: not _run_containers(project))
+
+
+def test_a_run_goes_on_after_down_and_up(project: Composed, digits: dict[str, Path]) -> None:
+    """`bonseyes down` ends the run's container, too; the run is taken up again."""
+    run = project.runs().create("interrupted", {"epochs": 30}, digits, reuse=False)
+    until(lambda: is_at(run, "train"))
+    done = project.call("down")
+    assert done.returncode == 0, done.stderr
+    assert _run_containers(project) == []
+    project.up()
+    status = run.wait(300)
+    assert status.phase == "completed", (status, b"".join(run.iter_log()).decode()[-4000:])
+    until(lambda: not _run_containers(project))

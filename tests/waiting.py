@@ -1,0 +1,27 @@
+"""What every test that starts something needs: a free port for it, and the patience until it is so far."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def until(look: Callable[[], T], timeout_s: float = 120.0) -> T:
+    """Return the first true result of `look`, which is asked less and less often; fail after `timeout_s`."""
+    began = time.monotonic()
+    while not (found := look()):
+        waited_s = time.monotonic() - began
+        assert waited_s < timeout_s, f"{look} is not so after {timeout_s:.0f} s"
+        time.sleep(min(max(waited_s / 10, 0.01), 0.5))
+    return found
