@@ -53,6 +53,7 @@ _COMPUTED = {
 _MALFORMED = BadRequestError(
     "This is not HTTP as the gateway takes it: its first line or a header is wrong, or too long."
 )
+_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 _METHOD = MethodNotAllowedError("TRACE and CONNECT do not pass the gateway.")
 _DOWN = UnavailableError("$gateway_name is down, or hung up before it answered; it may be starting. Try again.")
 _SILENT = UnavailableError("$gateway_name did not answer in time.")
@@ -194,6 +195,7 @@ def _error_location(name: str, error: BonseyesError) -> str:
         "  set $gateway_own_id $gateway_request_id;\n"
         "  set $gateway_own_caching no-store;\n"
         f"  set $gateway_retry_after {_quote('1' if error.http_status == 503 else '')};\n"
+        f"  set $gateway_own_allow {_quote(_METHODS if error.http_status == 405 else '')};\n"
         f"  return {error.http_status} {_quote(json.dumps(error.to_json('$gateway_request_id')))};\n"
         "}"
     )

@@ -55,6 +55,16 @@ def error_of(answer: requests.Response, status: int, code: str) -> dict[str, Any
     return error
 
 
+def assert_not_found(server: Server, path: str) -> None:
+    """Check that a path below the collection, sent as it is written, is a 404."""
+    answer = server.exchange(f"GET /{server.collection}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    if server.prefix and "%00" in path and answer.startswith(b"HTTP/1.1 400 "):
+        assert b'"bad_request"' in answer  # to nginx that is no HTTP at all
+        return
+    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    assert b'"not_found"' in answer
+
+
 # Every container
 
 
@@ -173,9 +183,7 @@ def test_head_and_options(server: Server, single: str) -> None:
 )
 def test_impossible_names_are_not_found(server: Server, name: str) -> None:
     """A name that cannot be is a 404 on read, whatever bytes it has."""
-    answer = server.exchange(f"GET /{server.collection}/{name}/status HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert answer.startswith(b"HTTP/1.1 404 "), answer
-    assert b'"not_found"' in answer
+    assert_not_found(server, f"{name}/status")
 
 
 @pytest.mark.parametrize(
@@ -780,8 +788,7 @@ def test_empty_file_and_large_file(server: Server) -> None:
 )
 def test_paths_stay_inside(server: Server, made: str, path: str) -> None:
     """What is no file of the artifact is a 404, however it is written."""
-    answer = server.exchange(f"GET /{server.collection}/{made}/data/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert answer.startswith(b"HTTP/1.1 404 "), answer
+    assert_not_found(server, f"{made}/data/{path}")
 
 
 @pytest.mark.parametrize("path", ["..", "../../../../../../etc/passwd", "d/../../../../etc/passwd"])
@@ -871,10 +878,7 @@ def test_metrics_views(server: Server, made: str) -> None:
 def test_input_files_that_are_not_there(server: Server, made: str) -> None:
     """An unknown input is a 404."""
     for file in ("nothing", "%00", "..%2fmanifest.json"):
-        answer = server.exchange(
-            f"GET /{server.collection}/{made}/input-files/{file} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        )
-        assert answer.startswith(b"HTTP/1.1 404 "), answer
+        assert_not_found(server, f"{made}/input-files/{file}")
 
 
 # Together
