@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,15 +10,18 @@ from typing import Any
 
 import yaml
 
-from bonseyes_dagster.deployment.dockerfile import bases_of
+from bonseyes_dagster.deployment.dockerfile import bases_of, user_of
 from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.deployment.interpolation import interpolate
+from bonseyes_dagster.deployment.merge import Loader, merge
 from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["BUILD_FILE", "DEPLOY_FILE", "Deployment", "Image", "Mount", "Service", "read_deployment", "read_images"]
 
 BUILD_FILE = "docker-compose-build.yml"
 DEPLOY_FILE = "docker-compose.yml"
+# The network of services that name none.
+DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +55,10 @@ class Image:
         """Return the repositories of the images that it is made from."""
         return frozenset(map(repository_of, self.references()))
 
+    def user(self) -> tuple[str | None, str]:
+        """Return whom its Dockerfile has it run as, None when it does not say, and the image that it begins with."""
+        return user_of(self.dockerfile, self.args, self.target)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
@@ -64,7 +72,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A service of the deployment; `networks` maps each network's name to the service's aliases there."""
+    """A service of the deployment; `networks` maps each network's name to the service's aliases there.
+
+    `command` begins with the entry point, where the file has one.
+    """
 
     name: str
     image: str
@@ -85,9 +96,13 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What a compose file deploys; `networks` and `volumes` are its top-level entries as written."""
+    """What a compose file deploys; `networks` and `volumes` are its top-level entries as written.
+
+    `override` is the file that changes what is in the first one, if there is any.
+    """
 
     file: Path
+    override: Path | None = None
     services: Mapping[str, Service]
     networks: Mapping[str, Mapping[str, Any]]
     volumes: Mapping[str, Mapping[str, Any]]
@@ -109,7 +124,7 @@ def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict
     images: dict[str, Image] = {}
     files = [project / BUILD_FILE, *sorted(project.glob(f"components/*/{BUILD_FILE}"))]
     for file in (file.absolute() for file in files if file.exists()):
-        for name, service in _services(_read(file, environ), file):
+        for name, service in _services(merge({}, _read(file, environ)), file):
             if name in images:
                 raise SettingsError(f"Two images are called {name!r}: in {images[name].file} and {file}.")
             images[name] = _image(name, service, file)
@@ -118,36 +133,44 @@ def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict
     return images
 
 
-def read_deployment(file: Path, environ: Mapping[str, str] | None = None) -> Deployment:
-    """Return what a compose file deploys; raise SettingsError that names what is wrong. `environ` as for images."""
+def read_deployment(
+    file: Path, environ: Mapping[str, str] | None = None, *, override: Path | None = None
+) -> Deployment:
+    """Return what a compose file deploys, or what another makes of it that is laid over it.
+
+    Raise SettingsError that names what is wrong. `environ` as for images.
+    """
     environ = compose_environ(file.parent) if environ is None else environ
-    document = _read(file, environ)
+    document = merge({}, _read(file, environ))
+    if override:
+        document = _change(document, dict(_services(document, file)), override, environ)
+    services = {name: _service(name, service, file) for name, service in _services(document, file)}
+    networks = {name: entry or {} for name, entry in (document.get("networks") or {}).items()}
+    if any(DEFAULT in service.networks for service in services.values()):
+        networks.setdefault(DEFAULT, {})
     return Deployment(
         file=file,
-        services={name: _service(name, service, file) for name, service in _services(document, file)},
-        networks={name: entry or {} for name, entry in (document.get("networks") or {}).items()},
+        override=override,
+        services=services,
+        networks=networks,
         volumes={name: entry or {} for name, entry in (document.get("volumes") or {}).items()},
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads compose's own tags, too, which say how an override file is merged."""
-
-    def construct_merged(self, node: yaml.Node) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            return self.construct_mapping(node, deep=True)
-        if isinstance(node, yaml.SequenceNode):
-            return self.construct_sequence(node, deep=True)
-        return self.construct_scalar(node) if isinstance(node, yaml.ScalarNode) else None
-
-
-for _tag in ("!reset", "!override"):
-    _Loader.add_constructor(_tag, _Loader.construct_merged)
+def _change(
+    document: Mapping[str, Any], services: Mapping[str, Any], override: Path, environ: Mapping[str, str]
+) -> Any:
+    """Return a document as another file changes it, whose services are changes of `services` or have an image."""
+    changes = _read(override, environ)
+    for name, service in _services({"services": {}, **changes}, override):
+        if name not in services and not service.get("image"):
+            raise SettingsError(f"{override}: there is no service {name!r} in {DEPLOY_FILE} that it could change.")
+    return merge(document, changes)
 
 
 def _read(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506 - it is a safe one
         document = interpolate(document, environ)
     except FileNotFoundError:
         raise SettingsError(f"There is no {file}.") from None
@@ -157,6 +180,8 @@ def _read(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
         raise SettingsError(f"{file}: {error.message}") from error
     if not isinstance(document, dict):
         raise SettingsError(f"{file} must hold a mapping with the key 'services'.")
+    if "include" in document:
+        raise SettingsError(f"{file}: 'include' is not followed; write what it brings in here.")
     return document
 
 
@@ -190,15 +215,14 @@ def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
 
 
 def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
-    command = service.get("command") or ()
-    networks = service.get("networks") or {}
+    networks = service.get("networks") or ({} if service.get("network_mode") else [DEFAULT])
     if not isinstance(networks, Mapping):
         networks = dict.fromkeys(networks)
     try:
         return Service(
             name=name,
             image=service.get("image", ""),
-            command=(command,) if isinstance(command, str) else tuple(map(str, command)),
+            command=(*_words(service.get("entrypoint")), *_words(service.get("command"))),
             environment=_pairs(service.get("environment")),
             networks={network: tuple((entry or {}).get("aliases") or ()) for network, entry in networks.items()},
             mounts=tuple(map(_mount, service.get("volumes") or ())),
@@ -209,6 +233,10 @@ def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise SettingsError(f"{file}: service {name!r} is not as compose wants it: {error}") from error
+
+
+def _words(command: str | Sequence[Any] | None) -> tuple[str, ...]:
+    return tuple(shlex.split(command) if isinstance(command, str) else map(str, command or ()))
 
 
 def _pairs(entries: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
@@ -231,7 +259,8 @@ def _mount(entry: str | Mapping[str, Any]) -> Mount:
             is_read_only=bool(entry.get("read_only")),
         )
     source, target, mode = [*(entry.split(":") if ":" in entry else ["", entry]), ""][:3]
-    kind = "bind" if source.startswith((".", "/", "~")) else "volume"
+    # An empty name is a variable's that is not set, which may be any path.
+    kind = "bind" if source.startswith((".", "/", "~")) or entry.startswith(":") else "volume"
     return Mount(kind=kind, source=source, target=target, is_read_only="ro" in mode.split(","))
 
 

@@ -73,10 +73,49 @@ def test_a_deployment(tmp_path: Path) -> None:
     assert deployment.volumes == {"tool": {}}
 
 
+def test_an_override_changes_services_and_adds_some(tmp_path: Path) -> None:
+    """What it changes is there; what it adds has an image. Networks, volumes and the rest are merged."""
+    file = _write(tmp_path, DEPLOYED)
+    override = _write(
+        tmp_path,
+        "services: {tool: {ports: !reset [], networks: {more: }}, third: {image: me/third}}\nnetworks: {more: }",
+        "docker-compose.more.yml",
+    )
+    deployment = read_deployment(file, {}, override=override)
+    assert (deployment.file, deployment.override) == (file, override)
+    assert list(deployment.services) == ["tool", "other", "third"]
+    assert list(deployment.services["tool"].networks) == ["tools", "more"]
+    assert deployment.services["tool"].ports == ()
+    assert deployment.networks == {"tools": {"internal": True}, "front": {}, "more": {}, "default": {}}
+    _write(tmp_path, "services: {tool: {}, tol: {mem_limit: 1g}}", override.name)
+    with pytest.raises(SettingsError, match=r"more\.yml: there is no service 'tol' in docker-compose\.yml"):
+        read_deployment(file, {}, override=override)
+
+
+def test_a_service_without_networks_is_on_the_default_one(tmp_path: Path) -> None:
+    """Which leads out; but not one that shares another's, or has none."""
+    text = "services: {a: {image: x, network_mode: none}, b: {image: x, entrypoint: 'sh -c', command: 'echo \"1 2\"'}}"
+    deployment = read_deployment(_write(tmp_path, text), {})
+    assert {name: list(service.networks) for name, service in deployment.services.items()} == {
+        "a": [],
+        "b": ["default"],
+    }
+    assert deployment.networks == {"default": {}}
+    assert deployment.services["b"].command == ("sh", "-c", "echo", "1 2")
+
+
+def test_what_a_variable_may_make_a_path_is_one_of_the_machine(tmp_path: Path) -> None:
+    """A named volume has its name in the file."""
+    text = "services: {a: {image: x, volumes: ['${PLACE}:/place', 'named:/named', '~/me:/me']}}"
+    mounts = read_deployment(_write(tmp_path, text), {}).services["a"].mounts
+    assert [mount.kind for mount in mounts] == ["bind", "volume", "bind"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("services: [", "cannot be read"),
+        ("{services: {}, include: [other.yml]}", "'include' is not followed"),
         ("hello", "must hold a mapping"),
         ("services: [a]", "must map names to services"),
         ("services: {a: b}", "service 'a' must be a mapping"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.deployment.dockerfile import bases_of
+from bonseyes_dagster.deployment.dockerfile import bases_of, user_of
 from bonseyes_dagster.errors import SettingsError
 
 STAGES = r"""
@@ -17,12 +17,16 @@ ARG VERSION=ignored
 RUN echo FROM inside
 FROM --platform=linux/amd64 base/$VERSION as second
 COPY --from=first /a /b
+USER root
+RUN echo USER nobody
+USER 10001:10001
 FROM second AS third
 COPY --chown=1:1 \
   --from=tools:1 /a /b
 RUN --mount=type=bind,from=mounted:2,target=/m true
 FROM scratch AS nothing
 FROM third
+user root
 """
 
 
@@ -53,6 +57,21 @@ def test_arguments_take_the_place_of_defaults(stages: Path) -> None:
     """Also where another default names them; those that the file does not declare count for nothing."""
     assert bases_of(stages, {"VERSION": "7", "OTHER": "x"}, "second") == {"outer:7", "base/7"}
     assert bases_of(stages, {"OUTER": "mine"}, "first") == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("first", (None, "outer:latest")),
+        ("second", ("10001:10001", "base/latest")),
+        ("third", ("10001:10001", "base/latest")),
+        ("nothing", (None, "scratch")),
+        (None, ("root", "third")),
+    ],
+)
+def test_a_stage_runs_as_its_last_user(stages: Path, target: str | None, expected: tuple[str | None, str]) -> None:
+    """Or as that of the stage that it begins with, never as that of one that it copies from."""
+    assert user_of(stages, {}, target) == expected
 
 
 @pytest.mark.parametrize(
