@@ -161,23 +161,24 @@ class ComposedProject:
     def stop(self, *, with_volumes: bool = False, at_once: bool = False) -> bool:
         """End everything and remove the containers, what was made is kept; tell whether there was anything."""
         containers = self.containers()
-        if not containers and not with_volumes:
-            return False
         alive = {each.service for each in containers if each.is_alive}
         first = [name for name in _LAUNCHING if name in alive]
         if first and not at_once:
             self._compose("stop", *first)
-            self._kill_runs()
+        had_runs = self._remove_runs()
+        if not containers and not with_volumes:
+            return had_runs
         options = [*(["--volumes"] if with_volumes else []), *(["--timeout=0"] if at_once else [])]
         self._compose("down", "--remove-orphans", *options)
         return bool(containers)
 
-    def _kill_runs(self) -> None:
-        """End the containers of runs, where each has its own."""
+    def _remove_runs(self) -> bool:
+        """Remove the containers of runs, which Compose leaves, and with them volumes; tell whether there were any."""
         labels = (f"com.docker.compose.project={self.name}", "com.docker.compose.oneoff=True")
-        if alive := docker("ps", "--quiet", *(f"--filter=label={label}" for label in labels)).split():
-            with suppress(UnavailableError):  # it may have ended by itself
-                docker("kill", *alive)
+        if found := docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).split():
+            with suppress(UnavailableError):  # it may have gone by itself
+                docker("rm", "--force", *found)
+        return bool(found)
 
     def volumes(self) -> list[str]:
         """Return the volumes that `stop` can remove."""

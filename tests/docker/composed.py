@@ -118,7 +118,7 @@ class Composed:
 
     def clean(self) -> None:
         """Remove everything; nothing of it may be left on the engine."""
-        self._run(["docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "3"], {})
+        self.call("down", "--volumes", "--yes")
         label = f"--filter=label=com.docker.compose.project={self.name}"
         left = docker("ps", "-aq", label) + docker("volume", "ls", "-q", label) + docker("network", "ls", "-q", label)
         assert not left, left
