@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 PROXY = "socket-proxy"
 LAUNCHING = ("digits-cnn", "digits-mlp", "dagster-webserver", "dagster-daemon", "run-server")
-_PAUSE_S = 2.0
 _CONNECT = "timeout 3 bash -c 'exec 3<>/dev/tcp/{}/2375' && echo reached || echo refused"
 
 
@@ -59,13 +57,7 @@ def test_only_who_launches_reaches_the_engine(project: Composed) -> None:
 def test_runs_survive_docker_kill(project: Composed, digits: dict[str, Path]) -> None:
     """Every container in its turn, the socket proxy among them; whoever killed it starts it again."""
     campaign = Campaign(project, digits, "killed")
-    for service in (*TURNS, PROXY):
-        campaign.run()
-        docker("kill", project.container(service))
-        time.sleep(_PAUSE_S)
-        docker("start", project.container(service))
-        time.sleep(_PAUSE_S)
-    project.up()
+    campaign.kill((*TURNS, PROXY))
     campaign.check()
     until(lambda: not _run_containers(project))
 
