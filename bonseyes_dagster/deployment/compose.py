@@ -164,7 +164,9 @@ def _change(
     changes = _read(override, environ)
     for name, service in _services({"services": {}, **changes}, override):
         if name not in services and not service.get("image"):
-            raise SettingsError(f"{override}: there is no service {name!r} in {DEPLOY_FILE} that it could change.")
+            raise SettingsError(
+                f"{override}: there is no service {name!r} in {DEPLOY_FILE}; rename it here, too, or give it an image."
+            )
     return merge(document, changes)
 
 

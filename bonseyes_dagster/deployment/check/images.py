@@ -21,13 +21,6 @@ def _at_image(subject: Subject, image: Image, problem: str, remedy: str) -> Find
     )
 
 
-def _is_ours(subject: Subject, repository: str) -> bool:
-    """Tell whether an image has the first name of those that this project builds; others are pulled."""
-    return "/" in repository and repository.split("/")[0] in {
-        image.repository.split("/")[0] for image in subject.images.values() if "/" in image.repository
-    }
-
-
 def dockerfile_there(subject: Subject) -> Iterator[Finding]:
     """Each entry of a build file leads to a Dockerfile that can be read, with the stage that it names."""
     for image in subject.images.values():
@@ -50,7 +43,7 @@ def base_is_built(subject: Subject) -> Iterator[Finding]:
         except SettingsError:
             continue  # told by `dockerfile_there`
         for base in sorted(bases - built):
-            if _is_ours(subject, base):
+            if subject.is_ours(base):
                 yield _at_image(
                     subject,
                     image,
@@ -94,7 +87,7 @@ def service_image(subject: Subject) -> Iterator[Finding]:
                 f"its image is {service.image!r}.",
                 f"{subject.shown(built.file)} builds {built.reference!r}.",
             )
-        elif not wanted and not built and (not service.image or _is_ours(subject, service.repository)):
+        elif not wanted and not built and (not service.image or subject.is_ours(service.repository)):
             yield subject.at_service(
                 service.name,
                 f"its image is {service.image!r}, which no build file makes.",

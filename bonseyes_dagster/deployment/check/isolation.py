@@ -1,12 +1,12 @@
-"""Rules about isolation: whom a container can reach, what is open to the world, and what a container may do at all."""
+"""Rules about isolation: whom a container can reach, who can reach it, and what is open to the world."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import re
+from collections.abc import Iterator
 
 from bonseyes_dagster.deployment.check.finding import Finding
-from bonseyes_dagster.deployment.check.subject import Subject
+from bonseyes_dagster.deployment.check.subject import DASHBOARD, Subject
 from bonseyes_dagster.deployment.compose import Service, read_deployment
 
 __all__ = ["RULES"]
@@ -15,18 +15,41 @@ GATEWAY = "gateway"
 # Where tools are asked from; a tool can connect to tools and the dashboard there, and to nothing else.
 TOOL_NETWORKS = frozenset({"tools", "browse"})
 OUTBOUND = "outbound"
+# What does not listen on any network, by a word of its command.
+_SILENT = frozenset(
+    {"bonseyes_dagster.orchestration.run_server", "bonseyes_dagster.orchestration.run_watch", "dagster-daemon"}
+)
+# Keeps a bridge without an address, at which the machine would be reached.
+_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
 _ELSEWHERE = "198.51.100.7"  # of a range that is kept for examples
+
+
+def networks_are_declared(subject: Subject) -> Iterator[Finding]:
+    """A network stands among those of the file."""
+    for name, service in subject.services.items():
+        for network in service.networks:
+            if subject.deployment and network not in subject.deployment.networks:
+                yield subject.at_service(
+                    name, f"it is on the network {network!r}.", f"Add {network!r} to the networks of the file."
+                )
+
+
+def own_network(subject: Subject) -> Iterator[Finding]:
+    """No container is in the machine's network, or in that of another container."""
+    for name, service in subject.services.items():
+        mode = service.raw.get("network_mode")
+        if mode not in (None, "none"):
+            yield subject.at_service(
+                name, f"its network_mode is {mode!r}.", "Name the `networks` that it is on; the only mode is `none`."
+            )
 
 
 def tool_networks(subject: Subject) -> Iterator[Finding]:
     """A tool is where tools are, and nowhere else."""
     for name in subject.tool_services:
         service = subject.services[name]
-        if mode := service.raw.get("network_mode"):
-            yield subject.at_service(
-                name, f"its network_mode is {mode!r}.", "Tools are on `networks: [tools, browse]`."
-            )
-            continue
+        if service.raw.get("network_mode", "none") != "none":
+            continue  # told by `own_network`
         for network in sorted(set(service.networks) - TOOL_NETWORKS - {OUTBOUND}):
             yield subject.at_service(
                 name,
@@ -41,17 +64,55 @@ def tool_networks(subject: Subject) -> Iterator[Finding]:
             )
 
 
+def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
+    """Who is where tools are, without being a tool or the dashboard, listens at its address on another network only."""
+    for name, service in subject.services.items():
+        if name in subject.tool_services or DASHBOARD in service.command or _is_silent(service):
+            continue
+        shared = sorted(set(service.networks) & {*TOOL_NETWORKS, OUTBOUND})
+        own = {f"{name}.{network}": network for network in service.networks if network not in shared}
+        bound = [address for address in own if _is_bound(address, subject.command_of(service))]
+        address = next(iter(bound or own), f"{name}.front")
+        network = own.get(address, "front")
+        if shared and not bound:
+            yield subject.at_service(
+                name,
+                f"it is on the network {shared[0]!r}, where every tool could connect to it.",
+                f"Have it bind {address}, with `aliases: [{address}]` on the network {network!r}; "
+                "or say `x-listens: false`, if it does not listen at all.",
+            )
+        elif bound and address not in service.networks[network]:
+            yield subject.at_service(
+                name,
+                f"it binds {address}, which is not its name there.",
+                f"Give it `aliases: [{address}]` on the network {network!r}.",
+            )
+
+
+def _is_silent(service: Service) -> bool:
+    return service.raw.get("x-listens") is False or bool(_SILENT.intersection(service.command))
+
+
+def _is_bound(address: str, command: str) -> bool:
+    return re.search(rf"(?<![\w./-]){re.escape(address)}(?![\w.-])", command) is not None
+
+
 def networks_are_internal(subject: Subject) -> Iterator[Finding]:
-    """No network leads out of the machine but the gateway's, and the one of tools that say so."""
+    """No network leads to the machine or out of it but the gateway's, and the one of tools that say so."""
     if subject.deployment is None:
         return
     for network, entry in subject.deployment.networks.items():
-        members = [service.name for service in subject.services.values() if network in service.networks]
-        if network == OUTBOUND or entry.get("internal") or not set(members) - {GATEWAY}:
+        members = {service.name for service in subject.services.values() if network in service.networks}
+        if network == OUTBOUND or not members - {GATEWAY}:
             continue
-        yield subject.at_service(
-            network, f"the network of {', '.join(members)} leads out to the world.", "Add `internal: true`."
-        )
+        if not entry.get("internal"):
+            yield subject.at_service(network, "the network leads out to the world.", "Add `internal: true`.")
+        elif str((entry.get("driver_opts") or {}).get(_INHIBIT)).lower() != "true":
+            yield subject.at_service(
+                network,
+                "the machine has an address on the network.",
+                f'Add `driver_opts: {{{_INHIBIT}: "true"}}`, as the others have.',
+            )
 
 
 def outbound_is_said(subject: Subject) -> Iterator[Finding]:
@@ -82,7 +143,8 @@ def ports(subject: Subject) -> Iterator[Finding]:
     """One port is published, the gateway's, on this machine alone unless BONSEYES_HOST says otherwise."""
     if subject.deployment is None:
         return
-    elsewhere = read_deployment(subject.deployment.file, {"BONSEYES_HOST": _ELSEWHERE}).services
+    deployment, environ = subject.deployment, {"BONSEYES_HOST": _ELSEWHERE}
+    elsewhere = read_deployment(deployment.file, environ, override=deployment.override).services
     for name, service in subject.services.items():
         if name != GATEWAY and service.ports:
             yield subject.at_service(
@@ -100,71 +162,13 @@ def ports(subject: Subject) -> Iterator[Finding]:
             yield subject.at_service(name, "it does not heed BONSEYES_HOST.", "Bind it to ${BONSEYES_HOST:-127.0.0.1}.")
 
 
-def docker_socket(subject: Subject) -> Iterator[Finding]:
-    """Whoever has the engine's socket has the machine."""
-    for name, service in subject.services.items():
-        for mount in service.mounts:
-            if mount.source.rstrip("/").endswith(("docker.sock", "/var/run", "/run")):
-                yield subject.at_service(
-                    name, f"it mounts {mount.source}, and could do anything to the machine.", "Remove it."
-                )
-
-
-def _limited(*keys: str, resource: str) -> Callable[[Mapping[str, Any]], bool]:
-    def is_limited(raw: Mapping[str, Any]) -> bool:
-        limits = (raw.get("deploy") or {}).get("resources", {}).get("limits", {})
-        return any(raw.get(key) for key in keys) or bool(limits.get(resource))
-
-    return is_limited
-
-
-# What every container is denied, and what would deny it.
-_HARDENING: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
-    ("it can write to its root file system", "read_only: true", lambda raw: raw.get("read_only") is True),
-    ("it has capabilities", "cap_drop: [ALL]", lambda raw: "ALL" in (raw.get("cap_drop") or ())),
-    ("it is given capabilities", "no cap_add", lambda raw: not raw.get("cap_add")),
-    ("it is privileged", "no `privileged`", lambda raw: not raw.get("privileged")),
-    (
-        "it can gain privileges",
-        'security_opt: ["no-new-privileges:true"]',
-        lambda raw: any(str(each).startswith("no-new-privileges") for each in raw.get("security_opt") or ()),
-    ),
-    ("its memory has no limit", "mem_limit", _limited("mem_limit", resource="memory")),
-    ("its processors have no limit", "cpu_quota, or cpus", _limited("cpu_quota", "cpus", resource="cpus")),
-    ("its processes have no limit", "pids_limit", _limited("pids_limit", resource="pids")),
-    ("it is not started again when it ends", "restart: unless-stopped", lambda raw: bool(raw.get("restart"))),
-)
-
-
-def hardening(subject: Subject) -> Iterator[Finding]:
-    """Every container may do nothing but its work, and takes no more than its share."""
-    for name, service in subject.services.items():
-        for problem, remedy, is_right in _HARDENING:
-            if not is_right(service.raw):
-                yield subject.at_service(name, f"{problem}.", f"It is to have: {remedy}.")
-
-
-def healthcheck(subject: Subject) -> Iterator[Finding]:
-    """Whatever goes on running can be asked how it is, by a check of its own or its image's."""
-    for name, service in subject.services.items():
-        check = service.raw.get("healthcheck") or {}
-        is_off = check.get("disable") is True or check.get("test") in ("NONE", ["NONE"])
-        has_one = bool(check.get("test")) or subject.has_healthcheck(subject.image_of(service))
-        if not _ends_by_itself(service) and (is_off or not has_one):
-            yield subject.at_service(name, "it has no healthcheck.", "Say how to see that it works.")
-
-
-def _ends_by_itself(service: Service) -> bool:
-    return service.raw.get("restart") in ("no", "on-failure", False)
-
-
 RULES = (
+    networks_are_declared,
+    own_network,
     tool_networks,
+    listens_elsewhere,
     networks_are_internal,
     outbound_is_said,
     outbound_is_open,
     ports,
-    docker_socket,
-    hardening,
-    healthcheck,
 )

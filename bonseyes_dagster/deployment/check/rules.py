@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bonseyes_dagster.deployment.check import images, isolation, services, tools
+from bonseyes_dagster.deployment.check import hardening, images, isolation, services, tools
 from bonseyes_dagster.deployment.check.finding import Finding
 from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
 from bonseyes_dagster.deployment.check.subject import Subject, read_subject
 
-__all__ = ["RULES", "Report", "check_project"]
+__all__ = ["RULES", "Report", "check_project", "find"]
 
 RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
     *tools.RULES,
     *images.RULES,
     *services.RULES,
     *isolation.RULES,
+    *hardening.RULES,
 )
 
 
@@ -34,12 +35,17 @@ def check_project(folder: Path) -> Report:
     """Check the project in `folder` by every rule."""
     pipelines, why, findings = ask_pipelines(folder)
     subject, wrong = read_subject(folder, pipelines)
-    findings = [*findings, *wrong, *_by_rules(subject)]
+    findings = [*findings, *wrong, *find(subject)]
     skipped = [f"the pipelines: {why}"] if why else []
     return Report(subject=subject, findings=tuple(findings), skipped=tuple(skipped))
 
 
-def _by_rules(subject: Subject) -> Iterator[Finding]:
-    for rule in RULES:
-        for finding in rule(subject):
-            yield replace(finding, rule=rule.__name__)
+def find(subject: Subject) -> Iterator[Finding]:
+    """Yield what the rules find, in the deployment as it is and as each override makes it; each but once."""
+    told = set()
+    for each in subject.variants():
+        for rule in RULES:
+            for finding in rule(each):
+                if (said := (rule, finding.problem)) not in told:
+                    told.add(said)
+                    yield replace(finding, rule=rule.__name__)

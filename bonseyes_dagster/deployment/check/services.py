@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from bonseyes_dagster.deployment.check.finding import Finding
-from bonseyes_dagster.deployment.check.subject import Subject
+from bonseyes_dagster.deployment.check.subject import DASHBOARD, Subject
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE, Service
 
 __all__ = ["RULES"]
 
 _VOLUME = "/volume"
-# Beside tools and pipelines, these keep something: services by the last word of the module that they run.
-_KEEPERS = frozenset({"bonseyes_dagster.dashboard"})
 
 
 def pipeline_has_service(subject: Subject) -> Iterator[Finding]:
@@ -76,25 +74,39 @@ def volume_is_declared(subject: Subject) -> Iterator[Finding]:
 
 
 def volume_is_its_own(subject: Subject) -> Iterator[Finding]:
-    """No two containers keep what they keep in the same place, and a tool's volume is mounted by nobody else."""
+    """No two containers keep what they keep in the same place."""
     owners: dict[tuple[str, str], str] = {}
     for service in _keepers(subject):
         place = _place(service)
-        if place and owners.setdefault(place, service.name) != service.name:
+        if service.name in subject.tool_services or place is None:
+            continue  # `volume_of_a_tool` asks for more
+        if owners.setdefault(place, service.name) != service.name:
             yield subject.at_service(
                 service.name,
                 f"it keeps all in the volume {place[0]!r}, as {owners[place]!r} does.",
                 "Give each a volume of its own.",
             )
-    of_tools = {source: owner for (source, _), owner in owners.items() if owner in subject.tool_services}
+
+
+def volume_of_a_tool(subject: Subject) -> Iterator[Finding]:
+    """What a tool mounts is mounted by nobody else."""
+    kept: dict[str, str] = {}
+    users: dict[str, list[str]] = {}
     for service in subject.services.values():
+        if service.name in subject.tool_services and (place := _place(service)):
+            kept.setdefault(place[0], service.name)
         for mount in service.mounts:
-            owner = of_tools.get(mount.source, service.name)
-            if owner != service.name and service not in _keepers(subject):
+            if mount.kind == "volume" and mount.source:
+                users.setdefault(mount.source, []).append(service.name)
+    for volume, names in users.items():
+        owner = kept.get(volume)
+        for name in names:
+            other = owner or next((other for other in names if other != name), name)
+            if other != name and (owner or name in subject.tool_services):
                 yield subject.at_service(
-                    service.name,
-                    f"it mounts the volume {mount.source!r} of the tool {owner!r}.",
-                    "Artifacts are asked for over HTTP; what is in a volume is its container's affair.",
+                    name,
+                    f"it mounts the volume {volume!r}, as {other!r} does.",
+                    "A tool has its volumes to itself; its artifacts are asked for over HTTP.",
                 )
 
 
@@ -104,7 +116,7 @@ def _keepers(subject: Subject) -> list[Service]:
         for service in subject.services.values()
         if service.name in subject.tool_services
         or service.name in subject.pipeline_services
-        or _KEEPERS.intersection(service.command)
+        or DASHBOARD in service.command
     ]
 
 
@@ -124,4 +136,5 @@ RULES = (
     has_volume,
     volume_is_declared,
     volume_is_its_own,
+    volume_of_a_tool,
 )

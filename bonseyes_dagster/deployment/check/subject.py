@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
@@ -17,13 +17,18 @@ from bonseyes_dagster.deployment.compose import (
     Service,
     read_deployment,
     read_images,
+    repository_of,
 )
 from bonseyes_dagster.errors import SettingsError
 
-__all__ = ["PROJECT", "Subject", "Tool", "read_subject"]
+__all__ = ["DASHBOARD", "PROJECT", "SOCKET_PROXY", "Subject", "Tool", "read_subject"]
 
 # Where a project lies in its images: its tools' folders are below it as they are on disk.
 PROJECT = PurePosixPath("/project")
+# The dashboard is known by the module that it runs, and may have any name; the socket proxy is known by both.
+DASHBOARD = "bonseyes_dagster.dashboard"
+SOCKET_PROXY = "socket-proxy"
+_OVERRIDES = "docker-compose.*.yml"
 _PLACES = ("containers", "components/*/containers")
 _ENV = re.compile(r"^ENV\s+(?:.*\s)?BONSEYES_TOOL[= ]\"?([^\s\"\\]+)", re.MULTILINE)
 _HEALTHCHECK = re.compile(r"^HEALTHCHECK\s+(?!NONE)", re.MULTILINE)
@@ -49,13 +54,15 @@ class Tool:
 class Subject:
     """A project as its files have it. `pipelines` maps their names to their containers; None when they are not known.
 
-    Without `deployment` the project is run by `bonseyes up` alone.
+    Without `deployment` the project is run by `bonseyes up` alone. `overrides` are what it becomes with each of the
+    files that can be laid over it.
     """
 
     folder: Path
     tools: tuple[Tool, ...]
     images: Mapping[str, Image] = field(default_factory=dict)
     deployment: Deployment | None = None
+    overrides: tuple[Deployment, ...] = ()
     pipelines: Mapping[str, tuple[str, ...]] | None = None
 
     @property
@@ -82,6 +89,12 @@ class Subject:
         named = {name: service.environment.get("BONSEYES_PIPELINE") for name, service in self.services.items()}
         return {name: pipeline for name, pipeline in named.items() if pipeline}
 
+    def variants(self) -> Iterator[Subject]:
+        """Yield the project as it is deployed, and as it is with each override."""
+        yield self
+        for deployment in self.overrides:
+            yield replace(self, deployment=deployment, overrides=())
+
     def image_of(self, service: Service) -> Image | None:
         """Return the image of a service, if the project builds it."""
         return self._built.get(service.repository)
@@ -89,6 +102,25 @@ class Subject:
     @cached_property
     def _built(self) -> dict[str, Image]:
         return {image.repository: image for image in self.images.values()}
+
+    def is_ours(self, repository: str) -> bool:
+        """Tell whether an image has the first name of those that this project builds; others are pulled."""
+        return "/" in repository and repository.split("/")[0] in {
+            ours.split("/")[0] for ours in self._built if "/" in ours
+        }
+
+    def user_of(self, repository: str) -> str:
+        """Return as whom an image runs, "" when nothing here says; raise SettingsError when it cannot be built."""
+        image = self._built.get(repository)
+        if image is None and self.is_ours(repository):
+            raise SettingsError(f"No build file makes {repository}.")
+        user, base = image.user() if image else ("", "")
+        return user if user is not None else self.user_of(repository_of(base))
+
+    def command_of(self, service: Service) -> str:
+        """Return what a service runs: its command, or all of its image's Dockerfile, which then has it."""
+        image = self.image_of(service)
+        return " ".join(service.command) or (_text(image.dockerfile) if image else "")
 
     def tool_path(self, service: Service) -> str | None:
         """Return the path in its container of the tool that a service runs, as it or its image says."""
@@ -116,7 +148,8 @@ class Subject:
     def at_service(self, name: str, problem: str, remedy: str) -> Finding:
         """Return a finding about a service, which begins with its name."""
         assert self.deployment is not None
-        file = self.deployment.file
+        files = [file for file in (self.deployment.override, self.deployment.file) if file]
+        file = next((file for file in files if line_of(file, name)), files[0])
         return Finding(file=self.shown(file), line=line_of(file, name), problem=f"{name}: {problem}", remedy=remedy)
 
     def shown(self, file: Path) -> Path:
@@ -148,14 +181,25 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
             deployment = read_deployment(folder / DEPLOY_FILE, environ)
     except SettingsError as error:
         wrong.append(_unreadable(folder, DEPLOY_FILE, error))
+    overrides = []
+    for file in sorted(folder.glob(_OVERRIDES)) if deployment else ():
+        try:
+            overrides.append(read_deployment(folder / DEPLOY_FILE, environ, override=file))
+        except SettingsError as error:
+            wrong.append(_unreadable(folder, file.name, error))
     subject = Subject(
-        folder=folder, tools=tuple(_tools(folder)), images=images, deployment=deployment, pipelines=pipelines
+        folder=folder,
+        tools=tuple(_tools(folder)),
+        images=images,
+        deployment=deployment,
+        overrides=tuple(overrides),
+        pipelines=pipelines,
     )
     return subject, wrong
 
 
 def _unreadable(folder: Path, file: str, error: SettingsError) -> Finding:
-    problem = error.message.replace(f"{folder}/", "")
+    problem = error.message.replace(f"{folder}/", "").removeprefix(f"{file}: ")
     return Finding(rule="readable", file=Path(file), problem=problem, remedy="What depends on it could not be checked.")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bonseyes_dagster.deployment.check.finding import Finding, line_of
-from bonseyes_dagster.deployment.check.subject import Subject, Tool
+from bonseyes_dagster.deployment.check.subject import SOCKET_PROXY, Subject, Tool
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE
 from bonseyes_dagster.description import load_tool
 from bonseyes_dagster.errors import SettingsError
@@ -26,6 +26,7 @@ _OWN = frozenset(
         "prepare",
         "run-server",
         "secrets",
+        SOCKET_PROXY,
         "visualization",
     }
 )

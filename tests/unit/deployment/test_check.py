@@ -16,12 +16,20 @@ import yaml
 
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
-from bonseyes_dagster.deployment.check.rules import RULES, check_project
+from bonseyes_dagster.deployment.check.rules import RULES, check_project, find
 from bonseyes_dagster.deployment.check.subject import read_subject
 
 PROJECT = Path(__file__).parents[3]
+AUTHORING = PROJECT / "docs" / "authoring.md"
 PIPELINES = {"digits-cnn": ("import", "training"), "digits-mlp": ("import", "training")}
 COMPONENT = "components/image-classification"
+OVERRIDES = (RUNS, GPU) = ("docker-compose.run-containers.yml", "docker-compose.gpu.yml")
+# A tool whose image the project does not build.
+ELSEWHERE = {
+    "environment": {"BONSEYES_TOOL": "/project/containers/import"},
+    "image": "elsewhere/import",
+    "user": "10001:10001",
+}
 
 
 class Loader(yaml.SafeLoader):
@@ -43,8 +51,8 @@ class Copy:
         change(document)
         (self.folder / file).write_text(yaml.safe_dump(document, sort_keys=False))
 
-    def service(self, name: str, **changes: Any) -> None:
-        """Change a service of docker-compose.yml; None removes a key."""
+    def service(self, name: str, file: str = "docker-compose.yml", **changes: Any) -> None:
+        """Change a service; None removes a key."""
 
         def change(document: dict[str, Any]) -> None:
             service = document["services"][name]
@@ -53,7 +61,7 @@ class Copy:
                 if value is None:
                     del service[key]
 
-        self.edit("docker-compose.yml", change)
+        self.edit(file, change)
 
     def replace(self, file: str, old: str, new: str) -> None:
         """Change the text of a file, which must hold what is replaced."""
@@ -61,15 +69,27 @@ class Copy:
         assert old in text
         (self.folder / file).write_text(text.replace(old, new))
 
+    def remove_service(self, name: str) -> Any:
+        """Remove a service wherever it is, and return what docker-compose.yml has of it."""
+        removed: dict[str, Any] = {}
+        for file in ("docker-compose.yml", *OVERRIDES):
+            self.edit(file, lambda d, file=file: removed.update({file: d["services"].pop(name, None)}))
+        return removed["docker-compose.yml"]
+
+    def add_service(self, name: str, service: Any, file: str = "docker-compose.yml") -> None:
+        """Add a service."""
+        self.edit(file, lambda d: d["services"].update({name: service}))
+
     def rename_service(self, old: str, new: str) -> None:
-        """Give a service another name."""
-        self.edit("docker-compose.yml", lambda d: d["services"].update({new: d["services"].pop(old)}))
+        """Give a service another name, and its addresses with it."""
+        service = json.dumps(self.remove_service(old)).replace(f"{old}.", f"{new}.")
+        self.add_service(new, json.loads(service))
 
     def check(self) -> list[tuple[str, str]]:
         """Return (rule, what is said) of each finding."""
         subject, wrong = read_subject(self.folder, PIPELINES)
         found = [("readable", str(finding)) for finding in wrong]
-        return found + [(rule.__name__, str(finding)) for rule in RULES for finding in rule(subject)]
+        return found + [(finding.rule, str(finding)) for finding in find(subject)]
 
 
 @pytest.fixture
@@ -98,13 +118,13 @@ def _forget_service(copy: Copy) -> None:
 
 def _forget_image(copy: Copy) -> None:
     copy.edit("docker-compose-build.yml", lambda d: d["services"].pop("import"))
-    copy.service("import", environment={"BONSEYES_TOOL": "/project/containers/import"}, image="elsewhere/import")
+    copy.service("import", **ELSEWHERE)
 
 
 def _forget_folder(copy: Copy) -> None:
     shutil.rmtree(copy.folder / "containers" / "import")
     copy.edit("docker-compose-build.yml", lambda d: d["services"].pop("import"))
-    copy.service("import", environment={"BONSEYES_TOOL": "/project/containers/import"}, image="elsewhere/import")
+    copy.service("import", **ELSEWHERE)
 
 
 def _forget_folder_of_image(copy: Copy) -> None:
@@ -165,6 +185,11 @@ def _let_out(copy: Copy) -> None:
     copy.edit("docker-compose.yml", lambda d: d["services"]["import"].update(networks=["tools", "browse", "outbound"]))
 
 
+def _let_out_another(copy: Copy) -> None:
+    copy.edit("docker-compose.yml", lambda d: d["networks"].update(outbound={}))
+    copy.service("access", networks=["front", "outbound"], environment={"BONSEYES_OUTBOUND": "example.org"})
+
+
 def _shut_outbound(copy: Copy) -> None:
     _let_out(copy)
     copy.service("import", environment={"BONSEYES_OUTBOUND": "example.org"})
@@ -176,13 +201,9 @@ def _open_network(copy: Copy) -> None:
 
 
 def _pipeline_unknown(copy: Copy) -> None:
-    def change(document: dict[str, Any]) -> None:
-        service = json.loads(json.dumps(document["services"]["digits-cnn"]))
-        service["environment"] |= {"BONSEYES_PIPELINE": "digits-svm", "BONSEYES_VOLUME": "/dagster/volumes/digits-svm"}
-        service["environment"]["BONSEYES_CONTAINER"] = "digits-svm"
-        document["services"]["digits-svm"] = service
-
-    copy.edit("docker-compose.yml", change)
+    services: dict[str, Any] = {}
+    copy.edit("docker-compose.yml", lambda d: services.update(d["services"]))
+    copy.add_service("digits-svm", json.loads(json.dumps(services["digits-cnn"]).replace("digits-cnn", "digits-svm")))
 
 
 def _shared_uploads(copy: Copy) -> None:
@@ -213,6 +234,26 @@ def _wrong_component(copy: Copy) -> None:
     entries["build"] |= {"context": COMPONENT}
     copy.edit("docker-compose-build.yml", lambda d: d["services"].update(export=entries))
 
+
+ROOT_STAGE = """USER root
+RUN true
+FROM libraries AS image-classification-onnx"""
+MINE = """services:
+  mine:
+    image: elsewhere/mine:1
+    user: "472:472"
+    networks: [front]
+    volumes: ["mine:/data"]
+    restart: unless-stopped
+    read_only: true
+    cap_drop: [ALL]
+    security_opt: ["no-new-privileges:true"]
+    mem_limit: 1g
+    cpus: 0.5
+    pids_limit: 100
+    healthcheck: {test: [CMD, "true"]}
+volumes: {mine: }
+"""
 
 BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     # tools
@@ -267,7 +308,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     ),
     # pipelines and volumes
     "no pipeline service": (
-        lambda c: c.edit("docker-compose.yml", lambda d: d["services"].pop("digits-mlp")),
+        lambda c: c.remove_service("digits-mlp"),
         "pipeline_has_service",
         "definitions.py: No service of docker-compose.yml serves the pipeline 'digits-mlp'",
     ),
@@ -291,11 +332,6 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "import: it calls itself 'importer'",
     ),
     "no volume": (lambda c: c.service("import", volumes=None), "has_volume", "import: no named volume is mounted"),
-    "a volume of the host": (
-        lambda c: c.service("import", volumes=["./data:/volume"]),
-        "has_volume",
-        "import: no named volume is mounted at /volume",
-    ),
     "a volume that is not declared": (
         lambda c: c.edit("docker-compose.yml", lambda d: d["volumes"].pop("import")),
         "volume_is_declared",
@@ -303,14 +339,29 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     ),
     "a volume of two": (
         lambda c: c.service("export", volumes=["import:/volume"]),
-        "volume_is_its_own",
-        "as 'import' does",
+        "volume_of_a_tool",
+        "export: it mounts the volume 'import', as 'import' does",
     ),
     "two pipelines in one place": (_shared_uploads, "volume_is_its_own", "as 'digits-cnn' does"),
     "a tool's volume elsewhere": (
         lambda c: c.service("access", volumes=["import:/import:ro"]),
-        "volume_is_its_own",
-        "access: it mounts the volume 'import' of the tool 'import'",
+        "volume_of_a_tool",
+        "access: it mounts the volume 'import', as 'import' does",
+    ),
+    "a tool with another's volume, too": (
+        lambda c: c.service("export", volumes=["export:/volume", "import:/import:ro"]),
+        "volume_of_a_tool",
+        "export: it mounts the volume 'import', as 'import' does",
+    ),
+    "a tool with the database's password": (
+        lambda c: c.service("import", volumes=["import:/volume", "secrets:/secrets:ro"]),
+        "volume_of_a_tool",
+        "import: it mounts the volume 'secrets', as 'secrets' does",
+    ),
+    "a tool with all runs": (
+        lambda c: c.service("import", volumes=["import:/volume", "dagster-home:/dagster"]),
+        "volume_of_a_tool",
+        "import: it mounts the volume 'dagster-home', as 'digits-cnn' does",
     ),
     # isolation
     "a tool on Dagster's network": (
@@ -323,12 +374,82 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "tool_networks",
         "import: it is not on the network 'tools'",
     ),
-    "a tool on the host's network": (
-        lambda c: c.service("import", networks=None, network_mode="host"),
+    "a tool without network": (
+        lambda c: c.edit(
+            "docker-compose.yml", lambda d: d["services"]["import"].update(networks=["tools"], network_mode="none")
+        ),
         "tool_networks",
-        "network_mode is 'host'",
+        "import: it is not on the network 'browse'",
     ),
-    "a network that leads out": (_open_network, "networks_are_internal", "tools: the network of"),
+    **{
+        f"{name} on the host's network": (
+            lambda c, name=name: c.service(name, networks=None, network_mode="host"),
+            "own_network",
+            f"{name}: its network_mode is 'host'",
+        )
+        for name in ("import", "dagster-webserver")
+    },
+    "in another's network": (
+        lambda c: c.service("access", networks=None, network_mode="service:postgres"),
+        "own_network",
+        "access: its network_mode is 'service:postgres'",
+    ),
+    "a network that is not declared": (
+        lambda c: c.service("access", networks=["frnt"]),
+        "networks_are_declared",
+        "access: it is on the network 'frnt'",
+    ),
+    "no networks": (
+        lambda c: c.service("access", networks=None),
+        "networks_are_internal",
+        "default: the network leads out",
+    ),
+    "a database where tools are": (
+        lambda c: c.service("postgres", networks=["dagster", "tools"]),
+        "listens_elsewhere",
+        "postgres: it is on the network 'tools', where every tool could connect to it. Have it bind postgres.dagster",
+    ),
+    "a pipeline that tools can connect to": (
+        lambda c: c.replace("docker-compose.yml", '"digits-cnn.front:80"', '"0.0.0.0:80"'),
+        "listens_elsewhere",
+        "digits-cnn: it is on the network 'tools', where every tool could connect to it. Have it bind digits-cnn.front",
+    ),
+    "a pipeline that was copied": (
+        lambda c: c.replace("docker-compose.yml", '"digits-mlp.front:80"', '"digits-cnn.front:80"'),
+        "listens_elsewhere",
+        "digits-mlp: it is on the network 'tools'",
+    ),
+    "a pipeline without its alias": (
+        lambda c: c.service("digits-mlp", networks=["front", "tools", "dagster"]),
+        "listens_elsewhere",
+        "digits-mlp: it binds digits-mlp.front, which is not its name there",
+    ),
+    "who only says where it is": (
+        lambda c: c.service("visualization", command=["serve", "http://visualization.front:80"]),
+        "listens_elsewhere",
+        "visualization: it is on the network 'browse'",
+    ),
+    "a gateway with a misspelt alias": (
+        lambda c: c.replace("docker-compose.yml", "[gateway.edge]", "[gateway.egde]"),
+        "listens_elsewhere",
+        "gateway: it binds gateway.edge, which is not its name there. Give it `aliases: [gateway.edge]`",
+    ),
+    "a gateway that tools can connect to": (
+        lambda c: c.replace("Dockerfile", "--listen gateway.edge:8080", "--listen 8080"),
+        "listens_elsewhere",
+        "gateway: it is on the network 'browse'",
+    ),
+    "someone else who is let out": (
+        _let_out_another,
+        "listens_elsewhere",
+        "access: it is on the network 'outbound', where every tool could connect to it. Have it bind access.front",
+    ),
+    "a network with the machine on it": (
+        lambda c: c.edit("docker-compose.yml", lambda d: d["networks"].update(tools={"internal": True})),
+        "networks_are_internal",
+        "tools: the machine has an address on the network",
+    ),
+    "a network that leads out": (_open_network, "networks_are_internal", "tools: the network leads out"),
     "outbound, unsaid": (_let_out, "outbound_is_said", "import: it is on the network 'outbound'"),
     "outbound, without the network": (
         lambda c: c.service("import", environment={"BONSEYES_OUTBOUND": "example.org"}),
@@ -348,12 +469,102 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "does not heed BONSEYES_HOST",
     ),
     "the engine's socket": (
-        lambda c: c.service("run-server", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
-        "docker_socket",
-        "run-server: it mounts /var/run/docker.sock",
+        lambda c: c.service("access", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
+        "mounts_volumes_only",
+        "access: it mounts /var/run/docker.sock, which is the machine's",
     ),
-    "privileged": (lambda c: c.service("import", privileged=True), "hardening", "import: it is privileged"),
-    "given capabilities": (lambda c: c.service("import", cap_add=["NET_ADMIN"]), "hardening", "given capabilities"),
+    "the machine's files": (
+        lambda c: c.service("import", volumes=["import:/volume", "/:/host"]),
+        "mounts_volumes_only",
+        "import: it mounts /, which is the machine's",
+    ),
+    "a folder beside the file": (
+        lambda c: c.service("access", volumes=[{"type": "bind", "source": "./data", "target": "/data"}]),
+        "mounts_volumes_only",
+        "access: it mounts ./data",
+    ),
+    "what a variable says": (
+        lambda c: c.service("access", volumes=["${FOLDER}:/data"]),
+        "mounts_volumes_only",
+        "access: it mounts whatever a variable says",
+    ),
+    "a volume that is a folder": (
+        lambda c: c.edit(
+            "docker-compose.yml",
+            lambda d: d["volumes"].update({"import": {"driver_opts": {"type": "none", "o": "bind", "device": "/etc"}}}),
+        ),
+        "mounts_volumes_only",
+        "import: the volume is /etc",
+    ),
+    **{
+        f"{user} as user": (
+            lambda c, user=user: c.service("import", user=user),
+            "runs_as_nobody",
+            f"import: it runs as {user!r}",
+        )
+        for user in ("0:0", "root", "00", "0", ":10001", "root:nogroup", "+0")
+    },
+    "USER root": (
+        lambda c: c.replace("containers/import/Dockerfile", "ENV BONSEYES", "USER root\nENV BONSEYES"),
+        "runs_as_nobody",
+        "import: it runs as 'root'",
+    ),
+    "USER root in what it stands on": (
+        lambda c: c.replace(f"{COMPONENT}/Dockerfile", "FROM libraries AS image-classification-onnx", ROOT_STAGE),
+        "runs_as_nobody",
+        "training: it runs as 'root'",
+    ),
+    "an image of others without a user": (
+        lambda c: c.service("postgres", user=None),
+        "runs_as_nobody",
+        "postgres: nothing says as whom it runs",
+    ),
+    **{
+        f"{key}: {value}": (
+            lambda c, key=key, value=value: c.service("import", **{key: value}),
+            "known_keys",
+            f"import: it has `{key}`, which no container here may have",
+        )
+        for key, value in {
+            "privileged": True,
+            "cap_add": ["NET_ADMIN"],
+            "pid": "host",
+            "ipc": "host",
+            "uts": "host",
+            "cgroup": "host",
+            "userns_mode": "host",
+            "devices": ["/dev/mem"],
+            "device_cgroup_rules": ["a *:* rwm"],
+            "volumes_from": ["postgres"],
+            "group_add": ["docker"],
+            "extends": {"service": "postgres"},
+            "secrets": ["password"],
+        }.items()
+    },
+    "a device that is reserved": (
+        lambda c: c.service(
+            "training", file=GPU, deploy={"resources": {"reservations": {"devices": [{"capabilities": ["tpu"]}]}}}
+        ),
+        "hardening",
+        "docker-compose.gpu.yml:2: training: it has devices of the machine",
+    ),
+    **{
+        f"security_opt: {options}": (
+            lambda c, options=options: c.service("import", security_opt=options),
+            "hardening",
+            "import: it can gain privileges",
+        )
+        for options in (
+            ["no-new-privileges:false"],
+            ["no-new-privileges:true", "seccomp:unconfined"],
+            ["no-new-privileges:true", "apparmor:unconfined"],
+        )
+    },
+    "as many processes as it likes": (
+        lambda c: c.service("import", pids_limit=-1),
+        "hardening",
+        "import: its processes have no limit",
+    ),
     "no healthcheck": (
         lambda c: c.service("postgres", healthcheck=None),
         "healthcheck",
@@ -376,7 +587,53 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
             "restart": "it is not started again",
         }.items()
     },
+    # overrides
+    "an override of a service that is renamed": (
+        lambda c: c.edit("docker-compose.yml", lambda d: d["services"].pop("dagster-daemon")),
+        "readable",
+        f"{RUNS}: there is no service 'dagster-daemon' in docker-compose.yml",
+    ),
+    "an override that opens a network": (
+        lambda c: c.edit(RUNS, lambda d: d["networks"]["engine"].pop("internal")),
+        "networks_are_internal",
+        "engine: the network leads out",
+    ),
+    "a tool on an override's network": (
+        lambda c: c.add_service("import", {"networks": {"engine": {}}}, RUNS),
+        "tool_networks",
+        "import: it is on the network 'engine'",
+    ),
+    "a socket proxy where tools are": (
+        lambda c: c.service("socket-proxy", file=RUNS, networks=["engine", "tools"]),
+        "listens_elsewhere",
+        "socket-proxy: it is on the network 'tools'",
+    ),
+    "a socket proxy that is something else": (
+        lambda c: c.service("socket-proxy", file=RUNS, command=["sleep"], volumes=None),
+        "runs_as_nobody",
+        "socket-proxy: it runs as '0:0'",
+    ),
+    "a socket proxy with more than the socket": (
+        lambda c: c.service("socket-proxy", file=RUNS, volumes=["/etc:/etc"]),
+        "mounts_volumes_only",
+        "socket-proxy: it mounts /etc",
+    ),
+    "a new service in an override": (
+        lambda c: (c.folder / "docker-compose.mine.yml").write_text(MINE.replace("read_only: true", "")),
+        "hardening",
+        "docker-compose.mine.yml:2: mine: it can write to its root file system",
+    ),
+    "an override that takes back": (
+        lambda c: (c.folder / "docker-compose.mine.yml").write_text("services: {access: {cap_drop: !reset []}}"),
+        "hardening",
+        "access: it has capabilities",
+    ),
     # files
+    "no YAML in an override": (
+        lambda c: (c.folder / "docker-compose.mine.yml").write_text("services: ["),
+        "readable",
+        "docker-compose.mine.yml",
+    ),
     "no YAML": (
         lambda c: (c.folder / "docker-compose.yml").write_text("services: ["),
         "readable",
@@ -413,6 +670,40 @@ def test_a_finding_says_where(copy: Copy) -> None:
     ((_, said),) = copy.check()
     lines = (copy.folder / "docker-compose.yml").read_text().splitlines()
     assert said.startswith(f"docker-compose.yml:{lines.index('  processing:') + 1}: processing: ")
+
+
+def test_a_tool_may_be_let_out(copy: Copy) -> None:
+    """As docs/authoring.md tells."""
+    _let_out(copy)
+    copy.service("import", environment={"BONSEYES_OUTBOUND": "example.org"}, dns=[], dns_opt=[])
+    assert copy.check() == []
+
+
+def test_the_block_in_the_docs_is_right(copy: Copy) -> None:
+    """That of a service of one's own, in docs/authoring.md."""
+    block = AUTHORING.read_text().partition("```yaml\n  notes:\n")[2].partition("```")[0]
+    deploy = copy.folder / "docker-compose.yml"
+    before, mark, after = deploy.read_text().partition("  # --- The pipelines")
+    deploy.write_text(f"{before}  notes:\n{block}\n{mark}{after}\n  notes:\n")
+    assert "notes" in read_subject(copy.folder)[0].services
+    assert copy.check() == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"networks": {"front": {"aliases": ["mine.front"]}, "tools": {}}, "command": "serve --bind=mine.front:80"},
+        {"networks": ["front", "tools", "browse", "dagster"], "x-listens": False},
+        {"volumes": ["mine:/data", {"type": "tmpfs", "target": "/run"}], "env_file": "mine.env", "user": "nobody"},
+        {"privileged": False, "cap_add": [], "devices": None},
+    ],
+)
+def test_a_service_of_ones_own(copy: Copy, changes: dict[str, Any]) -> None:
+    """It is what it likes, within what holds for all; it may ask tools, where it does not listen."""
+    (copy.folder / "docker-compose.mine.yml").write_text(MINE)
+    copy.edit("docker-compose.mine.yml", lambda d: d["services"]["mine"].update(changes))
+    assert copy.check() == []
 
 
 def test_limits_may_stand_under_deploy(copy: Copy) -> None:
