@@ -2,7 +2,7 @@
 
 Dagster's own command for this imports all of Dagster each time. The daemon writes down when it was last at work; this
 reads it in the database that dagster.yaml names. Like the other looks at containers (docker-compose.yml) it waits for
-the first heartbeat, and when there was one takes its time.
+the first heartbeat, and when there was one takes its time, but is over before the engine's timeout.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["main"]
 # The daemon writes every 30 s.
 LATELY_S = 180.0
 _PAUSE_S = 60.0
-_WAIT_S = 60.0
+_WAIT_S = 30.0
 _WELL = Path("/tmp/.well")  # noqa: S108 - the container's own
 
 
@@ -27,13 +27,13 @@ def main() -> int:
     """Return 0 after a heartbeat; print what is wrong and return 1 when there is none."""
     if _WELL.exists():
         time.sleep(_PAUSE_S)
+        _WELL.unlink()
     until_s = time.monotonic() + _WAIT_S
     while (wrong := _look()) and time.monotonic() < until_s:
         time.sleep(1)
     if not wrong:
         _WELL.touch()
         return 0
-    _WELL.unlink(missing_ok=True)
     sys.stdout.write(f"{wrong}\n")
     return 1
 
