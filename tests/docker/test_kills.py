@@ -60,7 +60,7 @@ class Campaign:
         return False
 
     def kill(self, services: Iterable[str]) -> None:
-        """Kill each container in its turn; an order it is, so that nobody but who gave it starts the container again."""
+        """Kill each container in its turn; as that is an order, only who gave it starts the container again."""
         for container in map(self._composed.container, services):
             self.run()
             docker("kill", container)
