@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,8 +18,9 @@ import click
 from bonseyes_dagster.client.command import State, print_note
 from bonseyes_dagster.deployment.build import build_images
 from bonseyes_dagster.deployment.compose import read_images
-from bonseyes_dagster.deployment.engine import check_engine
+from bonseyes_dagster.deployment.engine import RefusedError, check_engine
 from bonseyes_dagster.deployment.project import START_S, ComposedProject
+from bonseyes_dagster.deployment.turn import take_turn
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.local import display
@@ -31,27 +33,38 @@ __all__ = ["bring_down", "bring_up", "print_logs", "read_record"]
 _LOOK_S = 5.0
 
 
-def bring_up(folder: Path, state: State, settings: Settings, *, port: int | None, detach: bool, builds: bool) -> Record:
+def bring_up(
+    folder: Path,
+    state: State,
+    settings: Settings,
+    *,
+    port: int | None,
+    detach: bool,
+    builds: bool,
+    profiles: tuple[str, ...],
+) -> Record:
     """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
     check_engine()
-    project = ComposedProject(folder, _environ(settings, port))
+    project = ComposedProject(folder, _environ(settings, port), profiles)
+    project.check()
     # The access service would refuse it, too, and the gateway let nobody pass; this says why.
     check_bind(project.address()[0], project.token())
-    was_up = project.record() is not None
-    if was_up and not port:
-        project = _where_it_is(project)
-    _provide_images(project, state, builds)
-    if not was_up:
-        check_port(*project.address())
-    with (
-        contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
-        display.show(as_json=state.json) as shown,
-    ):
-        record = project.start(shown.update, START_S)
-        if record is None:
-            raise _unhealthy(project)
-        if not detach and not was_up:
-            _stay(project, shown)
+    with contextlib.ExitStack() as turn:
+        turn.enter_context(take_turn(folder, alone=False))
+        was_up = project.record() is not None
+        if was_up and not port:
+            project = _where_it_is(project)
+        _provide_images(project, state, builds)
+        if not was_up:
+            check_port(*project.address())
+        with (
+            contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
+            display.show(as_json=state.json) as shown,
+        ):
+            record = _start(project, shown, stays=detach or was_up)
+            turn.close()  # whoever wants the project down sees from now on that it is up
+            if not detach and not was_up:
+                _stay(project, shown)
     return record
 
 
@@ -70,7 +83,7 @@ def _where_it_is(project: ComposedProject) -> ComposedProject:
     """Keep the port that a running project has."""
     for container in project.containers():
         if container.published is not None and "BONSEYES_PORT" not in project.environ:
-            return ComposedProject(project.folder, {**project.environ, "BONSEYES_PORT": str(container.published[1])})
+            return replace(project, environ={**project.environ, "BONSEYES_PORT": str(container.published[1])})
     return project
 
 
@@ -85,6 +98,21 @@ def _provide_images(project: ComposedProject, state: State, builds: bool) -> Non
             f"{len(missing)} images are not built: {', '.join(missing)}. "
             "`bonseyes build` builds them, and `bonseyes up --docker --build` does both."
         )
+
+
+def _start(project: ComposedProject, shown: display.Display, *, stays: bool) -> Record:
+    """Start everything; when that fails tell where to look, or unless all that there is `stays`, what is to be seen."""
+    try:
+        record = project.start(shown.update, START_S)
+        if record is not None:
+            return record
+        message = f"Not everything got healthy in {START_S:.0f} s."
+    except RefusedError as error:
+        message = error.message
+    found = project.record()
+    sick = [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
+    hint = "`bonseyes logs SERVICE` tells more." if stays else project.last_words([each.name for each in sick])
+    raise UnavailableError(f"{message}\n{hint}", detail={each.name: each.reason or each.state for each in sick})
 
 
 @contextlib.contextmanager
@@ -131,16 +159,6 @@ def _stay(project: ComposedProject, shown: display.Display) -> None:
             shown.update(record)
 
 
-def _unhealthy(project: ComposedProject) -> UnavailableError:
-    record = project.record()
-    sick = [service for service in record.services if service.state != "healthy"] if record is not None else []
-    return UnavailableError(
-        f"Not everything got healthy in {START_S:.0f} s: {', '.join(service.name for service in sick)}; "
-        "`bonseyes logs SERVICE` tells more.",
-        detail={service.name: service.reason or service.state for service in sick},
-    )
-
-
 def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
     """End the project's containers and remove them; tell whether there were any.
 
@@ -168,5 +186,5 @@ def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) 
         raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")
     sys.stdout.flush()
     os.chdir(folder)
-    argv = project.logs(service, lines=lines, follows=follows)
+    argv = project.logs(service, lines=lines, follows=follows, plain=not sys.stdout.isatty())
     os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted

@@ -57,8 +57,8 @@ class Container:
 
     @property
     def folder(self) -> Path:
-        """The folder that it was started from."""
-        return Path(self._label(_FOLDER))
+        """The folder that it was started from; Compose writes down the links by which a shell went there."""
+        return Path(self._label(_FOLDER)).resolve()
 
     @property
     def identity(self) -> str:

@@ -5,27 +5,65 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import UnavailableError
 
-__all__ = ["check_engine", "compose_argv", "docker", "docker_json"]
+__all__ = ["RefusedError", "check_engine", "compose_argv", "docker", "docker_json"]
 
 ASKING_S = 60.0
 
 
-def compose_argv(*arguments: str, files: Iterable[Path | str] = (), project: str | None = None) -> list[str]:
+class RefusedError(UnavailableError):
+    """The engine, or Compose, was asked and failed; the message has what it says."""
+
+
+def compose_argv(
+    *arguments: str, files: Iterable[Path | str] = (), profiles: Iterable[str] = (), project: str | None = None
+) -> list[str]:
     """Return the command line of `docker compose`; a file `-` is read from standard input."""
     of_files = [word for file in files for word in ("--file", str(file))]
+    of_profiles = [word for profile in profiles for word in ("--profile", profile)]
     of_project = ["--project-name", project] if project else []
-    return ["docker", "compose", *of_project, *of_files, *arguments]
+    return ["docker", "compose", *of_project, *of_files, *of_profiles, *arguments]
 
 
-def docker(*arguments: str, timeout_s: float = ASKING_S) -> str:
-    """Return what `docker ARGUMENTS` prints; raise UnavailableError with what it says when it fails."""
-    return _output(["docker", *arguments], timeout_s)
+def docker(
+    *arguments: str,
+    name: str | None = None,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    timeout_s: float = ASKING_S,
+    whole: bool = False,
+) -> str:
+    """Return what `docker ARGUMENTS` prints, `whole` with its standard error; `name` is what errors call it.
+
+    Raises RefusedError when it fails, UnavailableError when it does not end or cannot be begun.
+    """
+    name = name or " ".join(("docker", *arguments[:2]))
+    try:
+        done = subprocess.run(
+            ["docker", *arguments],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if whole else subprocess.PIPE,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise UnavailableError("There is no `docker` command on this machine.") from None
+    except subprocess.TimeoutExpired:
+        raise UnavailableError(f"`{name}` did not end within {timeout_s:.0f} s.") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
+        raise RefusedError(f"`{name}` failed: {said}")
+    return done.stdout
 
 
 def docker_json(*arguments: str) -> list[Any]:
@@ -49,16 +87,3 @@ def check_engine() -> None:
         raise UnavailableError("Docker has no `compose` command: install its compose plugin, version 2.") from None
     if version.lstrip("v").startswith("1."):
         raise UnavailableError(f"Docker's compose plugin is of version {version.strip()}; 2.20 or newer is needed.")
-
-
-def _output(argv: Sequence[str], timeout_s: float) -> str:
-    try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s, check=False)
-    except FileNotFoundError:
-        raise UnavailableError(f"There is no `{argv[0]}` command on this machine.") from None
-    except subprocess.TimeoutExpired:
-        raise UnavailableError(f"`{' '.join(argv[:3])}` did not end within {timeout_s:.0f} s.") from None
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
-        raise UnavailableError(f"`{' '.join(argv[:3])}` failed: {said}")
-    return done.stdout

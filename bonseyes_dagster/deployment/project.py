@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, repository_of
 from bonseyes_dagster.deployment.containers import Container, find_containers, project_name, record_of, url_of
-from bonseyes_dagster.deployment.engine import compose_argv, docker
+from bonseyes_dagster.deployment.engine import RefusedError, compose_argv, docker
 from bonseyes_dagster.deployment.environment import compose_environ
+from bonseyes_dagster.deployment.profiles import Profiles
 from bonseyes_dagster.deployment.watch import Watch
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.local.record import Record
@@ -36,20 +37,24 @@ _CONFIG_S = 30.0
 # try again and in the end fail; killed, they are taken up again at the next start.
 _LAUNCHING = (RUNS, DAEMON, CODE)
 _TAIL_LINES = 30
-_QUIET = ("--ansi", "never", "--progress", "quiet")
-# Files that are read as well when the environment says so.
-_OVERRIDES: Mapping[str, Callable[[Mapping[str, str]], bool]] = {
-    "docker-compose.run-containers.yml": lambda environ: environ.get("BONSEYES_RUN_LAUNCHER") == "docker",
-    "docker-compose.gpu.yml": lambda environ: bool(environ.get("BONSEYES_GPUS")),
-}
+_LAST_LINES = 15
+_PLAIN = ("--ansi", "never")
+_QUIET = (*_PLAIN, "--progress", "quiet")
+# The others go by the labels of what there is.
+_READING = ("config", "create", "up")
+_LAUNCHER = "BONSEYES_RUN_LAUNCHER"
 
 
 @dataclass(frozen=True)
 class ComposedProject:
-    """The project in `folder` on the Docker engine; `environ` is what Compose fills its variables in from."""
+    """The project in `folder` on the Docker engine; `environ` is what Compose fills its variables in from.
+
+    It is started with those and `profiles`; what is there goes by its labels, whatever it was started with.
+    """
 
     folder: Path
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    profiles: tuple[str, ...] = ()
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
@@ -62,12 +67,16 @@ class ComposedProject:
         return project_name(self.folder, self.environ)
 
     @cached_property
+    def _wanted(self) -> Profiles:
+        return Profiles(self.folder, self.variables, self.profiles)
+
+    @cached_property
     def config(self) -> Mapping[str, Any]:
         """Return the whole configuration, as Compose reads it; raise SettingsError with what it says is wrong."""
-        done = self._run("config", "--format", "json", timeout_s=_CONFIG_S)
-        if done.returncode != 0:
-            raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {done.stderr.strip()}")
-        config: Mapping[str, Any] = json.loads(done.stdout)
+        try:
+            config: Mapping[str, Any] = json.loads(self.compose("config", "--format", "json", timeout_s=_CONFIG_S))
+        except RefusedError as error:
+            raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {error.message}") from None
         return config
 
     @property
@@ -117,10 +126,23 @@ class ComposedProject:
 
     # --- starting
 
+    def check(self) -> None:
+        """Raise SettingsError when the compose files do not give what is wanted: a profile, or the launcher of runs."""
+        wanted = self._wanted
+        wanted.check(self.compose("config", "--profiles", timeout_s=_CONFIG_S).split() if wanted.own else [])
+        launcher = self.variables.get(_LAUNCHER)
+        given = {(each.get("environment") or {}).get(_LAUNCHER) for each in self.config["services"].values()} - {None}
+        # All services say the one of docker-compose.yml, those whom it matters to what is laid over it.
+        if launcher and given and launcher not in (given - {"warm"} or given):
+            raise SettingsError(
+                f"{_LAUNCHER} is {launcher!r}, and the compose files do not give that: "
+                "'warm' is what docker-compose.yml has, 'docker' what the profile run-containers lays over it."
+            )
+
     def start(self, on_record: Callable[[Record], None], timeout_s: float = START_S) -> Record | None:
         """Bring everything up, also what was stopped; return the record once all is healthy, None if it takes too long.
 
-        Raises UnavailableError with Compose's own words when a container cannot be started.
+        Raises RefusedError with Compose's own words when a container cannot be started.
         """
         watch = self.watch()
         with tempfile.TemporaryFile("w+") as said, self._starting(said) as process:
@@ -129,9 +151,7 @@ class ComposedProject:
                 record = watch.look()
                 on_record(record)
                 if code:
-                    raise UnavailableError(
-                        f"Docker could not start the project; `bonseyes logs SERVICE` tells more:\n{_tail(said)}"
-                    )
+                    raise RefusedError(f"Docker could not start the project:\n{_tail(said)}")
                 if code == 0 and record.seconds is not None:
                     return record
                 time.sleep(_POLL_S)
@@ -141,7 +161,7 @@ class ComposedProject:
     def _starting(self, said: IO[str]) -> Iterator[subprocess.Popen[str]]:
         """Run `docker compose up`; it waits for what must be done before others start."""
         process = subprocess.Popen(
-            self._argv(*_QUIET, "up", "--detach", "--no-build", "--remove-orphans"),
+            self._argv("up", "--detach", "--no-build", "--remove-orphans"),
             cwd=self.folder.resolve(),
             env=dict(self.environ),
             stdin=subprocess.DEVNULL,
@@ -164,12 +184,12 @@ class ComposedProject:
         alive = {each.service for each in containers if each.is_alive}
         first = [name for name in _LAUNCHING if name in alive]
         if first and not at_once:
-            self._compose("stop", *first)
+            self.compose("stop", *first)
         had_runs = self._remove_runs()
         if not containers and not with_volumes:
             return had_runs
         options = [*(["--volumes"] if with_volumes else []), *(["--timeout=0"] if at_once else [])]
-        self._compose("down", "--remove-orphans", *options)
+        self.compose("down", "--remove-orphans", *options)
         return bool(containers)
 
     def _remove_runs(self) -> bool:
@@ -184,42 +204,33 @@ class ComposedProject:
         """Return the volumes that `stop` can remove."""
         return sorted(str(volume["name"]) for volume in self.config["volumes"].values())
 
-    def logs(self, service: str | None, *, lines: int, follows: bool) -> list[str]:
-        """Return the command line that prints the logs of all services, or of one."""
-        options = [f"--tail={lines}", *(["--follow"] if follows else [])]
-        return self._argv("logs", *options, *(["--no-log-prefix", service] if service else []))
+    def logs(self, service: str | None, *, lines: int, follows: bool, plain: bool) -> list[str]:
+        """Return the command line that prints the logs of all services, or of one; `plain` needs no terminal."""
+        options = [f"--tail={lines}", *(["--follow"] if follows else []), *(["--no-color"] if plain else [])]
+        words = ["logs", *options, *(["--no-log-prefix", service] if service else [])]
+        return compose_argv(*(_PLAIN if plain else ()), *words, project=self.name)
 
-    def _compose(self, *arguments: str) -> None:
-        done = self._run(*_QUIET, *arguments, timeout_s=_STOP_S)
-        if done.returncode != 0:
-            raise UnavailableError(f"Docker Compose could not do it: {(done.stderr or done.stdout).strip()}")
+    def last_words(self, services: Collection[str]) -> str:
+        """Return the last lines that the services logged."""
+        return self.compose("logs", "--no-color", f"--tail={_LAST_LINES}", *services, whole=True) if services else ""
 
-    def _run(self, *arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-        argv, folder = self._argv(*arguments), self.folder.resolve()
-        try:
-            return subprocess.run(
-                argv,
-                cwd=folder,
-                env=dict(self.environ),
-                capture_output=True,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-            )
-        except FileNotFoundError:
-            raise UnavailableError("There is no `docker` command on this machine.") from None
-        except subprocess.TimeoutExpired:
-            raise UnavailableError(f"`{' '.join(argv)}` did not end within {timeout_s:.0f} s.") from None
+    def compose(self, *arguments: str, timeout_s: float = _STOP_S, whole: bool = False) -> str:
+        """Return what `docker compose ARGUMENTS` prints, as `docker` does."""
+        return docker(
+            *self._argv(*arguments)[1:],
+            name=f"docker compose {arguments[0]}",
+            folder=self.folder.resolve(),
+            environ=self.environ,
+            timeout_s=timeout_s,
+            whole=whole,
+        )
 
     def _argv(self, *arguments: str) -> list[str]:
-        return compose_argv(*arguments, project=self.name, files=self._files())
-
-    def _files(self) -> list[str]:
-        """Return the compose files where they are not those that Compose would read by itself."""
-        if self.variables.get("COMPOSE_FILE"):
-            return []
-        more = [file for file, is_wanted in _OVERRIDES.items() if is_wanted(self.variables)]
-        return [DEPLOY_FILE, *more] if more else []
+        """Return a command line of Compose's, with the files to be read where it reads any."""
+        if arguments[0] not in _READING:
+            return compose_argv(*_QUIET, *arguments, project=self.name)
+        files, profiles = self._wanted.files, self._wanted.own
+        return compose_argv(*_QUIET, *arguments, project=self.name, files=files, profiles=profiles)
 
 
 def is_in_docker(folder: Path) -> bool:

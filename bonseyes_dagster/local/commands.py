@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,16 +34,25 @@ port_option = click.option("--port", type=click.IntRange(1, 65535), help="Where 
 @click.option("--detach", "-d", is_flag=True, help="Return when everything is healthy, and leave it running.")
 @click.option("--docker", "in_docker", is_flag=True, help="Run it as the containers of docker-compose.yml.")
 @click.option("--build", "builds", is_flag=True, help="With --docker: build the images before.")
+@click.option(
+    "--profile",
+    "profiles",
+    metavar="NAME",
+    multiple=True,
+    help="With --docker: lay docker-compose.NAME.yml over docker-compose.yml, such as that of `gpu`.",
+)
 @json_option
 @pass_state
-def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bool) -> None:
+def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bool, profiles: tuple[str, ...]) -> None:
     """Run the project on this machine until Ctrl-C (or `bonseyes down`)."""
     project, settings = find_project(), _settings(state, port)
     running = read_record(project)
     if builds and not in_docker:
         raise click.UsageError("--build builds images, which are for --docker.")
+    if profiles and not in_docker:
+        raise click.UsageError("--profile chooses compose files, which are for --docker.")
     if in_docker:
-        _up_in_docker(project, settings, state, port=port, detach=detach, builds=builds)
+        _up_in_docker(project, settings, state, port=port, detach=detach, builds=builds, profiles=profiles)
     elif is_up_in_docker(project.folder):
         raise SettingsError(f"{project.name} is up in Docker; `bonseyes down` ends it, `up --docker` renews it.")
     elif running is not None:
@@ -53,12 +63,10 @@ def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bo
         _up_here(project, settings, state)
 
 
-def _up_in_docker(
-    project: Project, settings: Settings, state: State, *, port: int | None, detach: bool, builds: bool
-) -> None:
+def _up_in_docker(project: Project, settings: Settings, state: State, *, detach: bool, **options: Any) -> None:
     if read_record(project) is not None:
         raise SettingsError(f"{project.name} is up without Docker; `bonseyes down` ends it.")
-    record = docker_commands.bring_up(project.folder, state, settings, port=port, detach=detach, builds=builds)
+    record = docker_commands.bring_up(project.folder, state, settings, detach=detach, **options)
     if detach and not state.json:  # which the display has printed
         _print_up(record, state, "It runs on; `bonseyes down` ends it.")
 

@@ -7,6 +7,7 @@ service mounts is left out: the dump takes the place of its files, and its passw
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from bonseyes_dagster import __version__
 from bonseyes_dagster.deployment.backup.folder import Manifest, Show, Source
 from bonseyes_dagster.deployment.engine import compose_argv, docker
 from bonseyes_dagster.deployment.project import ComposedProject
+from bonseyes_dagster.deployment.turn import take_turn
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 
 __all__ = ["existing_volumes", "restore", "sources", "still", "versions"]
@@ -29,6 +31,8 @@ DUMP = "postgres.dump"
 _NOT_KEPT = ("*-shm", "./dagster.yaml")
 _CHUNK_BYTES = 1 << 20
 _START_S = "180"
+# An image may have to be pulled.
+_COMPOSE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +50,15 @@ class _Volume:
 
 
 @contextmanager
-def still(project: ComposedProject) -> Iterator[None]:
-    """See to it that nothing of the project runs at the beginning and at the end of the block, or raise InvalidError.
+def still(project: ComposedProject) -> Iterator[Callable[[], None]]:
+    """See to it that nothing of the project runs, and that no `bonseyes` starts it, until the end of the block.
 
-    Of its containers the database alone runs in between, and only to be dumped or filled.
+    Yields what looks for it once more: Compose knows of no turns. Of its containers the database alone runs in between,
+    and only to be dumped or filled. Raises InvalidError when the project is up, UnavailableError when it is started.
     """
-    _check_down(project)
-    yield
-    _check_down(project)
+    with take_turn(project.folder, alone=True):
+        _check_down(project)
+        yield lambda: _check_down(project)
 
 
 def _check_down(project: ComposedProject) -> None:
@@ -74,7 +79,14 @@ def existing_volumes(project: ComposedProject) -> list[str]:
 
 def versions(project: ComposedProject) -> Mapping[str, str]:
     """Return the versions that a restore depends on."""
-    return {"bonseyes-dagster": __version__, "postgres": str(project.config["services"][DATABASE]["image"])}
+    return {"bonseyes-dagster": __version__, "postgres": _postgres(project)}
+
+
+def _postgres(project: ComposedProject) -> str:
+    """Return the version of the database's image, such as `15.4`."""
+    image = str(project.config["services"][DATABASE]["image"])
+    said = docker("run", "--rm", "--network=none", "--entrypoint=postgres", image, "--version", timeout_s=_COMPOSE_S)
+    return said.removeprefix("postgres (PostgreSQL) ").split(maxsplit=1)[0]
 
 
 def _volumes(project: ComposedProject) -> list[_Volume]:
@@ -142,9 +154,11 @@ def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Sh
     """
     volumes = {volume.file: volume for volume in _volumes(project)}
     _check(project, manifest, volumes, force=force)
-    _compose(project, "down", "--volumes", "--remove-orphans")
+    project.compose("down", "--volumes", "--remove-orphans")
     try:
-        _compose(project, "create", "--no-build")
+        # Its volumes come with the right owners.
+        project.compose("create", "--no-build", timeout_s=_COMPOSE_S)
+        project.compose("down", "--remove-orphans")
         for part in manifest.parts:
             with show(part.file, part.size) as tell, (backup / part.file).open("rb") as file:
                 if part.file == DUMP:
@@ -153,9 +167,8 @@ def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Sh
                     argv = _in_container(volumes[part.file], "rw", "--extract", "--preserve-permissions")
                     _write(project, argv, file, tell)
     except BaseException:
-        _compose(project, "down", "--volumes", "--remove-orphans")
+        project.compose("down", "--volumes", "--remove-orphans")
         raise
-    _compose(project, "down", "--remove-orphans")
 
 
 def _check(project: ComposedProject, manifest: Manifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
@@ -167,6 +180,16 @@ def _check(project: ComposedProject, manifest: Manifest, volumes: Mapping[str, _
         raise ConflictError(
             f"{project.name} has volumes already: {', '.join(there)}. --force removes them with all in them."
         )
+    dumped, ours = manifest.versions.get("postgres", ""), _postgres(project)
+    if _major(dumped) > _major(ours):
+        raise InvalidError(
+            f"Postgres {dumped} made the dump in this backup; Postgres {ours}, which is to read it, is older."
+        )
+
+
+def _major(version: str) -> int:
+    """Return what comes before the first point, 0 where a version does not begin with a number."""
+    return int(re.match(r"\d*", version)[0] or 0)  # type: ignore[index]
 
 
 def _fill(project: ComposedProject, file: BinaryIO, tell: Callable[[int], None]) -> None:
@@ -181,24 +204,20 @@ def _fill(project: ComposedProject, file: BinaryIO, tell: Callable[[int], None])
 @contextmanager
 def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
     """Run the database alone; yield what makes the command line of one of its programs."""
-    settings = project.config["services"][DATABASE]["environment"]
-    options = [f"--username={settings['POSTGRES_USER']}", f"--dbname={settings['POSTGRES_DB']}"]
+    service = project.config["services"][DATABASE]
+    user, name = (service["environment"][f"POSTGRES_{key}"] for key in ("USER", "DB"))
+    options = [f"--username={user}", f"--dbname={name}"]
+    own = {DATABASE, *service.get("depends_on", ())}
     try:
-        _compose(project, "up", "--detach", "--no-build", "--wait", "--wait-timeout", _START_S, DATABASE)
+        waiting = ("--wait", "--wait-timeout", _START_S)
+        project.compose("up", "--detach", "--no-build", *waiting, DATABASE, timeout_s=_COMPOSE_S)
         yield lambda program, *words: compose_argv(
             "exec", "--no-TTY", DATABASE, program, *options, *words, project=project.name
         )
     finally:
-        _compose(project, "down", "--remove-orphans")
-
-
-def _compose(project: ComposedProject, *arguments: str) -> None:
-    argv = compose_argv("--ansi", "never", "--progress", "quiet", *arguments, project=project.name)
-    done = subprocess.run(
-        argv, cwd=project.folder, env=dict(project.environ), capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise UnavailableError(f"`docker compose {arguments[0]}` failed: {(done.stderr or done.stdout).strip()}")
+        # Whoever has started the project meanwhile has taken the database over.
+        if {each.service for each in project.containers() if each.is_alive} <= own:
+            project.compose("down", "--remove-orphans")
 
 
 def _read(project: ComposedProject, argv: Sequence[str], file: BinaryIO) -> None:

@@ -26,10 +26,11 @@ _BUFFER_BYTES = 1 << 20
 
 
 @contextmanager
-def still(project: Project) -> Iterator[None]:
+def still(project: Project) -> Iterator[Callable[[], None]]:
     """See to it that nothing of the project runs, or starts, until the end of the block; raise InvalidError if it does.
 
-    Then every file is as its last writer left it, which is what the project takes up at any start.
+    Then every file is as its last writer left it, which is what the project takes up at any start. It yields what looks
+    for it once more, where that can do anything.
     """
     project.state.mkdir(mode=0o700, exist_ok=True)
     lock = Lock(project.lock)
@@ -41,7 +42,7 @@ def still(project: Project) -> Iterator[None]:
     try:
         if find_leftovers(project):
             raise InvalidError(f"Processes of {project.name} outlived their supervisor: `bonseyes down` ends them.")
-        yield
+        yield lambda: None
     finally:
         lock.give_back()
 

@@ -81,11 +81,19 @@ class Manifest:
 
 
 def write_backup(
-    target: Path, *, project: str, kind: Kind, versions: Mapping[str, str], sources: Mapping[str, Source], show: Show
+    target: Path,
+    *,
+    project: str,
+    kind: Kind,
+    versions: Mapping[str, str],
+    sources: Mapping[str, Source],
+    show: Show,
+    check: Callable[[], None] = lambda: None,
 ) -> Manifest:
     """Write every source to a file of that name below `target`, which must not exist; all of it is there, or nothing.
 
-    Raises ConflictError when `target` exists, StorageFullError when there is no room.
+    `check` is called when everything is written, and raises what is wrong with it. Raises ConflictError when `target`
+    exists, StorageFullError when there is no room.
     """
     if target.exists():
         raise ConflictError(f"{target} exists already; name a folder that does not.")
@@ -96,6 +104,7 @@ def write_backup(
         draft.mkdir(mode=0o700, parents=True)
         (draft / "volumes").mkdir(mode=0o700)
         parts = tuple(_write_part(draft, file, source, show) for file, source in sources.items())
+        check()
         manifest = Manifest(project=project, kind=kind, created=now(), versions=dict(versions), parts=parts)
         with _durable(draft / MANIFEST) as file:
             file.write((json.dumps(manifest.to_json(), indent=2) + "\n").encode())

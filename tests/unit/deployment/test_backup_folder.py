@@ -17,6 +17,7 @@ import pytest
 
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.deployment.backup.folder import write_backup
+from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock
 
@@ -176,6 +177,22 @@ def test_a_backup_that_fails_is_none(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the disk is gone"):
         write_backup(
             tmp_path / "saved", project="p", kind="embedded", versions={}, sources={"dagster.tar": fail}, show=show
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_that_is_found_wrong_at_the_end_leaves_nothing(tmp_path: Path) -> None:
+    """With its name and its manifest it would be one."""
+
+    def check() -> None:
+        assert [path.name for path in tmp_path.iterdir()] == [".saved.partial"]
+        raise InvalidError("it was up meanwhile")
+
+    show: Any = lambda part, total: closing_none()  # noqa: E731
+    sources = {"dagster.tar": lambda file: file.write(b"1")}
+    with pytest.raises(InvalidError, match="up meanwhile"):
+        write_backup(
+            tmp_path / "saved", project="p", kind="docker", versions={}, sources=sources, show=show, check=check
         )
     assert list(tmp_path.iterdir()) == []
 
