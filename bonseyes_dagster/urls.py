@@ -47,3 +47,8 @@ def canonical(container: str, name: str) -> str:
 def gateway_container(name: str) -> str:
     """Where the gateway publishes a container: `/containers/NAME`."""
     return f"/containers/{quote(name, safe='')}"
+
+
+def dashboard_page(container: str, name: str, kind: Collection = "artifacts") -> str:
+    """Where the dashboard shows an artifact or a run: `/#/CONTAINER/artifacts/NAME`."""
+    return f"/#/{quote(container, safe='')}{item(name, kind)}"

@@ -14,6 +14,8 @@ from bonseyes_dagster.errors import BonseyesError, ConflictError, InvalidError, 
 from bonseyes_dagster.model import Status
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.references import ArtifactRef
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.urls import dashboard_page
 
 __all__ = ["Order"]
 
@@ -49,6 +51,11 @@ class Order:
     def artifact(self) -> Artifact:
         """Return the handle of the artifact, whether it exists or not."""
         return self.container.artifact(self._name)
+
+    @property
+    def page(self) -> str:
+        """Return where people find the artifact: the dashboard's page, behind the gateway."""
+        return Settings.from_environ().gateway_url + dashboard_page(self._container, self._name)
 
     def _take_config(self, config: Mapping[str, Any], tool: ToolFolder) -> None:
         for parameter in tool.description.parameters:

@@ -46,7 +46,7 @@ def run_step(
     except BonseyesError as error:
         failure = Failure(
             description=error.message,
-            metadata={"artifact": MetadataValue.url(order.artifact.url)},
+            metadata={"artifact": MetadataValue.url(order.page)},
             allow_retries=isinstance(error, TRANSIENT),
         )
         raise _or_retry(context, failure, retries) from error
@@ -72,7 +72,7 @@ def _failure_of(order: Order, status: Status) -> Failure:
     """An interrupted artifact is made again by the next attempt; a failed one would fail again."""
     return Failure(
         description=status.reason or f"The artifact was {status.phase}.",
-        metadata={"artifact": MetadataValue.url(order.artifact.url), "phase": status.phase},
+        metadata={"artifact": MetadataValue.url(order.page), "phase": status.phase},
         allow_retries=status.phase == "interrupted",
     )
 
@@ -99,7 +99,8 @@ def _metadata(order: Order, reference: ArtifactRef, status: Status) -> dict[str,
     info = order.artifact.info()
     provenance = info.get("provenance") or {}
     metadata: dict[str, Any] = {
-        "url": MetadataValue.url(reference.url),
+        "page": MetadataValue.url(order.page),
+        "url": reference.url,
         "type": reference.type,
         "container": reference.container,
         "artifact": reference.name,

@@ -100,6 +100,7 @@ def test_op_hands_on_a_reference(execute: Callable[..., ExecuteInProcessResult],
     values = {key: entry.value for key, entry in told.metadata.items()}
     assert list(told.asset_key.path) == ["tiny-one", "learn"]
     assert values["url"] == reference.url
+    assert values["page"] == "http://127.0.0.1:8000/#/learn/artifacts/plain_learn"
     assert values["parameters"]["epochs"] == 2
     assert values["version"] == project.container("learn").describe().version
     (judged,) = result.asset_materializations_for_node("judge")
