@@ -1,8 +1,9 @@
 """Dagster's Postgres storages with pooled connections that bear forks, and a database that is away for a while.
 
 Dagster connects anew for each statement, keeps a pool only in its webserver, gives up after six seconds, and breaks off
-when the database ends under a statement. Here the three storages of a process share one pool, a broken statement is
-repeated on a new connection, and run processes wait long: an op must not fail because its log could not be written.
+when the database ends under a statement. Here the three storages of a process share one pool, what a broken connection
+leaves undone is done on a new one, once, and run processes wait long: an op must not fail because its log could not be
+written. A run process that waits holds no connection, for there may be hundreds.
 In dagster.yaml, for all processes:
     storage:
       custom:
@@ -11,20 +12,28 @@ In dagster.yaml, for all processes:
         config: {postgres_url: postgresql://USER:PASSWORD@HOST/DATABASE}
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from datetime import datetime
+from functools import partial
+from typing import Any, Self, TypeVar
 
 import sqlalchemy as db
 import yaml
-from dagster import Field, IntSource
+from dagster import DagsterEvent, DagsterEventType, Field, IntSource
+from dagster._core.errors import DagsterRunAlreadyExists
 from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickData
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.runs.schema import RunsTable
+from dagster._core.storage.schedules.schema import JobTickTable
 from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
@@ -43,9 +52,10 @@ __all__ = ["PooledPostgresStorage", "with_pooled_connections"]
 _STOCK = ("dagster_postgres", "DagsterPostgresStorage")
 # SQLAlchemy takes the plain name for another driver than the one that dagster-postgres brings.
 _DRIVER = "postgresql+psycopg2"
-# Of a process; half of them are kept open. Twenty runs, webserver, daemon and pipelines stay below Postgres' 100.
+# Of a process; half of them are kept open, by a run for so long after it has used one.
 _CONNECTIONS = 10
 _RUN_CONNECTIONS = 4
+_RUN_KEEP_S = 1
 # Somebody waits for an answer, or will ask again; a run has nobody else to go to.
 _PATIENCE_S = 6
 _RUN_PATIENCE_S = 600
@@ -59,6 +69,8 @@ _CONNECT_ARGS = {
     "tcp_user_timeout": 15_000,
     "application_name": "bonseyes",
 }
+
+_T = TypeVar("_T")
 
 
 class _Patience:
@@ -113,19 +125,62 @@ class _PatientConnection(Connection):
         return "isolation_level" in self.get_execution_options()
 
 
-class _Database:
-    """The pool of this process; a forked one has its own."""
+class _Pool:
+    """The connections of one process, closed when none has been used for `keep_s` seconds; 0 keeps them.
 
-    def __init__(self, url: str, connections: int, patience_s: float) -> None:
+    Closing takes a thread, so who forks keeps them.
+    """
+
+    def __init__(self, engine: Engine, keep_s: float) -> None:
+        self.engine = engine
+        self.pid = os.getpid()
+        self._keep_s = keep_s
+        self._lock = threading.Lock()
+        self._users = 0
+        self._used = 0.0
+        self._is_watched = False
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Leave connections open meanwhile."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._used = time.monotonic()
+                if self._keep_s and not self._is_watched:
+                    self._is_watched = True
+                    threading.Thread(target=self._close_when_idle, daemon=True, name="idle connections").start()
+
+    def _close_when_idle(self) -> None:
+        wait_s = self._keep_s
+        while self._is_watched:
+            time.sleep(wait_s)
+            with self._lock:
+                idle_s = 0.0 if self._users else time.monotonic() - self._used
+                wait_s = self._keep_s - idle_s
+                if wait_s <= 0:
+                    self.engine.dispose()
+                    self._is_watched = False
+
+
+class _Database:
+    """The database as this process sees it; a forked one has a pool of its own."""
+
+    def __init__(self, url: str, connections: int, patience_s: float, keep_s: float) -> None:
         given = make_url(url)
         is_plain = given.drivername in ("postgres", "postgresql")
         self._url = given.set(drivername=_DRIVER) if is_plain else given
         self._connections = connections
         self.patience_s = patience_s
+        self._keep_s = keep_s
         self._statement_timeout_ms = 0
         self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._engine: Engine | None = None
+        self._pool_here: _Pool | None = None
+        self._write = threading.local()
 
     @property
     def url(self) -> str:
@@ -134,21 +189,25 @@ class _Database:
 
     @property
     def engine(self) -> Engine:
+        """Return what makes connections."""
+        return self._pool.engine
+
+    @property
+    def _pool(self) -> _Pool:
         """Return the pool.
 
         A forked process leaves the connections to its parent. Not a hook of `os.register_at_fork`: uWSGI forks without
         calling those.
         """
-        if self._pid != os.getpid():
+        pool = self._pool_here
+        if pool is not None and pool.pid != os.getpid():
             self._lock = threading.Lock()
-            self._pid = os.getpid()
-            if self._engine is not None:
-                self._engine.dispose(close=False)
-                self._engine = None
+            self._pool_here = None
+            pool.engine.dispose(close=False)
         with self._lock:
-            if self._engine is None:
-                self._engine = self._open()
-            return self._engine
+            if self._pool_here is None:
+                self._pool_here = _Pool(self._open(), self._keep_s)
+            return self._pool_here
 
     def _open(self) -> Engine:
         kept = self._connections // 2
@@ -163,7 +222,8 @@ class _Database:
             max_overflow=self._connections - kept,
             pool_timeout=self.patience_s,
             pool_use_lifo=True,
-            pool_pre_ping=True,
+            pool_pre_ping=not self._keep_s,  # what was used a moment ago is not asked whether it is still there
+            use_native_hstore=False,  # which is a question to the server for each connection
             connect_args={**_CONNECT_ARGS, **options},
         )
 
@@ -171,20 +231,25 @@ class _Database:
         """Have the server break off statements that take longer."""
         if timeout_ms != self._statement_timeout_ms:
             self._statement_timeout_ms = timeout_ms
-            former, self._engine = self._engine, None
+            former, self._pool_here = self._pool_here, None
             if former is not None:
-                former.dispose()
+                former.engine.dispose()
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """Yield a connection of the pool; wait for a server that is away."""
-        connection = self._connect()
-        try:
-            yield connection
-        finally:
-            connection.close()
+        """Yield a connection of the pool, or that of what this thread is writing; wait for a server that is away."""
+        writing: Connection | None = getattr(self._write, "connection", None)
+        if writing is not None:
+            yield writing
+            return
+        with self._pool.in_use():
+            connection = self._connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> _PatientConnection:
         patience = _Patience(self.patience_s)
         while True:
             try:
@@ -193,6 +258,41 @@ class _Database:
                 return connection
             except (DBAPIError, PoolTimeoutError) as error:
                 patience.wait(error)
+
+    def write_once(
+        self, write: Callable[[], _T], find: Callable[[], _T | None] = lambda: None, *, is_one_statement: bool = False
+    ) -> _T:
+        """Return what `write` does, in one transaction.
+
+        If the connection breaks, nobody knows whether the server has committed it: it is written again unless `find`
+        finds it. Without `find` it must bear that. Within another `write` it is a part of that.
+        """
+        if getattr(self._write, "connection", None) is not None:
+            return write()
+        patience = _Patience(self.patience_s)
+        while True:
+            try:
+                with self._writing(is_one_statement):
+                    return write()
+            except DBAPIError as error:
+                patience.wait(error)
+            found = find()
+            if found is not None:
+                return found
+
+    @contextmanager
+    def _writing(self, is_one_statement: bool) -> Iterator[None]:
+        """Have all that this thread does use one connection, which is not made anew when it breaks."""
+        with self.connect() as connection:
+            connection.patience_s = 0.0  # type: ignore[attr-defined]
+            if not is_one_statement:
+                connection.execution_options(isolation_level="READ COMMITTED")
+            self._write.connection = connection
+            try:
+                with contextlib.nullcontext() if is_one_statement else connection.begin():
+                    yield
+            finally:
+                self._write.connection = None
 
 
 class _Pooled:
@@ -220,58 +320,79 @@ class _Pooled:
 
 
 class _RunStorage(_Pooled, PostgresRunStorage):
-    pass
+    """What is in several rows is written in one transaction: a run has all of its tags, or is not there."""
+
+    def _core_add_run(self, col_values: dict[str, Any], tags: Mapping[str, str]) -> None:
+        try:
+            self.database.write_once(partial(super()._core_add_run, col_values, tags))
+        except DagsterRunAlreadyExists:
+            if not self._has_added(col_values):
+                raise
+
+    def _has_added(self, col_values: dict[str, Any]) -> bool:
+        """Tell whether the run is there since this very call, whose first attempt the server had committed."""
+        table = RunsTable.c
+        mine = [table[column] == col_values[column] for column in ("run_id", "create_timestamp")]
+        with self.connect() as connection:
+            return connection.execute(db.select(table.id).where(*mine)).first() is not None
+
+    def add_run_tags(self, run_id: str, new_tags: Mapping[str, str]) -> None:
+        self.database.write_once(partial(super().add_run_tags, run_id, new_tags))
+
+    def handle_run_event(self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None) -> None:
+        handle = partial(super().handle_run_event, run_id, event, update_timestamp)
+        if event.event_type is DagsterEventType.PIPELINE_FAILURE:  # whose reason becomes a tag; the others update a row
+            self.database.write_once(handle)
+        else:
+            handle()
+
+    def add_backfill(self, partition_backfill: PartitionBackfill) -> None:
+        find = partial(self.get_backfill, partition_backfill.backfill_id)
+        self.database.write_once(partial(super().add_backfill, partition_backfill), find)
 
 
 class _ScheduleStorage(_Pooled, PostgresScheduleStorage):
-    pass
+    def create_tick(self, tick_data: TickData) -> InstigatorTick:
+        return self.database.write_once(partial(super().create_tick, tick_data), partial(self._find_tick, tick_data))
+
+    def _find_tick(self, tick_data: TickData) -> InstigatorTick | None:
+        table = JobTickTable.c
+        mine = [table.job_origin_id == tick_data.instigator_origin_id, table.tick_body == serialize_value(tick_data)]
+        with self.connect() as connection:
+            tick_id = connection.execute(db.select(table.id).where(*mine)).scalar()
+        return None if tick_id is None else InstigatorTick(int(tick_id), tick_data)
+
+    def add_instigator_state(self, state: InstigatorState) -> InstigatorState:
+        find = partial(self.get_instigator_state, state.instigator_origin_id, state.selector_id)
+        return self.database.write_once(partial(super().add_instigator_state, state), find)
 
 
 class _EventLogStorage(_Pooled, PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
-        """Store an event, once: if the connection breaks, nobody knows whether the server has it, so look."""
-        patience = _Patience(self.database.patience_s)
-        event_id: int | None = None
-        while True:
-            try:
-                event_id = self._insert(event) if event_id is None else event_id
-                self._store_what_it_is_about(event, event_id)
-                return
-            except DBAPIError as error:
-                patience.wait(error)
-            event_id = event_id or self._find(event)
-
-    def _insert(self, event: EventLogEntry) -> int:
-        # The superclass notifies listeners as well, which its readers have long ceased to be.
-        statement = self.prepare_insert_event(event).returning(SqlEventLogStorageTable.c.id)
-        with self.database.connect() as connection:
-            connection.patience_s = 0.0  # type: ignore[attr-defined]
-            return int(connection.execute(statement).scalar_one())
-
-    def _find(self, event: EventLogEntry) -> int | None:
-        table = SqlEventLogStorageTable.c
-        statement = db.select(table.id).where(table.run_id == event.run_id, table.event == serialize_value(event))
-        with self.database.connect() as connection:
-            found = connection.execute(statement).scalar()
-        return None if found is None else int(found)
-
-    def _store_what_it_is_about(self, event: EventLogEntry, event_id: int) -> None:
-        """Store what the superclass stores beside an event."""
+        """Store an event, and in the same transaction what it says of an asset."""
         about = event.dagster_event
-        if about is None:
-            return
-        if about.event_type in ASSET_EVENTS and about.asset_key:
-            with self.index_transaction() as connection:
-                self._store_asset_event_tags(connection, [event], [event_id])
-                self._store_asset_event(connection, event, event_id)
-        if about.event_type in ASSET_CHECK_EVENTS:
-            self.store_asset_check_event(event, event_id)
+        is_of_asset = about is not None and about.event_type in ASSET_EVENTS | ASSET_CHECK_EVENTS
+        write = super().store_event if is_of_asset else self._insert
+        find = partial(self._find, event)
+        self.database.write_once(partial(write, event), find, is_one_statement=not is_of_asset)
+
+    def _insert(self, event: EventLogEntry) -> None:
+        # The superclass notifies listeners as well, which its readers have long ceased to be.
+        with self.connect() as connection:
+            connection.execute(self.prepare_insert_event(event))
+
+    def _find(self, event: EventLogEntry) -> bool | None:
+        table = SqlEventLogStorageTable.c
+        mine = [table.run_id == event.run_id, table.event == serialize_value(event)]
+        with self.connect() as connection:
+            return connection.execute(db.select(table.id).where(*mine)).first() is not None or None
 
 
 class PooledPostgresStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage over the same tables.
 
-    `connections` is how many this process may have open, `patience_s` how long it waits for a server that is away.
+    `connections` is how many this process may have open, `patience_s` how long it waits for a server that is away,
+    `keep_s` after how long without use it closes those that it has, if not 0.
     """
 
     def __init__(
@@ -280,11 +401,12 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         should_autocreate_tables: bool = True,
         connections: int = _CONNECTIONS,
         patience_s: int = _PATIENCE_S,
+        keep_s: int = 0,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
         # Not the superclass's, which makes its parts by name.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
-        database = _Database(postgres_url, connections, patience_s)
+        database = _Database(postgres_url, connections, patience_s, keep_s)
         self.postgres_url = database.url
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
@@ -300,12 +422,14 @@ class PooledPostgresStorage(DagsterPostgresStorage):
             **inherited,
             "connections": Field(IntSource, is_required=False, default_value=_CONNECTIONS),
             "patience_s": Field(IntSource, is_required=False, default_value=_PATIENCE_S),
+            "keep_s": Field(IntSource, is_required=False, default_value=0),
         }
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
         """Make one from dagster.yaml."""
-        options = {name: config_value[name] for name in ("connections", "patience_s") if name in config_value}
+        ours = ("connections", "patience_s", "keep_s")
+        options = {name: config_value[name] for name in ours if name in config_value}
         url = pg_url_from_config(config_value)
         creates = config_value.get("should_autocreate_tables", True)
         return cls(url, creates, inst_data=inst_data, **options)
@@ -317,7 +441,7 @@ def with_pooled_connections(ref: InstanceRef) -> InstanceRef:
     data = ref.storage_data
     if data is None or (data.module_name, data.class_name) not in (_STOCK, ours):
         return ref
-    limits = {"connections": _RUN_CONNECTIONS, "patience_s": _RUN_PATIENCE_S}
+    limits = {"connections": _RUN_CONNECTIONS, "patience_s": _RUN_PATIENCE_S, "keep_s": _RUN_KEEP_S}
     # It has tables if it has a run; looking for them would fail while the database is away.
     config = {**yaml.safe_load(data.config_yaml), **limits, "should_autocreate_tables": False}
     return ref._replace(storage_data=ConfigurableClassData(*ours, yaml.safe_dump(config)))

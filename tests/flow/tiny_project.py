@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bonseyes_dagster.client import Container
-from bonseyes_dagster.orchestration.instance import LOCATION, create_storage, write_instance, write_workspace
+from bonseyes_dagster.orchestration.instance import LOCATION, write_instance, write_workspace
+from bonseyes_dagster.orchestration.migration import bring_up_to_date
 from tests.waiting import free_port
 
 PROJECT = Path(__file__).parent / "tiny"
@@ -167,11 +168,11 @@ class TinyDagster:
 
 
 @contextmanager
-def running_dagster(project: TinyProject) -> Iterator[TinyDagster]:
-    """Run a code server and a run server over an instance of its own."""
+def running_dagster(project: TinyProject, postgres: str | None = None) -> Iterator[TinyDagster]:
+    """Run a code server and a run server over an instance of its own; its runs are in the database, if one is given."""
     home = project.root / "home"
-    write_instance(home)
-    create_storage(home)
+    write_instance(home, postgres=postgres)
+    bring_up_to_date(home, postgres=postgres)
     port = free_port()
     write_workspace(home, port=port)
     file = str(PROJECT / "definitions.py")

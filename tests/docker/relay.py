@@ -1,0 +1,90 @@
+"""A relay before Postgres that breaks a connection when the server has committed and the client has not heard of it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+# Ends what the server says when it has done all that it was told, and no transaction is open.
+_READY = b"Z\x00\x00\x00\x05I"
+
+
+class Relay:
+    """Passes everything on but the replies that it was told to lose."""
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._wanted: bytes | None = None
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def lose_reply(self, statement: str) -> None:
+        """Break the next connection on which `statement` is sent, when that has been committed."""
+        self._wanted = statement.encode()
+
+    @property
+    def has_lost(self) -> bool:
+        """Tell whether the reply has been lost."""
+        return self._wanted is None
+
+    def close(self) -> None:
+        """Take no connections any more."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server))
+                passage = _Passage(self, client, server)
+                threading.Thread(target=passage.pass_requests, daemon=True).start()
+                threading.Thread(target=passage.pass_replies, daemon=True).start()
+
+    def take(self, request: bytes) -> bool:
+        """Tell whether the reply to this is to be lost; that of one connection is."""
+        if self._wanted is None or self._wanted not in request:
+            return False
+        self._wanted = None
+        return True
+
+
+class _Passage:
+    """One client's connection and its own to the server."""
+
+    def __init__(self, relay: Relay, client: socket.socket, server: socket.socket) -> None:
+        self._relay = relay
+        self._client = client
+        self._server = server
+        self._is_doomed = False
+
+    def pass_requests(self) -> None:
+        with suppress(OSError):
+            while request := self._client.recv(65536):
+                self._is_doomed = self._is_doomed or self._relay.take(request)
+                self._server.sendall(request)
+        self._close()
+
+    def pass_replies(self) -> None:
+        with suppress(OSError):
+            while reply := self._server.recv(65536):
+                if self._is_doomed and reply.endswith(_READY):
+                    break
+                self._client.sendall(reply)
+        self._close()
+
+    def _close(self) -> None:
+        for end in (self._client, self._server):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+@contextmanager
+def relay_to(port: int) -> Iterator[Relay]:
+    """Yield a relay before the server at `port`."""
+    relay = Relay(port)
+    try:
+        yield relay
+    finally:
+        relay.close()
