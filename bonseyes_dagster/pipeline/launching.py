@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class Starter:
         self._file = workspace
         self._job_name = job_name
         self._lock = threading.Lock()
+        self._starting: Counter[str] = Counter()
         self._process_context: WorkspaceProcessContext | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -43,6 +46,29 @@ class Starter:
 
         Raises ConflictError when the run exists, UnavailableError when Dagster cannot launch.
         """
+        with self._alone(run_id):
+            self._create(run_id, run_config, tags)
+
+    def launch_again(self, run_id: str) -> None:
+        """Launch a run whose creator did not come to do so; UnavailableError when Dagster cannot."""
+        with self._alone(run_id) as is_alone:
+            if is_alone:
+                self._launch(run_id, self._context())
+
+    @contextmanager
+    def _alone(self, run_id: str) -> Iterator[bool]:
+        """Tell whether no other thread is starting this run; a pipeline has one process."""
+        with self._lock:
+            self._starting[run_id] += 1
+            is_alone = self._starting[run_id] == 1
+        try:
+            yield is_alone
+        finally:
+            with self._lock:
+                self._starting[run_id] -= 1
+                self._starting += Counter()  # forgets those at zero
+
+    def _create(self, run_id: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         context = self._context()
         location, repository, job = self._find(context)
         try:
@@ -60,18 +86,19 @@ class Starter:
             raise ConflictError("There is a run of that name.") from error
         except DagsterError as error:
             raise UnavailableError(f"Dagster's code server cannot plan the run: {error}") from error
-        self._submit(run_id, context)
-
-    def _submit(self, run_id: str, context: WorkspaceRequestContext) -> None:
         is_launched = False
         try:
-            self._instance.submit_run(run_id, context)
+            self._launch(run_id, context)
             is_launched = True
-        except (DagsterError, OSError) as error:
-            raise UnavailableError(f"Dagster cannot launch the run: {error}") from error
         finally:
             if not is_launched:
                 self._instance.delete_run(run_id)
+
+    def _launch(self, run_id: str, context: WorkspaceRequestContext) -> None:
+        try:
+            self._instance.submit_run(run_id, context)
+        except (DagsterError, OSError) as error:
+            raise UnavailableError(f"Dagster cannot launch the run: {error}") from error
 
     def _context(self) -> WorkspaceRequestContext:
         with self._lock:

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance, DagsterRun
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.description import check_parameters
@@ -33,7 +33,7 @@ from bonseyes_dagster.pipeline.journal import Journal
 from bonseyes_dagster.pipeline.launching import Starter
 from bonseyes_dagster.pipeline.measures import measures_of
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
-from bonseyes_dagster.pipeline.records import UPLOADS_TAG, Records
+from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
 from bonseyes_dagster.pipeline.waiting import FinishWatch
@@ -164,9 +164,15 @@ class Runs:
                 return former
             raise self._conflict(name) from None
         except UnavailableError:
-            self._uploads.remove(token)
+            self._drop(token)
             raise
         return name
+
+    def _drop(self, token: str) -> None:
+        """Remove uploads, unless a run is there that could not be deleted: it finds them when it is launched again."""
+        with contextlib.suppress(UnavailableError):  # nobody can tell; `clean` looks again
+            if self._records.by_tag(UPLOADS_TAG, token) is None:
+                self._uploads.remove(token)
 
     def _check_name(self, name: str) -> None:
         longest = max(len(step.name) for step in self.pipeline.steps) + 1
@@ -189,6 +195,8 @@ class Runs:
         if run.tags.get(_BODY_TAG) != body:
             sentence = f"This key was used for another request, which made the run {run_name(run)!r}."
             raise InvalidError(sentence, detail={"Idempotency-Key": sentence})
+        if run.status is DagsterRunStatus.NOT_STARTED and DELETED_TAG not in run.tags:
+            self._starter.launch_again(run.run_id)
         return run_name(run)
 
     # Reading

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -21,9 +22,10 @@ import requests
 from dagster import DagsterInstance
 
 from bonseyes_dagster.client import Artifact, Container
-from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, NotReadyError
+from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, NotReadyError, UnavailableError
 from bonseyes_dagster.model import Status
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline.app import create_app
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.settings import Settings
 from tests.flow.tiny_project import PROJECT, TinyDagster, TinyProject, running_dagster, running_tools
@@ -78,6 +80,20 @@ def wait_for(run: Artifact, condition: Callable[[Status], bool]) -> Status:
         assert time.monotonic() < deadline and not status.is_final, status
         time.sleep(0.1)
     return status
+
+
+@contextmanager
+def own_runs(dagster: TinyDagster) -> Iterator[Runs]:
+    """Yield what the pipeline's container serves, in this process."""
+    runs = Runs(
+        load_pipeline(PROJECT, "tiny-one"),
+        Settings(addresses=dagster.project.addresses),
+        volume=dagster.project.root / "volumes" / "tiny-one",
+        workspace=dagster.home / "workspace.yaml",
+    )
+    with DagsterInstance.from_config(str(dagster.home)) as instance:
+        runs.instance = instance  # type: ignore[misc] # in place of DAGSTER_HOME's
+        yield runs
 
 
 def test_describes_the_pipeline(pipeline: Container) -> None:
@@ -423,17 +439,35 @@ def test_a_deletion_that_is_stopped_is_carried_out_later(
             launch("stubborn", b"stubborn")
     finally:
         project.addresses.write_text(json.dumps(addresses))
-    runs = Runs(
-        load_pipeline(PROJECT, "tiny-one"),
-        Settings(addresses=project.addresses),
-        volume=project.root / "volumes" / "tiny-one",
-        workspace=dagster.home / "workspace.yaml",
-    )
-    with DagsterInstance.from_config(str(dagster.home)) as instance:
-        runs.instance = instance  # type: ignore[misc] # in place of DAGSTER_HOME's
+    with own_runs(dagster) as runs:
         runs.clean()
     assert "stubborn_judge" not in project.container("judge").names()
     assert launch("stubborn", b"stubborn").wait(WAIT_S).phase == "completed"
+
+
+def test_a_run_that_nobody_came_to_launch_is_launched_when_asked_for_again(
+    pipeline: Container, dagster: TinyDagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Dagster's storage goes away in between; the run finds the archives that came with the first request."""
+
+    def fail(*_: object) -> None:
+        raise UnavailableError("The storage is away.")
+
+    with own_runs(dagster) as runs:
+        client = create_app(runs, Settings()).test_client()
+
+        def post() -> int:
+            archives = {name: (BytesIO(b"halfway"), name) for name in ("train", "test")}
+            body = {"name": "halfway", "data": "{}", **archives}
+            return client.post("/runs", data=body, headers={"Idempotency-Key": "halfway"}).status_code
+
+        with monkeypatch.context() as patch:
+            patch.setattr(runs.instance, "submit_run", fail)
+            patch.setattr(runs.instance, "delete_run", fail)
+            assert post() == 503
+        assert pipeline.artifact("halfway").status().phase == "queued"
+        assert (post(), post()) == (200, 200)
+    assert pipeline.artifact("halfway").wait(WAIT_S).phase == "completed"
 
 
 def test_without_a_code_server_nothing_is_launched(
