@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from bonseyes_dagster.client.command import State, print_note
 from bonseyes_dagster.deployment.build import build_images
 from bonseyes_dagster.deployment.compose import read_images
 from bonseyes_dagster.deployment.engine import RefusedError, check_engine
-from bonseyes_dagster.deployment.project import START_S, ComposedProject
+from bonseyes_dagster.deployment.project import CLEAR_LINE, START_S, ComposedProject
 from bonseyes_dagster.deployment.turn import take_turn
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
@@ -110,7 +111,8 @@ def _start(project: ComposedProject, shown: display.Display, *, stays: bool) -> 
     except RefusedError as error:
         message = error.message
     found = project.record()
-    sick = [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
+    ill = [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
+    sick = [each for each in ill if each.state != "starting"] or ill
     hint = "`bonseyes logs SERVICE` tells more." if stays else project.last_words([each.name for each in sick])
     raise UnavailableError(f"{message}\n{hint}", detail={each.name: each.reason or each.state for each in sick})
 
@@ -179,12 +181,21 @@ def read_record(folder: Path) -> Record | None:
 
 
 def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) -> NoReturn:
-    """Become the command that prints the logs of all services, or of one."""
+    """Print the logs of all services, or of one, and exit; into a pipe go no codes for terminals."""
     project = ComposedProject(folder)
     there = [container.service for container in project.containers()]
     if service is not None and service not in there:
         raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")
-    sys.stdout.flush()
-    os.chdir(folder)
-    argv = project.logs(service, lines=lines, follows=follows, plain=not sys.stdout.isatty())
-    os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
+    argv = project.logs(service, lines=lines, follows=follows)
+    if sys.stdout.isatty():
+        sys.stdout.flush()
+        os.chdir(folder)
+        os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
+    with subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE) as process:
+        try:
+            for line in process.stdout or ():
+                click.echo(line.replace(CLEAR_LINE.encode(), b""), nl=False)
+        except BaseException:
+            process.terminate()
+            raise
+    sys.exit(process.returncode)

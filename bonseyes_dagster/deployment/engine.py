@@ -36,9 +36,8 @@ def docker(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
     timeout_s: float = ASKING_S,
-    whole: bool = False,
 ) -> str:
-    """Return what `docker ARGUMENTS` prints, `whole` with its standard error; `name` is what errors call it.
+    """Return what `docker ARGUMENTS` prints; `name` is what errors call it.
 
     Raises RefusedError when it fails, UnavailableError when it does not end or cannot be begun.
     """
@@ -49,8 +48,7 @@ def docker(
             cwd=folder,
             env=environ,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if whole else subprocess.PIPE,
+            capture_output=True,
             text=True,
             errors="replace",
             timeout=timeout_s,

@@ -25,7 +25,7 @@ from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.local.record import Record
 from bonseyes_dagster.local.services import CODE, DAEMON, RUNS
 
-__all__ = ["START_S", "ComposedProject", "is_in_docker", "is_up_in_docker"]
+__all__ = ["CLEAR_LINE", "START_S", "ComposedProject", "is_in_docker", "is_up_in_docker"]
 
 START_S = 240.0
 _POLL_S = 0.5
@@ -38,8 +38,9 @@ _CONFIG_S = 30.0
 _LAUNCHING = (RUNS, DAEMON, CODE)
 _TAIL_LINES = 30
 _LAST_LINES = 15
-_PLAIN = ("--ansi", "never")
-_QUIET = (*_PLAIN, "--progress", "quiet")
+_QUIET = ("--ansi", "never", "--progress", "quiet")
+# Compose writes it before each line of a log, be there a terminal or not, whatever it is told.
+CLEAR_LINE = "\x1b[2K"
 # The others go by the labels of what there is.
 _READING = ("config", "create", "up")
 _LAUNCHER = "BONSEYES_RUN_LAUNCHER"
@@ -204,17 +205,17 @@ class ComposedProject:
         """Return the volumes that `stop` can remove."""
         return sorted(str(volume["name"]) for volume in self.config["volumes"].values())
 
-    def logs(self, service: str | None, *, lines: int, follows: bool, plain: bool) -> list[str]:
-        """Return the command line that prints the logs of all services, or of one; `plain` needs no terminal."""
-        options = [f"--tail={lines}", *(["--follow"] if follows else []), *(["--no-color"] if plain else [])]
-        words = ["logs", *options, *(["--no-log-prefix", service] if service else [])]
-        return compose_argv(*(_PLAIN if plain else ()), *words, project=self.name)
+    def logs(self, service: str | None, *, lines: int, follows: bool) -> list[str]:
+        """Return the command line that prints the logs of all services, or of one."""
+        options = [f"--tail={lines}", *(["--follow"] if follows else [])]
+        return compose_argv("logs", *options, *(["--no-log-prefix", service] if service else []), project=self.name)
 
     def last_words(self, services: Collection[str]) -> str:
         """Return the last lines that the services logged."""
-        return self.compose("logs", "--no-color", f"--tail={_LAST_LINES}", *services, whole=True) if services else ""
+        said = self.compose("logs", "--no-color", f"--tail={_LAST_LINES}", *services) if services else ""
+        return said.replace(CLEAR_LINE, "")
 
-    def compose(self, *arguments: str, timeout_s: float = _STOP_S, whole: bool = False) -> str:
+    def compose(self, *arguments: str, timeout_s: float = _STOP_S) -> str:
         """Return what `docker compose ARGUMENTS` prints, as `docker` does."""
         return docker(
             *self._argv(*arguments)[1:],
@@ -222,7 +223,6 @@ class ComposedProject:
             folder=self.folder.resolve(),
             environ=self.environ,
             timeout_s=timeout_s,
-            whole=whole,
         )
 
     def _argv(self, *arguments: str) -> list[str]:

@@ -18,7 +18,7 @@ case "$*" in
   inspect*) cat "$0.containers" ;;
   compose*" up "*) mv "$0.started" "$0.containers"; [ ! -e "$0.fails" ] || { cat "$0.fails"; exit 1; } ;;
   compose*" down "*) rm -f "$0.containers" ;;
-  compose*" logs "*) echo "prepare-1  | the disk is full" >&2 ;;
+  compose*" logs "*) printf '\\033[2Kprepare-1  | the disk is full\\n' ;;
 esac
 """
 

@@ -37,9 +37,10 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
 
 
 def _fail(docker: FakeDocker, folder: Path) -> None:
-    """Have `docker compose up` fail, with one service that has failed and one that has not begun."""
+    """Have `docker compose up` fail while one service has failed, one has not begun and one is starting."""
     failed = container("x", folder, "prepare", Status="exited", ExitCode=1)
-    docker.write("started", json.dumps([failed, container("x", folder, "gateway", Status="created")]))
+    others = [container("x", folder, "gateway", Status="created"), container("x", folder, "training", Health={})]
+    docker.write("started", json.dumps([failed, *others]))
     docker.write("fails", "prepare didn't complete successfully: exit 1\n")
 
 
@@ -52,12 +53,22 @@ def test_what_fails_in_the_foreground_is_told_before_it_goes(
         main(["up", "--docker"])
     said = capsys.readouterr().err
     assert ended.value.code == 5
-    for sentence in ("didn't complete successfully", "the disk is full", "prepare: exited with code 1", "Stopping."):
+    for sentence in ("didn't complete", "\nprepare-1  | the disk is full", "prepare: exited with code 1", "Stopping."):
         assert sentence in said
     assert "bonseyes logs" not in said
     logs, down = (next(call for call in docker.calls() if f" {word} " in call) for word in ("logs", "down"))
     assert logs.endswith(" prepare")
     assert docker.calls().index(logs) < docker.calls().index(down)
+
+
+def test_logs_in_a_pipe_have_no_codes_for_terminals(
+    docker: FakeDocker, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Compose writes them all the same."""
+    docker.write("containers", json.dumps([container("x", tmp_path / "project", "prepare")]))
+    with pytest.raises(SystemExit) as ended:
+        main(["logs", "prepare"])
+    assert (ended.value.code, capfdbinary.readouterr().out) == (0, b"prepare-1  | the disk is full\n")
 
 
 def test_what_fails_in_the_background_stays(

@@ -126,7 +126,7 @@ def test_only_what_starts_needs_to_be_told(folder: Path, docker: FakeDocker) -> 
         "--ansi never --progress quiet down --remove-orphans",
         "--ansi never --progress quiet stop training",
     ]
-    assert "--file" not in project.logs("training", lines=5, follows=False, plain=True)
+    assert "--file" not in project.logs("training", lines=5, follows=False)
 
 
 def test_a_profile_without_docker_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
