@@ -28,7 +28,6 @@ __all__ = [
     "unauthorized",
 ]
 
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SESSION_S = 7 * 24 * 3600
 
@@ -104,26 +103,28 @@ def _is_ours(host: str, rules: Rules) -> bool:
 
 
 def check_site(method: str, headers: Mapping[str, str], *, changes: bool = False) -> None:
-    """Refuse an unsafe request that another site's page made the browser send.
+    """Refuse what another site's page made the browser send, but for a link to here that somebody follows.
 
-    `changes` says that the request may change something although its method is safe (a websocket, a GraphQL GET).
-    Without Origin and Sec-Fetch-Site it is not a browser's, and passes.
+    `changes` says that the request may change something although its method is safe (a websocket, signing out): then
+    not even that. Without Origin and Sec-Fetch-Site it is not a browser's, or an old one's, and passes.
     """
-    if method in SAFE_METHODS and not changes:
+    if method == "GET" and not changes and _opens_page(headers):
         return
     site = headers.get("Sec-Fetch-Site")
     if site not in (None, "same-origin", "none"):
         raise ForbiddenError(f"This request comes from another site (Sec-Fetch-Site: {site}) and was refused.")
-    if method in SAFE_METHODS and headers.get("Sec-Fetch-Mode") == "navigate" and site == "none":
-        return
     origin = headers.get("Origin")
     if origin is not None and not _is_same_origin(origin, headers.get("Host", "")):
         raise ForbiddenError(f"This request comes from another site (Origin: {origin}) and was refused.")
 
 
+def _opens_page(headers: Mapping[str, str]) -> bool:
+    return (headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest")) == ("navigate", "document")
+
+
 def _is_same_origin(origin: str, host: str) -> bool:
-    parts = urlsplit(origin)
-    return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == host.lower()
+    scheme, separator, rest = origin.lower().partition("://")
+    return scheme in ("http", "https") and bool(separator) and bool(host) and rest == host.lower()
 
 
 def bearer_token(headers: Mapping[str, str]) -> str | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import web
 
-from bonseyes_dagster.errors import BadRequestError
+from bonseyes_dagster.errors import BadRequestError, ForbiddenError
 from bonseyes_dagster.gateway import access, login
 from bonseyes_dagster.gateway.headers import secure
 from bonseyes_dagster.gateway.routes import Target, match
@@ -27,13 +29,17 @@ class Door:
         """Return where the request goes, None when `answer` has the answer; raise the error that refuses it."""
         _check_form(request)
         access.check_host(request.headers.get("Host"), self._rules)
-        raw_path = request.raw_path.partition("?")[0]
-        target = match(raw_path)
+        target = match(request.raw_path.partition("?")[0])
         path = _own_path(request)
-        changes = is_websocket(request) or path == login.LOGOUT or raw_path in target.route.changing_gets
+        changes = is_websocket(request) or path == login.LOGOUT
         access.check_site(request.method, request.headers, changes=changes)
         is_own = path in (login.LOGIN, login.LOGOUT, HEALTHZ) or target.redirect is not None
-        return None if is_own or not self._is_signed_in(request) else target
+        if is_own or not self._is_signed_in(request):
+            return None
+        _check_query(request, target)
+        if is_websocket(request) and target.route.websockets:
+            _check_handshake(request)
+        return target
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer a request that `target` let pass without an upstream to go to."""
@@ -77,12 +83,24 @@ def _own_path(request: web.BaseRequest) -> str:
 def _check_form(request: web.BaseRequest) -> None:
     if not request.raw_path.startswith("/"):
         raise BadRequestError("The request target must be a path that begins with a slash.")
-    if not request.raw_path.isascii():
-        raise BadRequestError("The request target must be ASCII; percent-encode everything else.")
+    if not re.fullmatch(r"[!-~]*", request.raw_path) or "#" in request.raw_path:
+        raise BadRequestError("The request target must be printable ASCII without a #; percent-encode all else.")
     if len(request.headers.getall("Host", [])) > 1:
         raise BadRequestError("A request has one Host.")
     if sum(len(name) + len(value) for name, value in request.raw_headers) > HEADERS_BYTES:
         raise BadRequestError(f"The headers are larger than {HEADERS_BYTES} bytes together.")
+
+
+def _check_query(request: web.BaseRequest, target: Target) -> None:
+    """Refuse a query that comes as a link: whoever had somebody's browser follow it would have it executed."""
+    if target.executes and request.method != "POST" and "?" in request.raw_path and not is_websocket(request):
+        raise ForbiddenError("A query that is executed must not come with a GET: send it by POST.")
+
+
+def _check_handshake(request: web.BaseRequest) -> None:
+    version = request.headers.get("Sec-WebSocket-Version")
+    if version != "13" or not re.fullmatch(r"[+/0-9A-Za-z]{22}==", request.headers.get("Sec-WebSocket-Key", "")):
+        raise BadRequestError("A websocket begins with Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes.")
 
 
 def _ask_to_sign_in(request: web.BaseRequest) -> web.Response:

@@ -86,9 +86,8 @@ async def _body(request: web.BaseRequest, target: Target, patience: asyncio.Time
 async def _answer(
     request: web.BaseRequest, target: Target, base_url: str, answer: aiohttp.ClientResponse
 ) -> web.StreamResponse:
-    response = web.StreamResponse(
-        status=answer.status, reason=answer.reason, headers=answer_headers(answer.headers, target, base_url)
-    )
+    headers = answer_headers(answer.headers, target, base_url, request.headers.get("Host", ""))
+    response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
     closed = _closing(answer)
     async with asyncio.timeout(STALL_S):
         await response.prepare(request)

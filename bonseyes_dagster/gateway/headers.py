@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -14,10 +15,11 @@ __all__ = [
     "CORS",
     "FORWARDED",
     "HOP_BY_HOP",
+    "ORDERS",
     "PAGE_POLICY",
     "SECURITY_HEADERS",
     "answer_headers",
-    "is_made_by_others",
+    "content_of",
     "request_headers",
     "secure",
 ]
@@ -53,11 +55,13 @@ CORS = frozenset(
         "max-age",
     )
 )
+# What would have a browser report elsewhere what it does here, or go there.
+ORDERS = frozenset(["content-security-policy-report-only", "nel", "refresh", "report-to", "reporting-endpoints"])
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 )
-# What a tool made or a user uploaded must never run as a page of ours.
+# What a tool answers, or made, or a user uploaded, must never run as a page of ours.
 CONTENT_POLICY = "default-src 'none'; sandbox"
 SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -66,12 +70,14 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
 }
-_CONTENT = re.compile(r"/(artifacts|runs)/[^/]+/(data|input[-_]files)(/|$)")
+_FILES = re.compile(r"/(artifacts|runs)/[^/]+/(data|input[-_]files)(/|$)")
 
 
-def is_made_by_others(target: Target) -> bool:
-    """Tell whether the path is one where containers serve bytes that users uploaded or tools made."""
-    return target.route.strips and _CONTENT.match(target.path) is not None
+def content_of(target: Target) -> Literal["page", "data", "file"]:
+    """Return what a target answers with; files are bytes that users uploaded or tools made."""
+    if target.route.serves_pages:
+        return "page"
+    return "file" if _FILES.match(target.plain_path) else "data"
 
 
 def request_headers(
@@ -95,14 +101,17 @@ def request_headers(
     return kept
 
 
-def answer_headers(headers: Headers, target: Target, base_url: str) -> CIMultiDict[str]:
+def answer_headers(headers: Headers, target: Target, base_url: str, host: str) -> CIMultiDict[str]:
     """Return what the client gets: no hop-by-hop headers, no CORS, our policies, a Location that leads back to us."""
-    dropped = HOP_BY_HOP | CORS | _named_in_connection(headers)
+    dropped = HOP_BY_HOP | CORS | ORDERS | {"location"} | _named_in_connection(headers)
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
-    if "Location" in kept:
-        kept["Location"] = rewrite_location(kept["Location"], target, base_url)
-    if is_made_by_others(target):
+    location = rewrite_location(headers["Location"], target, base_url, host) if "Location" in headers else None
+    if location is not None:
+        kept["Location"] = location
+    content = content_of(target)
+    if content != "page":
         kept["Content-Security-Policy"] = CONTENT_POLICY
+    if content == "file":
         _attach(kept)
     return secure(kept)
 

@@ -29,9 +29,17 @@ from bonseyes_dagster.errors import (
     UnavailableError,
 )
 from bonseyes_dagster.gateway.forward import HEADER_WAIT_S, STALL_S
-from bonseyes_dagster.gateway.headers import CONTENT_POLICY, CORS, FORWARDED, HOP_BY_HOP, PAGE_POLICY, SECURITY_HEADERS
+from bonseyes_dagster.gateway.headers import (
+    CONTENT_POLICY,
+    CORS,
+    FORWARDED,
+    HOP_BY_HOP,
+    ORDERS,
+    PAGE_POLICY,
+    SECURITY_HEADERS,
+)
 from bonseyes_dagster.gateway.questions import ANSWERS, CONTAINERS, QUESTION, REQUEST
-from bonseyes_dagster.gateway.routes import DAGSTER, ROUTES
+from bonseyes_dagster.gateway.routes import DAGSTER, OUR_LOCATION, ROUTES
 from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
 from bonseyes_dagster.settings import Settings
@@ -116,6 +124,7 @@ def _places(nginx: Nginx) -> dict[str, str]:
         "health": nginx.health,
         "access": nginx.access.rstrip("/"),
         "upstreams": _lines(f"{_quote(name)} {_quote(url.rstrip('/'))};" for name, url in nginx.upstreams.items()),
+        "our_location": _quote(rf"~*^\S+ (\S+) (\S+) (?:https?://\2)?\1{OUR_LOCATION}$"),
         "locations": _lines(_led_back(name, url) for name, url in nginx.upstreams.items()),
         "silent_locations": _lines(map(_silent_location, [*_websocket_locations(), f"~ {_LOGS}"])),
     }
@@ -175,7 +184,7 @@ def _headers(nginx: Nginx) -> dict[str, str]:
 
 def _hidden() -> Iterable[str]:
     # A websocket begins with an Upgrade that must reach the client.
-    return sorted([*_COMPUTED, *SECURITY_HEADERS, *CORS, *(HOP_BY_HOP - {"upgrade"})], key=str.lower)
+    return sorted([*_COMPUTED, *SECURITY_HEADERS, *CORS, *ORDERS, *(HOP_BY_HOP - {"upgrade"})], key=str.lower)
 
 
 def _failures() -> dict[str, str]:

@@ -17,7 +17,7 @@ from aiohttp import web
 from bonseyes_dagster.errors import BadRequestError, BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.gateway.access import Rules, rules_from_settings
 from bonseyes_dagster.gateway.door import Door, is_websocket
-from bonseyes_dagster.gateway.headers import is_made_by_others, request_headers
+from bonseyes_dagster.gateway.headers import content_of, request_headers
 from bonseyes_dagster.gateway.routes import DAGSTER, Target
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.settings import Settings
@@ -81,7 +81,7 @@ class Questions:
             "Upgrade": "websocket" if is_websocket(request) and target.route.websockets else "",
             "Cookie": kept.get("Cookie", ""),
             "Authorization": kept.get("Authorization", ""),
-            "Content": "made-by-others" if is_made_by_others(target) else "",
+            "Content": content_of(target),
         }
         return {f"X-Gateway-{name}": value for name, value in answers.items() if value}
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
 
 from bonseyes_dagster.errors import BadRequestError, NotFoundError
 from bonseyes_dagster.urls import is_name
 
-__all__ = ["ANY_CONTAINER", "DAGSTER", "ROUTES", "Route", "Target", "match", "rewrite_location"]
+__all__ = ["ANY_CONTAINER", "DAGSTER", "OUR_LOCATION", "ROUTES", "Route", "Target", "match", "rewrite_location"]
 
 ANY_CONTAINER = "{container}"
 # Not a container: it is found by a setting of its own, so that no tool can be pointed at it by a name.
 DAGSTER = "{dagster}"
+# A path of printable characters, the query with it, that browsers do not resolve to something else: no host, no dots to
+# climb by, encoded or not, and no backslash, which is a slash to them.
+OUR_LOCATION = r"/(?!/|(?:.*/)?(?:\.|%2e){1,2}(?:[/?#]|$))[!-\[\]-~]*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +26,9 @@ class Route:
     `prefix` has no trailing slash; `upstream` is a container's name, ANY_CONTAINER (the segment that stands for it in
     the prefix) or DAGSTER. `strips`: the upstream sees the path without the prefix, and gets it in
     `X-Forwarded-Prefix`. `is_page`: relative links below need the slash, so the bare prefix redirects to it.
-    `changing_gets`: paths below which a GET may change something, so that it is checked as a POST is.
+    `serves_pages`: its pages are ours, and tell by their own Content-Security-Policy what they need; the answers of
+    all others are data, which no browser may run, and which lead nowhere else.
+    `executes`: beginnings of paths, in lower case, where a query is executed, with any method: none may come by GET.
     `keeps_alive`: the upstream's idle connections cost it nothing; in a threaded server each would hold a thread.
     """
 
@@ -32,7 +38,8 @@ class Route:
     is_page: bool = False
     websockets: bool = False
     keeps_alive: bool = False
-    changing_gets: tuple[str, ...] = ()
+    serves_pages: bool = False
+    executes: tuple[str, ...] = ()
 
 
 # First match wins. /login, /logout and /healthz are the gateway's own and come before all of these.
@@ -44,12 +51,13 @@ ROUTES: tuple[Route, ...] = (
         is_page=True,
         websockets=True,
         keeps_alive=True,
-        # Dagster executes mutations that come as a query string.
-        changing_gets=("/dagster/graphql",),
+        serves_pages=True,
+        # Mutations, too.
+        executes=("/dagster/graphql",),
     ),
-    Route(prefix="/containers/visualization", upstream="visualization", strips=True, is_page=True),
+    Route(prefix="/containers/visualization", upstream="visualization", strips=True, is_page=True, serves_pages=True),
     Route(prefix=f"/containers/{ANY_CONTAINER}", upstream=ANY_CONTAINER, strips=True),
-    Route(prefix="", upstream="dashboard", strips=False),
+    Route(prefix="", upstream="dashboard", strips=False, serves_pages=True),
 )
 
 
@@ -67,6 +75,17 @@ class Target:
     def name(self) -> str:
         """The container, or what else is there, for people to read."""
         return self.container.strip("{}")
+
+    @property
+    def plain_path(self) -> str:
+        """The path as the most lenient upstream could read it, to look for what must not be missed."""
+        decoded = unquote(unquote(self.path, errors="replace"), errors="replace")
+        return re.sub(r"[/\\]+", "/", decoded).lower()
+
+    @property
+    def executes(self) -> bool:
+        """Tell whether a query would be executed there."""
+        return self.plain_path.startswith(self.route.executes)
 
 
 def match(raw_path: str) -> Target:
@@ -115,9 +134,22 @@ def _match_container(route: Route, parent: str, raw_path: str) -> Target | None:
     return Target(route, name, slash + rest or "/", f"{parent}/{quote(name, safe='')}")
 
 
-def rewrite_location(location: str, target: Target, base_url: str) -> str:
-    """Return a `Location` that leads back through the gateway, also when the upstream gave its own address."""
-    parts = urlsplit(location)
+def rewrite_location(location: str, target: Target, base_url: str, host: str) -> str | None:
+    """Return a `Location` that leads back through the gateway, also when the upstream gave its own address.
+
+    `host` is where the client found us. None for one that leads elsewhere, to another upstream above all, from where
+    only data is expected: a browser that follows it asks in the name of our own pages.
+    """
+    location = _lead_back(location, target, base_url)
+    ours = f"(?:https?://{re.escape(host)})?{re.escape(target.prefix)}{OUR_LOCATION}"
+    return location if target.route.serves_pages or re.fullmatch(ours, location, re.IGNORECASE) else None
+
+
+def _lead_back(location: str, target: Target, base_url: str) -> str:
+    try:
+        parts = urlsplit(location)
+    except ValueError:
+        return location
     if parts.scheme or parts.netloc:
         ours = {urlsplit(base_url).netloc, target.container}
         if parts.netloc not in ours:

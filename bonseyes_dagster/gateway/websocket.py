@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 
-from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.errors import BadRequestError, BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.gateway.forward import upstream_url
 from bonseyes_dagster.gateway.routes import Target
 
@@ -30,11 +30,15 @@ async def forward_websocket(
 ) -> web.StreamResponse:
     """Connect to the upstream first, so that one that is down is a 503; then join both until either closes."""
     wanted = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
+    if "upgrade" not in request.headers.get("Connection", "").lower():
+        raise BadRequestError("The handshake of a websocket says Connection: Upgrade.")
     kept = CIMultiDict((k, v) for k, v in headers.items() if not k.lower().startswith("sec-websocket-"))
     try:
         upstream = await session.ws_connect(
             upstream_url(base_url, target, request), protocols=wanted, headers=kept, max_msg_size=MESSAGE_BYTES
         )
+    except aiohttp.WSServerHandshakeError as error:
+        raise _refusal(target, error) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise UnavailableError(f"{target.name} took no websocket: {error}") from error
     async with upstream:
@@ -45,6 +49,12 @@ async def forward_websocket(
         await client.prepare(request)
         await _join(client, upstream)
     return client
+
+
+def _refusal(target: Target, error: aiohttp.WSServerHandshakeError) -> BonseyesError:
+    if error.status < 500:
+        return NotFoundError(f"{target.name} takes no websocket at {target.path}, or not this one.")
+    return UnavailableError(f"{target.name} took no websocket: {error.message}.")
 
 
 async def _join(client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,17 +32,60 @@ def test_a_foreign_page_changes_nothing(gateway: Gateway, headers: dict[str, str
     for method in ("POST", "DELETE", "PUT", "PATCH"):
         answer = requests.request(method, f"{gateway.url}/containers/tool/x", headers=headers, timeout=20)
         assert answer.status_code == 403
-    assert gateway.get("/dagster/graphql?query=mutation", headers=headers).status_code == 403
-    assert gateway.get("/containers/tool/x", headers=headers).status_code == 200
+    for path in ("/dagster/graphql?query=mutation", "/dagster/x", "/containers/tool/x", "/x", "/healthz"):
+        assert gateway.get(path, headers=headers).status_code == 403
+
+
+LINK = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document", "Accept: text/html")
+IMAGE = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image", "Accept: image/*")
+FRAME = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: iframe", "Accept: text/html")
+OURS = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Mode: cors", "Sec-Fetch-Dest: empty", "Accept: */*")
+SPELLINGS = [
+    "/dagster/graphql", "/dagster/%67raphql", "/dagster/graphq%6C", "/dagster/%67%72%61%70%68%71%6c",
+    "/dagster/%2567raphql", "/dagster/graphql/", "/dagster//graphql", "/dagster/%2fgraphql", "/dagster/graphql%2f",
+    "/dagster/graphql;", "/dagster/graphql;x", "/dagster/graphql%3b", "/dagster/graphql%0a", "/dagster/graphql%0a/",
+    "/dagster/graphql%00", "/dagster/graphql%20", "/dagster/graphql%3f", "/dagster/graphql%23", "/dagster/GraphQL",
+    "/dagster/\\graphql", "/dagster/%5cgraphql", "/dagster/./graphql", "/dagster/%2e/graphql", "/dagster/x/../graphql",
+    "/dagster/x/%2e%2e/graphql", "/dagster/x/..%2fgraphql", "/dagster/graphql#", "/dagster/graphql#x",
+    "http://127.0.0.1:{port}/dagster/graphql", "http://127.0.0.1:{port}/dagster/%67raphql", "//dagster/graphql",
+    "/dagster%2fgraphql", "/%64agster/graphql", "/dagster%5cgraphql", "/containers/%7bdagster%7d/dagster/graphql",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+def test_no_link_executes_a_query(gateway: Gateway, path: str) -> None:
+    """However it is spelled: Dagster decodes the path, and would execute a mutation that comes in an <img src>.
+
+    An old browser says nothing of where a request comes from; a page of ours may have been led there.
+    """
+    target = path.replace("{port}", str(gateway.port)) + "?query=mutation%7BsetNuxSeen%7D"
+    for method, lines in itertools.product(("GET", "HEAD"), (LINK, IMAGE, FRAME, OURS, ())):
+        head, _, body = gateway.send(gateway.head(method, target, *lines, "Connection: close")).partition(b"\r\n\r\n")
+        if lines in (IMAGE, FRAME) or path.startswith("/dagster/"):
+            assert int(head.split(b" ")[1]) in (400, 403, 404)
+        # What is not written so goes to the dashboard.
+        assert b'"X-Forwarded-Prefix", "/dagster"' not in body
+
+
+def test_dagsters_own_pages_work(gateway: Gateway) -> None:
+    """A link from elsewhere opens one; it asks by POST, the operation's name in the query."""
+    for path in ("/dagster/", "/dagster/runs?q%5B0%5D=status%3AFAILURE", "/dagster/graphql", "/containers/tool/x", "/"):
+        assert gateway.answer(gateway.head("GET", path, *LINK))[0] == 200
+    for path in ("/dagster/graphql", "/dagster/_next/static/chunk.js?x", "/dagster/logs/a/b"):
+        assert gateway.answer(gateway.head("GET", path, *OURS))[0] == 200
+    origin = f"Origin: http://127.0.0.1:{gateway.port}"
+    for lines in ((*OURS, origin), ()):
+        head = gateway.head("POST", "/dagster/graphql?op=Version", "Content-Length: 0", *lines)
+        assert gateway.answer(head)[0] == 200
 
 
 def test_no_answer_allows_another_site_to_read(gateway: Gateway) -> None:
     """Also when the upstream, as Dagster's, would."""
-    answer = requests.options(
-        f"{gateway.url}/containers/tool/x",
-        headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"},
-        timeout=20,
-    )
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"}
+    refused = requests.options(f"{gateway.url}/containers/tool/x", headers=asked, timeout=20)
+    assert refused.status_code == 403
+    assert not [name for name in refused.headers if name.lower().startswith("access-control")]
+    answer = gateway.get("/containers/tool/x")
     assert answer.headers["X-Seen"] == "yes"
     assert not [name for name in answer.headers if name.lower().startswith("access-control")]
     assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"

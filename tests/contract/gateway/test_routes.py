@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from http.client import HTTPResponse
+from http.client import HTTPMessage, HTTPResponse
 
 import pytest
 import requests
@@ -162,24 +162,122 @@ def test_a_request_keeps_its_id(gateway: Gateway) -> None:
 
 def test_answers_get_our_policies_once(gateway: Gateway) -> None:
     """The upstream's own words on the same matters are replaced, not joined."""
-    answer = gateway.get("/containers/tool/x")
+    answer = gateway.get("/x")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
     assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
-    page = gateway.get("/containers/tool/artifacts/a/data/page.html")
+    page = gateway.get("/page.html")
     assert page.headers["X-Content-Type-Options"] == "nosniff"
-    # The same path of a service that is no container is that service's own.
-    assert gateway.get("/artifacts/a/data/page.html").headers["Content-Security-Policy"] == "script-src *"
 
 
-def test_what_a_tool_made_is_no_page_of_ours(gateway: Gateway) -> None:
-    """It is sandboxed and saved, whatever its container said."""
-    answer = gateway.get("/containers/tool/artifacts/a/data/page.html")
-    assert answer.headers["Content-Disposition"] == 'attachment; filename="page.html"'
+@pytest.mark.parametrize("path", ["/dagster/x", "/containers/visualization/x", "/x"])
+def test_our_pages_may_run(gateway: Gateway, path: str) -> None:
+    """Dagster's, TensorBoard's and the dashboard's, under policies of their own if they have one."""
+    assert gateway.get(path).headers["Content-Security-Policy"].startswith("default-src 'self'")
+    own = gateway.get(f"{path}/artifacts/a/data/page.html")
+    assert own.headers["Content-Security-Policy"] == "script-src *"
+    assert own.headers["Content-Disposition"].startswith("inline")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "artifacts/a/data/page.html",
+        "artifacts/a/%64ata/page.html",
+        "artifacts/a/d%61%74a/page.html",
+        "artifacts/a%2fdata/page.html",
+        "artifacts%2Fa%2Fdata%2Fpage.html",
+        "%61rtifacts/a/input%2dfiles/page.html",
+        "runs/r/input_files/page.html",
+        "/artifacts//a/data//page.html",
+    ],
+)
+def test_what_a_tool_made_is_no_page_of_ours(gateway: Gateway, path: str) -> None:
+    """It is sandboxed and saved, whatever its container said, and however its path is spelled."""
+    status, lines, _ = _answer(gateway, f"/containers/tool/{path}")
+    assert status == 200
+    assert lines["Content-Disposition"] == 'attachment; filename="page.html"'
+    assert lines["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    assert lines["X-Content-Type-Options"] == "nosniff"
+
+
+def test_json_is_no_attachment(gateway: Gateway) -> None:
+    """An error in the place of a file is for people to read."""
+    answer = gateway.get("/containers/tool/artifacts/a/data/x")
+    assert "Content-Disposition" not in answer.headers
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
-    json_answer = gateway.get("/containers/tool/artifacts/a/data/x")
-    assert "Content-Disposition" not in json_answer.headers
-    assert json_answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+
+
+@pytest.mark.parametrize("path", ["/containers/tool/subvert", "/containers/t%6fol/subvert"])
+def test_a_tool_has_no_pages(gateway: Gateway, path: str) -> None:
+    """Or a subverted one, without a network of its own, would reach everything by way of a browser."""
+    answer = gateway.get(path)
+    assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
+    names = {name.lower() for name in answer.headers}
+    assert not names & {"content-security-policy-report-only", "nel", "refresh", "report-to", "reporting-endpoints"}
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://evil.example/?secret",
+        "//evil.example/",
+        "\\\\evil.example",
+        "http:evil",
+        "javascript:alert(1)",
+        "http://[",
+        "http://{gateway}/dagster/graphql?query=mutation",
+        "http://{gateway}/containers/toolbox/",
+        "http://{gateway}/containers/tool/../../dagster/",
+        "http://{gateway}@evil.example/containers/tool/x",
+        "http://{gateway}.evil.example/containers/tool/x",
+        "/../../dagster/graphql",
+        "/containers/tool/../../dagster/graphql",
+        "/containers/tool/%2e%2E/x",
+        "/.%2e/x",
+        "/..\\x",
+        "/.\t./x",
+        "/containers/tool/..",
+        "/..?x",
+        "../../dagster/",
+        "/é",
+    ],
+)
+def test_a_tool_leads_nowhere_else(gateway: Gateway, location: str) -> None:
+    """A page of ours that asks a tool would follow, and ask Dagster, say, in its own name."""
+    to = location.replace("{gateway}", f"127.0.0.1:{gateway.port}")
+    answer = gateway.get("/containers/tool/lead", params={"to": to})
+    assert (answer.status_code, answer.headers.get("Location")) == (307, None)
+    if location.isascii() and location.isprintable():
+        assert gateway.get("/dagster/lead", params={"to": to}).status_code in (200, 307)
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("/a?x=../y", "/containers/tool/a?x=../y"),
+        ("/a..b/.c/d.", "/containers/tool/a..b/.c/d."),
+        ("http://127.0.0.1:{port}/a", "/containers/tool/a"),
+        ("http://tool/a", "/containers/tool/a"),
+        ("/dagster/graphql?query=x", "/containers/tool/dagster/graphql?query=x"),
+        ("http://{gateway}/containers/tool/a", "http://{gateway}/containers/tool/a"),
+        ("https://{gateway}/containers/tool/a", "https://{gateway}/containers/tool/a"),
+    ],
+)
+def test_a_tool_leads_to_itself(gateway: Gateway, location: str, expected: str) -> None:
+    """Below its own prefix."""
+    here = f"127.0.0.1:{gateway.port}"
+    answer = gateway.get("/containers/tool/lead", params={"to": location.replace("{gateway}", here)})
+    assert (answer.status_code, answer.headers.get("Location")) == (307, expected.replace("{gateway}", here))
+
+
+def _answer(gateway: Gateway, path: str) -> tuple[int, HTTPMessage, bytes]:
+    """Ask for a path that requests would tidy."""
+    with gateway.connect() as connection:
+        connection.sendall(gateway.head("GET", path))
+        answer = HTTPResponse(connection)
+        answer.begin()
+        return answer.status, answer.headers, answer.read()
 
 
 def test_an_upstream_cannot_steer_the_gateway(gateway: Gateway) -> None:

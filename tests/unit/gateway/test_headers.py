@@ -9,12 +9,13 @@ from bonseyes_dagster.gateway.headers import (
     CONTENT_POLICY,
     PAGE_POLICY,
     answer_headers,
-    is_made_by_others,
+    content_of,
     request_headers,
 )
 from bonseyes_dagster.gateway.routes import match
 
 TARGET = match("/containers/import/artifacts")
+HOST = "127.0.0.1:8000"
 
 
 def _forwarded(headers: dict[str, str], **options: object) -> CIMultiDict[str]:
@@ -61,50 +62,55 @@ def test_the_token_ends_here() -> None:
 
 
 def test_answers_get_our_policies_and_no_cors() -> None:
-    """A page's own policy stays: Dagster's has a nonce that ours cannot know."""
+    """A page's own policy stays: Dagster's has a nonce that ours cannot know; a tool has no say in it."""
     headers = answer_headers(
         CIMultiDict({"Access-Control-Allow-Origin": "*", "Connection": "close", "ETag": '"x"', "Server": "s"}),
         TARGET,
         "http://127.0.0.1:1",
+        HOST,
     )
     assert "Access-Control-Allow-Origin" not in headers
     assert "Connection" not in headers
     assert headers["ETag"] == '"x"'
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Content-Security-Policy"] == PAGE_POLICY
+    assert headers["Content-Security-Policy"] == CONTENT_POLICY
     assert headers["Server"] == "bonseyes"
-    own = answer_headers(CIMultiDict({"Content-Security-Policy": "mine"}), TARGET, "http://127.0.0.1:1")
-    assert own["Content-Security-Policy"] == "mine"
+    for path, policy in (("/dagster/x", "mine"), ("/x", "mine"), ("/containers/import/x", CONTENT_POLICY)):
+        own = answer_headers(CIMultiDict({"Content-Security-Policy": "mine"}), match(path), "http://127.0.0.1:1", HOST)
+        assert own["Content-Security-Policy"] == policy
+    assert (
+        answer_headers(CIMultiDict(), match("/x"), "http://127.0.0.1:1", HOST)["Content-Security-Policy"] == PAGE_POLICY
+    )
 
 
 def test_several_cookies_stay_several() -> None:
     """Set-Cookie cannot be joined."""
     several = CIMultiDict([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
-    assert answer_headers(several, TARGET, "http://127.0.0.1:1").getall("Set-Cookie") == ["a=1", "b=2"]
+    assert answer_headers(several, TARGET, "http://127.0.0.1:1", HOST).getall("Set-Cookie") == ["a=1", "b=2"]
 
 
 @pytest.mark.parametrize(
     "path",
     ["artifacts/a/data", "artifacts/a/data/x.html", "runs/r/data", "artifacts/a/input-files/f",
-     "artifacts/a/input_files/f"],
+     "artifacts/a/input_files/f", "artifacts/a/%64ata/x", "artifacts/a%2Fdata/x", "/artifacts//a/data"],
 )  # fmt: skip
 def test_what_others_made_is_never_a_page_of_ours(path: str) -> None:
     """HTML that a tool wrote is sandboxed and an attachment, also when its container forgot."""
     target = match(f"/containers/import/{path}")
-    assert is_made_by_others(target)
+    assert content_of(target) == "file"
     headers = answer_headers(
         CIMultiDict({"Content-Type": "text/html", "Content-Disposition": 'inline; filename="x.html"',
                      "Content-Security-Policy": "script-src *"}),
         target,
-        "http://127.0.0.1:1",
+        "http://127.0.0.1:1", HOST,
     )  # fmt: skip
     assert headers["Content-Disposition"] == 'attachment; filename="x.html"'
     assert headers["Content-Security-Policy"] == CONTENT_POLICY
-    bare = answer_headers(CIMultiDict({"Content-Type": "text/html"}), target, "http://127.0.0.1:1")
+    bare = answer_headers(CIMultiDict({"Content-Type": "text/html"}), target, "http://127.0.0.1:1", HOST)
     assert bare["Content-Disposition"] == "attachment"
 
 
 @pytest.mark.parametrize("path", ["artifacts/a", "artifacts/a/status", "artifacts", "", "artifacts/a/database"])
 def test_what_containers_say_is_theirs(path: str) -> None:
     """Statuses and descriptions are no attachments."""
-    assert not is_made_by_others(match(f"/containers/import/{path}"))
+    assert content_of(match(f"/containers/import/{path}")) == "data"

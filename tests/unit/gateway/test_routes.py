@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from bonseyes_dagster.errors import BadRequestError, NotFoundError
 from bonseyes_dagster.gateway.routes import DAGSTER, ROUTES, match, rewrite_location
 
+HOST = "127.0.0.1:8000"
+
 
 @pytest.mark.parametrize(
     ("raw_path", "container", "path", "prefix"),
@@ -92,7 +94,8 @@ def test_the_table_is_complete_and_ordered() -> None:
     prefixes = [route.prefix for route in ROUTES]
     assert prefixes.index("/containers/visualization") < prefixes.index("/containers/{container}")
     assert [route.upstream for route in ROUTES if route.websockets] == [DAGSTER]
-    assert "/dagster/graphql" in ROUTES[0].changing_gets
+    assert "/dagster/graphql" in ROUTES[0].executes
+    assert [route.upstream for route in ROUTES if route.serves_pages] == [DAGSTER, "visualization", "dashboard"]
 
 
 @pytest.mark.parametrize(
@@ -102,15 +105,23 @@ def test_the_table_is_complete_and_ordered() -> None:
         ("/containers/import/artifacts/a", "/containers/import/artifacts/a"),
         ("http://127.0.0.1:41001/artifacts/a?x=1", "/containers/import/artifacts/a?x=1"),
         ("http://import/artifacts/a", "/containers/import/artifacts/a"),
-        ("http://elsewhere.org/a", "http://elsewhere.org/a"),
-        ("a/b", "a/b"),
+        ("http://127.0.0.1:8000/containers/import/artifacts/a", "http://127.0.0.1:8000/containers/import/artifacts/a"),
+        ("http://127.0.0.1:8000/dagster/graphql?query=x", None),
+        ("http://elsewhere.org/a", None),
+        ("http://[", None),
+        ("//elsewhere.org/a", None),
+        ("/../../dagster/", None),
+        ("/%2E./x", None),
+        ("a/b", None),
     ],
 )
-def test_a_location_leads_back_through_the_gateway(location: str, expected: str) -> None:
+def test_a_location_leads_back_through_the_gateway(location: str, expected: str | None) -> None:
     """The upstream's own address means nothing to a client; a prefix that is there already is not put twice."""
-    assert rewrite_location(location, match("/containers/import/artifacts"), "http://127.0.0.1:41001") == expected
+    assert rewrite_location(location, match("/containers/import/artifacts"), "http://127.0.0.1:41001", HOST) == expected
 
 
 def test_a_location_of_an_unstripped_route_stays() -> None:
     """Dagster knows its own prefix."""
-    assert rewrite_location("/dagster/runs", match("/dagster/x"), "http://127.0.0.1:1") == "/dagster/runs"
+    for location in ("http://elsewhere.org/a", "http://[", "a/b"):
+        assert rewrite_location(location, match("/dagster/x"), "http://127.0.0.1:1", HOST) == location
+    assert rewrite_location("/dagster/runs", match("/dagster/x"), "http://127.0.0.1:1", HOST) == "/dagster/runs"
