@@ -36,7 +36,7 @@ def bring_up_to_date(home: Path, *, postgres: str | None = None) -> None:
             if _is_behind(instance):
                 logger.info("migrating the tables of Dagster's storage")
                 instance.upgrade(lambda line: logger.info(line))
-    except DagsterPostgresException as error:
+    except (DagsterPostgresException, UnavailableError) as error:
         raise UnavailableError(_sentence(error)) from error
 
 

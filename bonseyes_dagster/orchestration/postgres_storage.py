@@ -60,6 +60,7 @@ _RUN_KEEP_S = 1
 _PATIENCE_S = 6
 _RUN_PATIENCE_S = 600
 _PAUSE_S = (0.05, 2.0)
+_TABLES_LOCK = 0x626F6E73657965
 # A database whose machine is gone says nothing at all: notice that, too.
 _CONNECT_ARGS = {
     "connect_timeout": 5,
@@ -120,6 +121,10 @@ class _PatientConnection(Connection):
                     raise
                 self.rollback()
                 patience.wait(error)
+
+    def begin(self) -> Any:
+        """Begin a transaction, within another one a part of it."""
+        return self.begin_nested() if self.in_transaction() else super().begin()
 
     def _is_one_of_several(self) -> bool:
         return "isolation_level" in self.get_execution_options()
@@ -388,6 +393,24 @@ class _EventLogStorage(_Pooled, PostgresEventLogStorage):
             return connection.execute(db.select(table.id).where(*mine)).first() is not None or None
 
 
+_Parts = tuple[_RunStorage, _EventLogStorage, _ScheduleStorage]
+
+
+def _parts(database: _Database, *, creates_tables: bool = False) -> _Parts:
+    return (
+        _RunStorage(database, creates_tables),
+        _EventLogStorage(database, creates_tables),
+        _ScheduleStorage(database, creates_tables),
+    )
+
+
+def _make_tables(database: _Database) -> _Parts:
+    """Make what is not there, one process after the other; in one transaction, for what is there is taken for whole."""
+    with database.connect() as connection:
+        connection.execute(db.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})"))
+    return _parts(database, creates_tables=True)
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage over the same tables.
 
@@ -410,9 +433,8 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         self.postgres_url = database.url
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        self._run_storage = _RunStorage(database, should_autocreate_tables)
-        self._event_log_storage = _EventLogStorage(database, should_autocreate_tables)
-        self._schedule_storage = _ScheduleStorage(database, should_autocreate_tables)
+        parts = database.write_once(partial(_make_tables, database)) if should_autocreate_tables else _parts(database)
+        self._run_storage, self._event_log_storage, self._schedule_storage = parts
 
     @classmethod
     def config_type(cls) -> Any:

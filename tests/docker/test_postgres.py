@@ -1,6 +1,9 @@
 """Dagster's runs in Postgres: the launcher's tests, and what happens when the database is killed under runs."""
 
+import itertools
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -208,12 +211,42 @@ def test_tables_are_made_and_migrated_once(tmp_path, postgres):
     """Two that prepare at the same time, tables of an older Dagster, and again when there is nothing to be done."""
     url = postgres.new_database()
     name = url.rpartition("/")[2]
-    for _ in range(2):
-        bring_up_to_date(tmp_path, postgres=url)
+    call = f"bring_up_to_date(Path({str(tmp_path)!r}), postgres={url!r})"
+    command = f"from pathlib import Path; from {bring_up_to_date.__module__} import bring_up_to_date; {call}"
+    both = [subprocess.Popen([sys.executable, "-c", command]) for _ in range(2)]
+    assert [each.wait(60) for each in both] == [0, 0]
     newest = _version(postgres, name)
     _set_version(postgres, name, "7e2f3204cf8e")
     bring_up_to_date(tmp_path, postgres=url)
     assert _version(postgres, name) == newest
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> str:
+    """What tables that were made in one go are like."""
+    url = postgres.new_database()
+    bring_up_to_date(tmp_path_factory.mktemp("whole"), postgres=url)
+    return _tables(postgres, url)
+
+
+@pytest.mark.parametrize("statements", [25, 60, 90])
+def test_tables_are_whole_though_their_making_was_broken_off(tmp_path, postgres, whole, statements):
+    """As by a kill: the next attempt makes all that there must be, and marks it as new."""
+    url = postgres.new_database()
+    count = itertools.count()
+
+    def end(*_: object) -> None:
+        if next(count) >= statements:
+            raise KeyboardInterrupt
+
+    db.event.listen(db.Engine, "before_cursor_execute", end)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bring_up_to_date(tmp_path, postgres=url)
+    finally:
+        db.event.remove(db.Engine, "before_cursor_execute", end)
+    bring_up_to_date(tmp_path, postgres=url)
+    assert _tables(postgres, url) == whole
 
 
 def test_tables_of_a_newer_dagster_are_left_alone(tmp_path, postgres):
@@ -230,6 +263,13 @@ def test_a_wrong_password_is_told(tmp_path: Path, postgres):
     url = postgres.new_database().replace("for-tests", "another")
     with pytest.raises(UnavailableError, match="another password"):
         bring_up_to_date(tmp_path, postgres=url)
+
+
+def _tables(postgres: Postgres, url: str) -> str:
+    columns = "SELECT table_name || column_name FROM information_schema.columns WHERE table_schema = 'public'"
+    indices = "SELECT indexname FROM pg_indexes WHERE schemaname = 'public'"
+    both = f"{columns} UNION ALL {indices} UNION ALL SELECT name FROM secondary_indexes ORDER BY 1"
+    return postgres.query(both, database=url.rpartition("/")[2])
 
 
 def _version(postgres: Postgres, database: str) -> str:
