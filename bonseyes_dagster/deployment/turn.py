@@ -26,6 +26,8 @@ def take_turn(folder: Path, *, alone: bool) -> Iterator[None]:
         except BlockingIOError:
             doing = "started, backed up or restored" if alone else "backed up or restored"
             raise UnavailableError(f"{folder.name} is being {doing}; try again when that is done.") from None
+        except OSError:
+            pass  # NFS, for one, locks no folders: a backup still finds at its end what was started meanwhile
         yield
     finally:
         os.close(descriptor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,8 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         assert old.call("down").returncode == 0
         done = old.call("backup", str(saved))
         assert done.returncode == 0, done.stderr
+        assert json.loads((saved / "manifest.json").read_bytes())["versions"]["postgres"].startswith("15.")
+        _is_spoilt_by_what_starts(old, tmp_path / "spoilt")
     _holds_no_secret(saved)
     with Composed(tmp_path / "new") as new:
         done = new.call("restore", str(saved))
@@ -48,6 +51,18 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         assert new.client.container("training").artifact("waiting").wait(120).phase == "completed"
         now = new.made()
         assert {key: now[key] for key in made} == made
+
+
+def _is_spoilt_by_what_starts(project: Composed, folder: Path) -> None:
+    """`bonseyes` starts nothing meanwhile; Compose does, and then there is no backup, and what it started runs on."""
+    with ThreadPoolExecutor() as pool:
+        backup = pool.submit(project.call, "backup", str(folder))
+        until(folder.with_name(f".{folder.name}.partial").exists)
+        project.compose("up", "--detach", "--no-build", "--no-deps", "training")
+        assert project.call("up", "--docker", "--detach").returncode == 5
+        assert backup.result().returncode == 2
+    assert not list(folder.parent.glob(f"*{folder.name}*"))
+    assert project.inspect("training")["State"]["Running"]
 
 
 def _holds_no_secret(saved: Path) -> None:

@@ -133,9 +133,10 @@ def _by_id(composed: Composed, run_id: str) -> Artifact:
 
 
 def test_logs_are_those_of_the_services(composed: Composed) -> None:
-    """Of one, without a prefix; one that is not there is told."""
+    """Of one, without a prefix, and without codes for a terminal where there is none; one that is not there is told."""
     done = composed.call("logs", "run-server")
     assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
     assert "listening at /dagster/run_server/socket" in done.stdout
     done = composed.call("logs", "nobody")
     assert done.returncode == 3
@@ -155,6 +156,13 @@ def test_images_that_are_missing_are_named_and_not_built(composed: Composed) -> 
     assert done.returncode == 2
     assert "bonseyes/training:none" in done.stderr
     assert "`bonseyes build`" in done.stderr
+
+
+def test_a_profile_that_there_is_not_is_refused(composed: Composed) -> None:
+    """Compose would start everything without it."""
+    done = composed.call("up", "--docker", "--detach", "--profile", "gqu")
+    assert done.returncode == 2
+    assert "there is: gpu, run-containers" in done.stderr
 
 
 def test_an_open_port_without_a_token_is_refused(composed: Composed) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -104,6 +106,17 @@ def test_turns(tmp_path: Path) -> None:
         ):
             pass
     with take_turn(tmp_path, alone=False), take_turn(tmp_path, alone=False):
+        pass
+
+
+def test_where_folders_cannot_be_locked_nobody_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS."""
+
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with take_turn(tmp_path, alone=True), take_turn(tmp_path, alone=False):
         pass
 
 
