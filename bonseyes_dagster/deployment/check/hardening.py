@@ -46,7 +46,8 @@ def runs_as_nobody(subject: Subject) -> Iterator[Finding]:
     """No container is root, by its block or by its image."""
     for name, service in subject.services.items():
         try:
-            user = str(service.raw.get("user") or subject.user_of(service.repository))
+            said = service.raw.get("user")
+            user = subject.user_of(service.repository) if said is None else str(said)
         except SettingsError:
             continue  # told by the rules about images
         if not _USER.fullmatch(user) and not _is_socket_proxy(service):

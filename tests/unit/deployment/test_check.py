@@ -500,9 +500,9 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         f"{user} as user": (
             lambda c, user=user: c.service("import", user=user),
             "runs_as_nobody",
-            f"import: it runs as {user!r}",
+            f"import: it runs as {str(user)!r}",
         )
-        for user in ("0:0", "root", "00", "0", ":10001", "root:nogroup", "+0")
+        for user in ("0:0", "root", "00", 0, ":10001", "root:nogroup", "+0")
     },
     "USER root": (
         lambda c: c.replace("containers/import/Dockerfile", "ENV BONSEYES", "USER root\nENV BONSEYES"),
