@@ -93,4 +93,6 @@ FROM ${NGINX_IMAGE} AS gateway
 COPY --from=gateway-configuration /tmp/nginx.conf /etc/nginx/nginx.conf
 USER 10001:10001
 EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8081 && \
+  printf 'GET /healthz HTTP/1.0\\r\\n\\r\\n' >&3 && read -r answer <&3 && [[ $answer == *' 200 '* ]]"]
 STOPSIGNAL SIGTERM

@@ -16,7 +16,16 @@ import requests
 from bonseyes_dagster.gateway.nginx import Nginx, render
 from bonseyes_dagster.gateway.routes import DAGSTER
 from tests.contract.gateway.dns import Names
-from tests.contract.gateway.processes import NGINX, TOKEN, Gateway, has_nginx, nginx_program, running, start_access
+from tests.contract.gateway.processes import (
+    NGINX,
+    TOKEN,
+    Gateway,
+    build_images,
+    has_nginx,
+    nginx_program,
+    running,
+    start_access,
+)
 from tests.contract.gateway.upstream import STREAMS, Upstream
 
 pytestmark = pytest.mark.skipif(not has_nginx(), reason="nginx is not installed: Debian's nginx-light is enough")
@@ -131,3 +140,29 @@ def test_names_that_need_quoting_are_quoted(tmp_path: Path) -> None:
     )
     checked = subprocess.run([nginx_program(), "-t", "-c", str(file)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("status", "looked"), [(200, 0), (503, 1)])
+def test_the_image_tells_whether_it_is_well(tmp_path: Path, status: int, looked: int) -> None:
+    """It answers for its access service."""
+    build_images()
+    nginx = Nginx(upstreams={}, access="http://127.0.0.1:8099", listen=("8080",), resolver="")
+    access = f"server {{ listen 127.0.0.1:8099; return {status}; }}"
+    file = tmp_path / "nginx.conf"
+    file.write_text(f"{render(nginx).rstrip().removesuffix('}')}{access} }}")
+    image, conf = "bonseyes/gateway", f"{file}:/etc/nginx/nginx.conf:ro"
+    file.chmod(0o644)
+    container = _docker("run", "--rm", "--detach", "--network", "none", "-v", conf, image)
+    try:
+        kind, *look = json.loads(_docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container))
+        assert kind == "CMD"
+        argv = ["docker", "exec", container, *look]
+        _soon(lambda: subprocess.run(argv, check=False, timeout=20).returncode == looked)
+    finally:
+        _docker("kill", container)
+
+
+def _docker(*arguments: str) -> str:
+    return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout.strip()
