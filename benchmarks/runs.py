@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 from dagster import DagsterRunStatus
@@ -95,6 +96,28 @@ def _pss_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
+def _held_connections(ours: Measured) -> int:
+    """Return how many connections to the database twenty runs hold that wait."""
+    project = ours.project
+    database: Any = project.instance.run_storage
+    others = _open_connections(database)
+    run_ids = [project.launch("patient") for _ in range(20)]
+    wait_until(lambda: all(project.run(run_id).status == DagsterRunStatus.STARTED for run_id in run_ids))
+    time.sleep(5.0)
+    held = _open_connections(database) - others
+    for run_id in run_ids:
+        project.instance.run_launcher.terminate(run_id)
+    for run_id in run_ids:
+        project.wait(run_id)
+    return held
+
+
+def _open_connections(database: Any) -> int:
+    with database.connect() as connection:
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        return int(connection.exec_driver_sql(statement).scalar_one())
+
+
 def _cancel_s(ours: Measured) -> float:
     project = ours.project
     run_id = project.launch("patient")
@@ -137,10 +160,12 @@ def measure_postgres(url: str, repeat: int = REPEAT) -> list[Figure]:
         ours.run("chain")
         wall, cpu = ours.median("chain", repeat=repeat)
         many, _ = ours.median(*["single"] * 20, repeat=max(1, repeat // 2))
+        held = _held_connections(ours)
     return [
         compare("7 empty ops in a chain on Postgres, wall", wall, None, "s", "", None),
         compare("7 empty ops in a chain on Postgres, processor without the database's", cpu, None, "s", "", None),
         compare("20 runs at once on Postgres, wall", many, None, "s", "", None),
+        compare("connections that 20 waiting runs hold", held, None, "", "none", held <= 0),
     ]
 
 
