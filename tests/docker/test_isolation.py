@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import textwrap
+import threading
+import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +23,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 OPEN = {*TOOLS, "dashboard"}
 HIDDEN = sorted(set(SERVICES) - OPEN)
-# Where nobody of ours is: the documentation's range would do, but there nobody would answer anyway.
-OUTSIDE = ("1.1.1.1", "8.8.8.8")
 VOLUMES = {
     **{name: {"/volume"} for name in (*TOOLS, "dashboard")},
     **{name: {"/dagster"} for name in (*PIPELINES, "dagster-webserver", "dagster-daemon", "code-server", "run-server")},
@@ -40,6 +44,36 @@ with ThreadPoolExecutor(128) as pool:
 # As /proc/net/tcp writes it.
 _LISTENS = "0A"
 _LOOPBACK = "7F"
+# Prints the status of an artifact that a tool makes of two URLs, or why it does not begin.
+FETCH = """
+import json, sys, requests
+tool, images, labels = sys.argv[1:]
+made = requests.post(
+    f"http://{tool}/artifacts", json={"name": "fetched", "parameters": {"images": images, "labels": labels}}
+)
+if made.ok:
+    made = requests.get(f"http://{tool}/artifacts/fetched/status?wait=60")
+print(made.text)
+"""
+# What docs/authoring.md says of a tool that fetches from the world.
+FETCHER = """
+  fetcher:
+    <<: *tool
+    image: bonseyes/import:${BONSEYES_VERSION:-latest}
+    environment: {BONSEYES_CONTAINER: fetcher, BONSEYES_OUTBOUND: %s}
+    volumes: ["fetcher:/volume"]
+    networks: [tools, browse, outbound]
+    dns: []
+    dns_opt: []
+"""
+# Whether a place is reached, and then the routes and the neighbours that have answered.
+LOOK = """
+timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$0" "$1" 2>/dev/null && echo reached || echo lost
+echo; cat /proc/net/route
+echo; grep -v " 0x0 " /proc/net/arp
+"""
+# A port at which nobody of ours listens.
+CLOSED = 9
 RESOLVE = """
 import socket, sys
 for name in sys.argv[1:]:
@@ -50,7 +84,38 @@ for name in sys.argv[1:]:
 """
 
 
-def test_one_port_is_open(composed: Composed) -> None:
+@dataclass(frozen=True)
+class World:
+    """A server of files at every address of this machine; `address` is one on a network of nobody else's."""
+
+    network: str
+    address: str
+    port: int
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Where it is to be reached."""
+        return self.address, self.port
+
+
+@pytest.fixture(scope="module")
+def world(digits: dict[str, Path]) -> Iterator[World]:
+    """What is outside for the project's containers, on a machine that may itself be cut off; it has the archives."""
+    network = f"test-{uuid.uuid4().hex[:8]}-world"
+    folder = next(iter(digits.values())).parent
+    docker("network", "create", network)
+    server = ThreadingHTTPServer(("0.0.0.0", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        (address,) = _gateways(network)
+        yield World(network, address, server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        docker("network", "rm", network)
+
+
+def test_one_port_is_open(composed: Composed, world: World) -> None:
     """The gateway's, and on this machine only."""
     published = [
         (service, binding["HostIp"], binding["HostPort"])
@@ -59,13 +124,8 @@ def test_one_port_is_open(composed: Composed) -> None:
         for binding in bindings or ()
     ]
     assert published == [("gateway", "127.0.0.1", str(composed.port))]
-    assert not _can_connect(_own_address(), composed.port)
-
-
-def _own_address() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((OUTSIDE[0], 9))  # sends nothing: it only picks the interface
-        return str(probe.getsockname()[0])
+    assert _can_connect(*world.place)
+    assert not _can_connect(world.address, composed.port)
 
 
 def _can_connect(host: str, port: int) -> bool:
@@ -117,15 +177,6 @@ def test_no_container_has_the_engine(composed: Composed, service: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[int]:
-    """A port of this machine that listens at every address."""
-    with socket.socket() as listener:
-        listener.bind(("0.0.0.0", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
 def hidden(composed: Composed) -> list[tuple[str, int]]:
     """Every address of every service that tools have no business with, with every port at which one listens."""
     ports = {port for service in HIDDEN for port in _listening(composed, service)}
@@ -146,23 +197,26 @@ def _listening(composed: Composed, service: str) -> set[int]:
 
 
 def _reached(composed: Composed, service: str, targets: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    answer = composed.inside(service, "python", "-c", textwrap.dedent(CONNECT), json.dumps(targets))
+    return _read(composed.inside(service, "python", "-c", textwrap.dedent(CONNECT), json.dumps(targets)))
+
+
+def _read(answer: str) -> list[tuple[str, int]]:
     return [tuple(each) for each in json.loads(answer)]
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_reaches_tools_and_the_dashboard_only(
-    composed: Composed, hidden: list[tuple[str, int]], machine: int, tool: str
+    composed: Composed, hidden: list[tuple[str, int]], world: World, tool: str
 ) -> None:
     """No address and port of anything else: not of Dagster, Postgres, pipelines, access, gateway, machine or world."""
     wanted = [(name, 80) for name in sorted(OPEN)]
     assert _reached(composed, tool, wanted) == wanted
     networks = [network for service in SERVICES for network in composed.inspect(service)["NetworkSettings"]["Networks"]]
-    gateways = [(address, machine) for name in sorted(set(networks)) for address in _gateways(name)]
-    world = [(address, port) for address in OUTSIDE for port in (53, 80, 443)]
-    here = [(_own_address(), port) for port in (machine, composed.port, 22)]
-    assert _reached(composed, tool, [*hidden, *gateways, *here, *world]) == []
+    gateways = [(address, world.port) for name in sorted(set(networks)) for address in _gateways(name)]
+    here = [(world.address, port) for port in (world.port, composed.port, 22)]
+    assert _reached(composed, tool, [*hidden, *gateways, *here]) == []
     assert composed.inside(tool, "python", "-c", RESOLVE, "example.com", "deb.debian.org", "pypi.org") == ""
+    assert composed.inspect(tool)["HostConfig"]["Dns"] == ["127.0.0.1"]  # where the machine is cut off, too
 
 
 def _gateways(network: str) -> list[str]:
@@ -170,14 +224,73 @@ def _gateways(network: str) -> list[str]:
     return [config["Gateway"] for config in found[0]["IPAM"]["Config"] if "Gateway" in config]
 
 
-def test_the_machine_can_be_found_where_it_is_open(composed: Composed, machine: int) -> None:
-    """The listener that no tool finds is there: the gateway's network has an address of the machine."""
+def test_the_machine_can_be_found_where_it_is_open(composed: Composed, world: World) -> None:
+    """The server that no tool finds is there: the gateway's network has an address of the machine."""
     (address,) = _gateways(f"{composed.name}_edge")
-    assert _can_connect(address, machine)
-    assert _reached(composed, "import", [(address, machine)]) == []
+    assert _can_connect(address, world.port)
+    assert _reached(composed, "import", [(address, world.port)]) == []
 
 
-@pytest.mark.parametrize("service", ["run-server", "code-server", "dagster-daemon", *PIPELINES, "visualization"])
-def test_nobody_else_reaches_the_world(composed: Composed, service: str) -> None:
-    """Neither do those that tools are asked by."""
-    assert _reached(composed, service, [(address, port) for address in OUTSIDE for port in (53, 80, 443)]) == []
+def test_an_ordinary_container_reaches_the_world(composed: Composed, world: World) -> None:
+    """Or those that do not would prove nothing: the same image, on a network as Docker makes them."""
+    image = composed.inspect("import")["Config"]["Image"]
+    ordinary = ("run", "--rm", "--network", world.network, image)
+    looked = docker(*ordinary, "bash", "-c", LOOK, world.address, str(world.port), timeout_s=60)
+    assert _ways_out(looked) == ("reached", {world.address})
+
+
+@pytest.mark.parametrize("service", sorted({*SERVICES} - {"gateway"}))
+def test_nobody_else_reaches_the_world(composed: Composed, world: World, service: str) -> None:
+    """Nobody but the gateway has a router, even where an engine of old has told it of one."""
+    looked = composed.inside(service, "bash", "-c", LOOK, world.address, str(world.port))
+    assert _ways_out(looked) == ("lost", set())
+
+
+def _ways_out(looked: str) -> tuple[str, set[str]]:
+    """Return whether the world was reached, and the routers that are there."""
+    answer, routes, neighbours = looked.strip().split("\n\n")
+    there = {line.split()[0] for line in neighbours.splitlines()}
+    told = {socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in routes.splitlines()[1:]}
+    return answer, told & there
+
+
+@pytest.fixture(scope="module")
+def fetcher(composed: Composed, world: World) -> Iterator[str]:
+    """A tool beside the project's own that says that it fetches from the world."""
+    text = (composed.folder / "docker-compose.yml").read_text()
+    before, mark, after = text.partition("\n  # --- The pipelines")
+    after = after.replace("\nnetworks:\n", "\nnetworks:\n  outbound:\n")
+    file = composed.folder / "outbound.yml"
+    file.write_text(f"{before}{FETCHER % world.address}{mark}{after}\n  fetcher:\n")
+    try:
+        composed.compose("--file", file.name, "up", "--detach", "--wait", "--no-deps", "fetcher")
+        yield "fetcher"
+    finally:
+        composed.compose("--file", file.name, "rm", "--stop", "--force", "fetcher")
+        docker("network", "rm", f"{composed.name}_outbound")
+        docker("volume", "rm", f"{composed.name}_fetcher")
+        file.unlink()
+
+
+def test_a_tool_that_says_so_reaches_the_world(
+    composed: Composed, world: World, hidden: list[tuple[str, int]], fetcher: str
+) -> None:
+    """And of the project no more than any other does; what answers at every port is on the way to the world."""
+    assert _reached(composed, fetcher, [world.place]) == [world.place]
+    closed = [(address, CLOSED) for address in {address for address, _ in hidden}]
+    elsewhere = {address for address, _ in _reached(composed, fetcher, closed)}
+    assert [place for place in _reached(composed, fetcher, hidden) if place[0] not in elsewhere] == []
+    assert not composed.inspect(fetcher)["HostConfig"][
+        "Dns"
+    ]  # names of the world are asked of the engine's own servers
+
+
+def test_a_tool_that_says_so_fetches_from_the_world(
+    composed: Composed, world: World, digits: dict[str, Path], fetcher: str
+) -> None:
+    """By the URLs in its parameters; another refuses these before it tries."""
+    urls = [f"http://{world.address}:{world.port}/{digits[name].name}" for name in ("test-images", "test-labels")]
+    status = json.loads(composed.inside("digits-cnn", "python", "-c", FETCH, fetcher, *urls))
+    assert status["phase"] == "completed", status
+    refused = json.loads(composed.inside("digits-cnn", "python", "-c", FETCH, "import", *urls))
+    assert "BONSEYES_OUTBOUND" in refused["error"]["message"]
