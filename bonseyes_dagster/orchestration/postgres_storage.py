@@ -281,9 +281,21 @@ class _Database:
                     return write()
             except DBAPIError as error:
                 patience.wait(error)
+            self._outlast(self._write.backend)
             found = find()
             if found is not None:
                 return found
+
+    def _outlast(self, backend: int) -> None:
+        """Wait until the server's process for a broken connection has ended: it may have a commit before it.
+
+        Not for long: after a restart of the server another connection's process may bear its number.
+        """
+        busy = "SELECT 1 FROM pg_stat_activity WHERE pid = :pid AND pid <> pg_backend_pid() AND state <> 'idle'"
+        deadline = time.monotonic() + _PATIENCE_S
+        with self.connect() as connection:
+            while time.monotonic() < deadline and connection.execute(db.text(busy), {"pid": backend}).first():
+                time.sleep(_PAUSE_S[0])
 
     @contextmanager
     def _writing(self, is_one_statement: bool) -> Iterator[None]:
@@ -292,6 +304,7 @@ class _Database:
             connection.patience_s = 0.0  # type: ignore[attr-defined]
             if not is_one_statement:
                 connection.execution_options(isolation_level="READ COMMITTED")
+            self._write.backend = connection.connection.driver_connection.get_backend_pid()  # type: ignore[union-attr]
             self._write.connection = connection
             try:
                 with contextlib.nullcontext() if is_one_statement else connection.begin():

@@ -16,11 +16,13 @@ class Relay:
         self._server = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._wanted: bytes | None = None
+        self.hangs_up_at_once = False
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def lose_reply(self, statement: str) -> None:
-        """Break the next connection on which `statement` is sent, when that has been committed."""
+    def lose_reply(self, statement: str, *, at_once: bool = False) -> None:
+        """Break the next connection on which `statement` is sent: when it is committed, or `at_once`."""
+        self.hangs_up_at_once = at_once
         self._wanted = statement.encode()
 
     @property
@@ -63,6 +65,8 @@ class _Passage:
             while request := self._client.recv(65536):
                 self._is_doomed = self._is_doomed or self._relay.take(request)
                 self._server.sendall(request)
+                if self._is_doomed and self._relay.hangs_up_at_once:
+                    break
         self._close()
 
     def pass_replies(self) -> None:

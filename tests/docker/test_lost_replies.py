@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -100,6 +101,22 @@ def test_a_run_has_its_tags_or_is_not_there(storage: Storage) -> None:
     with pytest.raises(ValueError, match="NUL"):
         storage.instance.run_storage.add_run(run)
     assert not storage.instance.has_run(run.run_id)
+
+
+def test_a_server_that_is_slow_to_commit_is_waited_for(storage: Storage) -> None:
+    """The connection breaks while it is at it: what it commits later is not written again meanwhile."""
+    run = storage.add_run()
+    lock = "BEGIN; LOCK TABLE event_logs IN SHARE MODE; SELECT pg_sleep(2); COMMIT"
+    locking = threading.Thread(target=storage.postgres.query, args=[lock], kwargs={"database": storage.database})
+    locking.start()
+    while not storage.rows("pg_locks", "relation = 'event_logs'::regclass AND mode = 'ShareLock' AND granted"):
+        time.sleep(0.05)
+    storage.relay.lose_reply("INSERT INTO event_logs", at_once=True)
+    storage.instance.report_engine_event("hello", run)
+    locking.join()
+    time.sleep(1)
+    assert storage.relay.has_lost
+    assert len(storage.instance.all_logs(run.run_id)) == 1
 
 
 def test_a_run_is_posted_once(postgres: Postgres, tmp_path: Path) -> None:
