@@ -19,7 +19,7 @@ _TIMEOUT_S = 120.0
 # Where a package does its work. A module that runs itself must not be imported before: it would exist twice.
 _PRELOADED = {
     "dagster": "dagster._grpc.server",
-    "dagster_webserver": "dagster_webserver.cli",
+    "bonseyes_dagster.orchestration.webserver": "dagster_webserver.cli",
     "dagster._daemon": "dagster._daemon.cli",
     "bonseyes_dagster.orchestration.run_server": "bonseyes_dagster.orchestration.warm_definitions",
 }

@@ -122,7 +122,7 @@ class Services:
             ),
             self._dagster(
                 WEB,
-                _after("dagster_webserver", *after_code, "--", *web),
+                _after("bonseyes_dagster.orchestration.webserver", *after_code, "--", *web),
                 lambda: health.answers(HOST, ports[WEB], "/dagster/server_info"),
                 path="/dagster/",
             ),

@@ -8,7 +8,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import requests
 
 from bonseyes_dagster.client import Artifact, Project
 from tests.system.embedded import Embedded, embedded
@@ -61,6 +63,17 @@ def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
 
 
 # A step with the same parameters would be taken over from the other run, in no time.
+def test_dagsters_own_port_is_not_for_pages(project: Embedded) -> None:
+    """What a browser asks past the gateway is refused: a page of any site could have it ask for a mutation."""
+    process = psutil.Process(project.service("dagster-webserver")["pid"])
+    (port,) = {each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+    url = f"http://127.0.0.1:{port}/dagster/graphql?query={{version}}"
+    assert requests.get(url, timeout=30).json()["data"]["version"]
+    for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
+        assert requests.get(url, headers=headers, timeout=30).status_code == 403
+    assert project.get("/dagster/server_info", headers={"Sec-Fetch-Site": "same-origin"}).status_code == 200
+
+
 @pytest.mark.parametrize(("how", "epochs"), [("down", 100), ("kill -9", 101)])
 def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, how: str, epochs: int) -> None:
     """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
