@@ -31,9 +31,12 @@ class Order:
         references: Mapping[str, ArtifactRef | None],
     ) -> None:
         step = _step_name(context)
-        self._addresses = Addresses.from_settings()
+        settings = Settings.from_environ()
+        self._addresses = Addresses.from_settings(settings)
         self._container = container
         self._name = names.artifact_name(names.run_name(context.run), step)
+        # Where people find the artifact: the dashboard's page, behind the gateway.
+        self.page = settings.gateway_url + dashboard_page(container, self._name)
         self.key = f"{context.run_id}/{step}"
         self.reuse = context.run.tags.get(names.REUSE_TAG, "true") != "false"
         self.output_type = tool.description.output_type
@@ -51,11 +54,6 @@ class Order:
     def artifact(self) -> Artifact:
         """Return the handle of the artifact, whether it exists or not."""
         return self.container.artifact(self._name)
-
-    @property
-    def page(self) -> str:
-        """Return where people find the artifact: the dashboard's page, behind the gateway."""
-        return Settings.from_environ().gateway_url + dashboard_page(self._container, self._name)
 
     def _take_config(self, config: Mapping[str, Any], tool: ToolFolder) -> None:
         for parameter in tool.description.parameters:

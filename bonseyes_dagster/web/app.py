@@ -218,6 +218,6 @@ def _add_base_routes(
 
     @app.get(OPENAPI)
     def document() -> Response:
-        paths = openapi() if callable(openapi) else openapi
+        described = openapi() if callable(openapi) else openapi
         # By default a document's paths are those of its host, which they are not behind the gateway.
-        return json_response({**paths, "servers": [{"url": external_base() or "/"}]})
+        return json_response({**described, "servers": [{"url": external_base() or "/"}]})
