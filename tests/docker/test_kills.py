@@ -110,7 +110,8 @@ def test_runs_survive_crashes(composed: Composed, digits: dict[str, Path]) -> No
             "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done; :"
         )
         children = map(int, composed.inside(service, "bash", "-c", script).split())
-        composed.inside(service, "bash", "-c", f"kill -9 {min(children)}")
+        # Detached: a command inside the container ends with it, and may do so before it could say that it succeeded.
+        docker("exec", "--detach", composed.container(service), "bash", "-c", f"kill -9 {min(children)}")
         until(lambda s=service, b=before: composed.inspect(s)["State"]["StartedAt"] != b)
         time.sleep(_PAUSE_S)
     campaign.check()
