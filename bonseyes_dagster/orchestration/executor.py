@@ -139,6 +139,8 @@ class _RunLoop:
         self._active = active
         self._claims = claims
         self._threads: dict[str, StepThread] = {}
+        # Attempts that ended so, by step; the next one must not begin before the thread of this one is done.
+        self._up_for_retry: dict[str, DagsterEvent] = {}
         self._error: BaseException | None = None
         self._is_stopping = False
         self._leave_at = float("inf")
@@ -205,10 +207,14 @@ class _RunLoop:
     def _take(self, message: StepMessage) -> Iterator[DagsterEvent]:
         if message.event is not None:
             yield message.event
-            if message.event.step_key == message.key and not message.event.is_hook_event:
+            if message.event.is_step_up_for_retry:
+                self._up_for_retry[message.key] = message.event
+            elif message.event.step_key == message.key and not message.event.is_hook_event:
                 self._active.handle_event(message.event)
             return
         del self._threads[message.key]
+        if message.key in self._up_for_retry:
+            self._active.handle_event(self._up_for_retry.pop(message.key))
         if isinstance(message.error, DagsterExecutionInterruptedError | KeyboardInterrupt):
             if not self._is_stopping:
                 yield from self._stop()

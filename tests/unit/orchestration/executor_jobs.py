@@ -89,6 +89,19 @@ def retried_in_vain():
     add(hopeless())
 
 
+@op(retry_policy=RetryPolicy(max_retries=1))
+def slow_to_succeed(context: OpExecutionContext) -> int:
+    if context.retry_number == 0:
+        raise ValueError("not yet")
+    time.sleep(0.6)
+    return context.retry_number
+
+
+@graph
+def retried_at_once():
+    slow_to_succeed()
+
+
 @success_hook
 def note_success(context: HookContext) -> None:
     note(f"success {context.op.name}")
@@ -297,8 +310,8 @@ def stubborn():
 
 
 GRAPHS = [
-    chain, naps, retried, retried_in_vain, hooked, failing, dynamic, dynamic_empty, optional, tagged, pooled,
-    fails_first, asynchronous, talkative, helped, waiting, stubborn,
+    chain, naps, retried, retried_in_vain, retried_at_once, hooked, failing, dynamic, dynamic_empty, optional, tagged,
+    pooled, fails_first, asynchronous, talkative, helped, waiting, stubborn,
 ]  # fmt: skip
 EXECUTORS = {
     "concurrent": concurrent_executor,

@@ -21,6 +21,9 @@ from dagster import (
 )
 from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+from bonseyes_dagster.orchestration.mailbox import Mailbox
+from bonseyes_dagster.orchestration.step_thread import StepMessage
+
 HERE = Path(__file__).parent
 REPOSITORY = ReconstructableRepository.for_file(str(HERE / "executor_jobs.py"), "definitions", str(HERE))
 EXECUTORS = ["concurrent", "in_process", "multiprocess"]
@@ -144,6 +147,23 @@ def test_retries_end(run, instance):
     assert not result.success
     events = Counter(step_events(instance, result.run_id)["hopeless"])
     assert (events["STEP_UP_FOR_RETRY"], events["STEP_FAILURE"]) == (1, 1)
+
+
+def test_a_retry_waits_for_the_thread_of_the_attempt_before(instance, notes, monkeypatch):
+    """That thread closes its log after it has told how it ended; meanwhile the step must not run a second time."""
+    put = Mailbox.put
+
+    def put_late(mailbox: Mailbox[StepMessage], message: StepMessage) -> None:
+        if message.event is None:
+            time.sleep(0.3)
+        put(mailbox, message)
+
+    monkeypatch.setattr(Mailbox, "put", put_late)
+    result = run_job(instance, "retried_at_once", "concurrent")
+    assert result.success
+    assert result.output_for_node("slow_to_succeed") == 1
+    events = step_events(instance, result.run_id)["slow_to_succeed"]
+    assert events[-3:] == ["STEP_OUTPUT", "HANDLED_OUTPUT", "STEP_SUCCESS"]
 
 
 def test_retries_can_be_switched_off(run, instance):
