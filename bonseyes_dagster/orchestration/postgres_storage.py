@@ -302,9 +302,9 @@ class _Database:
         """Have all that this thread does use one connection, which is not made anew when it breaks."""
         with self.connect() as connection:
             connection.patience_s = 0.0  # type: ignore[attr-defined]
+            self._write.backend = connection.connection.driver_connection.get_backend_pid()  # type: ignore[union-attr]
             if not is_one_statement:
                 connection.execution_options(isolation_level="READ COMMITTED")
-            self._write.backend = connection.connection.driver_connection.get_backend_pid()  # type: ignore[union-attr]
             self._write.connection = connection
             try:
                 with contextlib.nullcontext() if is_one_statement else connection.begin():
