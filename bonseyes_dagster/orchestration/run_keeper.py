@@ -17,6 +17,7 @@ from bonseyes_dagster.orchestration.run_process import RunProcess
 from bonseyes_dagster.orchestration.run_record import read_record, read_records, remove_record
 from bonseyes_dagster.orchestration.run_recovery import recover_run
 from bonseyes_dagster.orchestration.run_worker import STARTED, WAIT_SIGNALS, open_worker_instance, take_back, work
+from bonseyes_dagster.orchestration.sqlite_storage import close_connections
 from bonseyes_dagster.orchestration.warm_definitions import Target
 from bonseyes_dagster.orchestration.withdrawal import may_have_left_work
 
@@ -112,6 +113,7 @@ class RunKeeper:
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._hear(launch))
 
     def _fork(self, run_id: str, become: Callable[[], int]) -> RunProcess:
+        close_connections()
         signal.pthread_sigmask(signal.SIG_BLOCK, WAIT_SIGNALS)
         try:
             pid = os.fork()

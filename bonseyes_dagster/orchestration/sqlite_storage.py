@@ -39,7 +39,7 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-__all__ = ["KeptOpenSqliteStorage", "with_kept_open_connections"]
+__all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connections"]
 
 _STOCK = ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage")
 # A webserver reads many runs; what it reads no more is closed.
@@ -71,6 +71,12 @@ class _Engines:
                 # Connections in use stay usable, and are closed when they are given back.
                 self._engines.popitem(last=False)[1][0].dispose()
             return engine
+
+    def close(self) -> None:
+        """Close what is open; connections in use when they are given back."""
+        with self._lock:
+            while self._engines:
+                self._engines.popitem()[1][0].dispose()
 
     def _forget(self) -> None:
         """Leave the parent's connections to the parent: SQLite's must not be used, nor closed, across a fork.
@@ -108,6 +114,15 @@ def _open(conn_string: str, synchronous: str) -> Engine:
 
 
 _engines = _Engines()
+
+
+def close_connections() -> None:
+    """Close this process's databases, as must be done before a fork whose child uses them.
+
+    SQLite counts the locks of a process in memory, which the child inherits: it would not take those that its parent
+    holds, and whoever closes a database next would find it unused and remove the log that the child writes to.
+    """
+    _engines.close()
 
 
 class _RunStorage(SqliteRunStorage):

@@ -19,6 +19,7 @@ from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monit
 
 from bonseyes_dagster.orchestration.run_protocol import RunServerClient, RunServerGoneError, records_folder, storage_id
 from bonseyes_dagster.orchestration.run_record import read_record
+from bonseyes_dagster.orchestration.sqlite_storage import close_connections
 from tests.unit.orchestration.every_launcher import *  # noqa: F403 - the tests of every launcher, on these two
 from tests.unit.orchestration.launching import (
     JOBS,
@@ -163,6 +164,23 @@ def test_runs_outlive_their_server_and_are_adopted(project):
     assert project.wait_for_pid(2) != pid
     assert project.instance.run_launcher.terminate(run_id)
     assert project.wait(run_id) == CANCELED
+
+
+def test_what_a_run_writes_after_its_server_died_is_kept(project):
+    """Though whoever looks at the database meanwhile is the only other one that has it open."""
+    server = project.serve_runs()
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    close_connections()
+    server.stop(signal.SIGKILL)
+    look = f"from dagster import DagsterInstance; print(DagsterInstance.get().get_run_by_id({run_id!r}).status.name)"
+    environ = {**os.environ, "DAGSTER_HOME": str(project.home)}
+    statuses = []
+    for _ in range(2):
+        statuses.append(subprocess.check_output([sys.executable, "-c", look], env=environ, text=True).strip())
+        project.release()
+        wait_until(lambda: not project.lives(run_id, pid))
+    assert statuses == ["STARTED", "SUCCESS"]
 
 
 def test_a_run_killed_together_with_its_server_is_resumed_when_one_comes_back(project):
