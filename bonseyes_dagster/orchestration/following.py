@@ -27,6 +27,7 @@ TRANSIENT = (ConnectionFailedError, UnavailableError, QueueFullError, StorageFul
 PATIENCE_S = 60.0
 TICK_S = 2.0  # between looks at progress and log; the end is seen at once
 INTERRUPT_S = 0.1
+PLACING_S = 4.0  # of the executor's GRACE_S
 PROGRESS_S = 15.0  # between lines about progress in Dagster's own log
 LOG_LIMIT_BYTES = 16_384  # of a tool's output in one event of Dagster's log; all of it goes to the step's stdout
 
@@ -59,6 +60,8 @@ def follow(context: OpExecutionContext, order: Order) -> Status:
     except (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit, GeneratorExit):
         context.log.info(f"Cancelling {order.artifact.url}")
         order.cancel()
+        # A request that is on its way may make the artifact yet, and with this process goes who would cancel it.
+        watcher.has_placed.wait(PLACING_S)
         raise
     finally:
         order.stop.set()
@@ -71,14 +74,13 @@ class _Watcher:
         self._order = order
         self._news = news
         self._offset = 0
+        self.has_placed = threading.Event()
 
     def run(self) -> None:
         """Report until the artifact is final or nobody listens any more; an error is reported, too."""
         order = self._order
         try:
-            _patiently(order.place, order.stop)
-            if order.stop.is_set():  # interrupted while the order was on its way
-                order.cancel()
+            self._place()
             while not order.stop.is_set():
                 status = _patiently(lambda: order.artifact.status(wait_s=TICK_S), order.stop)
                 if status.started or status.is_final:
@@ -88,6 +90,14 @@ class _Watcher:
                     return
         except (BonseyesError, Failure) as error:
             self._news.put(error)
+
+    def _place(self) -> None:
+        try:
+            _patiently(self._order.place, self._order.stop)
+            if self._order.stop.is_set():  # interrupted while the order was on its way
+                self._order.cancel()
+        finally:
+            self.has_placed.set()
 
     def _report_log(self) -> None:
         for chunk in self._order.artifact.iter_log(self._offset, patience_s=0):
