@@ -20,12 +20,26 @@ __all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
 
 _log = logging.getLogger(__name__)
 _TRY_EVERY_S = 0.05
+_held: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """Close the locks in a forked child: one that outlives the worker would hold them on."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 @contextmanager
 def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | None]:
-    """Hold the lock of the one worker; yield its descriptor, or None when stopped before the lock was free."""
+    """Hold the lock of the one worker; yield its descriptor, or None when stopped before the lock was free.
+
+    Processes that are forked meanwhile do not hold it.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _held.add(descriptor)
     try:
         while not is_stopping():
             try:
@@ -37,7 +51,9 @@ def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | N
                 return
         yield None
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # not in a forked child that got here
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 def write_state(volume: Volume, **state: Any) -> None:

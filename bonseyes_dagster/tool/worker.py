@@ -55,12 +55,13 @@ class Worker:
         adopt_orphans()
         with worker_lock(self._volume.worker_lock, lambda: self._wakeups.is_stopping) as lock:
             if lock is not None:
-                self._work()
+                self._work(lock)
 
-    def _work(self) -> None:
+    def _work(self, lock: int) -> None:
         recover(self._index, self._volume)
         Bell(self._volume.final_bell).ring()
-        inherited = _open_files()
+        # The lock closes itself in children, and its number may be something else's there.
+        inherited = _open_files() - {lock}
         kit = Kit(self._tool, self._description, self._volume, self._settings, self._load())
         # Objects made so far are not to be touched, and so not to be copied, by collections in children.
         gc.collect()
