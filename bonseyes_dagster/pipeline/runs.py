@@ -140,9 +140,10 @@ class Runs:
         if key and (former := self._former(key, body)):
             return former
         name = request.name or new_run_name(self.pipeline.name)
-        self._check_name(name)
-        token = self._uploads.keep(draft)
+        token = ""
         try:
+            self._check_name(name)
+            token = self._uploads.keep(draft)
             config = {each: value for each, value in values.items() if value is not None}
             config |= {each: str(self._uploads.path(token, file)) for each, file in draft.files.items()}
             self._starter.start(

@@ -1,0 +1,70 @@
+"""Creations at the same moment, over a real storage: what another thread does between two steps of one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterInstance, DagsterRun
+from flask.testing import FlaskClient
+
+from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.pipeline import launching
+from bonseyes_dagster.pipeline.app import create_app
+from bonseyes_dagster.pipeline.launching import Starter
+from bonseyes_dagster.pipeline.runs import Runs
+from bonseyes_dagster.settings import Settings
+
+TINY = Path(__file__).parents[2] / "flow" / "tiny"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
+    """The tiny project's runs, planned without a code server, and launched by nobody."""
+
+    def create_run(*, instance: DagsterInstance, run_id: str, tags: Mapping[str, str], **_: Any) -> None:
+        instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=dict(tags)))
+
+    monkeypatch.setattr(Starter, "_context", lambda _: None)
+    monkeypatch.setattr(Starter, "_find", lambda *_: (None, None, None))
+    monkeypatch.setattr(launching, "_create_run", create_run)
+    volume, workspace = tmp_path / "volume", tmp_path / "workspace.yaml"
+    runs = Runs(load_pipeline(TINY, "tiny-one"), Settings(), volume=volume, workspace=workspace)
+    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+        monkeypatch.setattr(instance, "submit_run", lambda *_: None)
+        runs.instance = instance  # type: ignore[misc] # in place of DAGSTER_HOME's
+        yield runs
+
+
+@pytest.fixture
+def post(runs: Runs) -> Callable[[], int]:
+    """Ask for one run, always with the same key; return the answer's status."""
+    application = create_app(runs, Settings())
+
+    def post() -> int:
+        archives = {name: (BytesIO(b"abc"), name) for name in ("train", "test")}
+        client: FlaskClient = application.test_client()
+        body = {"name": "x", "data": "{}", **archives}
+        return client.post("/runs", data=body, headers={"Idempotency-Key": "key"}).status_code
+
+    return post
+
+
+def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The name is taken when it is looked at, by what the key asks for."""
+    look, twins = runs._former, []
+
+    def look_before_the_twin(key: str, body: str) -> str | None:
+        found = look(key, body)
+        monkeypatch.setattr(runs, "_former", look)
+        twins.append(post())
+        return found
+
+    monkeypatch.setattr(runs, "_former", look_before_the_twin)
+    assert (post(), twins) == (200, [200])
+    assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
