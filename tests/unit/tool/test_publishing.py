@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.tool import reuse
+from bonseyes_dagster.tool.disk import throw_away
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
 from bonseyes_dagster.tool.reuse import adopt
@@ -100,3 +102,77 @@ def test_adopting(folder: Folder, tmp_path: Path) -> None:
     assert (target.log.read_text(), (target.metrics / "loss").read_text()) == ("log", "1 1 1\n")
     with pytest.raises(FileNotFoundError):
         adopt(Folder(tmp_path / "gone"), Folder(tmp_path / "4567/other"))
+
+
+@pytest.mark.parametrize("last", ["manifest.json", "log", "progress.json", "loss"])
+def test_adopting_what_is_being_deleted(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Whatever was linked before the source was deleted: it is told, and nothing to append to is another's."""
+    folder.log.write_text("log")
+    folder.progress.write_text("{}")
+    folder.metrics.mkdir()
+    (folder.metrics / "loss").write_text("1 1 1\n")
+    publish(folder, never)
+    trash = tmp_path / "trash"
+    trash.mkdir()
+    other, target = Folder(tmp_path / "4567"), Folder(tmp_path / "89ab")
+    other.path.mkdir()
+    target.path.mkdir()
+    adopt(folder, other)
+    link = reuse.link
+    link_tree = reuse.link_tree
+
+    def link_and_delete(source: Path, place: Path) -> None:
+        link(source, place)
+        if source.name == last:
+            throw_away(folder.path, trash)
+
+    def link_tree_and_delete(source: Path, place: Path) -> None:
+        link_tree(source, place)
+        if (source / last).exists():
+            throw_away(folder.path, trash)
+
+    monkeypatch.setattr(reuse, "link", link_and_delete)
+    monkeypatch.setattr(reuse, "link_tree", link_tree_and_delete)
+    with pytest.raises(FileNotFoundError):
+        adopt(folder, target)
+    assert not [path for path in (target.log, target.progress, target.metrics) if path.exists()]
+    assert (other.log.read_text(), (other.metrics / "loss").read_text()) == ("log", "1 1 1\n")
+
+
+@pytest.mark.parametrize("last", ["manifest.json", "log", "progress.json", "loss"])
+def test_adopting_what_is_being_deleted(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """Whatever was linked before the source was deleted: it is told, and nothing to append to is another's."""
+    folder.log.write_text("log")
+    folder.progress.write_text("{}")
+    folder.metrics.mkdir()
+    (folder.metrics / "loss").write_text("1 1 1\n")
+    publish(folder, never)
+    trash = tmp_path / "trash"
+    trash.mkdir()
+    other, target = Folder(tmp_path / "4567"), Folder(tmp_path / "89ab")
+    other.path.mkdir()
+    target.path.mkdir()
+    adopt(folder, other)
+    link = reuse.link
+    link_tree = reuse.link_tree
+
+    def link_and_delete(source: Path, place: Path) -> None:
+        link(source, place)
+        if source.name == last:
+            throw_away(folder.path, trash)
+
+    def link_tree_and_delete(source: Path, place: Path) -> None:
+        link_tree(source, place)
+        if (source / last).exists():
+            throw_away(folder.path, trash)
+
+    monkeypatch.setattr(reuse, "link", link_and_delete)
+    monkeypatch.setattr(reuse, "link_tree", link_tree_and_delete)
+    with pytest.raises(FileNotFoundError):
+        adopt(folder, target)
+    assert not [path for path in (target.log, target.progress, target.metrics) if path.exists()]
+    assert (other.log.read_text(), (other.metrics / "loss").read_text()) == ("log", "1 1 1\n")
