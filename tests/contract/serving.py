@@ -164,13 +164,14 @@ def serving(
         shutil.rmtree(folder / "memory", ignore_errors=True)
 
 
-def await_ready(server: LocalServer, wait_s: float = 30.0) -> None:
+def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
     """Return when it answers; fail with its log when it ends or takes too long."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
         if server.process.poll() is not None:
             break
-        with contextlib.suppress(requests.ConnectionError):
+        # uWSGI takes connections before it has an application to answer them, so a question may also time out.
+        with contextlib.suppress(requests.RequestException):
             if requests.get(f"{server.url}/healthz", timeout=5).status_code == 200:
                 return
         time.sleep(0.05)

@@ -381,7 +381,7 @@ def broken_health(server: ToolServer) -> str | None:
     """Return the answer to a question for health once it tells of code that cannot be loaded."""
     try:
         answer = requests.get(f"{server.url}/healthz", timeout=5)
-    except requests.ConnectionError:
+    except requests.RequestException:
         return None
     return answer.text if answer.status_code == 503 and "cannot be loaded" in answer.text else None
 
@@ -395,7 +395,7 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
-        health = until(lambda: broken_health(server), 40)
+        health = until(lambda: broken_health(server), 90)
         assert "No module named 'a_module_that_is_not_there'" in health
         status = server.container.create("any").wait(timeout_s=20)
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"

@@ -66,9 +66,9 @@ class Gateway:
     access_port: int = 0
     environ: dict[str, str] = field(default_factory=dict)
 
-    def get(self, path: str, **options: object) -> requests.Response:
+    def get(self, path: str, *, timeout_s: float = 20, **options: object) -> requests.Response:
         """GET without redirects."""
-        return requests.get(self.url + path, timeout=20, allow_redirects=False, **options)  # type: ignore[arg-type]
+        return requests.get(self.url + path, timeout=timeout_s, allow_redirects=False, **options)  # type: ignore[arg-type]
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
         """Return the head of a request."""
@@ -235,13 +235,13 @@ def _python(
 
 
 def _wait(gateway: Gateway) -> None:
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + 60
     while time.monotonic() < until_s:
         assert gateway.process.poll() is None, gateway.log()
         try:
             if gateway.get("/healthz").status_code < 500:
                 return
-        except requests.ConnectionError:
+        except requests.RequestException:
             pass
         time.sleep(0.05)
     raise AssertionError(f"the gateway did not start: {gateway.log()}")
