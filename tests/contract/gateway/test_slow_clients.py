@@ -66,11 +66,11 @@ def test_a_body_that_stops_coming_is_given_up(hasty: Gateway, upstream: Upstream
 def test_a_body_that_comes_slowly_is_taken(hasty: Gateway) -> None:
     """As long as something comes."""
     with hasty.connect() as connection:
-        connection.sendall(hasty.head("POST", "/containers/tool/x", "Content-Length: 6", "Connection: close"))
-        for _ in range(6):
-            time.sleep(STALL_S / 2)
+        connection.sendall(hasty.head("POST", "/containers/tool/x", "Content-Length: 20", "Connection: close"))
+        for _ in range(20):
+            time.sleep(STALL_S / 10)
             connection.sendall(b"x")
-        assert b'"size": 6' in read_all(connection)
+        assert b'"size": 20' in read_all(connection)
 
 
 def test_who_takes_nothing_of_an_answer_is_hung_up_on(hasty: Gateway, upstream: Upstream) -> None:

@@ -71,13 +71,12 @@ def test_head_tells_the_length_without_the_body(gateway: Gateway) -> None:
         assert session.get(f"{gateway.url}/containers/tool/x", timeout=20).status_code == 200
 
 
-def test_chunks_pass_as_they_come(gateway: Gateway) -> None:
+def test_chunks_pass_as_they_come(gateway: Gateway, upstream: Upstream) -> None:
     """A followed log is of no use in one piece at the end."""
-    begun_s = time.monotonic()
-    with gateway.get("/containers/tool/chunks", stream=True) as answer:
+    with gateway.get("/containers/tool/chunks?stepwise=1", stream=True, timeout_s=30) as answer:
         chunks = answer.iter_content(None)
         assert next(chunks) == b"chunk 0\n"
-        assert time.monotonic() - begun_s < 0.5
+        upstream.taken = 3
         assert b"".join(chunks) == b"chunk 1\nchunk 2\n"
 
 
@@ -177,7 +176,7 @@ def test_hundreds_of_long_polls_wait_at_once(gateway: Gateway, upstream: Upstrea
     """And others are answered meanwhile."""
 
     async def poll(session: aiohttp.ClientSession) -> int:
-        async with session.get(f"{gateway.url}/containers/tool/wait?s=3") as answer:
+        async with session.get(f"{gateway.url}/containers/tool/wait?s=20") as answer:
             await answer.read()
             return answer.status
 
@@ -189,10 +188,10 @@ def test_hundreds_of_long_polls_wait_at_once(gateway: Gateway, upstream: Upstrea
             begun_s = time.monotonic()
             async with session.get(f"{gateway.url}/containers/tool/x") as answer:
                 assert answer.status == 200
-            assert time.monotonic() - begun_s < 1
+            assert time.monotonic() - begun_s < 10
             return await asyncio.gather(*polls)
 
-    assert asyncio.run(asyncio.wait_for(run(), 60)) == [200] * 400
+    assert asyncio.run(asyncio.wait_for(run(), 90)) == [200] * 400
 
 
 def test_a_chunked_body_may_be_asked_for_first(gateway: Gateway) -> None:
@@ -233,8 +232,7 @@ def test_ranges_and_conditions_are_the_upstreams_matter(gateway: Gateway) -> Non
 
 def test_a_line_of_a_followed_log_comes_at_once(gateway: Gateway, upstream: Upstream) -> None:
     """A line is 7 bytes, and waits for no buffer to fill."""
-    with gateway.get("/containers/tool/follow", stream=True) as answer:
-        for _ in range(3):
-            begun_s = time.monotonic()
+    with gateway.get("/containers/tool/follow?stepwise=1", stream=True, timeout_s=30) as answer:
+        for number in range(3):
             assert answer.raw.read(7, decode_content=False) == b"a line\n"
-            assert time.monotonic() - begun_s < 0.5
+            upstream.taken = number + 1

@@ -18,7 +18,10 @@ STREAMS = ("bytes", "chunks", "short", "follow", "wait", "swallow")
 
 
 class Upstream:
-    """Runs in a thread of the test. `port` is where; the counters say what the gateway did to it."""
+    """Runs in a thread of the test. `port` is where; the counters say what the gateway did to it.
+
+    `taken` is the test's: of a stream with `?stepwise=1`, each piece is sent when it has read so many before.
+    """
 
     def __init__(self) -> None:
         self.port = 0
@@ -27,6 +30,7 @@ class Upstream:
         self.cancelled = threading.Event()
         self.began = threading.Event()
         self.waiting = 0
+        self.taken = 0
         self.asked = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -44,7 +48,7 @@ class Upstream:
 
     def forget(self) -> None:
         """Begin the next test with clean counters."""
-        self.sent_bytes = self.received_bytes = self.asked = 0
+        self.sent_bytes = self.received_bytes = self.asked = self.taken = 0
         self.cancelled.clear()
         self.began.clear()
 
@@ -107,8 +111,16 @@ class Upstream:
         await response.prepare(request)
         for number in range(3):
             await response.write(f"chunk {number}\n".encode())
-            await asyncio.sleep(0.3)
+            await self._pause(request, number + 1, 0.3)
         return response
+
+    async def _pause(self, request: web.Request, sent: int, pause_s: float) -> None:
+        """Pause within a stream of which so many pieces are sent."""
+        if "stepwise" not in request.query:
+            await asyncio.sleep(pause_s)
+            return
+        while self.taken < sent:
+            await asyncio.sleep(0.01)
 
     async def _short(self, request: web.Request) -> web.StreamResponse:
         """Promise more than is sent, in each of the ways in which HTTP/1.1 ends a body."""
@@ -136,11 +148,13 @@ class Upstream:
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
+        sent = 0
         try:
             while True:
                 await response.write(b"a line\n")
                 self.began.set()
-                await asyncio.sleep(0.05)
+                sent += 1
+                await self._pause(request, sent, 0.05)
         except (ConnectionError, asyncio.CancelledError):
             self.cancelled.set()
             raise
