@@ -17,6 +17,7 @@ import pytest
 import requests
 
 from tests.contract.serving import CONTINUE, Server
+from tests.waiting import until
 
 TEXT = "hello\n"
 SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
@@ -587,12 +588,12 @@ def test_status_has_every_key(server: Server, single: str) -> None:
 
 def test_status_waits_for_the_result(server: Server) -> None:
     """`?wait` answers as soon as the result is final, and after its seconds otherwise."""
-    name = server.create(steps=1, pause=1.0)
+    name = server.create(steps=1, pause=5.0)
     began = time.monotonic()
     assert server.get(f"{name}/status", params={"wait": "0.2"}).json()["result"] == "in-progress"
-    assert 0.15 < time.monotonic() - began < 0.9
+    assert 0.15 < time.monotonic() - began < 4
     assert server.wait(name)["phase"] == "completed"
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 15
 
 
 def test_info_knows_everything(server: Server, single: str) -> None:
@@ -615,6 +616,7 @@ def test_failed_one_says_why(server: Server) -> None:
 def test_cancel_and_queue(server: Server) -> None:
     """One runs at a time; a queued one is cancelled at once, a running one soon; cancelling again is harmless."""
     running = server.create(steps=100, pause=0.2)
+    until(lambda: server.get(f"{running}/status").json()["phase"] == "running")
     queued = server.create()
     assert server.get(f"{queued}/status").json()["position"] == 1
     assert server.request("POST", f"{queued}/cancel").json()["phase"] == "cancelled"
