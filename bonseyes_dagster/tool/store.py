@@ -103,9 +103,13 @@ class Store:
             raise TypeError(f"a draft of another backend: {draft!r}")
         digest = request_digest(request.name, request.parameters, draft.files())
         known = self._known(request, digest)
+        if known is None and self._is_taken(request.name):
+            # By the same request, it may be, between the two looks.
+            known = self._known(request, digest)
+            if known is None:
+                raise ConflictError(f"There is an artifact {request.name!r} already; delete it or take another name.")
         if known is not None:
             return known
-        self._refuse_taken(request.name)
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
         record = self._checked(request, draft, digest)
         with storage_errors():
@@ -126,12 +130,12 @@ class Store:
             raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
         return known.name
 
-    def _refuse_taken(self, name: str) -> None:
+    def _is_taken(self, name: str) -> bool:
         try:
             self._index.phase(name)
         except NotFoundError:
-            return
-        raise ConflictError(f"There is an artifact {name!r} already; delete it or take another name.")
+            return False
+        return True
 
     def _checked(self, request: backend.Request, draft: Draft, digest: str) -> Record:
         parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)

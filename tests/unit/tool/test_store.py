@@ -1,0 +1,41 @@
+"""The store, asked by several at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import ConflictError
+from bonseyes_dagster.model import Phase, ToolDescription
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.index import Index
+from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.store import Store
+from bonseyes_dagster.web.backend import Request
+
+TOOL = ToolDescription(name="tool", description="", parameters=(), output_type="com.bonseyes.dataset", version="1")
+
+
+def create(volume: Path, key: str) -> str:
+    """Create `twin` as another server process would, with a store of its own."""
+    store = Store(TOOL, Volume(volume), Settings(container="tool", disk_reserve_bytes=0))
+    return store.create(Request(name="twin", parameters={}, draft=store.begin(), idempotency_key=key))
+
+
+@pytest.mark.parametrize("key", ["same", "other"])
+def test_a_twin_that_comes_between_the_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """One with the same key is the same creation, though its key was not known yet; one with another key is not."""
+    phase = Index.phase
+
+    def come_between(index: Index, name: str) -> tuple[str, Phase]:
+        monkeypatch.setattr(Index, "phase", phase)
+        assert create(tmp_path, "same") == "twin"
+        return index.phase(name)
+
+    monkeypatch.setattr(Index, "phase", come_between)
+    if key == "same":
+        assert create(tmp_path, key) == "twin"
+    else:
+        with pytest.raises(ConflictError):
+            create(tmp_path, key)
