@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterError, DagsterInstance
+from dagster import DagsterError, DagsterInstance, DagsterRunStatus
 from dagster._cli.job import _create_run
 from dagster._core.errors import DagsterRunAlreadyExists
 from dagster._core.remote_representation.code_location import CodeLocation
@@ -33,7 +32,8 @@ class Starter:
         self._file = workspace
         self._job_name = job_name
         self._lock = threading.Lock()
-        self._starting: Counter[str] = Counter()
+        self._starting: set[str] = set()
+        self._has_started = threading.Condition()
         self._process_context: WorkspaceProcessContext | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -50,23 +50,27 @@ class Starter:
             self._create(run_id, run_config, tags)
 
     def launch_again(self, run_id: str) -> None:
-        """Launch a run whose creator did not come to do so; UnavailableError when Dagster cannot."""
-        with self._alone(run_id) as is_alone:
-            if is_alone:
+        """Launch a run whose creator did not come to do so; one that is being started is waited for.
+
+        Raises UnavailableError when Dagster cannot launch. The run may be gone afterwards.
+        """
+        with self._alone(run_id):
+            run = self._instance.get_run_by_id(run_id)
+            if run is not None and run.status is DagsterRunStatus.NOT_STARTED:
                 self._launch(run_id, self._context())
 
     @contextmanager
-    def _alone(self, run_id: str) -> Iterator[bool]:
-        """Tell whether no other thread is starting this run; a pipeline has one process."""
-        with self._lock:
-            self._starting[run_id] += 1
-            is_alone = self._starting[run_id] == 1
+    def _alone(self, run_id: str) -> Iterator[None]:
+        """Wait until no other thread is starting this run, and have others wait; a pipeline has one process."""
+        with self._has_started:
+            self._has_started.wait_for(lambda: run_id not in self._starting)
+            self._starting.add(run_id)
         try:
-            yield is_alone
+            yield
         finally:
-            with self._lock:
-                self._starting[run_id] -= 1
-                self._starting += Counter()  # forgets those at zero
+            with self._has_started:
+                self._starting.remove(run_id)
+                self._has_started.notify_all()
 
     def _create(self, run_id: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         context = self._context()

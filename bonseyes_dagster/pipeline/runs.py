@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterInstance, DagsterRun
 
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.description import check_parameters
@@ -185,8 +185,10 @@ class Runs:
         if self._records.owner(name) is not None:
             raise self._conflict(name)
 
-    def _conflict(self, name: str) -> ConflictError:
-        owner = self._records.owner(name) or self.pipeline.name
+    def _conflict(self, name: str) -> ConflictError | UnavailableError:
+        owner = self._records.owner(name)
+        if owner is None:
+            return UnavailableError(f"The run {name!r} that had the name is gone; ask again.")
         return ConflictError(f"The pipeline {owner} has a run {name!r}; choose another name, or delete that run.")
 
     def _former(self, key: str, body: str) -> str | None:
@@ -196,9 +198,10 @@ class Runs:
         if run.tags.get(_BODY_TAG) != body:
             sentence = f"This key was used for another request, which made the run {run_name(run)!r}."
             raise InvalidError(sentence, detail={"Idempotency-Key": sentence})
-        if run.status is DagsterRunStatus.NOT_STARTED and DELETED_TAG not in run.tags:
+        if DELETED_TAG not in run.tags:
             self._starter.launch_again(run.run_id)
-        return run_name(run)
+            run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
+        return run_name(run) if run else None
 
     # Reading
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterInstance, DagsterRun
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun
+from dagster._core.errors import DagsterLaunchFailedError
 from flask.testing import FlaskClient
 
 from bonseyes_dagster.orchestration.project import load_pipeline
@@ -68,3 +71,42 @@ def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
     monkeypatch.setattr(runs, "_former", look_before_the_twin)
     assert (post(), twins) == (200, [200])
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
+
+
+@pytest.mark.parametrize("is_starting", [False, True])
+def test_a_repeated_request_waits_for_a_launch_that_fails(
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool
+) -> None:
+    """The run goes with it, whether the launcher had reported it as starting or not; the repeated request makes it."""
+    has_begun, may_fail = threading.Event(), threading.Event()
+
+    def fail(run_id: str, _: object) -> None:
+        monkeypatch.setattr(runs.instance, "submit_run", lambda *_: None)
+        if is_starting:
+            event = DagsterEvent(DagsterEventType.PIPELINE_STARTING.value, "tiny_one")
+            runs.instance.report_dagster_event(event, run_id)
+        has_begun.set()
+        may_fail.wait(30)
+        raise DagsterLaunchFailedError("The run server did not answer.")
+
+    monkeypatch.setattr(runs.instance, "submit_run", fail)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(post)
+        assert has_begun.wait(30)
+        second = pool.submit(post)
+        wait([second], timeout=0.5)
+        may_fail.set()
+        assert (first.result(), second.result()) == (503, 200)
+    assert runs.names() == ["x"]
+
+
+def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_again(
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repeated request that met the name meanwhile is not told that it is taken."""
+    monkeypatch.setattr(runs, "_former", lambda *_: None)
+    assert post() == 200
+    owner = runs._records.owner
+    owners = iter([owner("x"), None])
+    monkeypatch.setattr(runs._records, "owner", lambda _: next(owners))
+    assert post() == 503
