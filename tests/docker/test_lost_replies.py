@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg2
 import pytest
 from dagster import AssetKey, AssetMaterialization, DagsterEvent, DagsterInstance, DagsterRun, RunsFilter
 from dagster._core.definitions.data_version import DATA_VERSION_TAG
@@ -32,6 +34,7 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from bonseyes_dagster.orchestration.instance import write_instance
 from bonseyes_dagster.orchestration.migration import bring_up_to_date
+from bonseyes_dagster.orchestration.testing import wait_until
 from tests.docker.postgres import Postgres, running_postgres
 from tests.docker.relay import Relay, relay_to
 from tests.flow.tiny_project import running_dagster, running_tools
@@ -49,6 +52,7 @@ class Storage:
     relay: Relay
     postgres: Postgres
     database: str
+    url: str  # of the database, past the relay
 
     def rows(self, table: str, condition: str = "true") -> int:
         """Count rows."""
@@ -79,7 +83,7 @@ def storage(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with relay_to(postgres.port) as relay:
         write_instance(home, postgres=database.replace(f":{postgres.port}/", f":{relay.port}/"))
         with DagsterInstance.from_config(str(home)) as instance:
-            yield Storage(instance, relay, postgres, database.rpartition("/")[2])
+            yield Storage(instance, relay, postgres, database.rpartition("/")[2], database)
 
 
 def test_a_run_is_added_once_with_all_of_its_tags(storage: Storage) -> None:
@@ -106,16 +110,21 @@ def test_a_run_has_its_tags_or_is_not_there(storage: Storage) -> None:
 def test_a_server_that_is_slow_to_commit_is_waited_for(storage: Storage) -> None:
     """The connection breaks while it is at it: what it commits later is not written again meanwhile."""
     run = storage.add_run()
-    lock = "BEGIN; LOCK TABLE event_logs IN SHARE MODE; SELECT pg_sleep(2); COMMIT"
-    locking = threading.Thread(target=storage.postgres.query, args=[lock], kwargs={"database": storage.database})
-    locking.start()
-    while not storage.rows("pg_locks", "relation = 'event_logs'::regclass AND mode = 'ShareLock' AND granted"):
-        time.sleep(0.05)
-    storage.relay.lose_reply("INSERT INTO event_logs", at_once=True)
-    storage.instance.report_engine_event("hello", run)
-    locking.join()
-    time.sleep(1)
-    assert storage.relay.has_lost
+    with ThreadPoolExecutor(1) as pool, closing(psycopg2.connect(storage.url)) as locking, locking.cursor() as cursor:
+
+        def waiting() -> int:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE relation = 'event_logs'::regclass AND NOT granted")
+            [[count]] = cursor.fetchall()
+            return int(count)
+
+        cursor.execute("LOCK TABLE event_logs IN SHARE MODE")
+        storage.relay.lose_reply("INSERT INTO event_logs", at_once=True)
+        writing = pool.submit(storage.instance.report_engine_event, "hello", run)
+        wait_until(lambda: storage.relay.has_lost and waiting())
+        time.sleep(1)
+        assert waiting() == 1
+        locking.rollback()
+        writing.result()
     assert len(storage.instance.all_logs(run.run_id)) == 1
 
 
