@@ -251,6 +251,16 @@ class RunKeeper:
                 return
             logger.info("adopting run %s (pid %d)", run_id, record.pid)
             self._add(process)
+            if self._is_canceling(run_id):  # the earlier server has told it to stop, and cannot kill it any more
+                process.kill_at = time.monotonic() + self._grace_s
+
+    def _is_canceling(self, run_id: str) -> bool:
+        try:
+            run = self._instance.get_run_by_id(run_id)
+        except Exception:  # the database may be away
+            logger.exception("run %s cannot be read", run_id)
+            return False
+        return run is not None and run.status is DagsterRunStatus.CANCELING
 
     def sweep(self) -> None:
         """See to what nothing has announced: records without process, runs without record."""

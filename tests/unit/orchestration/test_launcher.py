@@ -310,6 +310,17 @@ def test_a_run_that_does_not_stop_is_killed(project):
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_a_run_that_does_not_stop_is_killed_by_the_next_server(project):
+    """The one that had told it to stop was killed before the run's time was over."""
+    first = project.serve_runs("--grace", "60")
+    run_id = project.launch("waiting")
+    os.kill(project.wait_for_pid(), signal.SIGSTOP)
+    project.instance.run_launcher.terminate(run_id)
+    first.stop(signal.SIGKILL)
+    project.serve_runs("--grace", "0.5")
+    assert project.wait(run_id) == CANCELED
+
+
 # --- without a server, with another's
 
 
