@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,23 +94,30 @@ class _Reader:
 
     def read_lines(self) -> list[bytes]:
         """Return the whole lines that came since the last call."""
-        inode, size_bytes = self._stat()
-        data = b""
-        if inode != self._inode:
-            rotated = self._file.with_name(f"{self._file.name}.1")
-            if self._inode and rotated.exists() and rotated.stat().st_ino == self._inode:
-                data = _read(rotated, self._offset)
-            self._inode, self._offset = inode, 0
-        if size_bytes > self._offset:
-            data += _read(self._file, self._offset)
-        if not data:
+        try:
+            opened = self._file.open("rb")
+        except FileNotFoundError:
             return []
-        self._offset = max(self._offset, size_bytes)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        data = b""
+        with opened:
+            inode = os.fstat(opened.fileno()).st_ino
+            if inode != self._inode:
+                data = self._read_rotated()
+                self._inode, self._offset = inode, 0
+            opened.seek(self._offset)
+            added = opened.read()
+        self._offset += len(added)
+        *lines, self._rest = (self._rest + data + added).split(b"\n")
         return lines
 
-
-def _read(file: Path, offset: int) -> bytes:
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        return opened.read()
+    def _read_rotated(self) -> bytes:
+        """Return what was added to the file that we read before it was rotated."""
+        rotated = self._file.with_name(f"{self._file.name}.1")
+        try:
+            with rotated.open("rb") as opened:
+                if os.fstat(opened.fileno()).st_ino != self._inode:
+                    return b""
+                opened.seek(self._offset)
+                return opened.read()
+        except FileNotFoundError:
+            return b""

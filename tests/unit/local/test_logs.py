@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from bonseyes_dagster.local.logs import RotatingLog, follow, tail
@@ -64,6 +65,28 @@ def test_following_yields_each_whole_line_once_through_rotations(tmp_path: Path)
     lines = [line for _, line in follow({"a": file}, is_over=write_next, interval_s=0)]
     log.close()
     assert lines == [b"one", b"two", b"x" * 28, b"last"]
+
+
+def test_following_yields_each_line_once_while_it_is_written(tmp_path: Path) -> None:
+    """A log that grows while it is read."""
+    file = tmp_path / "a.log"
+    file.touch()
+    written = [b"%d" % number for number in range(200_000)]
+
+    def write_all() -> None:
+        log = RotatingLog(file)
+        for line in written:
+            log.write(line + b"\n")
+        log.close()
+
+    writer = threading.Thread(target=write_all)
+
+    def is_over() -> bool:
+        if writer.ident is None:
+            writer.start()
+        return not writer.is_alive()
+
+    assert [line for _, line in follow({"a": file}, is_over=is_over, interval_s=0)] == written
 
 
 def test_following_waits_for_a_log_that_is_not_there_yet(tmp_path: Path) -> None:
