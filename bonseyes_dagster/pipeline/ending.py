@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 
-from dagster import DagsterError, DagsterRun
+from dagster import DagsterError, DagsterRun, RunsFilter
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
+from bonseyes_dagster.orchestration.names import run_name
 from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.uploads import Uploads
@@ -30,6 +33,8 @@ class Ending:
         self._states = states
         self._uploads = uploads
         self._instance = records.instance
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
 
     def cancel(self, run: DagsterRun) -> None:
         """Ask the run to end. One that nobody executes any more is marked as cancelled here."""
@@ -45,28 +50,57 @@ class Ending:
 
     def delete(self, record: RunRecord, *, with_artifacts: bool) -> None:
         """Hide the run, which makes the deletion certain even if this process ends here, then carry it out."""
-        run = record.dagster_run
-        marks = {DELETED_TAG: "true"} | ({_ARTIFACTS_TAG: "true"} if with_artifacts else {})
-        self._instance.add_run_tags(run.run_id, marks)
-        self._carry_out(record, with_artifacts=with_artifacts)
+        found = record.dagster_run
+        with self._alone(found.run_id) as is_alone:
+            run = self._instance.get_run_by_id(found.run_id) if is_alone else None
+            if run is None:
+                raise NotFoundError(f"Another request deletes the run {run_name(found)!r}.")
+            marks = {DELETED_TAG: "true"} | ({_ARTIFACTS_TAG: "true"} if with_artifacts else {})
+            self._instance.add_run_tags(run.run_id, marks)
+            self._carry_out(run, with_artifacts=with_artifacts)
 
     def resume(self) -> None:
         """Carry out the deletions that an earlier process began."""
-        for run in self._records.deleted():
-            record = self._instance.get_run_record_by_id(run.run_id)
-            if record is not None:
-                with contextlib.suppress(UnavailableError):  # to be resumed again
-                    self._carry_out(record, with_artifacts=_ARTIFACTS_TAG in run.tags)
+        for listed in self._records.deleted():
+            with self._alone(listed.run_id) as is_alone:
+                record = self._marked(listed.run_id) if is_alone else None
+                if record is not None:
+                    run = record.dagster_run
+                    with contextlib.suppress(UnavailableError):  # to be resumed again
+                        self._carry_out(run, with_artifacts=_ARTIFACTS_TAG in run.tags)
 
-    def _carry_out(self, record: RunRecord, *, with_artifacts: bool) -> None:
-        run = record.dagster_run
+    @contextlib.contextmanager
+    def _alone(self, run_id: str) -> Iterator[bool]:
+        """Tell whether no other thread is deleting this run; a pipeline has one process."""
+        with self._lock:
+            is_alone = run_id not in self._under_way
+            self._under_way.add(run_id)
+        try:
+            yield is_alone
+        finally:
+            if is_alone:
+                with self._lock:
+                    self._under_way.remove(run_id)
+
+    def _marked(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run that is to be deleted; a run of its name that was made since is not."""
+        filters = RunsFilter(run_ids=[run_id], tags={DELETED_TAG: "true"})
+        return next(iter(self._instance.get_run_records(filters, limit=1)), None)
+
+    def _carry_out(self, run: DagsterRun, *, with_artifacts: bool) -> None:
         self.cancel(run)
         self._wait(run)
-        state = self._states.read(self._instance.get_run_record_by_id(run.run_id) or record)
+        # Dagster's own page deletes runs, too.
+        record = self._marked(run.run_id)
+        if record is None:
+            return
+        state = self._states.read(record)
         if with_artifacts:
             self._delete_artifacts(state)
         elif not run.is_finished:
             self._cancel_artifacts(run, state)
+        if self._marked(run.run_id) is None:
+            return
         self._instance.delete_run(run.run_id)
         token = run.tags.get(UPLOADS_TAG, "")
         # Re-executions read the same files.
