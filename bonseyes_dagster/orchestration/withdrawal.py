@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.execution.stats import StepEventStatus
+from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Addresses, Artifact, Container
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
@@ -28,8 +29,16 @@ def withdraw(instance: DagsterInstance, run_id: str) -> bool:
     record = instance.get_run_record_by_id(run_id)
     if record is None or not may_have_left_work(record.dagster_run):
         return True
-    answers = [_cancel(artifact) for artifact in _left(instance, record.dagster_run)]
-    return all(answers) or time.time() - (record.end_time or 0.0) > _PATIENCE_S
+    answers = [_stands(instance, record) and _cancel(artifact) for artifact in _left(instance, record.dagster_run)]
+    return _stands(instance, record) and (all(answers) or time.time() - (record.end_time or 0.0) > _PATIENCE_S)
+
+
+def _stands(instance: DagsterInstance, record: RunRecord) -> bool:
+    """Tell whether this is the ended run still: it may be deleted, and another be launched under its id and name."""
+    now = instance.get_run_record_by_id(record.dagster_run.run_id)
+    if now is None or now.create_timestamp != record.create_timestamp:
+        return False
+    return may_have_left_work(now.dagster_run)
 
 
 def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
