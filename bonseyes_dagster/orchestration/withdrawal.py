@@ -16,6 +16,8 @@ __all__ = ["may_have_left_work", "withdraw"]
 
 # A container that has been away for so long is not coming back to go on with its queue.
 _PATIENCE_S = 3600.0
+# So long after a run's end, an order of its process may still be on its way through a container.
+_ARRIVAL_S = 60.0
 _MAPPED = re.compile(r"(.+)\[(.+)\]")
 
 
@@ -29,8 +31,12 @@ def withdraw(instance: DagsterInstance, run_id: str) -> bool:
     record = instance.get_run_record_by_id(run_id)
     if record is None or not may_have_left_work(record.dagster_run):
         return True
-    answers = [_stands(instance, record) and _cancel(artifact) for artifact in _left(instance, record.dagster_run)]
-    return _stands(instance, record) and (all(answers) or time.time() - (record.end_time or 0.0) > _PATIENCE_S)
+    ended_s = time.time() - (record.end_time or 0.0)
+    answers = [
+        _stands(instance, record) and _cancel(artifact, may_come=ended_s < _ARRIVAL_S)
+        for artifact in _left(instance, record.dagster_run)
+    ]
+    return _stands(instance, record) and (all(answers) or ended_s > _PATIENCE_S)
 
 
 def _stands(instance: DagsterInstance, record: RunRecord) -> bool:
@@ -69,11 +75,12 @@ def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
     return {key: container for key, container in tags.items() if container}
 
 
-def _cancel(artifact: Artifact) -> bool:
+def _cancel(artifact: Artifact, *, may_come: bool) -> bool:
+    """Cancel an artifact; False if it is to be tried again, as with one that is not there and `may_come`."""
     try:
         artifact.cancel()
     except NotFoundError:
-        return True
+        return not may_come
     except BonseyesError:
         return False
     return True

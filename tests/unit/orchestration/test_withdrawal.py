@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, job, op
 
+from bonseyes_dagster.orchestration import withdrawal
 from bonseyes_dagster.orchestration.names import CONTAINER_TAG, RUN_TAG, run_id_of
 from bonseyes_dagster.orchestration.withdrawal import withdraw
 
@@ -116,3 +117,16 @@ def test_a_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
     maker.before_answer = replace
     assert not withdraw(instance, RUN_ID)
     assert maker.asked == ["x_a"]
+
+
+def test_an_artifact_that_is_not_there_is_asked_for_again(instance, maker, monkeypatch):
+    """Its order may be on its way, but not for ever."""
+    maker.artifacts.remove("x_b")
+    assert not withdraw(instance, RUN_ID)
+    maker.artifacts.add("x_b")
+    assert withdraw(instance, RUN_ID)
+    assert maker.asked == ["x_a", "x_b"] * 2
+    maker.artifacts.clear()
+    assert not withdraw(instance, RUN_ID)
+    monkeypatch.setattr(withdrawal, "_ARRIVAL_S", 0.0)
+    assert withdraw(instance, RUN_ID)
