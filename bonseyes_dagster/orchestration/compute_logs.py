@@ -48,10 +48,12 @@ def _target(name: str) -> TextIO | None:
 
     A thread that an op started has no context of ours: while only one step is captured, it is that step's.
     """
+    # Other threads begin and end captures meanwhile.
+    captures = tuple(_open_captures)
     capture = _capture.get()
-    if capture is None and len(_open_captures) == 1:
-        capture = _open_captures[0]
-    return capture.files[name] if capture in _open_captures and capture is not None else None
+    if capture is None and len(captures) == 1:
+        capture = captures[0]
+    return capture.files[name] if capture in captures and capture is not None else None
 
 
 class _Router(io.TextIOBase):
@@ -108,12 +110,18 @@ class _Router(io.TextIOBase):
         return stream.buffer
 
 
+# Kept, because `print` does not hold the stream that it writes to, and another thread may put the original back.
+_routers: dict[str, _Router] = {}
+
+
 def route_streams(is_mirrored: bool = False) -> None:
     """Put the routers in place, once; handlers made after this that write to `sys.stderr` are routed as well."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, _Router):
-            stream = _Router(name, stream)
+            if name not in _routers or _routers[name].original is not stream:
+                _routers[name] = _Router(name, stream)
+            stream = _routers[name]
             setattr(sys, name, stream)
         stream.is_mirrored = is_mirrored
 
