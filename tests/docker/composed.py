@@ -139,5 +139,11 @@ def archives(folder: Path) -> dict[str, Path]:
 
 
 def is_at(run: Artifact, step: str) -> bool:
-    """Tell whether a run is at work on a step."""
-    return any(each.name == step and each.phase == "running" for each in run.status().steps or ())
+    """Tell whether a tool is at work on a run's step; the run calls it running before the tool has heard of it."""
+    gateway, _, _ = run.container.base_url.rpartition("/containers/")
+    return any(
+        status.name == each.artifact and status.phase == "running"
+        for each in run.status().steps or ()
+        if each.name == step
+        for status in Project(gateway).container(each.container).statuses()
+    )

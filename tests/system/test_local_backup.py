@@ -9,7 +9,6 @@ import pytest
 import requests
 
 from bonseyes_dagster.client import Project
-from bonseyes_dagster.model import Status
 from tests.system.embedded import embedded
 from tests.waiting import until
 
@@ -31,11 +30,6 @@ def _digests(url: str, names: list[str]) -> dict[str, Any]:
     return found
 
 
-def _learning(run: Any) -> bool:
-    status: Status = run.status()
-    return any(step.name == "learn" and step.phase == "running" for step in status.steps or ())
-
-
 def test_a_project_goes_on_elsewhere(tmp_path: Path) -> None:
     """Finished runs are intact to the last byte, a run under way is resumed, what was queued is made."""
     archives = {name: tmp_path / f"{name}.bin" for name in ("train", "test")}
@@ -45,8 +39,8 @@ def test_a_project_goes_on_elsewhere(tmp_path: Path) -> None:
         old.up()
         runs = Project(old.url).container("tiny-one", "runs")
         assert runs.create("first", {}, archives).wait(120).phase == "completed"
-        second = runs.create("second", {"epochs": 60, "pause": 0.1}, archives)
-        until(lambda: _learning(second))
+        runs.create("second", {"epochs": 60, "pause": 0.1}, archives)
+        until(lambda: old.is_at_work("learn", "second_learn"))
         queued = Project(old.url).container("learn").create("waiting", {"dataset": "load/first_load_train"})
         assert queued.status().phase == "queued"
         made = _digests(old.url, ["first", "second"])

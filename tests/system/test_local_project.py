@@ -35,10 +35,6 @@ def _run(project: Embedded, name: str, **parameters: object) -> Artifact:
     return Project(project.url).container("tiny-one", "runs").create(name, parameters, files)
 
 
-def _phase_of(run: Artifact, step_name: str) -> str:
-    return next(step.phase for step in run.status().steps or () if step.name == step_name)
-
-
 def test_everything_answers_behind_one_port(project: Embedded) -> None:
     """Every service is healthy, and each has its place at the gateway."""
     status = project.status()
@@ -79,7 +75,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
     """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
     name = how.replace(" ", "")
     run = _run(project, name, epochs=epochs, pause=0.1)
-    until(lambda: _phase_of(run, "learn") == "running")
+    until(lambda: project.is_at_work("learn", f"{name}_learn"))
     if how == "down":
         assert project.call("down").returncode == 0
     else:
@@ -93,7 +89,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
 def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
     """A run's process that does not listen is killed when it is cancelled; what it had ordered is taken back for it."""
     run = _run(project, "deaf", epochs=1000, pause=0.1)
-    until(lambda: _phase_of(run, "learn") == "running")
+    until(lambda: project.is_at_work("learn", "deaf_learn"))
     run_id = run.status().run_id
     record = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
     os.kill(record["pid"], signal.SIGSTOP)
