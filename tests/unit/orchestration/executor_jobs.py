@@ -13,6 +13,7 @@ from dagster import (
     DynamicOut,
     DynamicOutput,
     Failure,
+    Field,
     HookContext,
     In,
     Nothing,
@@ -38,6 +39,18 @@ def note(text: str) -> None:
         file.write(f"{text}\n")
 
 
+def marker() -> Path:
+    """Return a file that tells an op to go on."""
+    return Path(os.environ["EXECUTOR_TEST_NOTES"] + ".marker")
+
+
+def wait_for_naps(count: int) -> None:
+    """Return when so many naps have begun; after 30 s in any case."""
+    notes, deadline = Path(os.environ["EXECUTOR_TEST_NOTES"]), time.monotonic() + 30
+    while notes.read_text().count("begin nap") < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 @op
 def one() -> int:
     return 1
@@ -53,9 +66,10 @@ def chain():
     add.alias("third")(add.alias("second")(one()))
 
 
-@op(config_schema={"seconds": float})
+@op(config_schema={"seconds": float, "begun": Field(int, default_value=1)})
 def nap(context: OpExecutionContext) -> None:
     note(f"begin {context.op.name}")
+    wait_for_naps(context.op_config["begun"])
     time.sleep(context.op_config["seconds"])
     note(f"end {context.op.name}")
 
@@ -208,9 +222,8 @@ def pooled():
 
 @op
 def fails_once(number: int) -> int:
-    marker = Path(os.environ["EXECUTOR_TEST_NOTES"] + ".marker")
-    if not marker.exists():
-        marker.touch()
+    if not marker().exists():
+        marker().touch()
         raise ValueError("the first time")
     return number + 10
 
@@ -294,7 +307,9 @@ def call_for_long() -> None:
 @op
 def sleep_stubbornly() -> None:
     note("begin sleep")
-    time.sleep(4)
+    deadline = time.monotonic() + 30
+    while not marker().exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 @graph
