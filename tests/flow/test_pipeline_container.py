@@ -29,7 +29,7 @@ from bonseyes_dagster.pipeline.app import create_app
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.settings import Settings
 from tests.flow.tiny_project import PROJECT, TinyDagster, TinyProject, running_dagster, running_tools
-from tests.waiting import free_port
+from tests.waiting import free_port, until
 
 WAIT_S = 90.0
 pytestmark = pytest.mark.timeout(240)
@@ -296,7 +296,8 @@ def test_deleting_takes_artifacts_along(
 def test_deleting_a_running_run_ends_it(launch: Callable[..., Artifact], project: TinyProject) -> None:
     """And what it had in progress; what it had made stays."""
     run = launch("ended", epochs=500, pause=0.2)
-    wait_for(run, lambda status: steps_of(status)["learn"] == "running")
+    # The step is running before its tool has heard of it.
+    until(lambda: "ended_learn" in project.container("learn").names(), WAIT_S)
     run.delete()
     with pytest.raises(NotFoundError):
         run.status()
@@ -304,24 +305,29 @@ def test_deleting_a_running_run_ends_it(launch: Callable[..., Artifact], project
     assert project.container("load").artifact("ended_load_train").status().phase == "completed"
 
 
-def test_waiting_ends_with_the_run(launch: Callable[..., Artifact]) -> None:
+def test_waiting_ends_with_the_run(
+    launch: Callable[..., Artifact], dagster: TinyDagster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A long poll answers as soon as the run is final, not at its next look."""
-    run = launch("waited", epochs=4, pause=0.5)
+    monkeypatch.setattr("bonseyes_dagster.web.routes._SLICE_S", 60.0)
     seen: list[float] = []
+    with own_runs(dagster) as runs:
+        app = create_app(runs, Settings())
 
-    def wait() -> None:
-        while not run.status(wait_s=30).is_final:
-            pass
-        seen.append(time.time())
+        def wait() -> None:
+            answer = app.test_client().get("/runs/waited/status?wait=60")
+            assert answer.json["phase"] == "completed"
+            seen.append(time.time())
 
-    waiters = [threading.Thread(target=wait) for _ in range(3)]
-    for waiter in waiters:
-        waiter.start()
-    for waiter in waiters:
-        waiter.join(WAIT_S)
+        run = launch("waited", epochs=4, pause=0.5)
+        waiters = [threading.Thread(target=wait) for _ in range(3)]
+        for waiter in waiters:
+            waiter.start()
+        for waiter in waiters:
+            waiter.join(WAIT_S)
     finished = datetime.fromisoformat(run.status().finished or "").timestamp()
     assert len(seen) == 3
-    assert max(seen) - finished < 2.0
+    assert max(seen) - finished < 10
 
 
 def test_pages_of_runs(pipeline: Container) -> None:

@@ -107,7 +107,7 @@ def test_stopping_interrupts(tmp_path: Path) -> None:
         family = psutil.Process(server.master).children(recursive=True)
         start = time.monotonic()
         server.stop()
-        assert time.monotonic() - start < 8
+        assert time.monotonic() - start < 20
         assert not any(is_alive(process.pid) for process in family)
         assert not any(is_alive(pid) for pid in pids(note))
         server.start()
@@ -122,7 +122,8 @@ def test_a_deletion_goes_on_after_a_crash(tmp_path: Path) -> None:
         artifact = server.container.create("doomed", {"act": "ignore-term", "seconds": 60, "note": str(note)})
         until(lambda: b"stubborn" in b"".join(artifact.iter_log()))
         with pytest.raises(requests.Timeout):
-            requests.delete(f"{server.url}/artifacts/doomed", timeout=0.5)
+            requests.delete(f"{server.url}/artifacts/doomed", timeout=(30, 0.5))
+        until(lambda: "doomed" not in server.container.names(), 8)
         with pytest.raises(NotFoundError):
             artifact.status()
         server.kill()
