@@ -85,16 +85,16 @@ def test_a_run_from_form_to_report(project: StandIn, page: Page, tmp_path: Path)
     expect(page.get_by_role("heading", level=1)).to_have_text("Start a run of digits-cnn")
     page.get_by_label("Name").fill("first")
     page.get_by_label("Images").set_input_files(images)
-    page.get_by_label("Epochs").fill("20")
+    page.get_by_label("Epochs").fill("100")
     page.get_by_label("Augment").check()
     page.get_by_role("button", name="Start a run").click()
 
     expect(page.get_by_role("heading", level=1)).to_contain_text("first running")
-    expect(page.get_by_role("progressbar").first).to_have_attribute("max", "20")
+    expect(page.get_by_role("progressbar").first).to_have_attribute("max", "100")
     expect(page.get_by_role("log")).to_contain_text("epoch 3")
     expect(page.get_by_role("link", name="training/first_train")).to_be_visible()
 
-    expect(page.get_by_role("heading", level=1)).to_contain_text("first completed")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("first completed", timeout=30_000)
     expect(page.get_by_role("heading", name="Benchmark report")).to_be_visible()
     expect(page.get_by_role("row", name="accurate")).to_contain_text("passed")
     expect(page.get_by_role("row", name="small")).to_contain_text("failed")
@@ -104,13 +104,13 @@ def test_a_run_from_form_to_report(project: StandIn, page: Page, tmp_path: Path)
     picture = page.get_by_role("img", name="Picture: confusion matrix")
     picture.scroll_into_view_if_needed()
     expect(picture).to_have_js_property("naturalWidth", 64)
-    expect(page.get_by_role("log")).to_contain_text("epoch 19")
+    expect(page.get_by_role("log")).to_contain_text("epoch 99")
     with page.expect_download() as download:
         page.get_by_role("link", name="data.bin").click()
     assert Path(download.value.path()).read_bytes() == images.read_bytes()
     assert page.title() == "first · digits-cnn · Bonseyes"
     parameters = requests.get(f"{project.url}/containers/digits-cnn/runs/first/input-parameters", timeout=10).json()
-    assert (parameters["epochs"], parameters["augment"], parameters["model"]) == (20, True, "cnn")
+    assert (parameters["epochs"], parameters["augment"], parameters["model"]) == (100, True, "cnn")
 
 
 def test_errors_stand_beside_their_fields(project: StandIn, page: Page, tmp_path: Path) -> None:
@@ -186,10 +186,10 @@ def test_what_failed_says_why_and_runs_nothing(project: StandIn, page: Page) -> 
 
 def test_the_overview_lives(project: StandIn, page: Page) -> None:
     """A run begun elsewhere appears and ends; the task is told in full; containers have their health."""
-    begin(project, "elsewhere", epochs=40)
+    begin(project, "elsewhere", epochs=60)
     row = page.get_by_role("row", name="elsewhere")
     expect(row).to_contain_text("running")
-    expect(row).to_contain_text("completed")
+    expect(row).to_contain_text("completed", timeout=30_000)
     page.get_by_text("Task: digits").click()
     for word in (
         "Tell handwritten digits apart.",
