@@ -102,14 +102,13 @@ class Store:
         if not isinstance(draft, Draft):
             raise TypeError(f"a draft of another backend: {draft!r}")
         digest = request_digest(request.name, request.parameters, draft.files())
+        # Looked at before the key: if the same request takes the name meanwhile, the key is known then.
+        is_taken = self._is_taken(request.name)
         known = self._known(request, digest)
-        if known is None and self._is_taken(request.name):
-            # By the same request, it may be, between the two looks.
-            known = self._known(request, digest)
-            if known is None:
-                raise ConflictError(f"There is an artifact {request.name!r} already; delete it or take another name.")
         if known is not None:
             return known
+        if is_taken:
+            raise ConflictError(f"There is an artifact {request.name!r} already; delete it or take another name.")
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
         record = self._checked(request, draft, digest)
         with storage_errors():
