@@ -1,6 +1,5 @@
 """A run's process as the run server holds it: by a descriptor that nothing else can take the place of."""
 
-import contextlib
 import logging
 import os
 import select
@@ -45,24 +44,20 @@ class RunProcess:
             os.waitid(os.P_PIDFD, self.descriptor, os.WEXITED)
         except ChildProcessError:  # adopted: its end is seen, its exit code is not
             status = None
-            self._kill_left_behind()
+            if self._has_its_number():
+                self.kill_group()
         os.close(self.descriptor)
         if status is None or status.si_code == os.CLD_EXITED:
             return f"exited with code {status.si_status}" if status else "ended"
         return f"was killed by signal {status.si_status}"
 
-    def _kill_left_behind(self) -> None:
-        """Kill the group of a process that is no child, and may be no zombie any more.
-
-        As long as there is a group of that number, no new process gets it.
-        """
+    def _has_its_number(self) -> bool:
+        """Tell whether no other process has its number, which none gets while there is a group of that number."""
         try:
             signal.pidfd_send_signal(self.descriptor, 0)
         except ProcessLookupError:
-            if Path(f"/proc/{self.pid}").exists():
-                return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+            return not Path(f"/proc/{self.pid}").exists()
+        return True
 
     def is_running(self) -> bool:
         """Tell whether it has not ended yet."""
