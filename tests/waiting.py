@@ -1,4 +1,4 @@
-"""What every test that starts something needs: a free port for it, and the patience until it is so far."""
+"""What every test that starts something needs: a free port for it, the patience until it is so far, and a look."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from bonseyes_dagster.client import Project
 
 T = TypeVar("T")
 
@@ -25,3 +27,9 @@ def until(look: Callable[[], T], timeout_s: float = 120.0) -> T:
         assert waited_s < timeout_s, f"{look} is not so after {timeout_s:.0f} s"
         time.sleep(min(max(waited_s / 10, 0.01), 0.5))
     return found
+
+
+def is_at_work(project: Project, tool: str, artifact: str) -> bool:
+    """Tell whether a tool makes an artifact now; a run calls the step running before the tool has heard of it."""
+    statuses = project.container(tool).statuses()
+    return any(status.name == artifact and status.phase == "running" for status in statuses)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from bonseyes_dagster.client import Artifact, Project
+from bonseyes_dagster.client import Project
 from bonseyes_dagster.deployment.engine import RefusedError, docker
 from tests.waiting import free_port
 
@@ -136,14 +136,3 @@ def archives(folder: Path) -> dict[str, Path]:
     subprocess.run([sys.executable, SOURCE / "demo" / "digits.py", folder], check=True, capture_output=True)
     parts = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
     return {f"{part}-{kind}": next(folder.glob(f"{part}-{kind}-*.gz")) for part, kind in parts}
-
-
-def is_at(run: Artifact, step: str) -> bool:
-    """Tell whether a tool is at work on a run's step; the run calls it running before the tool has heard of it."""
-    gateway, _, _ = run.container.base_url.rpartition("/containers/")
-    return any(
-        status.name == each.artifact and status.phase == "running"
-        for each in run.status().steps or ()
-        if each.name == step
-        for status in Project(gateway).container(each.container).statuses()
-    )

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.composed import TOOLS, Composed, is_at
-from tests.waiting import until
+from tests.docker.composed import TOOLS, Composed
+from tests.waiting import is_at_work, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -23,7 +23,7 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         first = old.client.container("digits-mlp", "runs").create("first", {"epochs": 2}, digits)
         assert first.wait(120).phase == "completed"
         second = old.client.container("digits-cnn", "runs").create("second", {"epochs": 40}, digits)
-        until(lambda: is_at(second, "train"))
+        until(lambda: is_at_work(old.client, "training", "second_train"))
         parameters = {"training-set": "training-set/first_split", "epochs": 1}
         waiting = old.client.container("training").create("waiting", parameters)
         assert waiting.status().phase == "queued"

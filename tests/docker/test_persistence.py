@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.errors import BonseyesError
-from tests.docker.composed import Composed, is_at
-from tests.waiting import until
+from tests.docker.composed import Composed
+from tests.waiting import is_at_work, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -27,7 +27,7 @@ def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Pat
     first = project.runs("digits-mlp").create("first", {"epochs": 1}, digits)
     assert first.wait(300).phase == "completed"
     under_way = project.runs().create("second", {"epochs": 30}, digits)
-    until(lambda: is_at(under_way, "train"), 300)
+    until(lambda: is_at_work(project.client, "training", "second_train"), 300)
     parameters = {"training-set": "training-set/first_split", "epochs": 1}
     queued = project.client.container("training").create("waiting", parameters)
     assert queued.status().phase == "queued"
@@ -48,7 +48,7 @@ def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Pat
 def test_down_and_up_by_the_command(project: Composed, digits: dict[str, Path]) -> None:
     """What launches runs is stopped first, so no step of a run sees its tool go; all containers are gone meanwhile."""
     run = project.runs().create("only", {"epochs": 30}, digits)
-    until(lambda: is_at(run, "train"), 300)
+    until(lambda: is_at_work(project.client, "training", "only_train"), 300)
     done = project.call("down")
     assert done.returncode == 0, done.stderr
     assert project.compose("ps", "--all", "--quiet") == ""

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.deployment.engine import docker
-from tests.docker.composed import TOOLS, Composed, is_at
+from tests.docker.composed import TOOLS, Composed
 from tests.docker.test_kills import TURNS, Campaign
-from tests.waiting import until
+from tests.waiting import is_at_work, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -35,7 +35,7 @@ def _run_containers(project: Composed) -> list[str]:
 def test_a_run_has_a_container_and_leaves_none(project: Composed, digits: dict[str, Path]) -> None:
     """It is there while the run is at work; the run's container killed, another takes the run over."""
     run = project.runs().create("launched", {"epochs": 12}, digits, reuse=False)
-    until(lambda: is_at(run, "train"))
+    until(lambda: is_at_work(project.client, "training", "launched_train"))
     [container] = _run_containers(project)
     docker("kill", container)
     status = run.wait(300)
@@ -65,7 +65,7 @@ def test_runs_survive_docker_kill(project: Composed, digits: dict[str, Path]) ->
 def test_a_run_goes_on_after_down_and_up(project: Composed, digits: dict[str, Path]) -> None:
     """`bonseyes down` ends the run's container, too; the run is taken up again."""
     run = project.runs().create("interrupted", {"epochs": 30}, digits, reuse=False)
-    until(lambda: is_at(run, "train"))
+    until(lambda: is_at_work(project.client, "training", "interrupted_train"))
     done = project.call("down")
     assert done.returncode == 0, done.stderr
     assert _run_containers(project) == []

@@ -15,7 +15,6 @@ from typing import Any
 import psutil
 import requests
 
-from bonseyes_dagster import client
 from bonseyes_dagster.local.leftovers import find_leftovers
 from bonseyes_dagster.local.project import Project
 from tests.waiting import free_port
@@ -84,11 +83,6 @@ class Embedded:
     def get(self, path: str, **options: Any) -> requests.Response:
         """GET from the gateway."""
         return requests.get(self.url + path, timeout=30, **options)
-
-    def is_at_work(self, tool: str, artifact: str) -> bool:
-        """Tell whether a tool makes an artifact now; a run calls the step running before the tool has heard of it."""
-        statuses = client.Project(self.url).container(tool).statuses()
-        return any(status.name == artifact and status.phase == "running" for status in statuses)
 
     def processes(self) -> list[psutil.Process]:
         """Return every process of the project, the supervisor among them."""

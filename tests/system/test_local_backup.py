@@ -10,7 +10,7 @@ import requests
 
 from bonseyes_dagster.client import Project
 from tests.system.embedded import embedded
-from tests.waiting import until
+from tests.waiting import is_at_work, until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,7 +40,7 @@ def test_a_project_goes_on_elsewhere(tmp_path: Path) -> None:
         runs = Project(old.url).container("tiny-one", "runs")
         assert runs.create("first", {}, archives).wait(120).phase == "completed"
         runs.create("second", {"epochs": 60, "pause": 0.1}, archives)
-        until(lambda: old.is_at_work("learn", "second_learn"))
+        until(lambda: is_at_work(Project(old.url), "learn", "second_learn"))
         queued = Project(old.url).container("learn").create("waiting", {"dataset": "load/first_load_train"})
         assert queued.status().phase == "queued"
         made = _digests(old.url, ["first", "second"])

@@ -14,7 +14,7 @@ import requests
 
 from bonseyes_dagster.client import Artifact, Project
 from tests.system.embedded import Embedded, embedded
-from tests.waiting import until
+from tests.waiting import is_at_work, until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -75,7 +75,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
     """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
     name = how.replace(" ", "")
     run = _run(project, name, epochs=epochs, pause=0.1)
-    until(lambda: project.is_at_work("learn", f"{name}_learn"))
+    until(lambda: is_at_work(Project(project.url), "learn", f"{name}_learn"))
     if how == "down":
         assert project.call("down").returncode == 0
     else:
@@ -89,7 +89,7 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
 def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
     """A run's process that does not listen is killed when it is cancelled; what it had ordered is taken back for it."""
     run = _run(project, "deaf", epochs=1000, pause=0.1)
-    until(lambda: project.is_at_work("learn", "deaf_learn"))
+    until(lambda: is_at_work(Project(project.url), "learn", "deaf_learn"))
     run_id = run.status().run_id
     record = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
     os.kill(record["pid"], signal.SIGSTOP)

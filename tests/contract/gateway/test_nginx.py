@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from tests.contract.gateway.processes import (
     start_access,
 )
 from tests.contract.gateway.upstream import STREAMS, Upstream
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(not has_nginx(), reason="nginx is not installed: Debian's nginx-light is enough")
 
@@ -103,20 +104,13 @@ def test_names_are_looked_up_at_each_request(tmp_path: Path, shared_upstream: Up
 
             assert (status(), gateway.get("/dagster/x").status_code) == (503, 503)
             names.addresses |= {"tool": "127.0.0.1", "web.front": "127.0.0.1"}
-            _soon(lambda: status() == 200)
+            until(lambda: status() == 200, 60)
             assert gateway.get("/dagster/x").status_code == 200
             names.addresses["tool"] = "127.0.0.2"  # where nobody listens
-            _soon(lambda: status() == 503)
+            until(lambda: status() == 503, 60)
             del names.addresses["tool"]
-            _soon(lambda: status() == 503)
+            until(lambda: status() == 503, 60)
             assert gateway.get("/dagster/x").status_code == 200
-
-
-def _soon(holds: Callable[[], bool], within_s: float = 60) -> None:
-    until_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < until_s
-        time.sleep(0.1)
 
 
 def test_the_projects_own_configuration_is_one_that_nginx_takes(tmp_path: Path) -> None:
@@ -159,7 +153,7 @@ def test_the_image_tells_whether_it_is_well(tmp_path: Path, status: int, looked:
         kind, *look = json.loads(_docker("inspect", "--format", "{{json .Config.Healthcheck.Test}}", container))
         assert kind == "CMD"
         argv = ["docker", "exec", container, *look]
-        _soon(lambda: subprocess.run(argv, check=False, timeout=20).returncode == looked)
+        until(lambda: subprocess.run(argv, check=False, timeout=20).returncode == looked, 60)
     finally:
         _docker("kill", container)
 

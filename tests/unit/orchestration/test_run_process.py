@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 from bonseyes_dagster.orchestration.run_process import RunProcess
+from tests.contract.tools.server import is_alive
 from tests.waiting import until
 
 # A server that ends, and the run's process that it leaves, with something that an op has started.
@@ -30,14 +30,7 @@ def test_what_an_adopted_process_has_started_ends_with_it() -> None:
         until(lambda: not process.is_running())
         assert process.reap() == "ended"
         try:
-            until(lambda: not _works(started), 30)
+            until(lambda: not is_alive(started), 30)
         finally:
             with suppress(ProcessLookupError):
                 os.kill(started, 9)
-
-
-def _works(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -62,23 +61,16 @@ class Answer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@contextmanager
-def serving():
-    """Answer until the end of the block."""
-    with Maker() as maker:
-        threading.Thread(target=maker.serve_forever, daemon=True).start()
-        yield maker
-        maker.shutdown()
-
-
 @pytest.fixture
 def maker(tmp_path, monkeypatch):
     """The container, found by its name."""
-    with serving() as maker:
+    with Maker() as maker:
+        threading.Thread(target=maker.serve_forever, daemon=True).start()
         addresses = tmp_path / "addresses.json"
         addresses.write_text(json.dumps({"maker": f"http://127.0.0.1:{maker.server_port}"}))
         monkeypatch.setenv("BONSEYES_ADDRESSES", str(addresses))
         yield maker
+        maker.shutdown()
 
 
 @pytest.fixture
