@@ -22,7 +22,7 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         old.up()
         first = old.client.container("digits-mlp", "runs").create("first", {"epochs": 2}, digits)
         assert first.wait(120).phase == "completed"
-        second = old.client.container("digits-cnn", "runs").create("second", {"epochs": 40}, digits)
+        old.client.container("digits-cnn", "runs").create("second", {"epochs": 40}, digits)
         until(lambda: is_at_work(old.client, "training", "second_train"))
         parameters = {"training-set": "training-set/first_split", "epochs": 1}
         waiting = old.client.container("training").create("waiting", parameters)
