@@ -47,6 +47,7 @@ def bring_up(
     """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
     check_engine()
     project = ComposedProject(folder, _environ(settings, port), profiles)
+    project.check_name()
     project.check()
     # The access service would refuse it, too, and the gateway let nobody pass; this says why.
     check_bind(project.address()[0], project.token())
@@ -58,6 +59,8 @@ def bring_up(
         _provide_images(project, state, builds)
         if not was_up:
             check_port(*project.address())
+            if not state.json:
+                _tell_name(project)
         with (
             contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
             display.show(as_json=state.json) as shown,
@@ -67,6 +70,15 @@ def bring_up(
             if not detach and not was_up:
                 _stay(project, shown)
     return record
+
+
+def _tell_name(project: ComposedProject) -> None:
+    print_note(f"Docker calls this project {project.name}.")
+    if moved := project.moved():
+        print_note(
+            f"Docker has volumes of {', '.join(moved)}, too: if this folder was moved and they are its own, set "
+            "COMPOSE_PROJECT_NAME to that name; a line in `.env` keeps it."
+        )
 
 
 def _environ(settings: Settings, port: int | None) -> dict[str, str]:
@@ -167,6 +179,8 @@ def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
     With `with_volumes` everything that was made is lost; it is said what, and asked before unless `is_sure`.
     """
     project = ComposedProject(folder)
+    if with_volumes:
+        project.check_name()
     if with_volumes and not is_sure:
         print_note(f"All runs and artifacts would be lost for ever, in: {', '.join(project.volumes())}")
         if not sys.stdin.isatty():

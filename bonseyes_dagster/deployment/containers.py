@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,17 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from bonseyes_dagster.deployment.engine import docker
-from bonseyes_dagster.deployment.environment import compose_environ
+from bonseyes_dagster.deployment.naming import FOLDER, PROJECT
 from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.local.record import Record, ServiceRecord, State
 from bonseyes_dagster.local.services import CONTAINER_KINDS, WEB
 
-__all__ = ["GATEWAY", "Container", "find_containers", "project_name", "record_of", "url_of"]
+__all__ = ["GATEWAY", "Container", "find_containers", "record_of", "url_of"]
 
 GATEWAY = "gateway"
 _GATEWAY_PORT = "8080/tcp"
-_PROJECT = "com.docker.compose.project"
-_FOLDER = f"{_PROJECT}.working_dir"
 _SERVICE = "com.docker.compose.service"
 _ONE_OFF = "com.docker.compose.oneoff"
 _MODULE = "bonseyes_dagster."
@@ -44,7 +41,7 @@ class Container:
     @property
     def project(self) -> str:
         """The name of the Compose project."""
-        return self._label(_PROJECT)
+        return self._label(PROJECT)
 
     @property
     def kind(self) -> str:
@@ -58,7 +55,7 @@ class Container:
     @property
     def folder(self) -> Path:
         """The folder that it was started from; Compose writes down the links by which a shell went there."""
-        return Path(self._label(_FOLDER)).resolve()
+        return Path(self._label(FOLDER)).resolve()
 
     @property
     def identity(self) -> str:
@@ -136,17 +133,11 @@ class Container:
         return found if found.service and found._label(_ONE_OFF) != "True" else None
 
 
-def project_name(folder: Path, environ: Mapping[str, str]) -> str:
-    """Return what Compose calls the project in `folder`: what the environment or `.env` says, else after the folder."""
-    said = compose_environ(folder, environ).get("COMPOSE_PROJECT_NAME")
-    return said or re.sub(r"[^-_a-z0-9]", "", folder.resolve().name.lower()).lstrip("-_")
-
-
 def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]:
     """Return the containers of a Compose project's services."""
     for attempt in range(_ATTEMPTS):
         ids = docker(
-            "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={_PROJECT}={project}", timeout_s=timeout_s
+            "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={PROJECT}={project}", timeout_s=timeout_s
         ).split()
         try:
             found = json.loads(docker("inspect", *ids, timeout_s=timeout_s)) if ids else []

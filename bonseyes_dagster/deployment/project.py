@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from bonseyes_dagster.deployment.compose import DEPLOY_FILE, read_images, repository_of
-from bonseyes_dagster.deployment.containers import Container, find_containers, project_name, record_of, url_of
+from bonseyes_dagster.deployment.containers import Container, find_containers, record_of, url_of
 from bonseyes_dagster.deployment.engine import RefusedError, compose_argv, docker
 from bonseyes_dagster.deployment.environment import compose_environ
+from bonseyes_dagster.deployment.naming import DefaultName, name_with_containers, project_name
 from bonseyes_dagster.deployment.profiles import Profiles
 from bonseyes_dagster.deployment.watch import Watch
 from bonseyes_dagster.errors import SettingsError, UnavailableError
@@ -66,6 +67,15 @@ class ComposedProject:
     def name(self) -> str:
         """Return what Compose calls the project."""
         return project_name(self.folder, self.environ)
+
+    def check_name(self) -> None:
+        """Raise SettingsError when the name is not chosen, and what there is of it may be another folder's."""
+        if not self.variables.get("COMPOSE_PROJECT_NAME"):
+            DefaultName(self.folder).check()
+
+    def moved(self) -> list[str]:
+        """Return the projects that may be this one's of before its folder was moved."""
+        return [] if self.variables.get("COMPOSE_PROJECT_NAME") else DefaultName(self.folder).moved()
 
     @cached_property
     def _wanted(self) -> Profiles:
@@ -247,7 +257,8 @@ def _noticed(folder: Path) -> list[Container]:
     if shutil.which("docker") is None or not (folder / DEPLOY_FILE).exists():
         return []
     try:
-        found = find_containers(project_name(folder, os.environ), timeout_s=_NOTICE_S)
+        name = name_with_containers(folder, os.environ, timeout_s=_NOTICE_S)
+        found = find_containers(name, timeout_s=_NOTICE_S) if name else []
     except UnavailableError:
         return []
     return [each for each in found if each.folder == folder.resolve()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,14 +77,19 @@ def restore(state: State, folder: Path, force: bool) -> None:
 
 def _only_kind(project: Project) -> Kind:
     """Return how the project has been run here; raise InvalidError when that was both ways."""
-    in_docker = _has_volumes(project)
-    if in_docker and embedded.has_state(project):
+    in_docker, has_state = _has_volumes(project), embedded.has_state(project)
+    if in_docker and has_state:
         raise InvalidError(f"{project.name} has been up in Docker and without: say --docker or --embedded.")
+    if not in_docker and not has_state and _may_have_docker(project):
+        with contextlib.suppress(UnavailableError):
+            # Rather than that there is nothing.
+            ComposedProject(project.folder).check_name()
     return "docker" if in_docker else "embedded"
 
 
 def _has_volumes(project: Project) -> bool:
-    if shutil.which("docker") is None or not (project.folder / DEPLOY_FILE).exists():
+    """Tell whether the project of this very folder has volumes; where Docker does not answer, it has none."""
+    if not _may_have_docker(project):
         return False
     try:
         return bool(composed.existing_volumes(ComposedProject(project.folder)))
@@ -91,11 +97,17 @@ def _has_volumes(project: Project) -> bool:
         return False
 
 
+def _may_have_docker(project: Project) -> bool:
+    return shutil.which("docker") is not None and (project.folder / DEPLOY_FILE).exists()
+
+
 def _of_kind(project: Project, kind: Kind) -> Project | ComposedProject:
     if kind == "embedded":
         return project
     check_engine()
-    return ComposedProject(project.folder)
+    composed_project = ComposedProject(project.folder)
+    composed_project.check_name()
+    return composed_project
 
 
 def _show(state: State, verb: str) -> Show:

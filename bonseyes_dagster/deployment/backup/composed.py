@@ -62,6 +62,7 @@ def still(project: ComposedProject) -> Iterator[Callable[[], None]]:
 
 
 def _check_down(project: ComposedProject) -> None:
+    project.containers()  # refuses those of another folder
     # Whoever has a volume open counts, a run in a container of its own, too.
     filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
     if filters and (names := docker("ps", "--format", "{{.Names}}", *filters).split()):

@@ -12,6 +12,8 @@ case "$*" in
   "compose version"*) echo 2.26.1 ;;
   *"config --profiles") echo extra ;;
   *"config --format json") cat "$0.config" ;;
+  "volume ls --filter"*) [ ! -e "$0.projects" ] || cat "$0.projects" ;;
+  "ps --all --filter"*) [ ! -e "$0.folders" ] || cat "$0.folders" ;;
   "volume ls"*) cat "$0.volumes" ;;
   *"--entrypoint=postgres"*) echo "postgres (PostgreSQL) 15.4 (Debian 15.4-1)" ;;
   "ps --all --quiet --no-trunc"*) [ ! -e "$0.containers" ] || echo abc ;;

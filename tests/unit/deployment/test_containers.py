@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bonseyes_dagster.deployment.containers import Container, project_name, record_of, url_of
+from bonseyes_dagster.deployment.containers import Container, record_of, url_of
 
 URL = "http://127.0.0.1:8000"
 
@@ -107,13 +106,3 @@ def test_where_the_project_is_tells_the_gateway(host: str, url: str) -> None:
     gateway = _container("gateway")
     gateway.raw["NetworkSettings"]["Ports"]["8080/tcp"] = [{"HostIp": host, "HostPort": "9000"}]
     assert url_of([gateway], "") == url
-
-
-def test_a_project_is_called_as_compose_calls_it(tmp_path: Path) -> None:
-    """By the environment, by `.env`, or after the folder."""
-    folder = tmp_path / "My Project_2.0"
-    folder.mkdir()
-    assert project_name(folder, {}) == "myproject_20"
-    (folder / ".env").write_text("A=1\nCOMPOSE_PROJECT_NAME='other'\n")
-    assert project_name(folder, {}) == "other"
-    assert project_name(folder, {"COMPOSE_PROJECT_NAME": "third"}) == "third"
