@@ -1,4 +1,4 @@
-"""The log of an artifact, read from a byte on and followed while it grows."""
+"""The log of an artifact: read from a byte on, followed while it grows, and a last line of the worker's own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["FARTHEST_OFFSET", "iter_log"]
+__all__ = ["FARTHEST_OFFSET", "append_line", "iter_log"]
 
 _CHUNK_BYTES = 1 << 18
 _LOOK_EVERY_S = 0.05
@@ -44,3 +44,14 @@ def _opened(path: Path, offset: int) -> int | None:
         return None
     os.lseek(descriptor, min(offset, FARTHEST_OFFSET), os.SEEK_SET)
     return descriptor
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log whose last line may not be whole."""
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        is_whole = size_bytes == 0 or os.pread(descriptor, 1, size_bytes - 1) == b"\n"
+        os.write(descriptor, f"{'' if is_whole else chr(10)}{line}\n".encode())
+    finally:
+        os.close(descriptor)

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import psutil
 
+from bonseyes_dagster.tool.writers import is_descriptor_to_write
+
 __all__ = [
     "ARTIFACT_VARIABLE",
     "SERVER_VARIABLE",
     "adopt_orphans",
     "die_with_parent",
-    "end_orphans",
     "end_stragglers",
     "flush_all",
+    "holds",
     "signal_group",
 ]
 
@@ -31,6 +33,8 @@ SERVER_VARIABLE = "BONSEYES_SERVER"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _END_WITHIN_S = 10.0
+# The place of the file in a line of /proc/PID/maps.
+_MAPS_PATH = 5
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -63,40 +67,6 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def end_orphans(keep: Iterable[int]) -> int:
-    """Kill and reap all children of this process but `keep`, with all below them; return how many there were."""
-    kept = set(keep)
-    if not kept and not _has_children():
-        return 0
-    ended = 0
-    deadline = time.monotonic() + _END_WITHIN_S
-    while time.monotonic() < deadline:
-        orphans = [process for process in psutil.Process().children() if process.pid not in kept]
-        if not orphans:
-            break
-        ended += len(orphans)
-        for process in orphans:
-            _end_tree(process)
-    return ended
-
-
-def _has_children() -> bool:
-    try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _end_tree(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for member in [*process.children(recursive=True), process]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(process.pid, 0)
-
-
 def end_stragglers(artifact_id: str, folder: Path, temporary: Path, server: str | None) -> int:
     """Kill what an earlier worker left of an artifact; return how many processes there were.
 
@@ -104,16 +74,18 @@ def end_stragglers(artifact_id: str, folder: Path, temporary: Path, server: str 
     is in another session than this one, or it works in the artifact's `temporary` folder, or it has a file in
     `folder` open to write. Who only reads there, or looks around, is somebody else.
     """
+    # The kernel names files by paths without links.
+    folder, temporary = folder.resolve(), temporary.resolve()
 
     def is_straggler(process: psutil.Process) -> bool:
         return _is_elsewhere(process) and (
-            _is_of_artifact(process, artifact_id, server) or _holds(process.pid, folder, temporary)
+            _is_of_artifact(process, artifact_id, server) or holds(process.pid, folder, temporary)
         )
 
     ended = 0
     deadline = time.monotonic() + _END_WITHIN_S
     while time.monotonic() < deadline:
-        found = [process for process in psutil.process_iter() if is_straggler(process)]
+        found = _with_descendants(process for process in psutil.process_iter() if is_straggler(process))
         if not found:
             break
         for process in found:
@@ -122,6 +94,15 @@ def end_stragglers(artifact_id: str, folder: Path, temporary: Path, server: str 
                 process.kill()
         psutil.wait_procs(found, timeout=1)
     return ended
+
+
+def _with_descendants(stragglers: Iterable[psutil.Process]) -> list[psutil.Process]:
+    found: dict[psutil.Process, None] = {}
+    for process in stragglers:
+        found[process] = None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found |= dict.fromkeys(process.children(recursive=True))
+    return [process for process in found if _is_elsewhere(process)]
 
 
 def _is_of_artifact(process: psutil.Process, artifact_id: str, server: str | None) -> bool:
@@ -141,20 +122,31 @@ def _is_elsewhere(process: psutil.Process) -> bool:
         return False
 
 
-def _holds(pid: int, folder: Path, temporary: Path) -> bool:
+def holds(pid: int, folder: Path, temporary: Path) -> bool:
+    """Tell whether a process works in `temporary`, or has a file in `folder` open to write."""
     with contextlib.suppress(OSError):
         if Path(f"/proc/{pid}/cwd").readlink().is_relative_to(temporary):
             return True
         with os.scandir(f"/proc/{pid}/fd") as entries:
-            return any(_is_written(pid, entry.name, folder) for entry in entries)
+            if any(_is_written(pid, entry.name, folder) for entry in entries):
+                return True
+        return _is_mapped(pid, folder)
     return False
 
 
 def _is_written(pid: int, descriptor: str, folder: Path) -> bool:
     with contextlib.suppress(OSError):
-        if not Path(f"/proc/{pid}/fd/{descriptor}").readlink().is_relative_to(folder):
-            return False
-        for line in Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().splitlines():
-            if line.startswith("flags:"):
-                return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
+        is_inside = Path(f"/proc/{pid}/fd/{descriptor}").readlink().is_relative_to(folder)
+        return is_inside and is_descriptor_to_write(pid, descriptor)
+    return False
+
+
+def _is_mapped(pid: int, folder: Path) -> bool:
+    """Tell whether a process writes to a file by memory, for which it needs no descriptor."""
+    inside = os.fsencode(folder) + b"/"
+    for line in Path(f"/proc/{pid}/maps").read_bytes().splitlines():
+        words = line.split(maxsplit=5)
+        is_shared = len(words) > _MAPS_PATH and words[1].startswith(b"rw") and words[1].endswith(b"s")
+        if is_shared and words[_MAPS_PATH].startswith(inside):
+            return True
     return False

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +16,13 @@ from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.tool.disk import copy, sync_all, sync_folder
 from bonseyes_dagster.tool.layout import Folder
+from bonseyes_dagster.tool.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
 __all__ = ["StoppedError", "publish", "read_manifest", "scan"]
 
 _CHUNK_BYTES = 1 << 20
+_CLOSED_WITHIN_S = 1.0
+_LOOK_EVERY_S = 0.01
 
 
 class StoppedError(Exception):
@@ -59,11 +63,19 @@ def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def scan(root: Path, check: Callable[[], None]) -> list[FileEntry]:
-    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder."""
+    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder.
+
+    Raises ToolError for a file that another process writes to, or changes before the last one is digested.
+    """
     _Scan(root, check).resolve_links()
     found = list(_Scan(root, check).files())
     _detach(found)
-    return [_settle(path, root, check) for path in found]
+    asks = has_leases(root)
+    settled = [_settle(path, root, check, asks) for path in found]
+    for path, (entry, state) in zip(found, settled, strict=True):
+        if _state(path) != state:
+            raise _changed(entry.path)
+    return [entry for entry, _ in settled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +151,47 @@ def _detach(found: list[Path]) -> None:
             temporary.replace(path)
 
 
-def _settle(path: Path, root: Path, check: Callable[[], None]) -> FileEntry:
+def _settle(path: Path, root: Path, check: Callable[[], None], asks: bool) -> tuple[FileEntry, FileState]:
+    """Return a file's entry, and its state before it was read; `asks` if the kernel tells who has it open to write."""
+    shown = str(path)[len(str(root)) + 1 :]
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, opened without following links
+        # Read-only, because a reused artifact shares the very same file.
+        os.fchmod(descriptor, 0o444)
+        if asks and is_open_to_write(descriptor):
+            _wait_for_writers(descriptor, shown, check)
+        state = state_of(os.fstat(descriptor))
         digest, size = hashlib.sha256(), 0
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
             check()
-        # Read-only, because a reused artifact shares the very same file.
-        os.fchmod(descriptor, 0o444)
-    return FileEntry(path.relative_to(root).as_posix(), size, digest.hexdigest())
+    return FileEntry(shown, size, digest.hexdigest()), state
+
+
+def _wait_for_writers(descriptor: int, shown: str, check: Callable[[], None]) -> None:
+    """Wait until nobody has the file open to write; the kernel may close those of ended processes a little later."""
+    deadline_s = time.monotonic() + _CLOSED_WITHIN_S
+    while is_open_to_write(descriptor):
+        check()
+        if time.monotonic() >= deadline_s:
+            pids = ", ".join(map(str, writers_of(descriptor)))
+            raise ToolError(
+                f"The output {shown!r} is still open to write in another process{pids and f' ({pids})'}; "
+                "every process must close the files before the tool ends."
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _state(path: Path) -> FileState | None:
+    try:
+        return state_of(os.lstat(path))
+    except FileNotFoundError:
+        return None
+
+
+def _changed(shown: str) -> ToolError:
+    return ToolError(
+        f"The output {shown!r} changed while outputs were digested: another process writes to it. "
+        "Every process that the tool hands its files to must be done before the tool ends."
+    )

@@ -18,10 +18,12 @@ from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, 
 from bonseyes_dagster.model import Phase
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
+from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants, is_reaped
 from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, throw_away
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.processes import SERVER_VARIABLE, end_orphans, signal_group
+from bonseyes_dagster.tool.logs import append_line
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE, holds, signal_group
 from bonseyes_dagster.tool.progress import read_progress
 from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
 from bonseyes_dagster.tool.reuse import adopt
@@ -56,6 +58,8 @@ class Runner:
         self._wakeups = wakeups
         # What the tool's code started when it was loaded is left alone.
         self._helpers = tuple(child.pid for child in psutil.Process().children())
+        # A process that no signal ends fails the artifact that started it, not those that follow.
+        self._survivors: set[int] = set()
         # What was open before it was loaded is the server's, and closed in children.
         self._inherited = inherited
         self._final_bell = Bell(self._volume.final_bell)
@@ -102,7 +106,7 @@ class Runner:
             reason = "The volume is full." if is_full(error) else f"The container failed: {error.strerror or error}."
             return Outcome("failed", reason, {})
         finally:
-            end_orphans(self._helpers)
+            self._end_all(folder)
 
     def _make_folders(self, folder: Folder) -> None:
         folder.path.mkdir(exist_ok=True)
@@ -121,7 +125,25 @@ class Runner:
             why, status = self._wait(child.pid, record.id)
         finally:
             report = child.report()
-        return self._judge(why, status, report)
+        ending = self._end_all(self._volume.folder(record.id))
+        return _without_survivors(self._judge(why, status, report), ending)
+
+    def _end_all(self, folder: Folder) -> Ending:
+        """End all that the artifact has started, in whatever session, before anything of it is digested.
+
+        At once: what it writes after the tool has ended is no output any more.
+        """
+        self._survivors = {pid for pid in self._survivors if not is_reaped(pid)}
+        spare = [self._spare.pid] if self._spare is not None else []
+        ending = end_descendants([*self._helpers, *self._survivors, *spare])
+        if self._helpers:
+            # A fork server that was started when the tool's code was loaded is nobody's child but ours.
+            places = folder.path.resolve(), folder.temporary.resolve()
+            borrowed = end_below(self._helpers, lambda pid: holds(pid, *places))
+            ending = Ending(ending.ended | borrowed.ended, ending.survivors | borrowed.survivors)
+        self._survivors |= ending.survivors.keys()
+        _tell(folder, ending)
+        return ending
 
     def _take_spare(self) -> Spare:
         spare, self._spare = self._spare, None
@@ -151,7 +173,6 @@ class Runner:
             self._wakeups.wait(left_s)
         if why is not None:
             _let_end(pid, deadline)
-        signal_group(pid, signal.SIGKILL)
         return why, status
 
     def _why_end(self, artifact_id: str) -> Phase | None:
@@ -248,6 +269,23 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             part.unlink(missing_ok=True)
     for file in (folder.process, folder.parameters, *(() if is_completed else (folder.manifest,))):
         file.unlink(missing_ok=True)
+
+
+def _without_survivors(outcome: Outcome, ending: Ending) -> Outcome:
+    """Return `outcome`, or the failure that processes which do not end make of a success."""
+    reason = ending.reason()
+    if reason is None or outcome.phase != "completed":
+        return outcome
+    return Outcome("failed", reason, outcome.values)
+
+
+def _tell(folder: Folder, ending: Ending) -> None:
+    """Say in the artifact's log, and for what survives in the container's, what the tool has left behind."""
+    if ending.ended:
+        with contextlib.suppress(OSError):
+            append_line(folder.log, f"Ended {ending} that the tool left behind.")
+    if reason := ending.reason():
+        _log.error("%s: %s", folder.id, reason)
 
 
 def _let_end(pid: int, deadline: float) -> None:
