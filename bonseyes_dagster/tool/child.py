@@ -28,6 +28,7 @@ from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.command import run_command
 from bonseyes_dagster.tool.drafts import safe_file_name
 from bonseyes_dagster.tool.fingerprint import fingerprint
+from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.inputs import RemoteInput
 from bonseyes_dagster.tool.layout import Folder, Volume
@@ -218,11 +219,13 @@ def _values(job: Job, policy: Policy) -> dict[str, Any]:
     for parameter in job.kit.description.parameters:
         values.setdefault(parameter.name, None)
     files = {**job.record.files, **job.report.get("files", {})}
+    given = GivenFiles(job.folder.given_files)
     for name, file in files.items():
         values[name] = job.folder.inputs / name / file["filename"]
+        given.add(values[name], repr(name))
     volumes = job.kit.settings.volumes
     for name, reference in job.record.inputs.items():
-        values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes)
+        values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes, given)
     return values
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.neighbours import Neighbour
 from bonseyes_dagster.tool.outbound import Policy, session
 
@@ -70,9 +71,19 @@ class Input(ABC):
 
 
 class RemoteInput(Input):
-    """An artifact of another container; `volumes` is where that one's files may lie on this machine, too."""
+    """An artifact of another container; `volumes` is where that one's files may lie on this machine, too.
 
-    def __init__(self, reference: Mapping[str, Any], folder: Path, policy: Policy, volumes: Path | None = None) -> None:
+    Those that are linked from there are added to `given`.
+    """
+
+    def __init__(
+        self,
+        reference: Mapping[str, Any],
+        folder: Path,
+        policy: Policy,
+        volumes: Path | None = None,
+        given: GivenFiles | None = None,
+    ) -> None:
         self.name = reference["name"]
         self.container = reference["container"]
         self.url = reference["url"]
@@ -81,6 +92,7 @@ class RemoteInput(Input):
         base_url = policy.addresses.base_url(self.container)
         self._artifact = Container(base_url, name=self.container, session=session(policy)).artifact(self.name)
         self._volumes = volumes
+        self._given = given
         self._there: set[str] = set()
 
     @property
@@ -115,6 +127,8 @@ class RemoteInput(Input):
             target.parent.mkdir(parents=True, exist_ok=True)
             if self._neighbour is None or not self._neighbour.link(entry, target):
                 self._artifact.download(entry, target)
+            elif self._given is not None:
+                self._given.add(target, f"{entry.path!r}, a file that {self.container}/{self.name} has published")
             self._there.add(entry.path)
         return target
 

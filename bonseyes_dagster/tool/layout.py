@@ -74,6 +74,11 @@ class Folder:
         return self.path / "parameters.json"
 
     @property
+    def given_files(self) -> Path:
+        """What the files were that the tool was given; only while it runs."""
+        return self.path / "given.jsonl"
+
+    @property
     def temporary(self) -> Path:
         """A folder for temporary files. Outside of the volume, because sockets in it need short paths."""
         return Path(tempfile.gettempdir()) / f"bonseyes-{self.id}"

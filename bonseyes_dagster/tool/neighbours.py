@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import stat
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,10 @@ class Neighbour:
         if self._data is None:
             return False
         source = self._data / entry.path
-        temporary = target.with_name(f".{uuid.uuid4().hex}.linked")
+        temporary = target.with_name(f".{os.urandom(16).hex()}.linked")
         try:
-            if source.resolve() != source or not source.is_relative_to(self._data):
+            # Quicker than `Path.resolve`, and there may be many files.
+            if os.path.realpath(source) != str(source) or not source.is_relative_to(self._data):
                 return False
             os.link(source, temporary, follow_symlinks=False)
             # Looked at only now: it is ours, and nobody can put another in its place.
@@ -61,8 +61,8 @@ class Neighbour:
 
 
 def _is_it(path: Path, entry: FileEntry) -> bool:
-    found = path.lstat()
+    found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode) or found.st_mode & _WRITABLE or found.st_size != entry.size:
         return False
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256

@@ -20,6 +20,7 @@ from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants, is_reaped
 from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, throw_away
+from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.logs import append_line
@@ -203,6 +204,7 @@ class Runner:
     def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
         if self._index.is_cancelling(record.id):
             raise StoppedError
+        GivenFiles(folder.given_files).check()
         manifest = publish(folder, self._check(record.id))
         return replace(outcome, values={**outcome.values, "size": manifest.size, "digest": manifest.digest})
 
@@ -267,7 +269,7 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             remove(part)
         else:
             part.unlink(missing_ok=True)
-    for file in (folder.process, folder.parameters, *(() if is_completed else (folder.manifest,))):
+    for file in (folder.process, folder.parameters, folder.given_files, *(() if is_completed else (folder.manifest,))):
         file.unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.client import Artifact
-from tests.contract.tools.server import ToolServer, is_alive, tool_server
+from tests.contract.tools.server import ToolServer, is_alive, tool_server, tool_servers
 from tests.waiting import until
 
 _count = itertools.count()
@@ -112,3 +112,27 @@ def test_a_killed_workers_processes_end_at_its_next_start(act: str, tmp_path: Pa
         os.kill(server.mule, 9)
         assert artifact.wait(timeout_s=60).phase == "interrupted"
         assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("kind", ["upload", "source", "made"])
+def test_a_tool_that_changes_its_input_fails(kind: str, tmp_path: Path) -> None:
+    """An upload and a fetched file are kept with their digest, and a linked one is another artifact's."""
+    (tmp_path / "input").write_bytes(b"0" * 100)
+    volumes = tmp_path / "volumes"
+    with tool_servers(tmp_path, "ghost", BONSEYES_VOLUMES=str(volumes)) as [server]:
+        volumes.mkdir()
+        (volumes / "ghost").symlink_to(server.volume)
+        maker = start(server, tmp_path / "first", "daemon")
+        assert maker.wait(timeout_s=60).phase == "completed"
+        given = {
+            "source": f"http://ghost/artifacts/{maker.name}/data/output",
+            "made": f"ghost/{maker.name}",
+        }
+        parameters = {"act": "change-input", "note": str(tmp_path / "note")}
+        parameters |= {kind: given[kind]} if kind in given else {}
+        files = {kind: tmp_path / "input"} if kind == "upload" else {}
+        status = server.container.create("changes", parameters, files).wait(timeout_s=60)
+        assert status.phase == "failed"
+        name = f"'output', a file that ghost/{maker.name} has published" if kind == "made" else repr(kind)
+        assert str(status.reason).startswith(f"The tool changed its input {name}.")
+        assert not [*server.volume.glob("artifacts/*/given.jsonl")]

@@ -18,7 +18,9 @@ SIZE = 100_000
 _ORDERS, _SERVER = socket.socketpair()
 
 
-def create(artifact: Any, *, act: str, note: str, end: str, source: Path | None) -> None:
+def create(
+    artifact: Any, *, act: str, note: str, end: str, upload: Path | None, source: Path | None, made: Any | None
+) -> None:
     """Start what goes on, wait until it does, and end."""
     path = artifact.path("output")
     path.write_bytes(b"0" * SIZE)
@@ -28,6 +30,7 @@ def create(artifact: Any, *, act: str, note: str, end: str, source: Path | None)
         "bare": lambda: daemon(write_bare, path, note),
         "fork-server": lambda: borrow(path, note),
         "hand-over": lambda: hand_over(path, note),
+        "change-input": lambda: change(upload or source or made.path("output"), note),
     }
     acts[act]()
     while not Path(note).exists() or not Path(note).read_text().endswith("\n"):
@@ -111,6 +114,14 @@ def hand_over(path: Path, note: str) -> None:
         connection.connect(f"{note}.socket")
         socket.send_fds(connection, [b"x"], [file.fileno()])
         connection.recv(1)
+    tell(note)
+
+
+def change(path: Path, note: str) -> None:
+    """Write into what was given."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.write(b"changed")
     tell(note)
 
 

@@ -1,0 +1,62 @@
+"""A tool that changes what it was given is found out; one that only reads, links or moves it is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.tool.given_files import GivenFiles
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A read-only file with another name elsewhere, as a published one that is linked."""
+    file = tmp_path / "file"
+    file.write_bytes(b"published")
+    os.utime(file, (1, 1))
+    file.chmod(0o444)
+    (tmp_path / "published").hardlink_to(file)
+    return file
+
+
+def overwrite(file: Path) -> None:
+    """Write as many bytes as there were."""
+    file.chmod(0o644)
+    with file.open("r+b") as opened:
+        opened.write(b"PUBLISHED")
+
+
+def replace(file: Path) -> None:
+    """Put another file in its place."""
+    other = file.with_name("other")
+    other.write_bytes(b"published")
+    other.replace(file)
+
+
+@pytest.mark.parametrize("change", [overwrite, replace])
+def test_a_change_is_named(file: Path, change: Callable[[Path], None]) -> None:
+    """Also one to the same size, through a permission that the tool has given itself."""
+    given = GivenFiles(file.with_name("given.jsonl"))
+    given.add(file, "'images'")
+    given.check()
+    change(file)
+    with pytest.raises(ToolError, match="The tool changed its input 'images'"):
+        given.check()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [Path.read_bytes, Path.unlink, lambda file: file.rename(file.with_name("moved")), lambda file: file.chmod(0o600)],
+)
+def test_what_changes_no_content_is_nothing(file: Path, act: Callable[[Path], object]) -> None:
+    """Others may link to a published file at any time, and a tool may move its upload to the outputs."""
+    given = GivenFiles(file.with_name("given.jsonl"))
+    given.check()
+    given.add(file, "'images'")
+    file.with_name("third").hardlink_to(file)
+    act(file)
+    given.check()
