@@ -10,7 +10,6 @@ from dagster import (
     ConfigMapping,
     DagsterInvalidDefinitionError,
     GraphDefinition,
-    JobDefinition,
 )
 
 from bonseyes_dagster.description import check_parameters, parameters_schema
@@ -19,6 +18,7 @@ from bonseyes_dagster.model import Parameter, Task, ToolDescription
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.references import reference_io_manager
 from bonseyes_dagster.orchestration.schema import config_field, input_name
+from bonseyes_dagster.orchestration.selection import PipelineJob, Selection
 from bonseyes_dagster.orchestration.tool_op import ToolOp
 from bonseyes_dagster.orchestration.wiring import check_wiring
 from bonseyes_dagster.urls import is_name
@@ -124,16 +124,17 @@ class Pipeline:
             schema=parameters_schema(self.parameters),
         )
 
-    def run_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def run_config(self, values: Mapping[str, Any], selection: Selection | None = None) -> dict[str, Any]:
         """Return the config of the ops for values of the pipeline's parameters; None leaves a tool's default."""
         config: dict[str, Any] = {}
-        for target, value in self._fixed.items():
-            self._set(config, target, value)
+        given = list(self._fixed.items())
         for name, parameter in self._exposed.items():
             if values.get(name) is not None:
-                for target in parameter.targets:
-                    self._set(config, target, values[name])
-        return config
+                given += [(target, values[name]) for target in parameter.targets]
+        for target, value in given:
+            if selection is None or target.rpartition(".")[0] in selection.ops:
+                self._set(config, target, value)
+        return config if selection is None else selection.run_config(config, values)
 
     def _set(self, config: dict[str, Any], target: str, value: Any) -> None:
         path, _, name = target.rpartition(".")
@@ -146,24 +147,39 @@ class Pipeline:
         else:
             node.setdefault("config", {})[name] = value
 
-    def _make_job(self) -> JobDefinition:
-        return self.graph.to_job(
+    def _make_job(self) -> PipelineJob:
+        job = self.graph.to_job(
             name=self.job_name,
             description=self.description,
-            config=ConfigMapping(
-                config_fn=self._map_config,
-                config_schema={each.name: config_field(each, self.job_name) for each in self.parameters},
-            ),
+            config=self._config_mapping(self.graph),
             resource_defs={"io_manager": reference_io_manager},
             tags={names.PIPELINE_TAG: self.name, names.VERSION_TAG: self._version()},
         )
+        return PipelineJob.of(job, self._config_mapping)
 
-    def _map_config(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _config_mapping(self, graph: GraphDefinition) -> ConfigMapping:
+        """Return the mapping of the whole graph, or of a part of it that somebody has selected."""
+        selection = Selection.of(self.graph, graph)
+        parameters = [self._within(selection, each) for each in self.parameters]
+        fields = {each.target: each.field for each in selection.inputs}
+        fields |= {each.name: config_field(each, self.job_name) for each in parameters}
+        return ConfigMapping(
+            config_fn=lambda values: self._map_config(values, parameters, selection), config_schema=fields
+        )
+
+    def _within(self, selection: Selection, parameter: Parameter) -> Parameter:
+        """Return a parameter as a selection of ops takes it: optional if it is of none of them."""
+        owners = {target.rpartition(".")[0] for target in self._exposed[parameter.name].targets}
+        return parameter if owners & selection.ops else replace(parameter, required=False)
+
+    def _map_config(
+        self, values: Mapping[str, Any], parameters: Sequence[Parameter], selection: Selection
+    ) -> dict[str, Any]:
         """Refuse a launch whose values are out of bounds, with the sentences that the HTTP API has for them."""
         # Files are paths here, so their own check, for URLs, does not apply.
-        checked = [each for each in self.parameters if each.type != "file"]
+        checked = [each for each in parameters if each.type != "file"]
         check_parameters(checked, {each.name: values[each.name] for each in checked if each.name in values})
-        return self.run_config(values)
+        return self.run_config(values, selection)
 
     def _name_problems(self, parameters: Sequence[PipelineParameter]) -> Iterator[str]:
         if not is_name(self.name):
@@ -172,6 +188,9 @@ class Pipeline:
             yield "two parameters have the same name"
         if not self.steps:
             yield "its graph has no op made by tool_op"
+        inputs = {f"{step.name}.{each.name}" for step in self.steps for each in step.op.tool.description.parameters}
+        for name in inputs & set(self._exposed):
+            yield f"the parameter {name!r} has the name by which the input of a selected op is given"
 
     def _target_problems(self) -> Iterator[str]:
         seen: dict[str, str] = {}

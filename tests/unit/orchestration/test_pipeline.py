@@ -98,7 +98,7 @@ def test_job_refuses_values_out_of_bounds(learning: GraphDefinition) -> None:
     """Limits that Dagster's config cannot express are kept as well."""
     pipeline = make(learning)
     with pytest.raises(InvalidError, match="at most 100"):
-        pipeline._map_config({"train-images": "/a.gz", "epochs": 1000})
+        pipeline.job.config_mapping.resolve_from_unvalidated_config({"train-images": "/a.gz", "epochs": 1000})
 
 
 def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
