@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
 __all__ = [
+    "NOT_SELECTED",
     "PARAMETER_TYPES",
     "TERMINAL_PHASES",
     "FileEntry",
@@ -32,6 +33,8 @@ API_VERSION = "1"
 Phase = Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
 Result = Literal["completed", "failed", "in-progress"]
 TERMINAL_PHASES: frozenset[str] = frozenset({"completed", "failed", "cancelled", "interrupted"})
+# Of steps alone: the run neither executes the step nor takes it over from the run that it re-executes.
+NOT_SELECTED = "not-selected"
 
 ParameterType = Literal["string", "integer", "number", "boolean", "choice", "json", "file", "url", "artifact"]
 PARAMETER_TYPES: tuple[str, ...] = (
@@ -77,13 +80,21 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One op of a run and the artifact that it asked for."""
+    """One op of a run and the artifact that it asked for.
+
+    `phase` is one of an artifact's phases or NOT_SELECTED, with which `artifact` is "".
+    """
 
     name: str
     container: str
     artifact: str
     phase: str
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def is_selected(self) -> bool:
+        """Tell whether the step is part of the run."""
+        return self.phase != NOT_SELECTED
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

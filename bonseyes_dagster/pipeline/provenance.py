@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.orchestration.names import run_name
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.states import RunState, StepState
 from bonseyes_dagster.web.backend import DataFile
@@ -33,11 +34,18 @@ def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, A
         "run_id": run.run_id,
         "parent_run_id": run.parent_run_id,
         "parameters": dict(parameters),
+        "inputs": _inputs(run.run_config, parameters),
         "started": _time(record.start_time),
         "finished": _time(record.end_time),
         "duration_s": _duration(record.start_time, record.end_time),
+        "complete": all(each.phase == "completed" for each in state.steps),
         "steps": [_step(each) for each in state.steps],
     }
+
+
+def _inputs(run_config: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that were given to a selection of ops, by `op.parameter`."""
+    return {name: value for name, value in run_config.items() if "." in name and name not in parameters}
 
 
 def _step(state: StepState) -> dict[str, Any]:
@@ -47,12 +55,13 @@ def _step(state: StepState) -> dict[str, Any]:
         "container": state.step.container,
         "tool_version": made.get("version") or None,
         "phase": state.phase,
+        "inherited_from": {"name": run_name(state.run), "run_id": state.run.run_id} if state.is_inherited else None,
         "started": _time(state.stats.start_time if state.stats else None),
         "finished": _time(state.stats.end_time if state.stats else None),
         "duration_s": _rounded(state.duration_s),
         "attempts": state.stats.attempts if state.stats else None,
         "artifact": {
-            "name": state.artifact,
+            "name": state.artifact or None,
             "url": made.get("url"),
             "type": made.get("type"),
             "digest": made.get("digest"),
@@ -77,7 +86,7 @@ class Provenance:
         entry = FileEntry(RUN_FILE, len(content), hashlib.sha256(content).hexdigest())
         files = [DataFile(entry, lambda: _opened(content))]
         for step in state.steps:
-            if step.step.output_type == BENCHMARK:
+            if step.step.output_type == BENCHMARK and step.is_selected:
                 files += self._report(step)
         return sorted(files, key=lambda file: file.entry.path)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -14,11 +13,12 @@ from dagster import DagsterEventType, DagsterRun, GraphDefinition
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
-from bonseyes_dagster.model import Progress, Status, Step
+from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
 from bonseyes_dagster.orchestration.names import artifact_name, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.tool_op import ToolOp
 from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.lineage import Lineage, Origin, executes_all, mapping_key, step_of
 from bonseyes_dagster.pipeline.records import Records, phase_of
 
 __all__ = ["RunState", "States", "StepState"]
@@ -28,27 +28,32 @@ ASK_TIMEOUT_S = 2.0
 # So long after its end, an event of a run may still be on its way.
 _SETTLED_S = 60.0
 _MOST_SETTLED = 20_000
-_MAPPED = re.compile(r"(.+)\[(.+)\]")
 
 
 @dataclass(frozen=True)
 class StepState:
-    """One step of a run, the run that executed it (a re-execution takes over its parent's), and its statistics."""
+    """One step of a run, the run that executed it (a re-execution takes over its parent's), and its statistics.
+
+    A step that is not selected has no run behind it: `run` is the one that leaves it out.
+    """
 
     step: PipelineStep
     name: str
     run: DagsterRun
-    stats: RunStepKeyStatsSnapshot | None
-    is_inherited: bool
+    stats: RunStepKeyStatsSnapshot | None = None
+    is_inherited: bool = False
+    is_selected: bool = True
 
     @property
     def artifact(self) -> str:
-        """Return the name of its artifact."""
-        return artifact_name(run_name(self.run), self.name)
+        """Return the name of its artifact; "" of a step that is not selected."""
+        return artifact_name(run_name(self.run), self.name) if self.is_selected else ""
 
     @property
     def phase(self) -> str:
         """Return its phase as far as Dagster knows; a step of a final run is never in progress."""
+        if not self.is_selected:
+            return NOT_SELECTED
         status = self.stats.status if self.stats else None
         if status is StepEventStatus.SUCCESS:
             return "completed"
@@ -105,10 +110,11 @@ class States:
         self._gateway_url = gateway_url
         self._settled: dict[tuple[str, datetime], Status] = {}
         self._skips_nothing = _has_only_tools(pipeline.graph)
+        self._lineage = Lineage(records.instance)
 
     def read(self, record: RunRecord) -> RunState:
         """Return a run with its steps."""
-        return RunState(record, tuple(self._steps(record.dagster_run)))
+        return RunState(record, tuple(self._steps(record)))
 
     def brief(self, record: RunRecord) -> Status:
         """Return the status of a run as far as Dagster knows it.
@@ -127,13 +133,13 @@ class States:
     def _succeeded(self, record: RunRecord) -> RunState | None:
         """Return the state of a run all of whose steps must have succeeded, for it has; but for what they made."""
         run = record.dagster_run
-        if not (run.is_success and self._skips_nothing and run.step_keys_to_execute is None):
+        if not (run.is_success and self._skips_nothing and executes_all(run)):
             return None
         done = {
             step.name: RunStepKeyStatsSnapshot(run.run_id, step.name, StepEventStatus.SUCCESS)
             for step in self._pipeline.steps
         }
-        steps = (StepState(step, step.name, run, done[step.name], False) for step in self._pipeline.steps)
+        steps = (StepState(step, step.name, run, done[step.name]) for step in self._pipeline.steps)
         return RunState(record, tuple(steps))
 
     def dagster_url(self, run_id: str) -> str:
@@ -144,13 +150,14 @@ class States:
         """Return the status of a run; with `is_live` the containers are asked about the steps in progress."""
         steps = self._live(state) if is_live else [_step(each) for each in state.steps]
         done = sum(each.phase == "completed" for each in state.steps)
+        total = sum(each.is_selected for each in state.steps)
         active = ", ".join(step.name for step in steps if step.phase == "running")
         record = state.record
         return Status(
             name=state.name,
             phase=phase_of(state.run),
             reason=self._reason(state),
-            progress=Progress(done, len(steps), "steps", active or None),
+            progress=Progress(done, total, "steps", active or None),
             created=_time(record.create_timestamp),
             started=_time(record.start_time),
             finished=_time(record.end_time),
@@ -159,25 +166,15 @@ class States:
             dagster_url=self.dagster_url(state.run.run_id),
         )
 
-    def _steps(self, run: DagsterRun) -> Iterator[StepState]:
-        lineage = list(self._lineage(run))
-        stats = {each.run_id: self._stats(each.run_id) for each in lineage}
+    def _steps(self, record: RunRecord) -> Iterator[StepState]:
+        run = record.dagster_run
+        origins = self._lineage.origins(record, [step.name for step in self._pipeline.steps])
         for step in self._pipeline.steps:
-            for key, name in _keys(step.name, stats[run.run_id]):
-                owner = next((each for each in lineage if _executes(each, key)), run)
-                yield StepState(step, name, owner, stats[owner.run_id].get(key), owner is not run)
-
-    def _stats(self, run_id: str) -> dict[str, RunStepKeyStatsSnapshot]:
-        return {stats.step_key: stats for stats in self._records.instance.get_run_step_stats(run_id)}
-
-    def _lineage(self, run: DagsterRun) -> Iterator[DagsterRun]:
-        """Yield the run, and while it takes steps over from its parent, that one too."""
-        current: DagsterRun | None = run
-        while current is not None:
-            yield current
-            takes_all = all(_executes(current, step.name) for step in self._pipeline.steps)
-            parent = None if takes_all else current.parent_run_id
-            current = self._records.instance.get_run_by_id(parent) if parent else None
+            found = {key: origin for key, origin in origins.items() if step_of(key) == step.name}
+            for key, origin in found.items():
+                yield _state(step, key, origin, is_inherited=origin.run.run_id != run.run_id)
+            if not found:
+                yield StepState(step, step.name, run, is_selected=False)
 
     def _live(self, state: RunState) -> list[Step]:
         running = {each.name: each for each in state.steps if each.phase == "running"}
@@ -214,15 +211,9 @@ def _is_settled(record: RunRecord) -> bool:
     return is_over and time.time() - (record.end_time or 0) > _SETTLED_S
 
 
-def _keys(step: str, stats: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return Dagster's keys of a step and our names for them: more than one if it is mapped over a dynamic output."""
-    mapped = [(key, f"{step}.{match[2]}") for key in stats if (match := _MAPPED.fullmatch(key)) and match[1] == step]
-    return mapped or [(step, step)]
-
-
-def _executes(run: DagsterRun, key: str) -> bool:
-    keys = run.step_keys_to_execute
-    return keys is None or any(each in (key, f"{key}[?]") or each == key.partition("[")[0] + "[?]" for each in keys)
+def _state(step: PipelineStep, key: str, origin: Origin, *, is_inherited: bool) -> StepState:
+    name = f"{step.name}.{mapping_key(key)}" if mapping_key(key) else step.name
+    return StepState(step, name, origin.run, origin.stats, is_inherited)
 
 
 def _step(state: StepState) -> Step:

@@ -67,7 +67,7 @@ class _Lines:
         self._last = time.monotonic()
 
     def __call__(self, status: Status) -> None:
-        rows = [(step.name, step.phase, step.progress) for step in status.steps or ()]
+        rows = [(step.name, step.phase, step.progress) for step in status.steps or () if step.is_selected]
         rows.append(("", status.phase, status.progress))
         is_due = time.monotonic() - self._last >= _LINE_EVERY_S
         for name, phase, progress in rows:
@@ -101,7 +101,7 @@ def _bars() -> Iterator[OnStatus]:
         tasks: dict[str, TaskID] = {}
 
         def draw(status: Status) -> None:
-            for step in status.steps or ():
+            for step in filter(lambda step: step.is_selected, status.steps or ()):
                 _draw(bars, tasks, step.name, step.phase, step.progress)
             if status.steps is None:
                 _draw(bars, tasks, status.name, status.phase, status.progress)

@@ -106,7 +106,7 @@ def list_runs(state: State, pipeline: str | None) -> None:
 
 
 def _steps(status: Status) -> str:
-    steps = status.steps or ()
+    steps = [step for step in status.steps or () if step.is_selected]
     done = sum(step.phase == "completed" for step in steps)
     return f"{done}/{len(steps)}" if steps else ""
 

@@ -134,7 +134,7 @@ function progressOf(status) {
 }
 
 const stepsProgress = (status) => status.steps?.length && status.phase === "running" && !status.progress?.total
-  ? { ...status, progress: { done: status.steps.filter((step) => step.phase === "completed").length, total: status.steps.length, unit: "steps" } }
+  ? { ...status, progress: { done: status.steps.filter((step) => step.phase === "completed").length, total: status.steps.filter((step) => step.phase !== "not-selected").length, unit: "steps" } }
   : status;
 
 function facts(entries) {
@@ -326,7 +326,7 @@ function drawStatus(status, state, live, steps) {
   if (steps.node.parentElement) steps.node.parentElement.hidden = !status.steps?.length;
   fill(steps.body, status.steps ?? [], (step) => el("tr", {},
     el("th", { scope: "row" }, step.name),
-    el("td", {}, step.phase === "pending" || !containers[step.container] ? step.container
+    el("td", {}, !step.artifact || !containers[step.container] ? step.container
       : link(`${step.container}/${step.artifact}`, place(step.container, step.artifact))),
     el("td", {}, phase(step.phase)), el("td", { class: "wide" }, progressOf(step))));
 }
