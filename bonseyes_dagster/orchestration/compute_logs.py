@@ -14,21 +14,34 @@ What a subprocess of an op, or C code, writes to descriptors 1 and 2 does not pa
 output. `subprocess.run(..., stdout=sys.stdout)` does go to the step: the router's `fileno` is the step's file.
 """
 
+import contextlib
 import contextvars
 import io
+import logging
+import re
+import shutil
 import sys
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, TextIO
 
-from dagster import Field
+from dagster import DagsterInstance, Field, RunsFilter
 from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
 from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._serdes import ConfigurableClassData
 
-__all__ = ["StepComputeLogManager", "route_streams"]
+__all__ = ["StepComputeLogManager", "remove_logs", "remove_orphaned_logs", "route_streams"]
+
+
+_log = logging.getLogger(__name__)
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Before the id of a run in the name of a folder that is being removed.
+_DOOMED = ".deleted-"
+_IDLE_S = 3600.0
+_PAGE = 500
 
 
 class _Capture:
@@ -148,6 +161,27 @@ def _end_routing() -> None:
             setattr(sys, name, stream.original)
 
 
+def remove_logs(instance: DagsterInstance, run_id: str) -> None:
+    """Remove what the steps of a deleted run printed; what cannot be removed now is removed as an orphan later."""
+    try:
+        instance.compute_log_manager.delete_logs(prefix=[run_id])
+    except OSError as error:
+        _log.warning("The logs of the steps of the run %s are still there: %s", run_id, error)
+
+
+def remove_orphaned_logs(instance: DagsterInstance) -> None:
+    """Remove the logs of steps whose runs are gone; nothing while the runs cannot be read."""
+    manager = instance.compute_log_manager
+    if isinstance(manager, StepComputeLogManager):
+        manager.remove_orphans(lambda run_ids: set(instance.get_run_ids(RunsFilter(run_ids=run_ids))))
+
+
+def _is_idle(folder: Path) -> bool:
+    """Tell whether nothing below a folder has changed for a while."""
+    latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    return latest < time.time() - _IDLE_S
+
+
 class StepComputeLogManager(LocalComputeLogManager):
     """LocalComputeLogManager whose captures may overlap.
 
@@ -200,6 +234,35 @@ class StepComputeLogManager(LocalComputeLogManager):
         # A tool's log may hold bytes that are no UTF-8: they must not fail the step that passes them on.
         with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
             yield file
+
+    def remove_orphans(self, known: Callable[[list[str]], set[str]]) -> None:
+        """Remove the logs of runs that are not `known`: of those that were deleted where these files cannot be seen.
+
+        Files that changed a short while ago are left alone. The folder is set aside before its run is looked for once
+        more, and put back if the run is there: a new run may bear the id of a deleted one.
+        """
+        base = Path(self._base_dir)
+        if not base.is_dir():
+            return
+        for doomed in base.glob(f"{_DOOMED}*"):
+            self._remove_or_put_back(doomed, known)
+        idle = [path.name for path in base.iterdir() if _RUN_ID.fullmatch(path.name) and _is_idle(path)]
+        for first in range(0, len(idle), _PAGE):
+            page = idle[first : first + _PAGE]
+            for run_id in set(page) - known(page):
+                doomed = base / f"{_DOOMED}{run_id}"
+                (base / run_id).rename(doomed)
+                self._remove_or_put_back(doomed, known)
+
+    def _remove_or_put_back(self, doomed: Path, known: Callable[[list[str]], set[str]]) -> None:
+        run_id = doomed.name.removeprefix(_DOOMED)
+        if known([run_id]):
+            for path in [path for path in doomed.rglob("*") if path.is_file()]:
+                place = doomed.with_name(run_id) / path.relative_to(doomed)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # the new run's own
+                    place.hardlink_to(path)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     @contextmanager
     def open_log_stream(self, log_key: Sequence[str], io_type: ComputeIOType) -> Iterator[IO[Any] | None]:

@@ -46,6 +46,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.orchestration.compute_logs import remove_logs
 
 __all__ = ["PooledPostgresStorage", "with_pooled_connections"]
 
@@ -393,6 +394,12 @@ class _EventLogStorage(_Pooled, PostgresEventLogStorage):
         write = super().store_event if is_of_asset else self._insert
         find = partial(self._find, event)
         self.database.write_once(partial(write, event), find, is_one_statement=not is_of_asset)
+
+    def delete_events(self, run_id: str) -> None:
+        """Remove the events of a run, which is how every door deletes one, and what its steps printed."""
+        super().delete_events(run_id)
+        if self.has_instance:
+            remove_logs(self._instance, run_id)
 
     def _insert(self, event: EventLogEntry) -> None:
         # The superclass notifies listeners as well, which its readers have long ceased to be.

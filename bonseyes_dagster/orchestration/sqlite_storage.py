@@ -39,6 +39,8 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool, QueuePool
 
+from bonseyes_dagster.orchestration.compute_logs import remove_logs
+
 __all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connections"]
 
 _STOCK = ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage")
@@ -150,6 +152,12 @@ class _EventLogStorage(SqliteEventLogStorage):
                 self._initialized_dbs.add(shard)
             with engine.connect() as connection, connection.begin():
                 yield connection
+
+    def delete_events(self, run_id: str) -> None:
+        """Remove the events of a run, which is how every door deletes one, and what its steps printed."""
+        super().delete_events(run_id)
+        if self.has_instance:
+            remove_logs(self._instance, run_id)
 
     def _copy_template(self, path: Path) -> None:
         """Make a run's file whole, or leave it if another process was first."""

@@ -2,11 +2,21 @@
 
 import contextvars
 import itertools
+import os
 import sys
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from dagster import DagsterInstance, DagsterRun
+from dagster._core.storage.compute_log_manager import ComputeIOType
+from sqlalchemy.exc import OperationalError
+
 from bonseyes_dagster.orchestration import compute_logs
-from bonseyes_dagster.orchestration.compute_logs import StepComputeLogManager
+from bonseyes_dagster.orchestration.compute_logs import _IDLE_S, StepComputeLogManager, remove_orphaned_logs
+from bonseyes_dagster.orchestration.instance import write_instance
 
 
 def print_while_it_ends(manager, key, moment):
@@ -52,3 +62,84 @@ def test_a_lone_step_may_end_while_a_thread_prints(tmp_path: Path, capsys):
         if not ended:
             break
     assert moment > 10
+
+
+# What a deleted run's steps printed
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    """An instance as a project has it."""
+    write_instance(tmp_path, launcher="stock")
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+def log_of(instance: DagsterInstance, run_id: str, *, idle_s: float = 2 * _IDLE_S) -> Path:
+    """Write the log of a step of a run, which nothing has touched for so long; return the run's folder."""
+    folder = Path(instance.root_directory) / "compute_logs" / run_id
+    file = folder / "compute_logs" / "step.out"
+    file.parent.mkdir(parents=True)
+    file.write_text("said\n")
+    moment = time.time() - idle_s
+    for path in (file, file.parent, folder):
+        os.utime(path, (moment, moment))
+    return folder
+
+
+def test_logs_go_with_a_run_through_its_storage(instance: DagsterInstance) -> None:
+    """Whoever deletes it; those of others stay."""
+    instance.add_run(run := DagsterRun(job_name="job"))
+    mine, other = log_of(instance, run.run_id), log_of(instance, str(uuid.uuid4()))
+    instance.delete_run(run.run_id)
+    assert (mine.exists(), other.exists()) == (False, True)
+
+
+def test_only_idle_logs_of_runs_that_are_gone_are_orphans(instance: DagsterInstance) -> None:
+    """Those of a run that is there, that changed just now, or of a sensor's tick are left alone."""
+    instance.add_run(run := DagsterRun(job_name="job"))
+    kept = [log_of(instance, run.run_id), log_of(instance, str(uuid.uuid4()), idle_s=60), log_of(instance, "inbox")]
+    gone = log_of(instance, str(uuid.uuid4()))
+    # Broke off between setting aside and removing.
+    half_gone = log_of(instance, str(uuid.uuid4()))
+    half_gone.rename(half_gone.with_name(f".deleted-{half_gone.name}"))
+    remove_orphaned_logs(instance)
+    assert {path.name for path in gone.parent.iterdir()} == {path.name for path in kept}
+
+
+def test_nothing_is_an_orphan_while_runs_cannot_be_read(instance: DagsterInstance, monkeypatch) -> None:
+    """An error is no answer."""
+    folder = log_of(instance, str(uuid.uuid4()))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OperationalError("SELECT", {}, Exception("The database is away."))
+
+    monkeypatch.setattr(instance, "get_run_ids", fail)
+    with pytest.raises(OperationalError):
+        remove_orphaned_logs(instance)
+    assert (folder / "compute_logs" / "step.out").read_text() == "said\n"
+
+
+def test_logs_of_a_run_that_comes_meanwhile_are_put_back(instance: DagsterInstance) -> None:
+    """A new run of a name has the id of the deleted one; what it has printed meanwhile stays its own."""
+    run_id = str(uuid.uuid4())
+    folder = log_of(instance, run_id)
+    (folder / "compute_logs" / "other.out").write_text("before\n")
+    os.utime(folder / "compute_logs" / "other.out", (0, 0))
+    os.utime(folder / "compute_logs", (0, 0))
+    manager = instance.compute_log_manager
+    assert isinstance(manager, StepComputeLogManager)
+    answers = iter([set(), {run_id}])
+
+    def known(_: list[str]) -> set[str]:
+        answer = next(answers)
+        if answer:
+            with manager.open_log_stream([run_id, "compute_logs", "other"], ComputeIOType.STDOUT) as stream:
+                assert stream is not None
+                stream.write("new\n")
+        return answer
+
+    manager.remove_orphans(known)
+    logs = {path.name: path.read_text() for path in (folder / "compute_logs").iterdir()}
+    assert logs == {"step.out": "said\n", "other.out": "new\n"}
+    assert [path.name for path in folder.parent.iterdir()] == [run_id]
