@@ -8,6 +8,7 @@ BonseyesError                      500  internal
 │   └── NotReadyError              404  not_ready              exists, but has nothing to serve yet (or ever)
 ├── MethodNotAllowedError          405  method_not_allowed
 ├── ConflictError                  409  name_taken
+│   └── NotFinalError              409  not_final              in progress, and what is asked wants it to have ended
 ├── PreconditionFailedError        412  precondition_failed
 ├── TooLargeError                  413  too_large
 ├── UnsupportedMediaError          415  unsupported_media_type
@@ -42,6 +43,7 @@ __all__ = [
     "ForbiddenError",
     "InvalidError",
     "MethodNotAllowedError",
+    "NotFinalError",
     "NotFoundError",
     "NotReadyError",
     "PreconditionFailedError",
@@ -142,6 +144,12 @@ class ConflictError(BonseyesError):
 
     code = "name_taken"
     http_status = 409
+
+
+class NotFinalError(ConflictError):
+    """The artifact is in progress; what is asked of it can be done once it has ended."""
+
+    code = "not_final"
 
 
 class PreconditionFailedError(BonseyesError):
@@ -246,6 +254,7 @@ _BY_CODE: dict[str, type[BonseyesError]] = {
         NotReadyError,
         MethodNotAllowedError,
         ConflictError,
+        NotFinalError,
         PreconditionFailedError,
         TooLargeError,
         UnsupportedMediaError,
@@ -264,7 +273,7 @@ def error_from_json(http_status: int, body: object) -> BonseyesError:
     if not isinstance(error, Mapping):
         error = {}
     code = str(error.get("code", ""))
-    by_status = {cls.http_status: cls for cls in _BY_CODE.values() if cls is not NotReadyError}
+    by_status = {cls.http_status: cls for cls in _BY_CODE.values() if cls not in (NotReadyError, NotFinalError)}
     cls = _BY_CODE.get(code) or by_status.get(http_status, BonseyesError)
     message = str(error.get("message") or f"HTTP {http_status}")
     return cls(message, detail=error.get("detail"), request_id=error.get("request_id"))

@@ -12,7 +12,7 @@ import requests
 
 from bonseyes_dagster import urls
 from bonseyes_dagster.client import _download
-from bonseyes_dagster.client._transport import READ_TIMEOUT_S, iter_body
+from bonseyes_dagster.client._transport import READ_TIMEOUT_S, iter_body, json_body
 from bonseyes_dagster.errors import (
     ConnectionFailedError,
     DigestMismatchError,
@@ -102,17 +102,40 @@ class Artifact:
         """Ask for cancellation and return the status as it is now; harmless when it is final already."""
         return self.container.transport.parsed(self._request("POST", "cancel"), Status.from_json)
 
-    def delete(self, with_artifacts: bool = False) -> None:
-        """Cancel if need be and remove; `with_artifacts` removes what a run made, too."""
+    def rename(self, new_name: str) -> Artifact:
+        """Give it another name and return its new handle; of a final artifact only, not of a run.
+
+        Raises NotFinalError, ConflictError when the name is taken, InvalidError when it can be no name.
+        """
+        renamed = self.container.artifact(new_name)
+        body, headers = json_body({"name": new_name}), {"Content-Type": "application/json"}
+        try:
+            self._request("PATCH", "", body=body, headers=headers, repeat=False)
+        except (ConnectionFailedError, UnavailableError):
+            # The answer was lost, and the artifact may have its new name: then all is as it should be.
+            try:
+                self._request("PATCH", "", body=body, headers=headers)
+            except NotFoundError:
+                renamed.status()
+        return renamed
+
+    def delete(self, with_artifacts: bool = False) -> list[str]:
+        """Cancel if need be and remove; `with_artifacts` removes what a run made, too.
+
+        Returns the URLs of the artifacts that a run made and that stay.
+        """
         params = {"artifacts": "true"} if with_artifacts else None
         try:
-            self._request("DELETE", "", params=params, repeat=False)
-        except (ConnectionFailedError, UnavailableError):
+            answer = self._request("DELETE", "", params=params, repeat=False)
+        except (ConnectionFailedError, UnavailableError) as error:
+            if isinstance(error.detail, dict) and error.detail.get("left"):
+                raise  # the run is gone already, and some of its artifacts are not
             # The answer was lost, and the artifact may be gone: then all is as it should be.
             try:
-                self._request("DELETE", "", params=params)
+                answer = self._request("DELETE", "", params=params)
             except NotFoundError:
-                return
+                return []
+        return self.container.transport.parsed(answer, lambda body: names_of(body.get("kept", [])))
 
     def manifest(self) -> Manifest:
         """Return its files; NotReadyError until it is completed."""

@@ -9,6 +9,7 @@ from bonseyes_dagster.urls import is_name
 
 __all__ = [
     "IDEMPOTENCY_TAG",
+    "LAUNCH_TAG",
     "PIPELINE_TAG",
     "REUSE_TAG",
     "RUN_TAG",
@@ -28,6 +29,8 @@ VERSION_TAG = "bonseyes/version"
 RUN_TAG = "bonseyes/run"
 REUSE_TAG = "bonseyes/reuse"
 IDEMPOTENCY_TAG = "bonseyes/idempotency-key"
+# Of runs whose id is made of their name: another value for each run of the name, so that one is not taken for another.
+LAUNCH_TAG = "bonseyes/launch"
 # Of ops.
 CONTAINER_TAG = "bonseyes/container"
 OUTPUT_TYPE_TAG = "bonseyes/output-type"

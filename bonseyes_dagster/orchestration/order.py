@@ -1,6 +1,7 @@
 """What a step wants of its container: placed so that the same step, asked again, finds the same artifact."""
 
 import contextlib
+import re
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from dagster import Failure, OpExecutionContext
 
 from bonseyes_dagster.client import Addresses, Artifact, Container
 from bonseyes_dagster.description import ToolFolder
-from bonseyes_dagster.errors import BonseyesError, ConflictError, InvalidError, NotFoundError
+from bonseyes_dagster.errors import BonseyesError, ConflictError, InvalidError, NotFoundError, UnavailableError
 from bonseyes_dagster.model import Status
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.references import ArtifactRef
@@ -18,6 +19,11 @@ from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import dashboard_page
 
 __all__ = ["Order"]
+
+# RUN_ID/STEP, or RUN_ID/LAUNCH/STEP; of the parts only a step's name may hold anything else than hexadecimal digits.
+_KEY = re.compile(r"(?P<run>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9a-f]{32}/)?(?P<step>[^/]+)")
+# A tool has ten seconds to end by itself.
+_END_TIMEOUT_S = 20.0
 
 
 class Order:
@@ -37,10 +43,16 @@ class Order:
         self._name = names.artifact_name(names.run_name(context.run), step)
         # Where people find the artifact: the dashboard's page, behind the gateway.
         self.page = settings.gateway_url + dashboard_page(container, self._name)
-        self.key = f"{context.run_id}/{step}"
+        self._step = step
+        self._instance = context.instance
+        # A run's id is made of its name: without the launch, the key would be that of a deleted run's step.
+        self.key = "/".join(filter(None, [context.run_id, context.run.tags.get(names.LAUNCH_TAG), step]))
+        self._run_id = context.run_id
+        self._log = context.log
         self.reuse = context.run.tags.get(names.REUSE_TAG, "true") != "false"
         self.output_type = tool.description.output_type
         self.parameters: dict[str, Any] = {name: ref.url for name, ref in references.items() if ref is not None}
+        self._digests = {name: ref.digest for name, ref in references.items() if ref is not None and ref.digest}
         self.files: dict[str, Path] = {}
         self._take_config(context.op_config or {}, tool)
         self.stop = threading.Event()
@@ -66,20 +78,53 @@ class Order:
                 self.parameters[parameter.name] = value
 
     def place(self) -> None:
-        """Create the artifact unless it is there; one that a former attempt left unfinished is made again."""
+        """Create the artifact unless it is there; one that a former attempt left unfinished is made again.
+
+        What an earlier run of this name made, one that is deleted, gives way: it gets another name.
+        """
         former = self._former()
-        if former is not None and former.is_final and former.phase != "completed":
-            self._delete()
+        if former is not None:
+            with contextlib.suppress(NotFoundError):  # deleted meanwhile
+                self._resolve_conflict(former)
         try:
             self._create()
         except (ConflictError, InvalidError) as error:
             if former is None and not isinstance(error, ConflictError):
                 raise
-            raise Failure(
-                description=f"{self.artifact.url} exists, and was not made by this step with these parameters. "
-                f"Delete it, or give the run another name. ({error.message})",
-                allow_retries=False,
-            ) from error
+            raise self._refusal(error.message) from error
+
+    def _refusal(self, reason: str) -> Failure:
+        return Failure(
+            description=f"{self.artifact.url} exists, and was not made by this step with these parameters. "
+            f"Delete it, rename it, or give the run another name. ({reason})",
+            allow_retries=False,
+        )
+
+    def _resolve_conflict(self, former: Status) -> None:
+        """Make room where this step's name is taken by its own unfinished attempt, or by a run that is deleted."""
+        info = self.artifact.info()
+        key = info.get("idempotency_key")
+        # A container of an earlier version does not tell the key.
+        if key == self.key or "idempotency_key" not in info:
+            if former.is_final and former.phase != "completed":
+                self._delete()
+            return
+        maker = _maker_of(key, self._step)
+        if maker is None:
+            raise self._refusal("No run of this name made it.")
+        if maker != self._run_id and self._instance.get_run_by_id(maker) is not None:
+            raise self._refusal(f"The run {maker} made it, which has the same name.")
+        self._set_aside(former)
+
+    def _set_aside(self, former: Status) -> None:
+        """Rename an artifact that a deleted run of this name left; nobody waits for it, so that it is ended first."""
+        artifact = self.artifact
+        if not former.is_final:
+            artifact.cancel()
+            if not artifact.status(_END_TIMEOUT_S).is_final:
+                raise UnavailableError(f"{artifact.url}, which a deleted run of the same name made, does not end.")
+        renamed = artifact.rename(_spare_name(artifact.name, str(artifact.info()["id"])))
+        self._log.info(f"{artifact.url} was made by a deleted run of the same name; it is {renamed.url} now.")
 
     def _create(self) -> None:
         self.container.create(
@@ -100,11 +145,40 @@ class Order:
         with contextlib.suppress(NotFoundError):
             self.artifact.delete()
 
+    def check_inputs(self, info: Mapping[str, Any]) -> None:
+        """Raise Failure if the artifact was made of other inputs than the steps before this one have made.
+
+        A reference is a name. The artifact of that name may have been deleted or renamed, and another one made since.
+        """
+        inputs = (info.get("provenance") or {}).get("inputs") or {}
+        for name, digest in self._digests.items():
+            if inputs.get(name, {}).get("digest", digest) != digest:
+                raise Failure(
+                    description=f"{self.artifact.url} was made of {self.parameters[name]}, which is another artifact "
+                    "by now than the one that this run refers to. Launch a new run.",
+                    allow_retries=False,
+                )
+
     def cancel(self) -> None:
         """Take the order back, whether it has been placed yet or not."""
         self.stop.set()
         with contextlib.suppress(BonseyesError):
             self.artifact.cancel()
+
+
+def _maker_of(key: object, step: str) -> str | None:
+    """Return the id of the run whose step asked for an artifact with an idempotency key; None for another's key.
+
+    Such an artifact is named by run and step, so that the same name and the same step mean the same run's name.
+    """
+    match = _KEY.fullmatch(key) if isinstance(key, str) else None
+    return match["run"] if match and match["step"] == step else None
+
+
+def _spare_name(name: str, artifact_id: str) -> str:
+    """Return the name under which an artifact goes on whose name a new run needs."""
+    suffix = f".{artifact_id[:8]}"
+    return name[: names.NAME_LENGTH - len(suffix)].rstrip(".") + suffix
 
 
 def _step_name(context: OpExecutionContext) -> str:

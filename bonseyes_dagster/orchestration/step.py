@@ -97,6 +97,7 @@ def _results(
 
 def _metadata(order: Order, reference: ArtifactRef, status: Status) -> dict[str, Any]:
     info = order.artifact.info()
+    order.check_inputs(info)
     provenance = info.get("provenance") or {}
     metadata: dict[str, Any] = {
         "page": MetadataValue.url(order.page),

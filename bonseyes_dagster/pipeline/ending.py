@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from dagster import DagsterError, DagsterRun, RunsFilter
 from dagster._core.storage.dagster_run import RunRecord
@@ -14,12 +14,15 @@ from dagster._core.storage.dagster_run import RunRecord
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.orchestration.names import run_name
-from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records
-from bonseyes_dagster.pipeline.states import RunState, States
+from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, phase_of
+from bonseyes_dagster.pipeline.states import RunState, States, StepState
 from bonseyes_dagster.pipeline.uploads import Uploads
 
 __all__ = ["Ending"]
 
+# A container that has been away for so long is not coming back to go on with its queue.
+_PATIENCE_S = 3600.0
+_log = logging.getLogger(__name__)
 _ARTIFACTS_TAG = "bonseyes/delete-artifacts"
 # A cancelled run ends within a second; a tool gets ten to end by itself.
 END_TIMEOUT_S = 20.0
@@ -48,8 +51,11 @@ class Ending:
             self._instance.report_run_canceled(run, message="Cancelled; no process was executing it.")
             self._cancel_artifacts(run)
 
-    def delete(self, record: RunRecord, *, with_artifacts: bool) -> None:
-        """Hide the run, which makes the deletion certain even if this process ends here, then carry it out."""
+    def delete(self, record: RunRecord, *, with_artifacts: bool) -> list[str]:
+        """Hide the run, which makes the deletion certain even if this process ends here, then carry it out.
+
+        Returns the URLs of the artifacts that stay.
+        """
         found = record.dagster_run
         with self._alone(found.run_id) as is_alone:
             run = self._instance.get_run_by_id(found.run_id) if is_alone else None
@@ -57,7 +63,7 @@ class Ending:
                 raise NotFoundError(f"Another request deletes the run {run_name(found)!r}.")
             marks = {DELETED_TAG: "true"} | ({_ARTIFACTS_TAG: "true"} if with_artifacts else {})
             self._instance.add_run_tags(run.run_id, marks)
-            self._carry_out(run, with_artifacts=with_artifacts)
+            return self._carry_out(run, with_artifacts=with_artifacts)
 
     def resume(self) -> None:
         """Carry out the deletions that an earlier process began."""
@@ -66,8 +72,10 @@ class Ending:
                 record = self._marked(listed.run_id) if is_alone else None
                 if record is not None:
                     run = record.dagster_run
-                    with contextlib.suppress(UnavailableError):  # to be resumed again
+                    try:
                         self._carry_out(run, with_artifacts=_ARTIFACTS_TAG in run.tags)
+                    except UnavailableError as error:  # to be resumed again
+                        _log.warning("The run %s is being deleted. %s", run_name(run), error.message)
 
     @contextlib.contextmanager
     def _alone(self, run_id: str) -> Iterator[bool]:
@@ -87,25 +95,27 @@ class Ending:
         filters = RunsFilter(run_ids=[run_id], tags={DELETED_TAG: "true"})
         return next(iter(self._instance.get_run_records(filters, limit=1)), None)
 
-    def _carry_out(self, run: DagsterRun, *, with_artifacts: bool) -> None:
+    def _carry_out(self, run: DagsterRun, *, with_artifacts: bool) -> list[str]:
         self.cancel(run)
         self._wait(run)
         # Dagster's own page deletes runs, too.
         record = self._marked(run.run_id)
         if record is None:
-            return
+            return []
         state = self._states.read(record)
+        kept: list[str] = []
         if with_artifacts:
             self._delete_artifacts(state)
-        elif not run.is_finished:
-            self._cancel_artifacts(run, state)
+        else:
+            kept = self._keep_artifacts(state)
         if self._marked(run.run_id) is None:
-            return
+            return kept
         self._instance.delete_run(run.run_id)
         token = run.tags.get(UPLOADS_TAG, "")
         # Re-executions read the same files.
         if token and self._records.by_tag(UPLOADS_TAG, token) is None:
             self._uploads.remove(token)
+        return kept
 
     def _wait(self, run: DagsterRun) -> None:
         """Wait for the run's process: what it wrote after the record is gone would be in nobody's log."""
@@ -113,22 +123,45 @@ class Ending:
         while not self._records.is_finished(run.run_id) and time.monotonic() < deadline:
             time.sleep(0.05)
 
-    def _cancel_artifacts(self, run: DagsterRun, state: RunState | None = None) -> None:
+    def _cancel_artifacts(self, run: DagsterRun) -> None:
         record = self._instance.get_run_record_by_id(run.run_id)
-        if state is None and record is not None:
+        if record is not None:
             state = self._states.read(record)
-        if state is not None:
-            self._states.asker.ask({each.url: each.cancel for each in self._artifacts(state)})
+            self._ask(state.steps, lambda artifact: artifact.cancel)
+
+    def _keep_artifacts(self, state: RunState) -> list[str]:
+        """Return the URLs of the artifacts that stay, after what the run left in progress is cancelled.
+
+        Raises UnavailableError while a container is away that has work of the run to cancel: with the run goes the
+        last that knows of the work.
+        """
+        begun = [each for each in state.steps if each.stats is not None]
+        # A step that failed by itself has seen its artifact's end; one that was cancelled may not.
+        seen = {"completed", "failed"} if phase_of(state.run) == "failed" else {"completed"}
+        answers = self._ask((each for each in begun if each.phase not in seen), lambda artifact: artifact.cancel)
+        ended = state.record.end_time or state.record.create_timestamp.timestamp()
+        if time.time() - ended < _PATIENCE_S:
+            _refuse_left("cancelled", answers)
+        answers = self._ask(begun, lambda artifact: artifact.status)
+        return [url for url, answer in answers.items() if not isinstance(answer, NotFoundError)]
 
     def _delete_artifacts(self, state: RunState) -> None:
-        answers = self._states.asker.ask({each.url: partial(each.delete) for each in self._artifacts(state)})
-        failed = {url: answer for url, answer in answers.items() if isinstance(answer, BonseyesError)}
-        failed = {url: error for url, error in failed.items() if not isinstance(error, NotFoundError)}
-        if failed:
-            sentences = "; ".join(f"{url}: {error.message}" for url, error in failed.items())
-            raise UnavailableError(f"Some artifacts could not be deleted yet; it will be tried again: {sentences}")
+        _refuse_left("deleted", self._ask(state.steps, lambda artifact: artifact.delete))
 
-    def _artifacts(self, state: RunState) -> list[Artifact]:
-        """Return the artifacts that this run made itself; those that it took over are its parent's."""
-        own = [each for each in state.steps if not each.is_inherited]
-        return [self._states.asker.container(each.step.container).artifact(each.artifact) for each in own]
+    def _ask(
+        self, steps: Iterable[StepState], question: Callable[[Artifact], Callable[[], object]]
+    ) -> dict[str, object]:
+        """Ask for the artifacts that the run made itself; those that it took over are its parent's."""
+        own = [each for each in steps if each.is_selected and not each.is_inherited]
+        artifacts = [self._states.asker.container(each.step.container).artifact(each.artifact) for each in own]
+        return self._states.asker.ask({each.url: question(each) for each in artifacts})
+
+
+def _refuse_left(done: str, answers: Mapping[str, object]) -> None:
+    failed = {url: answer for url, answer in answers.items() if isinstance(answer, BonseyesError)}
+    left = {url: error.message for url, error in failed.items() if not isinstance(error, NotFoundError)}
+    if left:
+        sentences = "; ".join(f"{url}: {sentence}" for url, sentence in left.items())
+        raise UnavailableError(
+            f"Some artifacts could not be {done} yet; it will be tried again: {sentences}", detail={"left": left}
+        )

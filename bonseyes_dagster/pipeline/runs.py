@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -18,12 +19,14 @@ from bonseyes_dagster.description import check_parameters
 from bonseyes_dagster.errors import (
     ConflictError,
     InvalidError,
+    NotFinalError,
     NotFoundError,
     NotReadyError,
     UnavailableError,
 )
 from bonseyes_dagster.model import Manifest, Status, ToolDescription
 from bonseyes_dagster.orchestration import names as tags
+from bonseyes_dagster.orchestration.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.orchestration.instance import LOCATION
 from bonseyes_dagster.orchestration.names import NAME_LENGTH, new_run_name, run_id_of, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline
@@ -156,6 +159,7 @@ class Runs:
                         tags.IDEMPOTENCY_TAG: key,
                         _BODY_TAG: body,
                         tags.REUSE_TAG: reuse,
+                        tags.LAUNCH_TAG: uuid.uuid4().hex,
                     }
                 ),
             )
@@ -285,17 +289,25 @@ class Runs:
         self._ending.cancel(self._records.find(name).dagster_run)
         return self.status(name)
 
-    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
-        """Hide the run at once, end it, remove its record and its uploads, and with them its artifacts if wanted."""
-        self._ending.delete(self._records.find(name), with_artifacts=with_artifacts)
+    def rename(self, name: str, new_name: str) -> None:
+        """Refuse: a run's id and its artifacts' names are made of its name."""
+        raise NotFinalError(f"The run {name!r} keeps its name, which is in the names of its artifacts.")
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
+        """Hide the run at once, end it, remove its record and its uploads, and with them its artifacts if wanted.
+
+        Returns the URLs of the artifacts that the run made and that stay.
+        """
+        return self._ending.delete(self._records.find(name), with_artifacts=with_artifacts)
 
     def clean(self) -> None:
-        """Finish deletions that broke off, and remove uploads that no run wants."""
+        """Finish deletions that broke off, and remove uploads and logs of steps that no run wants."""
         self._ending.resume()
         self._uploads.clean_drafts()
         for token in self._uploads.tokens(older_than_s=_ORPHAN_AGE_S):
             if self._records.by_tag(UPLOADS_TAG, token) is None:
                 self._uploads.remove(token)
+        remove_orphaned_logs(self.instance)
 
     def _state(self, name: str) -> RunState:
         return self.states.read(self._records.find(name))

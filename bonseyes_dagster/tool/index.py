@@ -8,11 +8,18 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bonseyes_dagster.errors import NotFoundError, QueueFullError, StorageFullError, UnavailableError
+from bonseyes_dagster.errors import (
+    ConflictError,
+    NotFinalError,
+    NotFoundError,
+    QueueFullError,
+    StorageFullError,
+    UnavailableError,
+)
 from bonseyes_dagster.model import Phase, now
 from bonseyes_dagster.tool.disk import allocate
 
@@ -408,6 +415,33 @@ class Index:
                 "UPDATE artifacts SET name = NULL, idempotency_key = NULL, is_cancelling = 1 WHERE id = ?", (row[0],)
             )
             return row[0], True
+
+    def rename(self, name: str, new_name: str) -> Record:
+        """Rename what is final, set its idempotency key free, and return its new row.
+
+        Artifacts that were made from it follow it: their `reused_from` is its new name.
+        """
+        with self._writing() as connection:
+            row = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise NotFoundError(f"There is no artifact {name!r}.")
+            record = replace(_record(row), name=new_name, idempotency_key=None)
+            if record.phase in ("queued", "running"):
+                raise NotFinalError(f"The artifact {name!r} is {record.phase}; cancel it, or wait until it has ended.")
+            if name == new_name:
+                return _record(row)
+            if connection.execute("SELECT 1 FROM artifacts WHERE name = ?", (new_name,)).fetchone():
+                raise ConflictError(f"There is an artifact {new_name!r} already; choose another name.")
+            connection.execute(
+                "UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, record.id)
+            )
+            # By the fingerprint, because the name may have been another artifact's before.
+            connection.execute(
+                "UPDATE artifacts SET reused_from = ? "
+                "WHERE fingerprint = ? AND phase = 'completed' AND seq > ? AND reused_from = ?",
+                (new_name, record.fingerprint, record.seq, name),
+            )
+        return record
 
     def is_hidden(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""

@@ -31,6 +31,7 @@ from bonseyes_dagster.tool.outbound import Policy
 from bonseyes_dagster.tool.parameters import check_creation
 from bonseyes_dagster.tool.progress import progress_from_json, read_progress
 from bonseyes_dagster.tool.publishing import read_manifest
+from bonseyes_dagster.tool.renaming import rename
 from bonseyes_dagster.tool.reuse import adopt
 from bonseyes_dagster.tool.state import check_worker
 from bonseyes_dagster.urls import Collection, canonical
@@ -241,6 +242,7 @@ class Store:
         return {
             "name": name,
             "id": record.id,
+            "idempotency_key": record.idempotency_key,
             "url": canonical(self._container, name),
             "status": status.to_json(),
             "parameters": dict(record.parameters),
@@ -339,15 +341,20 @@ class Store:
         self._final_bell.ring()
         return self.status(name)
 
-    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
+    def rename(self, name: str, new_name: str) -> None:
+        """Give what is final another name; its idempotency key is free again."""
+        rename(self._index, self._volume, name, new_name)
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
         """Hide at once, end what runs, remove."""
         artifact_id, is_running = self._index.hide(name)
         self._final_bell.ring()
-        if not is_running:
+        if is_running:
+            self._queue_bell.ring()
+            self._wait_until_gone(artifact_id)
+        else:
             throw_away(self._volume.folder(artifact_id).path, self._volume.trash)
-            return
-        self._queue_bell.ring()
-        self._wait_until_gone(artifact_id)
+        return []
 
     def _wait_until_gone(self, artifact_id: str) -> None:
         """Wait for the worker to end the processes; should it not be there, its next start does it."""

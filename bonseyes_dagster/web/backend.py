@@ -84,8 +84,17 @@ class Backend(Protocol):
     def cancel(self, name: str) -> Status:
         """Ask for cancellation; harmless when final already. Return the status as it is now."""
 
-    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
-        """Cancel if need be, hide at once, remove. `with_artifacts` is of runs only."""
+    def rename(self, name: str, new_name: str) -> None:
+        """Give what is final another name; of artifacts only, since a run's name is that of its artifacts, too.
+
+        Raises NotFinalError, ConflictError for a name that is taken.
+        """
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
+        """Cancel if need be, hide at once, remove. `with_artifacts` is of runs only.
+
+        Returns the URLs of what a run made and what stays.
+        """
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield the log from byte `offset`; with `follow` until the artifact is final.

@@ -18,6 +18,7 @@ from bonseyes_dagster.description import check_parameters
 from bonseyes_dagster.errors import (
     ConflictError,
     InvalidError,
+    NotFinalError,
     NotFoundError,
     NotReadyError,
     QueueFullError,
@@ -304,6 +305,7 @@ class MemoryBackend:
         status = self._status(entry)
         return {
             "name": name,
+            "idempotency_key": entry.idempotency[0] if entry.idempotency else None,
             "status": status.to_json(),
             "parameters": entry.parameters,
             "digest": status.digest,
@@ -330,12 +332,31 @@ class MemoryBackend:
             self.changed.notify_all()
         return self._status(entry)
 
-    def delete(self, name: str, *, with_artifacts: bool = False) -> None:
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a final one another name."""
+        entry = self._entry(name)
+        with self.changed:
+            if not self._status(entry).is_final:
+                raise NotFinalError(f"{name} is {entry.phase}; cancel it, or wait until it has ended")
+            if new_name == name:
+                return
+            if new_name in self._entries:
+                raise ConflictError(f"{new_name} exists already; choose another name")
+            del self._entries[name]
+            self._entries[new_name] = entry
+            entry.name, entry.idempotency = new_name, None
+            entry.log += f"{now()} Renamed from {name} to {new_name}.\n".encode()
+            for other in self._entries.values():
+                if (other.reused_from, other.fingerprint) == (name, entry.fingerprint) and other.number > entry.number:
+                    other.reused_from = new_name
+
+    def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
         """Cancel and remove."""
         self.cancel(name)
         with self.changed:
             entry = self._entries.pop(name)
         shutil.rmtree(entry.folder, ignore_errors=True)
+        return []
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield the log."""

@@ -172,7 +172,7 @@ def artifact_paths(kind: Collection = "artifacts") -> dict[str, Any]:
     item = f"{base}/{{name}}"
     paths: dict[str, Any] = {
         base: {"get": _list(kind), "post": _create(kind)},
-        item: {"get": _info(), "delete": _delete(kind)},
+        item: {"get": _info(), "delete": _delete(kind), **({"patch": _rename()} if kind == "artifacts" else {})},
         f"{item}/cancel": {"post": _of_one("cancel", "Cancel it; harmless when it is final", ref("Status"))},
         f"{item}/status": {"get": _status()},
         f"{item}/files": {"get": _files()},
@@ -244,13 +244,32 @@ def _info() -> dict[str, Any]:
     return _of_one("info", "Everything known about it", ref("Info"))
 
 
+def _rename() -> dict[str, Any]:
+    return _of_one(
+        "rename",
+        "Give it another name; its idempotency key is free again",
+        ref("Created"),
+        headers=["Location"],
+        body=json_content(ref("Change")),
+        fails=[
+            errors.ConflictError,
+            errors.TooLargeError,
+            errors.UnsupportedMediaError,
+            errors.InvalidError,
+            errors.UnavailableError,
+            errors.StorageFullError,
+        ],
+    )
+
+
 def _delete(kind: Collection) -> dict[str, Any]:
     flag = parameter("artifacts", _BOOLEAN, "remove the artifacts that it made, too")
     return _of_one(
         "delete",
         "Cancel it if it is in progress, and remove it",
-        ref("Success"),
+        ref("Deleted" if kind == "runs" else "Success"),
         parameters=[flag] if kind == "runs" else [],
+        fails=[errors.UnavailableError],
     )
 
 

@@ -22,7 +22,7 @@ from bonseyes_dagster.web.backend import Backend
 from bonseyes_dagster.web.connection import body_of, is_client_gone
 from bonseyes_dagster.web.downloads import send_file, send_zip
 from bonseyes_dagster.web.queries import external_base, flag, idempotency_key, integer, name_of, seconds
-from bonseyes_dagster.web.uploads import read_creation
+from bonseyes_dagster.web.uploads import read_creation, read_new_name
 
 __all__ = ["METRIC_VIEWS", "PAGE_MAX", "WAIT_MAX_S", "artifact_blueprint"]
 
@@ -32,6 +32,7 @@ OFFSET_MAX = 2**62
 METRIC_VIEWS = ("scalar", "json", "csv")
 _SLICE_S = 5.0  # how often a long poll looks whether its client is still there
 _SIZED_LOG_BYTES = 1 << 20
+_CHANGE_LIMIT_BYTES = 1 << 20
 
 
 def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = None) -> Blueprint:
@@ -54,6 +55,8 @@ def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = Non
     add("", routes.create, "POST")
     add("/<name>", routes.info)
     add("/<name>", routes.delete, "DELETE")
+    if kind == "artifacts":
+        add("/<name>", routes.rename, "PATCH")
     add("/<name>/cancel", routes.cancel, "POST")
     add("/<name>/status", routes.status)
     add("/<name>/data", routes.data)
@@ -126,9 +129,17 @@ class _Routes:
     def info(self, name: str) -> Response:
         return json_response(self._backend.info(name))
 
+    def rename(self, name: str) -> Response:
+        body = body_of(request.environ)
+        body.limit(_CHANGE_LIMIT_BYTES)
+        new_name = read_new_name(body)
+        self._backend.rename(name, new_name)
+        url = external_base() + item(new_name, self._backend.kind)
+        return json_response({"result": "success", "name": new_name, "url": url}, headers={"Location": url})
+
     def delete(self, name: str) -> Response:
-        self._backend.delete(name, with_artifacts=flag("artifacts"))
-        return json_response({"result": "success"})
+        kept = self._backend.delete(name, with_artifacts=flag("artifacts"))
+        return json_response({"result": "success"} | ({"kept": kept} if self._backend.kind == "runs" else {}))
 
     def cancel(self, name: str) -> Response:
         return json_response(self._backend.cancel(name).to_json())

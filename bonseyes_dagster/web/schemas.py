@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bonseyes_dagster import errors
-from bonseyes_dagster.model import PARAMETER_TYPES, TERMINAL_PHASES, Parameter, ToolDescription
+from bonseyes_dagster.model import NOT_SELECTED, PARAMETER_TYPES, TERMINAL_PHASES, Parameter, ToolDescription
 from bonseyes_dagster.urls import Collection
 
 __all__ = ["NAME", "SCHEMAS", "creation_schemas", "ref", "run_status", "wire_errors"]
@@ -77,9 +77,20 @@ _step = _object(
     {
         "name": {"type": "string"},
         "container": {"type": "string"},
-        "artifact": {"type": "string"},
-        "phase": {"type": "string"},
+        "artifact": {"type": "string", "description": "empty when the step is not selected"},
+        "phase": {"type": "string", "enum": [*_PHASES, NOT_SELECTED]},
         "progress": ref("Progress"),
+    }
+)
+
+_deleted = _object(
+    {
+        "result": {"type": "string", "const": "success"},
+        "kept": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "URLs of the artifacts that the run made and that stay",
+        },
     }
 )
 
@@ -129,6 +140,7 @@ _error = _object(
 )
 
 SCHEMAS: dict[str, Any] = {
+    "Change": _object({"name": NAME}),
     "Created": _object({"result": {"type": "string", "const": "success"}, "name": NAME, "url": {"type": "string"}}),
     "Description": _description,
     "Error": _error,
@@ -141,8 +153,12 @@ SCHEMAS: dict[str, Any] = {
             "size": _nullable(_SIZE),
             "provenance": {"type": ["object", "null"]},
             "id": {"type": "string", "pattern": "^[0-9a-f]{32}$", "description": "of a tool's artifact alone"},
+            "idempotency_key": _nullable(
+                {"type": "string", "description": "of the request that made a tool's artifact, until it is renamed"}
+            ),
         },
         "id",
+        "idempotency_key",
         is_open=True,
     ),
     "Parameter": _parameter,
@@ -162,7 +178,7 @@ def run_status() -> dict[str, Any]:
         "run_id": _nullable({"type": "string"}),
         "dagster_url": _nullable({"type": "string"}),
     }
-    return {"Status": _object(status), "Step": _step}
+    return {"Status": _object(status), "Step": _step, "Deleted": _deleted}
 
 
 def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The way in: the body of a POST becomes a `Request`, its files streamed to the backend's disk on the way."""
+"""The way in: the body of a POST becomes a `Request`, its files streamed to disk on the way; that of a PATCH a name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bonseyes_dagster.web.backend import Draft
 from bonseyes_dagster.web.connection import Body
 from bonseyes_dagster.web.multipart import Part, read_parts
 
-__all__ = ["read_creation"]
+__all__ = ["read_creation", "read_new_name"]
 
 # what is held in memory: a JSON body, or `name` and `data` of a form
 _TEXT_LIMIT_BYTES = 1 << 24
@@ -44,6 +44,20 @@ def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[
     return _checked(name, parameters, where, is_name_optional=is_name_optional)
 
 
+def read_new_name(body: Body) -> str:
+    """Read the body of a change, which is `{"name": NEW}`.
+
+    Raises UnsupportedMediaError, BadRequestError when the JSON is malformed, InvalidError for a name that can be none.
+    """
+    mimetype, _ = parse_options_header(request.headers.get("Content-Type", ""))
+    if mimetype != "application/json":
+        raise UnsupportedMediaError(f"send application/json, not {mimetype[:80] or 'a body without Content-Type'}")
+    name = _read_object(body, ("name",), '{"name": ...}').get("name")
+    if not isinstance(name, str) or not is_name(name):
+        raise InvalidError(f"the name {_NAME_RULE}", detail={"name": f"the name {_NAME_RULE}"})
+    return name
+
+
 def _checked(name: Any, parameters: Any, where: str, *, is_name_optional: bool) -> tuple[str, Mapping[str, Any]]:
     wrong: dict[str, str] = {}
     if not isinstance(name, str) or not (is_name(name) or (is_name_optional and name == "")):
@@ -56,19 +70,22 @@ def _checked(name: Any, parameters: Any, where: str, *, is_name_optional: bool) 
 
 
 def _read_json(body: Body) -> tuple[Any, Any]:
+    content = _read_object(body, ("name", "parameters"), '{"name": ..., "parameters": {}}')
+    return content.get("name", ""), content.get("parameters", {})
+
+
+def _read_object(body: Body, keys: tuple[str, ...], example: str) -> dict[str, Any]:
     content = _parse_json(_read_text(iter(body.read, b"")), "the body")
     if not isinstance(content, dict):
-        raise InvalidError(
-            "the body must be a JSON object",
-            detail={"body": 'must be an object such as {"name": ..., "parameters": {}}'},
-        )
-    unknown = sorted(set(content) - {"name", "parameters"})
+        raise InvalidError("the body must be a JSON object", detail={"body": f"must be an object such as {example}"})
+    unknown = sorted(set(content) - set(keys))
     if unknown:
+        known = " and ".join(f"`{key}`" for key in keys)
         raise InvalidError(
-            f"unknown in the body: {', '.join(unknown)}; it has `name` and `parameters`",
-            detail=dict.fromkeys(unknown, "the body has only `name` and `parameters`"),
+            f"unknown in the body: {', '.join(unknown)}; it has {known}",
+            detail=dict.fromkeys(unknown, f"the body has only {known}"),
         )
-    return content.get("name", ""), content.get("parameters", {})
+    return content
 
 
 def _read_text(pieces: Iterable[bytes | memoryview]) -> bytes:

@@ -132,6 +132,26 @@ def create(
     launch(state, handle.container, handle.name, words, reuse=reuse, waits=waits, timeout_s=timeout_s)
 
 
+@artifact.command(epilog="\b\nbonseyes artifact rename training/first_train best-of-may")
+@address_argument
+@click.argument("name")
+@json_option
+@pass_state
+def rename(state: State, address: str, name: str) -> None:
+    """Give it another NAME, once it is final.
+
+    Its URL under the old name answers no more. Artifacts that were made from it tell its new name.
+    """
+    handle = find_artifact(state, address)
+    if handle.container.kind == "runs":
+        raise click.UsageError("A run keeps its name, which is in the names of its artifacts.")
+    renamed = handle.rename(name)
+    if state.json:
+        print_json({"result": "success", "address": f"{handle.container.name}/{renamed.name}", "url": renamed.url})
+    else:
+        click.echo(f"{address} is {handle.container.name}/{renamed.name} now")
+
+
 for _command in SHARED:
     artifact.add_command(_command)
 

@@ -12,7 +12,7 @@ from bonseyes_dagster.client.command._launching import address_argument, ask_all
 from bonseyes_dagster.client.command._output import duration, print_fields, print_json, print_table, size
 from bonseyes_dagster.client.command._progress import show_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
-from bonseyes_dagster.model import Status
+from bonseyes_dagster.model import Status, Step
 
 __all__ = ["SHARED"]
 
@@ -50,8 +50,12 @@ def show(state: State, address: str) -> None:
     )
     if status.steps:
         click.echo()
-        rows = ((step.name, step.phase, f"{step.container}/{step.artifact}") for step in status.steps)
+        rows = ((step.name, step.phase, _address_of(step)) for step in status.steps)
         print_table(("STEP", "PHASE", "ARTIFACT"), rows)
+
+
+def _address_of(step: Step) -> str:
+    return f"{step.container}/{step.artifact}" if step.is_selected else ""
 
 
 def _progress(status: Status) -> str:
@@ -156,8 +160,13 @@ def delete(state: State, address: str, with_artifacts: bool, yes: bool) -> None:
         raise click.UsageError("--with-artifacts is of runs: PIPELINE/NAME")
     if not yes and sys.stdin.isatty() and not state.json:
         click.confirm(f"Remove {address}{' and all that it made' if with_artifacts else ''}?", abort=True, err=True)
-    handle.delete(with_artifacts)
-    _done(state, address, "removed")
+    kept = handle.delete(with_artifacts)
+    if state.json:
+        print_json({"result": "success", "address": address, "kept": kept})
+        return
+    click.echo(f"{address} removed")
+    for url in kept:
+        click.echo(f"  stays: {url}")
 
 
 @click.command()
@@ -200,13 +209,6 @@ def metrics(state: State, address: str, metric: str | None) -> None:
     else:
         rows = ((name, str(points[-1].step), f"{points[-1].value:g}") for name, points in points_of if points)
         print_table(("METRIC", "STEP", "VALUE"), rows)
-
-
-def _done(state: State, address: str, what: str) -> None:
-    if state.json:
-        print_json({"result": "success", "address": address})
-    else:
-        click.echo(f"{address} {what}")
 
 
 SHARED: tuple[click.Command, ...] = (show, wait_command, log, files, data, metrics, cancel, delete)

@@ -61,6 +61,7 @@ def serve_project(server: UnrulyServer) -> None:
     server.on("GET", f"{tool}/artifacts/first_train/metrics/loss/scalar", Answer(b"1.5 0 0.5\n2.5 1 0.25\n"))
     server.on("POST", f"{tool}/artifacts/first_train/cancel", Answer(done.to_json()))
     server.on("DELETE", f"{tool}/artifacts/first_train", Answer({"result": "success"}))
+    server.on("PATCH", f"{tool}/artifacts/first_train", Answer({"result": "success", "name": "best", "url": ""}))
     server.serve_file("m/report.json", b'{"accuracy": 1}', container=tool, name="first_train")
     server.on("GET", f"{pipeline}/", Answer(PIPELINE.to_json()))
     server.on("GET", f"{pipeline}/runs", Answer([run_status("running").to_json()]))
@@ -68,7 +69,8 @@ def serve_project(server: UnrulyServer) -> None:
     server.on("GET", f"{pipeline}/runs/first/status", Answer(run_status("completed").to_json()))
     server.on("GET", f"{pipeline}/runs/first/input-parameters", Answer({"epochs": 3}))
     server.on("GET", f"{pipeline}/runs/first/input-files", Answer(["images"]))
-    server.on("DELETE", f"{pipeline}/runs/first", Answer({"result": "success"}))
+    kept = ["http://training/artifacts/first_train"]
+    server.on("DELETE", f"{pipeline}/runs/first", Answer({"result": "success", "kept": kept}))
     server.on("GET", f"{pipeline}/task", Answer({"name": "digits", "description": "Read", "output": "m"}))
     entry = {"name": "first_train", "container": "training", "href": "", "status": "completed"}
     server.on("GET", f"{pipeline}/artifacts", Answer([{**entry, "output_type": "com.bonseyes.model", "type": "model"}]))

@@ -122,6 +122,36 @@ def test_delete_with_artifacts_is_asked_for(server: UnrulyServer, container: Con
     assert server.calls[0].query == {"artifacts": "true"}
 
 
+def test_a_deletion_that_goes_on_is_told(server: UnrulyServer, container: Container) -> None:
+    """The run is hidden already: asking again would find nothing, which is not what was wanted."""
+    left = {"left": {"http://train/artifacts/a_train": "No answer."}}
+    server.on("DELETE", "/artifacts/a", error(503, "unavailable", detail=left), error(404, "not_found"))
+    with pytest.raises(errors.UnavailableError) as caught:
+        container.artifact("a").delete(with_artifacts=True)
+    assert (caught.value.detail, len(server.calls)) == (left, 1)
+
+
+def test_delete_gives_what_stays(server: UnrulyServer, container: Container) -> None:
+    """Nothing, where a server does not tell."""
+    stays = ["http://train/artifacts/a_train"]
+    server.on("DELETE", "/artifacts/a", Answer({"result": "success", "kept": stays}), Answer({"result": "success"}))
+    assert [container.artifact("a").delete(), container.artifact("a").delete()] == [stays, []]
+
+
+def test_rename_whose_answer_was_lost_is_done(server: UnrulyServer, container: Container) -> None:
+    """The second try finds nothing under the old name, and the artifact under the new one."""
+    server.on("PATCH", "/artifacts/a", Answer(drop=True), error(404, "not_found"))
+    server.on("GET", "/artifacts/b/status", status("completed"))
+    assert container.artifact("a").rename("b").name == "b"
+
+
+def test_rename_of_nothing_is_told(server: UnrulyServer, container: Container) -> None:
+    """Under neither name there is one."""
+    server.on("PATCH", "/artifacts/a", error(404, "not_found"))
+    with pytest.raises(errors.NotFoundError):
+        container.artifact("a").rename("b")
+
+
 def test_cancel_gives_the_status(server: UnrulyServer, container: Container) -> None:
     """It answers what is so now."""
     server.on("POST", "/artifacts/a/cancel", status("cancelled"))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.client.command._exits import EXITS, exit_code
 from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.model import NOT_SELECTED, Step
 from tests.unit.client.small_project import TOOL, run_status, serve_project
 from tests.unit.client.unruly_server import Answer, UnrulyServer, error
 
@@ -195,6 +197,28 @@ def test_cancel_and_delete(project: UnrulyServer, bonseyes: Bonseyes) -> None:
     assert bonseyes("artifact", "delete", "training/first_train", "--with-artifacts")[0] == 2
     assert bonseyes("runs", "delete", "digits-cnn/first", "--with-artifacts")[0] == 0
     assert project.calls[-1].query == {"artifacts": "true"}
+    removed = "digits-cnn/first removed\n  stays: http://training/artifacts/first_train\n"
+    assert bonseyes("runs", "delete", "digits-cnn/first")[1] == removed
+
+
+def test_rename(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """What it is now is said; a run keeps its name."""
+    renamed = bonseyes("artifact", "rename", "training/first_train", "best")
+    assert renamed[:2] == (0, "training/first_train is training/best now\n")
+    assert (project.calls[-1].method, json.loads(project.calls[-1].body)) == ("PATCH", {"name": "best"})
+    assert bonseyes("artifact", "rename", "digits-cnn/first", "best")[0] == 2
+
+
+def test_a_step_that_is_not_selected_does_not_count(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Neither among the steps of a list, nor with an artifact of its own, nor while a run is waited for."""
+    status = run_status("completed")
+    left_out = Step(name="judge", container="judge", artifact="", phase=NOT_SELECTED)
+    answer = Answer(replace(status, steps=(*(status.steps or ()), left_out)).to_json())
+    project.on("GET", "/containers/digits-cnn/runs/first/status", answer)
+    project.on("GET", "/containers/digits-cnn/runs", Answer([answer.body]))
+    assert "\t2/2\t" in bonseyes("runs", "digits-cnn")[1]
+    assert bonseyes("runs", "show", "digits-cnn/first")[1].endswith("judge\tnot-selected\t\n")
+    assert "judge" not in bonseyes("run", "digits-cnn", "--wait")[2]
 
 
 def test_the_project_is_listed(project: UnrulyServer, bonseyes: Bonseyes) -> None:
@@ -219,6 +243,7 @@ JSON: list[tuple[list[str], type]] = [
     (["artifact", "metrics", "training/first_train", "loss"], list),
     (["artifact", "cancel", "training/first_train"], dict),
     (["artifact", "delete", "training/first_train"], dict),
+    (["artifact", "rename", "training/first_train", "best"], dict),
     (["artifact", "wait", "training/first_train"], dict),
     (["containers"], list),
     (["pipelines"], list),

@@ -175,7 +175,7 @@ def _handler(server: UnrulyServer) -> type[BaseHTTPRequestHandler]:
                 self._hang_up()
             return None
 
-        do_GET = do_POST = do_DELETE = _answer  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PATCH = do_DELETE = _answer  # noqa: N815 - http.server's names
 
         def _send_chunks(self, chunks: Iterable[bytes]) -> None:
             self.send_header("Transfer-Encoding", "chunked")

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
 from bonseyes_dagster.client import Addresses
-from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.errors import NotFoundError, UnavailableError
 from bonseyes_dagster.orchestration.names import RUN_TAG, run_id_of
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline.asking import Asker
@@ -110,3 +110,39 @@ def test_what_is_marked_no_more_is_not_resumed(
     monkeypatch.setattr(records, "deleted", lambda: listed)
     ending.resume()
     assert records.find("x")
+
+
+def begin_step(instance: DagsterInstance) -> None:
+    """Have the run begin a step that nobody has seen the end of."""
+    instance.report_dagster_event(DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn"), RUN_ID)
+
+
+def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
+    ending: Ending,
+    records: Records,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the run goes the last that knows of the work. It is said which, at each try, and given up after a while."""
+    begin_step(instance)
+    record = records.find("x")
+    with pytest.raises(UnavailableError) as caught:
+        ending.delete(record, with_artifacts=False)
+    assert list(caught.value.detail["left"]) == ["http://learn/artifacts/x_learn"]
+    with pytest.raises(NotFoundError):
+        records.find("x")
+    ending.resume()
+    assert "The run x is being deleted." in caplog.text and "http://learn/artifacts/x_learn" in caplog.text
+    assert records.search("x") is not None
+    monkeypatch.setattr("bonseyes_dagster.pipeline.ending._PATIENCE_S", 0)
+    ending.resume()
+    assert records.search("x") is None
+
+
+def test_a_run_that_never_began_is_deleted_whether_its_containers_answer_or_not(
+    ending: Ending, records: Records
+) -> None:
+    """Nothing of it can be anywhere."""
+    assert ending.delete(records.find("x"), with_artifacts=False) == []
+    assert records.search("x") is None

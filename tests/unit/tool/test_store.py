@@ -9,6 +9,7 @@ import pytest
 from bonseyes_dagster.errors import ConflictError
 from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool import renaming
 from bonseyes_dagster.tool.index import Index
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.store import Store
@@ -39,3 +40,21 @@ def test_a_twin_that_comes_between_the_looks(tmp_path: Path, monkeypatch: pytest
     else:
         with pytest.raises(ConflictError):
             create(tmp_path, key)
+
+
+def test_a_rename_is_whole_without_its_line_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a crash between the row and the folder: the next process finds the new name alone."""
+    create(tmp_path, "key")
+    store = Store(TOOL, Volume(tmp_path), Settings(container="tool", disk_reserve_bytes=0))
+    store.cancel("twin")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(renaming, "update_folder", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.rename("twin", "renamed")
+    again = Store(TOOL, Volume(tmp_path), Settings(container="tool", disk_reserve_bytes=0))
+    assert again.names() == ["renamed"]
+    assert again.info("renamed")["idempotency_key"] is None
+    assert create(tmp_path, "key") == "twin"
