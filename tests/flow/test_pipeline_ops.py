@@ -138,6 +138,17 @@ def test_artifacts_of_others_are_left_alone(
     assert project.container("load").artifact("taken_load_train").read("archive.bin") == b"other"
 
 
+def test_artifacts_of_a_run_that_is_there_are_left_alone(
+    execute: Callable[..., ExecuteInProcessResult], project: TinyProject
+) -> None:
+    """Two runs may bear one name, as `dagster job execute` makes them: the second fails, and says whose they are."""
+    first = execute("twin", content=b"first")
+    failures = {each.step_key: each.step_failure_data for each in execute("twin").get_step_failure_events()}
+    said = failures["load_train"].user_failure_data
+    assert said is not None and f"The run {first.run_id} made it, which has the same name." in (said.description or "")
+    assert project.container("load").artifact("twin_load_train").read("archive.bin") == b"first"
+
+
 def test_missing_file_fails_at_once(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
     """A path is where the run executes; the message has it whole."""
     result = execute("lost", train=str(project.root / "missing.bin"))
