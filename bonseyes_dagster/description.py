@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import keyword
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bonseyes_dagster import __version__
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
+from bonseyes_dagster.sources import Sources
 from bonseyes_dagster.urls import is_name
 
 __all__ = [
@@ -50,7 +51,8 @@ _PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # What a command line may name beside the tool's parameters.
 PLACEHOLDERS = frozenset({"output", "inputs", "name"})
-_IGNORED = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+# How often files may change while they are read; then what is read last counts.
+_MOST_READS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class ToolFolder:
     """A tool on disk: what it says of itself, and how it is run.
 
     Exactly one of `entry_point` (`module:function`) and `command` (argv with `{placeholders}`) is set;
-    `code` are further folders to import modules from, absolute.
+    `code` are further folders to import modules from, absolute. `sources` are the files that its version is made of.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class ToolFolder:
     entry_point: str | None = None
     command: tuple[str, ...] = ()
     code: tuple[Path, ...] = ()
+    sources: Sources = field(compare=False, repr=False)
 
 
 def find_tools(project_folder: Path) -> dict[str, Path]:
@@ -94,20 +97,21 @@ def load_description(folder: Path) -> ToolDescription:
 def load_tool(folder: Path) -> ToolFolder:
     """Read and check `tool.yml` in `folder`; raise SettingsError that names everything wrong in it."""
     folder = folder.absolute()
-    document = _read(folder / FILE_NAME)
-    wrong = [*_check_document(document), *_check_code(folder, document.get("code"))]
-    if not wrong:
-        wrong = list(_check_placeholders(document))
-    if wrong:
-        raise SettingsError(f"{folder / FILE_NAME}: " + "; ".join(wrong), detail=wrong)
-    code = tuple((folder / entry).resolve() for entry in document.get("code") or ())
+    for _ in range(_MOST_READS):
+        text = _text(folder / FILE_NAME)
+        document = _checked(folder, text)
+        code = tuple((folder / entry).resolve() for entry in document.get("code") or ())
+        sources = _sources([folder, *code, *_programs([folder, *code], document.get("command") or ())])
+        # Else the file was changed meanwhile, and would be served under the version of another.
+        if sources.digests.get((0, FILE_NAME)) == hashlib.sha256(text).hexdigest():
+            break
     parameters = tuple(Parameter.from_json(name, entry) for name, entry in (document.get("parameters") or {}).items())
     description = ToolDescription(
         name=document["name"],
         description=document["description"].strip(),
         parameters=parameters,
         output_type=document["output_type"],
-        version=_version([folder, *code]),
+        version=_version(sources),
         schema=parameters_schema(parameters),
     )
     return ToolFolder(
@@ -116,19 +120,53 @@ def load_tool(folder: Path) -> ToolFolder:
         entry_point=document.get("entry_point"),
         command=tuple(document.get("command") or ()),
         code=code,
+        sources=sources,
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _text(file: Path) -> bytes:
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return file.read_bytes()
     except FileNotFoundError:
         raise SettingsError(f"{file.parent} holds no {FILE_NAME}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from error
+
+
+def _checked(folder: Path, text: bytes) -> dict[str, Any]:
+    document = _parsed(folder / FILE_NAME, text)
+    wrong = [*_check_document(document), *_check_code(folder, document.get("code"))]
+    if not wrong:
+        wrong = list(_check_placeholders(document))
+    if wrong:
+        raise SettingsError(f"{folder / FILE_NAME}: " + "; ".join(wrong), detail=wrong)
+    return document
+
+
+def _parsed(file: Path, text: bytes) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text.decode())
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise SettingsError(f"{file} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise SettingsError(f"{file} must hold a mapping with the keys {', '.join(sorted(_KEYS))}.")
     return document
+
+
+def _programs(folders: list[Path], command: Sequence[str]) -> Iterator[Path]:
+    """Yield the files elsewhere that a command names by a path; what it names without one is the image's."""
+    inside = [folder.resolve() for folder in folders]
+    for word in command:
+        path = folders[0] / word
+        if "/" in word and path.is_file() and not any(path.resolve().is_relative_to(folder) for folder in inside):
+            yield path
+
+
+def _sources(folders: list[Path]) -> Sources:
+    try:
+        return Sources.read(folders)
+    except OSError as error:
+        raise SettingsError(f"A file of the tool cannot be read: {error}") from error
 
 
 def _check_document(document: Mapping[str, Any]) -> Iterator[str]:
@@ -270,14 +308,8 @@ def _check_code(folder: Path, code: object) -> Iterator[str]:
             yield f"'code' names {entry!r}, which is not a folder"
 
 
-def _version(folders: Iterable[Path]) -> str:
+def _version(sources: Sources) -> str:
     """Hash what the result could depend on: the tool's files, its code folders and this package's release."""
     digest = hashlib.sha256(f"bonseyes-dagster {__version__}\n".encode())
-    for number, folder in enumerate(folders):
-        for path in sorted(folder.rglob("*")):
-            relative = path.relative_to(folder)
-            if _IGNORED.intersection(relative.parts) or path.suffix == ".pyc" or not path.is_file():
-                continue
-            content = hashlib.sha256(path.read_bytes()).hexdigest()
-            digest.update(f"{number} {relative.as_posix()} {content}\n".encode())
+    sources.hash_into(digest)
     return digest.hexdigest()[:16]

@@ -119,6 +119,8 @@ class Status:
     size: int | None = None
     digest: str | None = None
     reused_from: str | None = None
+    # of artifacts only
+    code_changed: bool = False
     # of runs only
     steps: tuple[Step, ...] | None = None
     run_id: str | None = None
@@ -142,6 +144,8 @@ class Status:
         if self.steps is not None:
             steps = [{**_plain(step), "progress": _progress_json(step.progress)} for step in self.steps]
             body |= {"steps": steps, "run_id": self.run_id, "dagster_url": self.dagster_url}
+        else:
+            body["code_changed"] = self.code_changed
         return body
 
     @classmethod
@@ -154,7 +158,8 @@ class Status:
         return cls(**values)
 
 
-_STATUS_KEYS = tuple(f.name for f in fields(Status) if f.name not in ("progress", "steps", "run_id", "dagster_url"))
+_OF_ONE_KIND = ("code_changed", "steps", "run_id", "dagster_url")
+_STATUS_KEYS = tuple(f.name for f in fields(Status) if f.name not in ("progress", *_OF_ONE_KIND))
 
 
 def _plain(value: Step) -> dict[str, Any]:
@@ -281,6 +286,7 @@ class ToolDescription:
     collection: str = "/artifacts"
     schema: Mapping[str, Any] = field(default_factory=dict)
     dagster: Mapping[str, str] | None = None
+    code_changed: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the body of `GET /`."""
@@ -294,6 +300,8 @@ class ToolDescription:
             "version": self.version,
             "api_version": API_VERSION,
         }
+        if self.collection == "/artifacts":
+            body["code_changed"] = self.code_changed
         if self.dagster is not None:
             body["dagster"] = dict(self.dagster)
         return body
@@ -310,6 +318,7 @@ class ToolDescription:
             collection=(data.get("artifacts") or ["/artifacts"])[0],
             schema=data.get("schema", {}),
             dagster=data.get("dagster"),
+            code_changed=bool(data.get("code_changed")),
         )
 
 

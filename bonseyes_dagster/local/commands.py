@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
+from bonseyes_dagster.client import Project as ProjectClient
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json
 from bonseyes_dagster.deployment import commands as docker_commands
 from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
-from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
+from bonseyes_dagster.errors import BonseyesError, NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.local import detached, display
 from bonseyes_dagster.local.logs import follow, tail
 from bonseyes_dagster.local.project import Project, find_project
@@ -163,11 +164,23 @@ def status(state: State) -> int:
         record = docker_commands.read_record(project.folder)
     if record is None:
         raise UnavailableError(f"{project.name} is not up; `bonseyes up` starts it.")
+    changed = _changed_code(record, state)
     if state.json:
-        print_json(record.to_json())
+        print_json({**record.to_json(), "code_changed": changed})
     else:
         click.echo("\n".join(display.lines(record)))
+        for name in changed:
+            click.echo(f"{name}: code changed since start; restart the container to use it.")
     return 0 if record.is_healthy else 5
+
+
+def _changed_code(record: Record, state: State) -> list[str]:
+    """Return the containers whose code differs from what they loaded; none while the project cannot be asked."""
+    project = ProjectClient(record.url, state.token or state.settings.token or None, retry_s=0)
+    try:
+        return sorted(name for name, said in project.containers().items() if said and said.code_changed)
+    except BonseyesError:
+        return []
 
 
 @click.command()

@@ -80,6 +80,8 @@ def _failure_of(order: Order, status: Status) -> Failure:
 def _results(
     context: OpExecutionContext, order: Order, status: Status
 ) -> Iterator[AssetMaterialization | Output[ArtifactRef]]:
+    if status.code_changed:
+        context.log.warning(f"{order.artifact.url}: the code of its tool changed since it started; see its log.")
     reference = ArtifactRef(
         container=order.container.name,
         name=order.artifact.name,
@@ -115,6 +117,8 @@ def _metadata(order: Order, reference: ArtifactRef, status: Status) -> dict[str,
     }
     if status.reused_from:
         metadata["reused_from"] = status.reused_from
+    if status.code_changed:
+        metadata["code_changed"] = MetadataValue.bool(True)
     if reference.type == "com.bonseyes.benchmark":
         metadata |= {name: MetadataValue.float(value) for name, value in _last_values(order.artifact)}
     return metadata

@@ -11,7 +11,8 @@ from flask import Flask
 
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.configuration import load
+from bonseyes_dagster.tool.code import CodeWatch
+from bonseyes_dagster.tool.configuration import load, watch_code
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.tool.worker import Worker
@@ -25,12 +26,12 @@ __all__ = ["application", "create_app", "work"]
 _PAUSE_S = 1.0
 
 
-def create_app(tool: ToolDescription, volume: Volume, settings: Settings) -> Flask:
-    """Return the application that serves the artifacts of `tool` on `volume`."""
-    store = Store(tool, volume, settings)
+def create_app(tool: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch | None = None) -> Flask:
+    """Return the application that serves the artifacts of `tool` on `volume`; `code` tells when its files change."""
+    store = Store(tool, volume, settings, code)
     app = create_base_app(
         tool.name,
-        description=lambda: tool.to_json(),
+        description=lambda: store.describe().to_json(),
         check_health=store.check_health,
         gauges=store.gauges,
         openapi=lambda: openapi.service_document(tool),
@@ -45,7 +46,7 @@ def application() -> Flask:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    app = create_app(description, volume, settings)
+    app = create_app(description, volume, settings, watch_code())
     start_in_background(settings.container or description.name, settings)
     return app
 
@@ -54,7 +55,7 @@ def work() -> None:
     """Be the worker; uWSGI's mule calls this."""
     code = 1
     try:
-        Worker(*load()).run()
+        Worker(*load(), watch_code()).run()
         code = 0
     except Exception:
         logging.getLogger(__name__).exception("the worker failed")

@@ -34,6 +34,7 @@ from bonseyes_dagster.tool.inputs import RemoteInput
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.loading import attribute_of, find_modules, load_function
 from bonseyes_dagster.tool.metrics import MetricsWriter
+from bonseyes_dagster.tool.modules import UncoveredModules
 from bonseyes_dagster.tool.outbound import Policy, fetch, file_name_of
 from bonseyes_dagster.tool.processes import ARTIFACT_VARIABLE, die_with_parent, flush_all
 from bonseyes_dagster.tool.progress import ProgressWriter
@@ -74,6 +75,7 @@ class Kit:
     settings: Settings
     function: Callable[..., Any] | None
     """The entry point; None when it is for the child to load it, or there is none."""
+    uncovered: UncoveredModules
 
 
 @dataclass(slots=True)
@@ -200,6 +202,22 @@ def _call(job: Job, policy: Policy) -> None:
     finally:
         with contextlib.suppress(OSError):
             progress.flush()
+    _report_uncovered(job)
+
+
+def _report_uncovered(job: Job) -> None:
+    """Say when the result is made by code that the tool's version does not cover."""
+    uncovered = job.kit.uncovered.look()
+    if not uncovered:
+        return
+    job.report["is_uncovered"] = True
+    name, file = min(uncovered.items())
+    more = f" and {len(uncovered) - 1} more" if len(uncovered) > 1 else ""
+    _log.warning(
+        "The tool's version does not cover the module %s (%s)%s, so this artifact is never re-used; "
+        "name its folder under `code` in tool.yml, or install it as a package.",
+        name, file, more,
+    )  # fmt: skip
 
 
 def _run_command(job: Job, policy: Policy) -> None:

@@ -13,9 +13,11 @@ from bonseyes_dagster.description import ToolFolder, load_tool
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.packages import Packages
 
-__all__ = ["load"]
+__all__ = ["load", "watch_code"]
 
 # What else tells one image from another: a text, such as its digest, or a file, such as the list of Debian's packages.
 IMAGE_VARIABLE = "BONSEYES_IMAGE"
@@ -33,12 +35,21 @@ def load() -> tuple[ToolFolder, ToolDescription, Volume, Settings]:
     return tool, _described(tool), Volume(settings.volume), settings
 
 
+def watch_code() -> CodeWatch:
+    """Return a watch over the code that `load` made the version of; processes forked later agree on that version."""
+    tool, _, _, _ = load()
+    return CodeWatch(tool.sources, _packages())
+
+
+# Before the tool's modules can be imported: its folders are no place for packages.
+@cache
+def _packages() -> Packages:
+    return Packages.read()
+
+
 def _described(tool: ToolFolder) -> ToolDescription:
     """Return the description with a version that changes with the image, too: its Python and its packages."""
-    # The folders' names hold names and versions; to read each package's metadata takes a second.
-    folders = (Path(entry) for entry in sys.path if entry)
-    packages = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.dist-info")})
-    image = "\n".join([tool.description.version, _image(), sys.version, *packages])
+    image = "\n".join([tool.description.version, _image(), sys.version, *_packages().names])
     version = hashlib.sha256(image.encode()).hexdigest()[:16]
     return dataclasses.replace(tool.description, version=version)
 

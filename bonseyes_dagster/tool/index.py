@@ -49,7 +49,8 @@ CREATE TABLE IF NOT EXISTS artifacts (
     reused_from TEXT,
     idempotency_key TEXT UNIQUE,
     request_digest TEXT,
-    is_cancelling INTEGER NOT NULL DEFAULT 0
+    is_cancelling INTEGER NOT NULL DEFAULT 0,
+    code_changed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS by_phase ON artifacts (phase, seq);
 CREATE INDEX IF NOT EXISTS reusable ON artifacts (fingerprint, seq) WHERE phase = 'completed';
@@ -57,6 +58,8 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
     WHEN OLD.phase NOT IN ('queued', 'running')
     BEGIN SELECT RAISE(ABORT, 'a final phase never changes'); END;
 """
+# Columns that an index of an earlier version may lack.
+_ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0"}
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 _BUSY_TIMEOUT_S = 30.0
 # SQLite begins its log anew from 1000 pages on, as soon as no reader is in the way; it never makes the file smaller.
@@ -93,10 +96,11 @@ class Record:
     idempotency_key: str | None = None
     request_digest: str | None = None
     is_cancelling: bool = False
+    code_changed: bool = False
 
 
 _JSON = frozenset({"parameters", "files", "inputs", "progress"})
-_BOOLEAN = frozenset({"reuse", "is_cancelling"})
+_BOOLEAN = frozenset({"reuse", "is_cancelling", "code_changed"})
 _COLUMNS = tuple(f.name for f in fields(Record))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM artifacts"  # noqa: S608 - the names of a dataclass
 # What a list needs; the long JSON columns are neither read nor parsed for it.
@@ -112,6 +116,7 @@ STATUS_COLUMNS = (
     "digest",
     "progress",
     "reused_from",
+    "code_changed",
 )
 
 
@@ -143,6 +148,16 @@ def _translated() -> Iterator[None]:
         if code in _FULL_CODES:
             raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
         raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    # In one transaction: the worker and the servers may start at the same time.
+    connection.execute("BEGIN IMMEDIATE")
+    known = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
+    for name, kind in _ADDED_COLUMNS.items():
+        if name not in known:
+            connection.execute(f"ALTER TABLE artifacts ADD COLUMN {name} {kind}")
+    connection.execute("COMMIT")
 
 
 class _Connections(threading.local):
@@ -197,9 +212,10 @@ class Index:
                 raise
 
     def make(self) -> None:
-        """Make the tables that are missing. Nothing stays open, so a server may fork after it."""
+        """Make the tables and columns that are missing. Nothing stays open, so a server may fork after it."""
         with _translated(), closing(self._connect()) as connection:
             connection.executescript(_SCHEMA)
+            _add_columns(connection)
 
     def check(self) -> None:
         """Raise UnavailableError when the index cannot be read."""
@@ -256,9 +272,11 @@ class Index:
         return self._find("id = ?", artifact_id)
 
     def reusable(self, fingerprint: str) -> Record | None:
-        """Return the newest completed artifact with that fingerprint."""
+        """Return the newest completed artifact with that fingerprint, made by the code that it names."""
         return self._find(
-            "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL ORDER BY seq DESC LIMIT 1", fingerprint
+            "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL AND NOT code_changed "
+            "ORDER BY seq DESC LIMIT 1",
+            fingerprint,
         )
 
     def _find(self, where: str, value: str) -> Record | None:

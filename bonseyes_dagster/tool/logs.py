@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
-__all__ = ["FARTHEST_OFFSET", "append_line", "iter_log"]
+__all__ = ["FARTHEST_OFFSET", "append_line", "append_note", "iter_log"]
 
 _CHUNK_BYTES = 1 << 18
 _LOOK_EVERY_S = 0.05
@@ -55,3 +57,10 @@ def append_line(path: Path, line: str) -> None:
         os.write(descriptor, f"{'' if is_whole else chr(10)}{line}\n".encode())
     finally:
         os.close(descriptor)
+
+
+def append_note(path: Path, sentence: str) -> None:
+    """Add a sentence of the container itself to a log; a disk that does not take it is not the artifact's fault."""
+    moment = datetime.now().strftime("%Y-%m-%d %H:%M:%S,%f")[:-3]
+    with contextlib.suppress(OSError):
+        append_line(path, f"{moment} WARNING bonseyes_dagster.tool: {sentence}")

@@ -18,15 +18,17 @@ from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, 
 from bonseyes_dagster.model import Phase
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
+from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants, is_reaped
-from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, throw_away
+from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, sync_folder, throw_away
+from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.logs import append_line
+from bonseyes_dagster.tool.logs import append_note
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, holds, signal_group
 from bonseyes_dagster.tool.progress import read_progress
-from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
+from bonseyes_dagster.tool.publishing import StoppedError, publish
 from bonseyes_dagster.tool.reuse import adopt
 from bonseyes_dagster.tool.signals import Wakeups
 from bonseyes_dagster.tool.spare import Spare
@@ -38,6 +40,7 @@ CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 5.0
 _LOOK_EVERY_S = 5.0
 _RETRY_EVERY_S = 0.5
+_NEVER_REUSED = "This artifact is never re-used for an equal request."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,9 @@ class Outcome:
 class Runner:
     """Makes one artifact at a time."""
 
-    def __init__(self, kit: Kit, index: Index, wakeups: Wakeups, inherited: Collection[int]) -> None:
+    def __init__(self, kit: Kit, index: Index, wakeups: Wakeups, inherited: Collection[int], code: CodeWatch) -> None:
         self._kit = kit
+        self._code = code
         self._volume = kit.volume
         self._index = index
         self._wakeups = wakeups
@@ -79,9 +83,19 @@ class Runner:
 
     def run(self, record: Record) -> None:
         """Make the artifact of `record`, whose row is running; its row is final, or gone, when this returns."""
+        record, values = self._of_this_version(record)
         outcome = self._attempt(record)
         clear_leftovers(self._volume.folder(record.id), is_completed=outcome.phase == "completed")
-        self._settle(record, outcome)
+        self._settle(record, replace(outcome, values={**values, **outcome.values}))
+
+    def _of_this_version(self, record: Record) -> tuple[Record, dict[str, Any]]:
+        """Return the record of what will be made, and what changes in its row: it may have waited through a restart."""
+        tool = self._kit.description
+        if record.version == tool.version:
+            return record, {}
+        mark = fingerprint(tool, record.parameters, record.files, record.inputs)
+        values: dict[str, Any] = {"tool": tool.name, "version": tool.version, "fingerprint": mark}
+        return replace(record, **values), values
 
     def abandon(self, record: Record, error: Exception) -> None:
         """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
@@ -119,6 +133,7 @@ class Runner:
 
     def _supervise(self, record: Record) -> Outcome:
         child = self._take_spare()
+        difference = self._note_difference(record)
         try:
             child.start(record)
             # That it runs becomes durable, and its folder does, while it works.
@@ -127,7 +142,11 @@ class Runner:
         finally:
             report = child.report()
         ending = self._end_all(self._volume.folder(record.id))
-        return _without_survivors(self._judge(why, status, report), ending)
+        outcome = _without_survivors(self._judge(why, status, report), ending)
+        # Only now: what the tool left behind ran its code, too.
+        if report.get("is_fetched_only") or not self._is_code_changed(record, difference):
+            return outcome
+        return replace(outcome, values={**outcome.values, "code_changed": True})
 
     def _end_all(self, folder: Folder) -> Ending:
         """End all that the artifact has started, in whatever session, before anything of it is digested.
@@ -145,6 +164,21 @@ class Runner:
         self._survivors |= ending.survivors.keys()
         _tell(folder, ending)
         return ending
+
+    def _note_difference(self, record: Record) -> str | None:
+        """Look at the tool's code before it runs; return, and log, in what it is not that of the version."""
+        difference = self._code.begin()
+        # While a URL is not fetched, the tool may not have to run at all.
+        if difference and not (record.reuse and record.fingerprint is None):
+            append_note(self._volume.folder(record.id).log, f"{difference} {_NEVER_REUSED}")
+        return difference
+
+    def _is_code_changed(self, record: Record, difference: str | None) -> bool:
+        """Look at the tool's code after it ran; tell, and log, whether it is sure that what ran was the version."""
+        meanwhile = self._code.end()
+        if meanwhile and not difference:
+            append_note(self._volume.folder(record.id).log, f"{meanwhile} {_NEVER_REUSED}")
+        return bool(difference or meanwhile)
 
     def _take_spare(self) -> Spare:
         spare, self._spare = self._spare, None
@@ -186,6 +220,8 @@ class Runner:
 
     def _judge(self, why: Phase | None, status: int, report: dict[str, Any]) -> Outcome:
         values = {key: report[key] for key in ("files", "fingerprint", "is_fetched_only") if report.get(key)}
+        if report.get("is_uncovered"):
+            values["fingerprint"] = None
         if why is not None:
             return Outcome(why, _REASONS[why], values)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
@@ -215,21 +251,35 @@ class Runner:
 
         return check
 
-    def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
-        """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
+    def _take_over(self, record: Record, mark: str) -> dict[str, Any] | None:
+        """Take over the files of an artifact with the fingerprint `mark`; None when there is none.
+
+        Equal ones that waited together are thereby made once: the first is completed when the second one's turn comes.
+        """
+        source = self._index.reusable(mark)
+        if source is None:
+            return None
+        if self._index.is_cancelling(record.id):
+            raise StoppedError
         folder = self._volume.folder(record.id)
-        source = self._index.reusable(outcome.values["fingerprint"])
+        folder.path.mkdir(exist_ok=True)
         try:
-            if source is None:
-                raise FileNotFoundError
             adopt(self._volume.folder(source.id), folder)
         except FileNotFoundError:
-            files = {**record.files, **outcome.values["files"]}
+            # It is being deleted right now.
             clear_leftovers(folder, is_completed=False)
+            return None
+        sync_folder(self._volume.artifacts)
+        return {"size": source.size, "digest": source.digest, "reused_from": source.name}
+
+    def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
+        """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
+        values = self._take_over(record, outcome.values["fingerprint"])
+        if values is None:
+            files = {**record.files, **outcome.values["files"]}
+            clear_leftovers(self._volume.folder(record.id), is_completed=False)
             made = self._attempt(replace(record, reuse=False, files=files))
             return replace(made, values={**outcome.values, **made.values})
-        manifest = read_manifest(folder)
-        values = {"size": manifest.size, "digest": manifest.digest, "reused_from": source.name}
         return replace(outcome, values={**outcome.values, **values})
 
     def _settle(self, record: Record, outcome: Outcome) -> None:
@@ -284,8 +334,7 @@ def _without_survivors(outcome: Outcome, ending: Ending) -> Outcome:
 def _tell(folder: Folder, ending: Ending) -> None:
     """Say in the artifact's log, and for what survives in the container's, what the tool has left behind."""
     if ending.ended:
-        with contextlib.suppress(OSError):
-            append_line(folder.log, f"Ended {ending} that the tool left behind.")
+        append_note(folder.log, f"Ended {ending} that the tool left behind.")
     if reason := ending.reason():
         _log.error("%s: %s", folder.id, reason)
 

@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
 
@@ -20,6 +21,7 @@ from bonseyes_dagster.errors import (
 from bonseyes_dagster.model import FileEntry, Manifest, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell, Waiters
+from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.disk import check_reserve, storage_errors, throw_away
 from bonseyes_dagster.tool.drafts import Draft
 from bonseyes_dagster.tool.fingerprint import fingerprint, request_digest
@@ -33,7 +35,7 @@ from bonseyes_dagster.tool.progress import progress_from_json, read_progress
 from bonseyes_dagster.tool.publishing import read_manifest
 from bonseyes_dagster.tool.renaming import rename
 from bonseyes_dagster.tool.reuse import adopt
-from bonseyes_dagster.tool.state import check_worker
+from bonseyes_dagster.tool.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
 from bonseyes_dagster.web import backend
 
@@ -46,9 +48,12 @@ _LONGEST_DELETE_S = 20.0
 class Store:
     """Implements `web.backend.Backend` on one volume. Any number of processes may have one each."""
 
-    def __init__(self, tool: ToolDescription, volume: Volume, settings: Settings) -> None:
+    def __init__(
+        self, tool: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch | None = None
+    ) -> None:
         volume.make()
         self._tool = tool
+        self._code = code
         self._volume = volume
         self._settings = settings
         self._container = settings.container or tool.name
@@ -66,8 +71,10 @@ class Store:
         return "artifacts"
 
     def describe(self) -> ToolDescription:
-        """Return what `tool.yml` says."""
-        return self._tool
+        """Return what `tool.yml` says, and whether the code changed since it was loaded."""
+        has_fault = bool(read_state(self._volume).get("code_fault"))
+        is_different = self._code is not None and self._code.difference() is not None
+        return replace(self._tool, code_changed=has_fault or is_different)
 
     def check_health(self) -> None:
         """Raise UnavailableError without a worker, a usable index, or tool code that can be loaded."""
@@ -233,6 +240,7 @@ class Store:
         if row["phase"] == "running":
             progress = read_progress(self._volume.folder(row["id"]).progress)
         values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress")}
+        values["code_changed"] = bool(values["code_changed"])
         return Status(progress=progress_from_json(progress), **values)
 
     def info(self, name: str) -> dict[str, Any]:
@@ -257,6 +265,7 @@ class Store:
                 "files": {key: dict(value) for key, value in record.files.items()},
                 "inputs": {key: dict(value) for key, value in record.inputs.items()},
                 "reused_from": record.reused_from,
+                "code_changed": record.code_changed,
             },
         }
 

@@ -17,9 +17,11 @@ from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
+from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.index import Index
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
+from bonseyes_dagster.tool.modules import UncoveredModules
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, adopt_orphans
 from bonseyes_dagster.tool.recovery import recover, sweep
 from bonseyes_dagster.tool.runner import Runner
@@ -39,12 +41,15 @@ _MOST_TRIES = 3
 class Worker:
     """Takes artifacts from the queue until it is told to stop."""
 
-    def __init__(self, tool: ToolFolder, description: ToolDescription, volume: Volume, settings: Settings) -> None:
+    def __init__(
+        self, tool: ToolFolder, description: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch
+    ) -> None:
         volume.make()
         self._tool = tool
         self._description = description
         self._volume = volume
         self._settings = settings
+        self._code = code
         self._index = Index(volume.index)
         self._index.make()
         self._wakeups = Wakeups(Bell(volume.queue_bell))
@@ -62,11 +67,14 @@ class Worker:
         Bell(self._volume.final_bell).ring()
         # The lock closes itself in children, and its number may be something else's there.
         inherited = _open_files() - {lock}
-        kit = Kit(self._tool, self._description, self._volume, self._settings, self._load())
+        function = self._load()
+        uncovered = UncoveredModules(self._tool)
+        uncovered.look()
+        kit = Kit(self._tool, self._description, self._volume, self._settings, function, uncovered)
         # Objects made so far are not to be touched, and so not to be copied, by collections in children.
         gc.collect()
         gc.freeze()
-        runner = Runner(kit, self._index, self._wakeups, inherited)
+        runner = Runner(kit, self._index, self._wakeups, inherited, self._code)
         try:
             self._serve(runner)
         finally:
@@ -102,6 +110,7 @@ class Worker:
 
     def _load(self) -> Callable[..., Any] | None:
         """Import the tool's code; None when that is left to the children, each of which then fails with the reason."""
+        self._code.begin_loading()
         if self._tool.command:
             write_state(self._volume, state="ready")
             return None
@@ -119,11 +128,19 @@ class Worker:
             function = load_function(self._tool)
         except (Exception, SystemExit) as error:
             reason = error.message if isinstance(error, SettingsError) else _reason(error)
+            self._end_loading()
             _log.error("the tool's code cannot be loaded: %s", reason, exc_info=error)
             write_state(self._volume, state="broken", reason=reason, version=version)
             return None
-        write_state(self._volume, state="ready", version=version)
+        fault = self._end_loading()
+        write_state(self._volume, state="ready", version=version, code_fault=fault)
         return function
+
+    def _end_loading(self) -> str | None:
+        fault = self._code.end_loading()
+        if fault is not None:
+            _log.warning("%s", fault)
+        return fault
 
 
 def _reason(error: BaseException) -> str:

@@ -70,6 +70,7 @@ _status = _object(
         "size": _nullable(_SIZE),
         "digest": _nullable(_DIGEST),
         "reused_from": _nullable({"type": "string"}),
+        "code_changed": {"type": "boolean", "description": "made while the tool's code was not that of its version"},
     }
 )
 
@@ -121,9 +122,10 @@ _description = _object(
         "output_type": {"type": "string"},
         "version": {"type": "string"},
         "api_version": {"type": "string", "const": "1"},
+        "code_changed": {"type": "boolean", "description": "the files are not those of the version any more"},
         "dagster": _object({"job": {"type": "string"}, "url": {"type": "string"}}, is_open=True),
     },
-    "dagster",
+    *("code_changed", "dagster"),
 )
 
 _error = _object(
@@ -173,7 +175,7 @@ SCHEMAS: dict[str, Any] = {
 def run_status() -> dict[str, Any]:
     """Return the schemas by which a pipeline's document differs: its status tells of steps."""
     status = {
-        **_status["properties"],
+        **{key: value for key, value in _status["properties"].items() if key != "code_changed"},
         "steps": {"type": "array", "items": ref("Step")},
         "run_id": _nullable({"type": "string"}),
         "dagster_url": _nullable({"type": "string"}),

@@ -579,7 +579,8 @@ def test_status_has_every_key(server: Server, single: str) -> None:
     """A status has exactly the documented keys, those that do not apply as null."""
     status = server.get(f"{single}/status").json()
     keys = {"result", "name", "phase", "reason", "position", "progress", "created", "started", "finished", "size"}
-    keys |= {"digest", "reused_from"} | ({"steps", "run_id", "dagster_url"} if server.collection == "runs" else set())
+    keys |= {"digest", "reused_from"}
+    keys |= {"steps", "run_id", "dagster_url"} if server.collection == "runs" else {"code_changed"}
     assert set(status) == keys
     assert (status["result"], status["phase"], status["position"]) == ("completed", "completed", None)
     assert set(status["progress"]) == {"done", "total", "unit", "message"}

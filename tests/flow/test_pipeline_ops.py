@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +31,7 @@ from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.provenance import provenance_of
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
+from tests.contract.tools.server import tool_server
 from tests.flow.tiny_project import PROJECT, TinyProject, running_tools, stop
 
 pytestmark = pytest.mark.timeout(240)
@@ -125,6 +129,35 @@ def test_reuse_can_be_turned_off(execute: Callable[..., ExecuteInProcessResult],
     learn = project.container("learn")
     assert learn.artifact("copy_learn").status().reused_from == "original_learn"
     assert learn.artifact("anew_learn").status().reused_from is None
+
+
+def test_step_tells_that_the_code_of_its_tool_changed(
+    execute: Callable[..., ExecuteInProcessResult],
+    project: TinyProject,
+    pipeline: Pipeline,
+    instance: DagsterInstance,
+    tmp_path: Path,
+) -> None:
+    """In Dagster's log, in the materialization, and in `run.json`; the other steps do not."""
+    tool = shutil.copytree(PROJECT / "containers" / "learn", tmp_path / "learn")
+    before = project.addresses.read_text()
+    with tool_server(tool, tmp_path / "volume", BONSEYES_ADDRESSES=str(project.addresses)) as server:
+        project.addresses.write_text(json.dumps({**json.loads(before), "learn": server.url}))
+        try:
+            (tool / "new.py").touch()
+            result = execute("changed")
+        finally:
+            project.addresses.write_text(before)
+    assert result.success
+    (told,) = result.asset_materializations_for_node("learn")
+    assert told.metadata["code_changed"].value is True
+    records = Records(instance, pipeline)
+    states = States(records, pipeline, Asker(Addresses.from_settings()), "http://gateway")
+    steps = provenance_of(states.read(records.find("changed")), {})["steps"]
+    changed = {step["name"]: step["artifact"]["code_changed"] for step in steps}
+    assert changed == {"load_train": False, "load_test": False, "learn": True, "judge": False}
+    messages = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.step_key == "learn"]
+    assert any("the code of its tool changed" in message for message in messages)
 
 
 def test_artifacts_of_others_are_left_alone(

@@ -229,3 +229,19 @@ def test_schema_says_the_same_as_the_check() -> None:
     assert not validator.is_valid({**REQUIRED, "epochs": 0})
     assert not validator.is_valid({**REQUIRED, "unknown": 1})
     assert not validator.is_valid({})
+
+
+def test_version_follows_linked_folders_and_the_files_that_a_command_names(tmp_path: Path) -> None:
+    """Code that lies elsewhere is code of the tool; a link that leads back is followed once."""
+    (tmp_path / "elsewhere").mkdir()
+    linked, program = tmp_path / "elsewhere" / "linked.py", tmp_path / "run.sh"
+    program.write_text("exit 0\n")
+    folder = write(tmp_path / "tool", entry_point=None, command=["sh", "../run.sh"])
+    (folder / "package").symlink_to("../elsewhere")
+    (folder / "package" / "back").symlink_to(folder)
+    versions = {load_description(folder).version}
+    for file in (linked, program, folder / "compiled.pyc"):
+        for content in ("1", "2"):
+            file.write_text(content)
+            versions.add(load_description(folder).version)
+    assert len(versions) == 7

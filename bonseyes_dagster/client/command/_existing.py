@@ -42,6 +42,7 @@ def show(state: State, address: str) -> None:
             ("size", size(status.size)),
             ("digest", status.digest),
             ("reused from", status.reused_from),
+            ("code", "changed since start; never re-used" if status.code_changed else None),
             ("run id", status.run_id),
             ("dagster", status.dagster_url),
             *((f"-p {key}", value) for key, value in handle.input_parameters().items()),

@@ -6,7 +6,7 @@ import click
 
 from bonseyes_dagster.client.command._completion import complete_pipeline
 from bonseyes_dagster.client.command._launching import ask_all
-from bonseyes_dagster.client.command._output import print_fields, print_json, print_table
+from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 
 __all__ = ["COMMANDS"]
@@ -25,13 +25,18 @@ def containers(state: State) -> None:
             "name": name,
             "status": "started" if healthy.get(name) else "missing",
             "description": said.description if said else "",
+            "code_changed": bool(said and said.code_changed),
         }
         for name, said in sorted(known.items())
     ]
     if state.json:
         print_json(rows)
-    else:
-        print_table(("CONTAINER", "STATUS", "DESCRIPTION"), ((r["name"], r["status"], r["description"]) for r in rows))
+        return
+    columns = ("name", "status", "description")
+    print_table(("CONTAINER", "STATUS", "DESCRIPTION"), ([str(row[key]) for key in columns] for row in rows))
+    for row in rows:
+        if row["code_changed"]:
+            print_note(f"{row['name']}: code changed since start; restart the container to use it.")
 
 
 @click.command()

@@ -259,6 +259,7 @@ function showContainer(container) {
     facts([
       ["Makes", description.output_type && code(description.output_type)],
       ["Version", description.version && code(description.version)],
+      ["Code", description.code_changed && "Changed since start; restart the container to use it"],
       ["Dagster job", dagsterLink(description.dagster)],
       ["API", link("openapi.json", api(container, "openapi.json"))],
     ]),
@@ -322,6 +323,7 @@ function drawStatus(status, state, live, steps) {
       ["Created", when(status.created)], ["Started", status.started && when(status.started)], ["Time", duration(status)],
       ["Size", status.size !== null && status.size !== undefined && size(status.size)],
       ["Digest", status.digest && code(status.digest)], ["Reused from", status.reused_from && code(status.reused_from)],
+      ["Code", status.code_changed && "Changed since start; this artifact is never re-used"],
     ]));
   if (steps.node.parentElement) steps.node.parentElement.hidden = !status.steps?.length;
   fill(steps.body, status.steps ?? [], (step) => el("tr", {},

@@ -20,7 +20,7 @@ import pytest
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.client.command._exits import EXITS, exit_code
 from bonseyes_dagster.errors import BonseyesError
-from bonseyes_dagster.model import NOT_SELECTED, Step
+from bonseyes_dagster.model import NOT_SELECTED, Status, Step
 from tests.unit.client.small_project import TOOL, run_status, serve_project
 from tests.unit.client.unruly_server import Answer, UnrulyServer, error
 
@@ -227,6 +227,19 @@ def test_the_project_is_listed(project: UnrulyServer, bonseyes: Bonseyes) -> Non
     assert bonseyes("pipelines")[1] == "digits-cnn\tdigits_cnn\tDigits\n"
     assert bonseyes("pipelines", "digits-cnn")[1] == "images\tfile\tNone\t\nepochs\tinteger\t3\t\n"
     assert bonseyes("task", "digits-cnn")[1] == "name         digits\ndescription  Read\noutput       m\n"
+
+
+def test_changed_code_is_told(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Of a container beside the table, which programs read, and of an artifact among its facts."""
+    project.on("GET", "/containers", Answer({"training": replace(TOOL, code_changed=True).to_json()}))
+    code, out, err = bonseyes("containers")
+    assert (code, out) == (0, "training\tstarted\tTrains\n")
+    assert err == "training: code changed since start; restart the container to use it.\n"
+    assert json.loads(bonseyes("containers", "--json")[1])[0]["code_changed"] is True
+    assert "code " not in bonseyes("artifact", "show", "training/first_train")[1]
+    status = Status(name="first_train", phase="completed", code_changed=True)
+    project.on("GET", "/containers/training/artifacts/first_train/status", Answer(status.to_json()))
+    assert "code       changed since start; never re-used" in bonseyes("artifact", "show", "training/first_train")[1]
 
 
 JSON: list[tuple[list[str], type]] = [

@@ -139,6 +139,16 @@ def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pyt
     assert "&lt;script&gt;alert" in page
 
 
+def test_the_page_tells_changed_code(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that works with other files than it loaded is marked in the list."""
+    client = project.client()
+    register(client, "training")
+    assert "code changed since start" not in client.get("/").text
+    said = {"name": "x", "artifacts": ["/artifacts"], "code_changed": True}
+    monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: said)
+    assert "code changed since start" in client.get("/").text
+
+
 def test_parameters_keep_their_order(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A form asks in the order in which the tool's author wrote."""
     parameters = {name: {"type": "string"} for name in ("zebra", "apple", "mango")}

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,3 +189,29 @@ def test_ten_thousand(index: Index) -> None:
     assert len(index.names(limit=None, after=None)) == 10_000
     assert len(index.brief(limit=100, after="n5000")) == 100
     assert time.perf_counter() - start < 0.1 * 5  # generous: other tests share the machine
+
+
+def test_index_of_an_earlier_version_gets_the_missing_columns(tmp_path: Path) -> None:
+    """Its rows are kept, and several processes may open it at the same time."""
+    path = tmp_path / "index.sqlite"
+    index = Index(path)
+    index.make()
+    index.insert(record("old", phase="completed", fingerprint="f"), queue_limit=9)
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE artifacts DROP COLUMN code_changed")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Index(path).make(), range(8)))
+    reopened = Index(path)
+    assert not reopened.get("old").code_changed
+    found = reopened.reusable("f")
+    assert found is not None and found.name == "old"
+
+
+def test_artifact_of_changed_code_is_not_reusable(index: Index) -> None:
+    """An older one that is true is found behind it."""
+    for name, code_changed in (("true", False), ("poisoned", True)):
+        index.insert(record(name, phase="running", fingerprint="f"), queue_limit=9)
+        index.finish(f"id-{name}", "completed", code_changed=code_changed)
+    assert index.get("poisoned").code_changed
+    found = index.reusable("f")
+    assert found is not None and found.name == "true"
