@@ -106,6 +106,8 @@ class Runner:
     def _attempt(self, record: Record) -> Outcome:
         folder = self._volume.folder(record.id)
         try:
+            if record.reuse and record.fingerprint and (values := self._take_over(record, record.fingerprint)):
+                return Outcome("completed", None, values)
             self._make_folders(folder)
             outcome = self._supervise(record)
             if outcome.phase != "completed":

@@ -56,6 +56,7 @@ class _Entry:
     reused_from: str | None = None
     progress: Progress = field(default_factory=Progress)
     is_cancelled: bool = False
+    is_reusing: bool = False
     log: bytearray = field(default_factory=bytearray)
     metrics: dict[str, bytearray] = field(default_factory=dict)
     manifest: Manifest | None = None
@@ -186,6 +187,7 @@ class MemoryBackend:
                 uploads[parameter] = Path(shutil.move(path, folder / f"{parameter}-{path.name}"))
             entry = _Entry(name, self._number, folder, parameters, dict(uploads), fingerprint)
             entry.idempotency = (key, f"{request.name} {fingerprint}") if key is not None else None
+            entry.is_reusing = bool(request.reuse)
             if request.reuse:
                 self._reuse(entry)
             self._entries[name] = entry
@@ -215,6 +217,7 @@ class MemoryBackend:
                 shutil.copytree(other.folder / "data", entry.folder / "data")
                 entry.phase, entry.reused_from = "completed", other.name
                 entry.manifest, entry.finished = other.manifest, now()
+                self.changed.notify_all()
                 return
 
     # Working
@@ -231,12 +234,17 @@ class MemoryBackend:
                 if queued:
                     entry = min(queued, key=lambda entry: entry.number)
                     entry.phase, entry.started = "running", now()
+                    if entry.is_reusing:
+                        # One that waited before it may have been equal.
+                        self._reuse(entry)
                     return entry
                 self.changed.wait()
 
     def _work(self) -> None:
         while True:
             entry = self._next()
+            if entry.phase == "completed":
+                continue
             try:
                 (entry.folder / "data").mkdir(exist_ok=True)
                 self._make(Job(self, entry))

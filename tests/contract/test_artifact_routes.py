@@ -572,6 +572,21 @@ def test_reuse(server: Server) -> None:
     error_of(answer, 400, "bad_request")
 
 
+def test_equal_requests_that_wait_together_are_made_once(server: Server) -> None:
+    """Re-use is looked up again when the turn of one comes: the first is completed by then."""
+    holder = server.create(steps=1, pause=1.0, text=server.new_name())
+    parameters = {"text": f"equal {server.new_name()}"}
+    names = [server.new_name() for _ in range(10)]
+    for name in names:
+        body = {"name": name, "parameters": parameters}
+        assert server.request("POST", f"/{server.collection}?reuse=true", json=body).status_code == 200
+    statuses = [server.wait(name) for name in names]
+    assert {status["phase"] for status in statuses} == {"completed"}
+    assert [status["reused_from"] for status in statuses].count(None) == 1
+    assert {server.get(f"{name}/data").text for name in names} == {parameters["text"]}
+    server.wait(holder)
+
+
 # One of them
 
 

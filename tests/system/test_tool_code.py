@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import time
@@ -214,6 +215,65 @@ def test_bytecode_of_changed_code_is_not_run_after_a_restore(tmp_path: Path) -> 
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
             true = make(server, text=f"restored {round_number}")
             assert (content(true), true.status().code_changed) == ("1 1 1 False", False)
+
+
+def test_equal_requests_in_the_queue_are_computed_once(tmp_path: Path) -> None:
+    """Forty equal requests that wait together make one computation; each names what it was made from."""
+    tool = write_tool(tmp_path)
+    gate = tmp_path / "gate"
+    with tool_server(tool, tmp_path / "volume") as server:
+        server.container.create("holder", {"gate": str(gate)})
+        until(gate.exists)
+        equal = [server.container.create(f"equal{n}", {"text": "equal"}, reuse=True) for n in range(40)]
+        anew = server.container.create("anew", {"text": "equal"})
+        gate.unlink()
+        statuses = [artifact.wait(timeout_s=60) for artifact in equal]
+        assert {status.phase for status in statuses} == {"completed"}
+        assert [status.reused_from for status in statuses].count(None) == 1
+        assert statuses[0].reused_from is None
+        assert {status.reused_from for status in statuses[1:]} <= {artifact.name for artifact in equal}
+        assert {status.digest for status in statuses} == {statuses[0].digest}
+        assert anew.wait(timeout_s=30).reused_from is None
+        for before, after in itertools.pairwise(statuses):
+            assert str(before.finished) <= str(after.started)
+
+
+def test_takeover_obeys_cancel_and_delete_and_needs_a_true_first_one(tmp_path: Path) -> None:
+    """A first one that is cancelled, deleted, failed or of changed code leaves the next to compute."""
+    tool = write_tool(tmp_path)
+    gate = tmp_path / "gate"
+    with tool_server(tool, tmp_path / "volume") as server:
+
+        def wait_behind(*texts: str) -> list[Artifact]:
+            """Queue requests behind one that runs until the gate is gone."""
+            server.container.create(f"h{time.monotonic_ns():x}", {"gate": str(gate)})
+            until(gate.exists)
+            return [server.container.create(f"{t}{n}", {"text": t}, reuse=True) for n, t in enumerate(texts)]
+
+        first, second, third, fourth = wait_behind("cancel", "cancel", "cancel", "cancel")
+        first.cancel()
+        fourth.cancel()
+        gate.unlink()
+        assert [artifact.wait(timeout_s=30).phase for artifact in (first, second, third, fourth)] == [
+            "cancelled",
+            "completed",
+            "completed",
+            "cancelled",
+        ]
+        assert (second.status().reused_from, third.status().reused_from) == (None, second.name)
+
+        first, second = wait_behind("delete", "delete")
+        first.delete()
+        gate.unlink()
+        assert second.wait(timeout_s=30).reused_from is None
+
+        first, second, third = wait_behind("change", "change", "change")
+        (tool / "late.py").write_text("VALUE = 2\n")
+        gate.unlink()
+        statuses = [artifact.wait(timeout_s=30) for artifact in (first, second, third)]
+        assert [(status.reused_from, status.code_changed) for status in statuses] == [(None, True)] * 3
+        (tool / "late.py").write_text("VALUE = 1\n")
+        assert not make(server, text="change").status().code_changed
 
 
 def test_module_from_elsewhere_is_named_and_its_result_not_reused(tmp_path: Path) -> None:
