@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 
-__all__ = ["CANCELS", "CREATIONS", "EVERY", "KILLS", "POWER_CUTS", "RUN_KILLS", "STUCK_S", "seeded"]
+__all__ = ["CANCELS", "CODE_STEPS", "CREATIONS", "EVERY", "KILLS", "POWER_CUTS", "RUN_KILLS", "STUCK_S", "seeded"]
 
 
 def _number(name: str, default: int) -> int:
@@ -17,6 +17,7 @@ KILLS = _number("KILLS", 8)
 RUN_KILLS = _number("RUN_KILLS", 7)
 CANCELS = _number("CANCELS", 12)
 POWER_CUTS = _number("POWER_CUTS", 1)
+CODE_STEPS = _number("CODE_STEPS", 12)
 # Every so many system calls one is made to fail, or is the last one.
 EVERY = _number("EVERY", 40)
 # Whether to leave out all operations but those that the others are variants of.
