@@ -48,6 +48,20 @@ def test_everything_answers_behind_one_port(project: Embedded) -> None:
     assert project.get("/containers/visualization/").status_code == 200
 
 
+def test_status_names_the_containers_whose_code_changed(project: Embedded) -> None:
+    """As long as their files differ from those that they loaded."""
+    assert project.status()["code_changed"] == []
+    new = project.folder / "containers" / "learn" / "new.py"
+    new.touch()
+    try:
+        until(lambda: project.status()["code_changed"] == ["learn"])
+        said = project.call("status").stdout
+    finally:
+        new.unlink()
+    assert "learn: code changed since start; restart the container to use it.\n" in said
+    until(lambda: project.status()["code_changed"] == [])
+
+
 def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
     """From archives to its provenance, with every step's artifact in its container."""
     run = _run(project, "first")
