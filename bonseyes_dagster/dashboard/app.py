@@ -33,6 +33,7 @@ def create(settings: Settings | None = None) -> Flask:
         check_health=registry.check_health,
         gauges=lambda: {"containers": len(registry.entries())},
         openapi=document(name),
+        notices=registry.notices,
     )
     app.register_blueprint(dashboard_blueprint(registry, containers))
     return app

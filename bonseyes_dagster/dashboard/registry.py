@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,9 @@ from bonseyes_dagster.urls import NAME_PATTERN, is_name
 __all__ = ["ADDRESS_PATTERN", "LIMIT", "Registry", "check_name"]
 
 LIMIT = 1000
+_log = logging.getLogger(__name__)
+# How long `/healthz` tells that a damaged file was set aside.
+_TELL_S = 7 * 24 * 3600.0
 # A registered container is asked for its description: that must not reach machines by address, in any notation that
 # resolvers know (four numbers or fewer, decimal, octal or hexadecimal).
 ADDRESS_PATTERN = (
@@ -41,6 +46,10 @@ def _invalid(sentence: str) -> InvalidError:
     return InvalidError(f"name: {sentence}", detail={"name": sentence})
 
 
+class _DamagedError(UnavailableError):
+    """The file is there and is no registry."""
+
+
 class Registry:
     """The registered names, oldest first, each with the description that was last seen ({} before the first).
 
@@ -57,7 +66,20 @@ class Registry:
     def entries(self) -> Entries:
         """Return every registered container."""
         with self._lock:
-            return self._read()
+            try:
+                return self._read()
+            except _DamagedError:
+                with self._exclusive():
+                    return self._read_or_set_aside()
+
+    def notices(self) -> list[str]:
+        """Return a sentence for each damaged file that was set aside in the last week."""
+        found = sorted(self._file.parent.glob(f"{self._file.name}.damaged-*"))
+        return [
+            f"The registry of containers was damaged; it is kept as {path.name}, and containers register again."
+            for path in found
+            if time.time() - path.stat().st_ctime < _TELL_S
+        ]
 
     def add(self, name: str) -> None:
         """Register `name` durably; nothing happens if it is registered already."""
@@ -86,7 +108,7 @@ class Registry:
 
     def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
         with self._lock, self._exclusive():
-            entries = dict(self._read())
+            entries = dict(self._read_or_set_aside())
             change(entries)
             _replace(self._file, json.dumps({"containers": entries}, ensure_ascii=False).encode())
 
@@ -97,6 +119,19 @@ class Registry:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _read_or_set_aside(self) -> Entries:
+        """Read under the lock of writers; a file that is no registry is kept under another name, and none is left."""
+        try:
+            return self._read()
+        except _DamagedError as error:
+            kept = self._file.with_name(f"{self._file.name}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+            try:
+                self._file.rename(kept)
+            except OSError:
+                raise error from None
+            _log.error("%s It is kept as %s; containers register again within a minute.", error.message, kept.name)
+            return self._read()
+
     def _read(self) -> Entries:
         try:
             stat = self._file.stat()
@@ -105,7 +140,9 @@ class Registry:
                 self._stamp = (stat.st_mtime_ns, stat.st_ino)
         except FileNotFoundError:
             self._entries, self._stamp = {}, None
-        except (OSError, ValueError) as error:
+        except ValueError as error:
+            raise _DamagedError(f"The registry {self._file} is damaged: {error}.") from error
+        except OSError as error:
             raise UnavailableError(f"the registry {self._file} cannot be read: {error}") from error
         return self._entries
 

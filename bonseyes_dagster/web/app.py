@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Flask, Response, g, request
@@ -110,12 +110,13 @@ def create_app(
     check_health: Callable[[], None],
     gauges: Callable[[], Mapping[str, float]],
     openapi: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+    notices: Callable[[], Sequence[str]] = tuple,
 ) -> Flask:
     """Make the application `name`, to which a service adds its blueprints.
 
     `description` is the body of `GET /` (None leaves `/` to the service), `check_health` raises UnavailableError with
     the reason, `gauges` are added to `/metrics` (`queue_length`, `artifacts{phase="queued"}`), `openapi` is the
-    document of all the app's routes.
+    document of all the app's routes, `notices` are sentences for the operator of a container that is ready.
     """
     app = _App(name, static_folder=None)
     app.url_map.strict_slashes = False
@@ -124,7 +125,7 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     _add_observation(app, Telemetry(gauges))
     _add_errors(app)
-    _add_base_routes(app, description, check_health, openapi)
+    _add_base_routes(app, description, check_health, openapi, notices)
     app.wsgi_app = Connection(app.wsgi_app)  # type: ignore[method-assign]
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -204,6 +205,7 @@ def _add_base_routes(
     description: Callable[[], Mapping[str, Any]] | None,
     check_health: Callable[[], None],
     openapi: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+    notices: Callable[[], Sequence[str]],
 ) -> None:
     if description is not None:
 
@@ -214,7 +216,8 @@ def _add_base_routes(
     @app.get(HEALTHZ)
     def healthz() -> Response:
         check_health()
-        return json_response({"status": "ready"})
+        told = list(notices())
+        return json_response({"status": "ready", **({"notices": told} if told else {})})
 
     @app.get(OPENAPI)
     def document() -> Response:

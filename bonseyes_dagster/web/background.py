@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 _DASHBOARD = "dashboard"
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
+# A dashboard that has lost its registry gets it back within this time.
+_AGAIN_S = 60.0
 
 
 def start_in_background(name: str, settings: Settings, *chores: Callable[[], None]) -> None:
@@ -38,7 +40,9 @@ def start_in_background(name: str, settings: Settings, *chores: Callable[[], Non
 
 def _keep_registering(name: str, settings: Settings) -> None:
     pause_s = _FIRST_PAUSE_S
-    while not register(name, settings):
+    while True:
+        if register(name, settings):
+            pause_s = _AGAIN_S
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
@@ -54,5 +58,5 @@ def register(name: str, settings: Settings) -> bool:
         _log.debug("the dashboard does not answer yet: %s", error)
         # What it refuses once, it refuses for ever; what it could not do, it may do later.
         return 400 <= error.http_status < 500
-    _log.info("registered with the dashboard as %s", name)
+    _log.debug("registered with the dashboard as %s", name)
     return True

@@ -166,7 +166,13 @@ SCHEMAS: dict[str, Any] = {
     "Parameter": _parameter,
     "Point": _object({"time": {"type": "number"}, "step": {"type": "integer"}, "value": _nullable({"type": "number"})}),
     "Progress": _progress,
-    "Ready": _object({"status": {"type": "string", "const": "ready"}}),
+    "Ready": _object(
+        {
+            "status": {"type": "string", "const": "ready"},
+            "notices": {"type": "array", "items": {"type": "string"}},
+        },
+        "notices",
+    ),
     "Status": _status,
     "Success": _object({"result": {"type": "string", "const": "success"}}),
 }

@@ -74,14 +74,35 @@ def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"containers": []}', '{"containers": {"a": 1}}'])
-def test_a_damaged_file_is_said_and_not_overwritten(tmp_path: Path, content: str) -> None:
-    """Losing the registry silently would be worse than being unavailable."""
+@pytest.mark.parametrize("act", ["entries", "check_health", "add"])
+def test_a_damaged_file_is_kept_and_said(
+    tmp_path: Path, content: str, act: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost silently, and the containers can register again."""
     (tmp_path / "containers.json").write_text(content)
     registry = Registry(tmp_path)
+    getattr(registry, act)(*(["a"] if act == "add" else []))
+    registry.add("b")
+    assert set(Registry(tmp_path).entries()) == {"b"} | ({"a"} if act == "add" else set())
+    [kept] = tmp_path.glob("containers.json.damaged-*")
+    assert kept.read_text() == content
+    assert kept.name in caplog.text
+    assert kept.name in registry.notices()[0]
+
+
+def test_a_damaged_file_that_cannot_be_kept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a volume that takes no new name it is said, and nothing is overwritten."""
+    (tmp_path / "containers.json").write_text("{")
+    registry = Registry(tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)
     for act in (registry.entries, registry.check_health, lambda: registry.add("a")):
         with pytest.raises(UnavailableError):
             act()
-    assert (tmp_path / "containers.json").read_text() == content
+    assert (tmp_path / "containers.json").read_text() == "{"
 
 
 def test_the_file_is_plain(tmp_path: Path) -> None:
