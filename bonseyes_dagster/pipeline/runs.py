@@ -301,12 +301,12 @@ class Runs:
         return self._ending.delete(self._records.find(name), with_artifacts=with_artifacts)
 
     def clean(self) -> None:
-        """Finish deletions that broke off, and remove uploads and logs of steps that no run wants."""
+        """Finish deletions that broke off; set uploads aside and remove logs of steps that no run wants."""
         self._ending.resume()
         self._uploads.clean_drafts()
         for token in self._uploads.tokens(older_than_s=_ORPHAN_AGE_S):
             if self._records.by_tag(UPLOADS_TAG, token) is None:
-                self._uploads.remove(token)
+                self._uploads.set_aside(token)
         remove_orphaned_logs(self.instance)
 
     def _state(self, name: str) -> RunState:

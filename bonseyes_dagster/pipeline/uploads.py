@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -21,9 +22,11 @@ from bonseyes_dagster.web.backend import DataFile
 
 __all__ = ["RunDraft", "Uploads"]
 
+_log = logging.getLogger(__name__)
 _INDEX = "files.json"
 _CHECK_BYTES = 1 << 24
 _DRAFT_AGE_S = 24 * 3600.0
+_WHY = "No run bears the tag of these uploads: it was deleted in Dagster, or Dagster's storage was lost.\n"
 _FULL = "The pipeline's volume has no room for the upload."
 
 
@@ -33,6 +36,7 @@ class Uploads:
     def __init__(self, volume: Path, *, reserve_bytes: int) -> None:
         self._drafts = volume / "drafts"
         self._kept = volume / "uploads"
+        self._lost = volume / "lost+found"
         self._reserve_bytes = reserve_bytes
 
     def begin(self) -> RunDraft:
@@ -59,15 +63,19 @@ class Uploads:
 
     def names(self, token: str) -> list[str]:
         """Return the parameters that files were uploaded for."""
-        return list(self._index(token))
+        try:
+            return list(self._index(token))
+        except NotFoundError as error:
+            # What else is known of the run must stay readable.
+            _log.error("the uploads %s: %s", token, error.message)
+            return []
 
     def file(self, token: str, name: str) -> DataFile:
         """Return the file that was uploaded for a parameter."""
-        entry = self._index(token).get(name)
+        index = self._index(token)
+        entry = index.get(name)
         if entry is None:
-            raise NotFoundError(
-                f"No file was uploaded for {name!r}; there are: {', '.join(self.names(token)) or 'none'}"
-            )
+            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}")
         path = self._kept / token / entry["path"]
         size, sha256 = entry["size"], entry["sha256"]
         return DataFile(FileEntry(Path(entry["path"]).name, size, sha256), lambda: path.open("rb"))
@@ -76,6 +84,18 @@ class Uploads:
         """Remove the files of a token."""
         if token:
             shutil.rmtree(self._kept / token, ignore_errors=True)
+
+    def set_aside(self, token: str) -> None:
+        """Keep the files of a token that no run bears in `lost+found`: the run may be what was lost."""
+        place = self._lost / f"uploads-{token}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        try:
+            place.mkdir(parents=True)
+            (place / "why.txt").write_text(_WHY)
+            (self._kept / token).rename(place / token)
+        except OSError as error:
+            _log.error("the uploads %s belong to no run and cannot be set aside: %s", token, error)
+            return
+        _log.warning("the uploads %s belong to no run and were set aside in %s", token, place)
 
     def tokens(self, *, older_than_s: float) -> list[str]:
         """Return the tokens of kept files that were made that long ago."""
@@ -92,9 +112,12 @@ class Uploads:
         if not token:
             return {}
         try:
-            return dict(json.loads((self._kept / token / _INDEX).read_text()))
+            found = json.loads((self._kept / token / _INDEX).read_text())
+            return {name: _checked(entry) for name, entry in found.items()}
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise NotFoundError(f"The list of the uploaded files is damaged: {error}.") from error
 
 
 class RunDraft:
@@ -176,6 +199,13 @@ class UploadedFile(io.FileIO):
         status = os.fstatvfs(self.fileno())
         if status.f_bavail * status.f_frsize < self._reserve_bytes:
             raise StorageFullError(_FULL)
+
+
+def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    path = entry["path"]
+    if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"the path {path!r} leads out of the uploads")
+    return {"path": path, "size": int(entry["size"]), "sha256": str(entry["sha256"])}
 
 
 def _plain(filename: str) -> str:

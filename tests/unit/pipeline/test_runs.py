@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from io import BytesIO
@@ -110,3 +112,17 @@ def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_aga
     owners = iter([owner("x"), None])
     monkeypatch.setattr(runs._records, "owner", lambda _: next(owners))
     assert post() == 503
+
+
+def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], int], tmp_path: Path) -> None:
+    """Dagster's storage forgets a run, as when it is made anew: the archives are set aside, not removed."""
+    assert post() == 200
+    [uploaded] = (tmp_path / "volume/uploads").iterdir()
+    os.utime(uploaded, (time.time() - 10**6,) * 2)
+    runs.clean()
+    assert uploaded.exists()
+    [run] = runs.instance.get_runs()
+    runs.instance.delete_run(run.run_id)
+    runs.clean()
+    kept = [path.read_bytes() for path in (tmp_path / "volume/lost+found").glob("uploads-*/*/*/*")]
+    assert kept == [b"abc", b"abc"]

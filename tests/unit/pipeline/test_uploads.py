@@ -88,3 +88,30 @@ def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
     uploads.remove(token)
     assert list((tmp_path / "drafts").iterdir()) == []
     assert list((tmp_path / "uploads").iterdir()) == []
+
+
+def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -> None:
+    """Their run may be what was lost, as when Dagster's storage is made anew: nothing of theirs is removed."""
+    draft = uploads.begin()
+    with draft.open("images", "a") as file:
+        file.write(b"precious")
+    token = uploads.keep(draft)
+    uploads.set_aside(token)
+    assert uploads.tokens(older_than_s=-60) == []
+    [kept] = (tmp_path / "lost+found").glob(f"uploads-{token}-*")
+    assert (kept / token / "images/a").read_bytes() == b"precious"
+    assert "No run bears" in (kept / "why.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"images": 1}', '{"images": {"path": "../../x", "size": 1, "sha256": ""}}']
+)
+def test_a_damaged_list_of_uploads_hides_nothing_else(uploads: Uploads, tmp_path: Path, content: str) -> None:
+    """The run stays readable; its file is answered with the reason, and no path leads out."""
+    draft = uploads.begin()
+    draft.open("images", "a").close()
+    token = uploads.keep(draft)
+    (tmp_path / "uploads" / token / "files.json").write_text(content)
+    assert uploads.names(token) == []
+    with pytest.raises(NotFoundError, match="damaged"):
+        uploads.file(token, "images")
