@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -52,7 +53,12 @@ PARAMETER_TYPES: tuple[str, ...] = (
 
 def now() -> str:
     """Return this moment as every timestamp of the contract is written: RFC 3339, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at(time.time())
+
+
+def at(moment_s: float) -> str:
+    """Return a time of Unix in the same form."""
+    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def result_of(phase: str) -> Result:

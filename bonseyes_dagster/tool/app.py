@@ -11,9 +11,11 @@ from flask import Flask
 
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.audit import keep_auditing
 from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.configuration import load, watch_code
 from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.lost_and_found import notices
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.tool.worker import Worker
 from bonseyes_dagster.web import openapi
@@ -35,6 +37,7 @@ def create_app(tool: ToolDescription, volume: Volume, settings: Settings, code: 
         check_health=store.check_health,
         gauges=store.gauges,
         openapi=lambda: openapi.service_document(tool),
+        notices=lambda: notices(volume),
     )
     app.register_blueprint(artifact_blueprint(store, upload_limit_bytes=settings.upload_limit_bytes))
     return app
@@ -47,7 +50,7 @@ def application() -> Flask:
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     app = create_app(description, volume, settings, watch_code())
-    start_in_background(settings.container or description.name, settings)
+    start_in_background(settings.container or description.name, settings, lambda: keep_auditing(volume))
     return app
 
 

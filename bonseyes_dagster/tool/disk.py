@@ -193,7 +193,16 @@ def throw_away(path: Path, trash: Path) -> None:
     except OSError:
         # The disk is too full, or too broken, for another name; nobody reads it any more where it is, either.
         doomed = path
+        # What describes the tree goes before the tree: what a crash leaves must not look like an artifact.
+        _remove_files(path)
     remove(doomed)
+
+
+def _remove_files(folder: Path) -> None:
+    with _ignored(), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
 
 
 def remove(path: Path) -> None:

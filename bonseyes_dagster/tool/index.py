@@ -6,8 +6,8 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from bonseyes_dagster.errors import (
     UnavailableError,
 )
 from bonseyes_dagster.model import Phase, now
-from bonseyes_dagster.tool.disk import allocate
+from bonseyes_dagster.tool.disk import allocate, locked
 
-__all__ = ["STATUS_COLUMNS", "Index", "Record", "TakenError"]
+__all__ = ["STATUS_COLUMNS", "Index", "IndexDamagedError", "Record", "TakenError", "parse_row", "select_rows"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS artifacts (
@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS artifacts (
     idempotency_key TEXT UNIQUE,
     request_digest TEXT,
     is_cancelling INTEGER NOT NULL DEFAULT 0,
-    code_changed INTEGER NOT NULL DEFAULT 0
+    code_changed INTEGER NOT NULL DEFAULT 0,
+    damage TEXT
 );
 CREATE INDEX IF NOT EXISTS by_phase ON artifacts (phase, seq);
 CREATE INDEX IF NOT EXISTS reusable ON artifacts (fingerprint, seq) WHERE phase = 'completed';
@@ -58,12 +59,19 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
     WHEN OLD.phase NOT IN ('queued', 'running')
     BEGIN SELECT RAISE(ABORT, 'a final phase never changes'); END;
 """
-# Columns that an index of an earlier version may lack.
-_ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0"}
+# Columns that an index of an earlier version may lack, in the order of the table: each index has the same order.
+_ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0", "damage": "TEXT"}
 _FULL_CODES = {sqlite3.SQLITE_FULL}
+_DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 30.0
 # SQLite begins its log anew from 1000 pages on, as soon as no reader is in the way; it never makes the file smaller.
 _LOG_BYTES = 6 << 20
+# Up to this size the long look takes milliseconds; above it the start takes the short one, and audit.py does the rest.
+_SMALL_BYTES = 1 << 20
+
+
+class IndexDamagedError(UnavailableError):
+    """The index is missing or damaged; the worker's next start rebuilds it."""
 
 
 class TakenError(Exception):
@@ -97,6 +105,8 @@ class Record:
     request_digest: str | None = None
     is_cancelling: bool = False
     code_changed: bool = False
+    damage: str | None = None
+    """Why the published files are not what the digest says, once somebody has noticed."""
 
 
 _JSON = frozenset({"parameters", "files", "inputs", "progress"})
@@ -117,16 +127,59 @@ STATUS_COLUMNS = (
     "progress",
     "reused_from",
     "code_changed",
+    "damage",
 )
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    values = dict(zip(_COLUMNS, row, strict=True))
+def parse_row(row: Sequence[Any]) -> Record:
+    """Return the record of a row in the order of the columns, its texts as str or bytes; raise ValueError."""
+    texts = [value.decode() if isinstance(value, bytes) else value for value in row]
+    values: dict[str, Any] = dict(zip(_COLUMNS, texts, strict=True))
     for key in _JSON:
         values[key] = json.loads(values[key]) if values[key] is not None else None
     for key in _BOOLEAN:
         values[key] = bool(values[key])
     return Record(**values)
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    try:
+        return parse_row(row)
+    except ValueError as error:
+        raise UnavailableError(f"The row of the artifact with the number {row[0]} is damaged: {error}.") from error
+
+
+def select_rows(connection: sqlite3.Connection) -> str | None:
+    """Return what selects the columns of a Record, also from an index of an earlier version; None without a table."""
+    try:
+        there = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
+    except sqlite3.Error:
+        return None
+    names = {name.decode() if isinstance(name, bytes) else name for name in there}
+    if "seq" not in names:
+        return None
+    columns = ", ".join(name if name in names else f"NULL AS {name}" for name in _COLUMNS)
+    return f"SELECT {columns} FROM artifacts"  # noqa: S608 - the names of a dataclass
+
+
+def _fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return all rows; text that is damaged is shown as far as it can be, and hides no other row."""
+    try:
+        return connection.execute(query, values).fetchall()
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error).lower():
+            raise
+        connection.text_factory = lambda text: text.decode(errors="replace")
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.text_factory = str
+
+
+def _progress(text: str | None) -> Any:
+    with suppress(ValueError):
+        return json.loads(text) if text else None
+    return None
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -147,7 +200,23 @@ def _translated() -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _FULL_CODES:
             raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
+        if code in _DAMAGE_CODES:
+            raise IndexDamagedError(f"The index of artifacts is damaged ({error}); it is being rebuilt.") from error
         raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
+
+
+def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
+    """Look at the rows that are still to be worked on; of the others there are copies."""
+    select = select_rows(connection)
+    connection.text_factory = bytes
+    try:
+        for row in connection.execute(f"{select} WHERE phase IN ('queued', 'running')"):
+            parse_row(row)
+    except ValueError as error:
+        return f"is damaged (a row of the queue cannot be read: {error})"
+    finally:
+        connection.text_factory = str
+    return None
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
@@ -164,33 +233,53 @@ class _Connections(threading.local):
     """The connection of one thread of one process; SQLite forbids to carry one over a fork."""
 
     pid: int = 0
+    inode: int = 0
     connection: sqlite3.Connection | None = None
 
 
 class Index:
     """All rows. Safe for any thread of any process; every write is durable when its method returns."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_alone: bool = False) -> None:
+        """`is_alone`: no other process uses the file, or the caller keeps them out."""
         self._path = path
+        self._is_alone = is_alone
         self._own = _Connections()
         # Closing a parent's connection in a forked child would tamper with the parent's files, so they are kept.
         self._inherited: list[sqlite3.Connection] = []
 
     def _connection(self) -> sqlite3.Connection:
-        own = self._own
-        if own.connection is None or own.pid != os.getpid():
+        own, inode = self._own, self._inode()
+        if own.connection is None or own.pid != os.getpid() or own.inode != inode:
             if own.connection is not None:
+                # Nor is one closed whose file was replaced: it would take the log of its successor for its own.
                 self._inherited.append(own.connection)
             own.connection = self._connect()
-            own.pid = os.getpid()
+            own.pid, own.inode = os.getpid(), inode
         return own.connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _inode(self) -> int:
+        """Return which file the index is now; it is another one after it was rebuilt."""
+        try:
+            return self._path.stat().st_ino
+        except FileNotFoundError as error:
+            raise IndexDamagedError("The index of artifacts is missing; it is being rebuilt.") from error
+
+    def _connect(self, *, mode: str = "rw") -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=64,
         )
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
@@ -200,7 +289,7 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with _translated():
+        with self._kept(), _translated():
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -211,11 +300,46 @@ class Index:
                     connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Keep the file from being replaced while the block writes to it."""
+        with ExitStack() as stack:
+            if not self._is_alone:
+                try:
+                    stack.enter_context(locked(self._path.parent, exclusively=False))
+                except OSError as error:
+                    raise UnavailableError(f"The index of artifacts cannot be used: {error.strerror}.") from error
+            yield
+
     def make(self) -> None:
         """Make the tables and columns that are missing. Nothing stays open, so a server may fork after it."""
-        with _translated(), closing(self._connect()) as connection:
+        with _translated(), closing(self._connect(mode="rwc")) as connection:
             connection.executescript(_SCHEMA)
             _add_columns(connection)
+
+    def fault(self) -> str | None:
+        """Return what is wrong with the file, as the end of "the index ..."; None when it can be used."""
+        if not self._path.exists():
+            return "is missing"
+        if self._path.stat().st_size == 0:
+            return "is empty"
+        try:
+            with _translated(), closing(self._connect()) as connection:
+                is_small = self._path.stat().st_size <= _SMALL_BYTES
+                look = "integrity_check" if is_small else "quick_check"
+                said = [str(row[0]) for row in connection.execute(f"PRAGMA {look}(1)")]
+                if said != ["ok"]:
+                    return f"is damaged ({' '.join(said)[:200]})"
+                tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'artifacts'").fetchone()
+                return _fault_of_rows(connection) if tables[0] else "has no table of artifacts"
+        except IndexDamagedError as error:
+            return f"is damaged ({error.__cause__})"
+
+    def last_seq(self) -> int:
+        """Return the highest number that a row has ever had."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'artifacts'").fetchone()
+        return int(row[0]) if row else 0
 
     def check(self) -> None:
         """Raise UnavailableError when the index cannot be read."""
@@ -224,17 +348,56 @@ class Index:
 
     # Creating
 
-    def insert(self, record: Record, *, queue_limit: int) -> None:
-        """Add a row; raise TakenError for a name or key that is in use, QueueFullError when too many wait."""
+    def insert(self, record: Record, *, queue_limit: int) -> int:
+        """Add a row and return its number.
+
+        Raises TakenError for a name or key that is in use, QueueFullError when too many wait.
+        """
         values = _row(record)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         try:
             with self._writing() as connection:
                 if record.phase == "queued" and self._waiting(connection) >= queue_limit:
                     raise QueueFullError(f"{queue_limit} artifacts are waiting already; try again later.")
+                added = connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
+                seq = added.lastrowid or 0
+        except sqlite3.IntegrityError as error:
+            raise TakenError(str(error)) from error
+        return seq
+
+    def put(self, record: Record, *, if_there: bool = False) -> bool:
+        """Write a row as it is, in the place of the one with its id; raise TakenError for a name or key in use.
+
+        It keeps its number where that is free. With `if_there` nothing is done, and False returned, when there is no
+        row with its id, or a deleted one.
+        """
+        values = _row(record)
+        try:
+            with self._writing() as connection:
+                named = "SELECT 1 FROM artifacts WHERE id = ? AND name IS NOT NULL"
+                if if_there and connection.execute(named, (record.id,)).fetchone() is None:
+                    return False
+                connection.execute("DELETE FROM artifacts WHERE id = ?", (record.id,))
+                found = connection.execute("SELECT 1 FROM artifacts WHERE seq = ?", (record.seq,)).fetchone()
+                values["seq"] = record.seq if record.seq > 0 and found is None else None
+                names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
                 connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
         except sqlite3.IntegrityError as error:
             raise TakenError(str(error)) from error
+        return True
+
+    @contextmanager
+    def many(self) -> Iterator[None]:
+        """Do without syncing while the block writes; the caller syncs the file."""
+        connection = self._connection()
+        connection.execute("PRAGMA synchronous=OFF")
+        yield
+        connection.execute("PRAGMA synchronous=FULL")
+
+    def mark_damaged(self, artifact_id: str, damage: str) -> None:
+        """Remember that the published files of an artifact cannot be trusted; it is not re-used any more."""
+        with self._writing() as connection:
+            connection.execute("UPDATE artifacts SET damage = ? WHERE id = ?", (damage, artifact_id))
 
     def bury(self) -> bool:
         """Make sure that a write that just failed has no effect ever; tell whether that is sure.
@@ -242,7 +405,7 @@ class Index:
         What could be written but not synced lies behind the end of the log, and a crash would make it the end.
         """
         try:
-            with self._reading() as connection:
+            with self._kept(), self._reading() as connection:
                 # Any write takes its place in the log; this one changes nothing.
                 connection.execute("PRAGMA user_version = 0")
         except (StorageFullError, UnavailableError):
@@ -274,15 +437,15 @@ class Index:
     def reusable(self, fingerprint: str) -> Record | None:
         """Return the newest completed artifact with that fingerprint, made by the code that it names."""
         return self._find(
-            "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL AND NOT code_changed "
+            "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL AND NOT code_changed AND damage IS NULL "
             "ORDER BY seq DESC LIMIT 1",
             fingerprint,
         )
 
     def _find(self, where: str, value: str) -> Record | None:
         with self._reading() as connection:
-            row = connection.execute(f"{_SELECT} WHERE {where}", (value,)).fetchone()
-        return _record(row) if row else None
+            rows = _fetch(connection, f"{_SELECT} WHERE {where}", (value,))
+        return _record(rows[0]) if rows else None
 
     def phase(self, name: str) -> tuple[str, Phase]:
         """Return (id, phase) of `name`, which is all that a waiting reader asks for again and again."""
@@ -292,12 +455,20 @@ class Index:
             raise NotFoundError(f"There is no artifact {name!r}.")
         return row[0], row[1]
 
+    def published(self, name: str) -> tuple[str, Phase, str | None]:
+        """Return (id, phase, digest) of `name`."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT id, phase, digest FROM artifacts WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            raise NotFoundError(f"There is no artifact {name!r}.")
+        return row[0], row[1], row[2]
+
     def names(self, *, limit: int | None, after: str | None) -> list[str]:
         """Return names, oldest first."""
         with self._reading() as connection:
             query = "SELECT name FROM artifacts WHERE name IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"
             arguments = (self._seq(connection, after), -1 if limit is None else limit)
-            return [row[0] for row in connection.execute(query, arguments)]
+            return [row[0] for row in _fetch(connection, query, arguments)]
 
     def brief(self, *, limit: int | None, after: str | None) -> list[dict[str, Any]]:
         """Return the columns of a status of the same page as `names`, with the `position` of those that wait."""
@@ -308,12 +479,12 @@ class Index:
             )
             arguments = (self._seq(connection, after), -1 if limit is None else limit)
             rows = [
-                dict(zip((*STATUS_COLUMNS, "seq"), row, strict=True)) for row in connection.execute(query, arguments)
+                dict(zip((*STATUS_COLUMNS, "seq"), row, strict=True)) for row in _fetch(connection, query, arguments)
             ]
             first = next((row["seq"] for row in rows if row["phase"] == "queued"), None)
             position = self._position(connection, first) if first is not None else 0
         for row in rows:
-            row["progress"] = json.loads(row["progress"]) if row["progress"] else None
+            row["progress"] = _progress(row["progress"])
             row["position"] = None
             if row["phase"] == "queued":
                 row["position"] = position
@@ -352,7 +523,28 @@ class Index:
     def running(self) -> list[Record]:
         """Return the rows that are running, deleted ones included."""
         with self._reading() as connection:
-            return [_record(row) for row in connection.execute(f"{_SELECT} WHERE phase = 'running'")]
+            return [_record(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
+
+    def waiting(self) -> list[str]:
+        """Return the ids of the rows that are queued."""
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute("SELECT id FROM artifacts WHERE phase = 'queued'")]
+
+    def final_after(self, seq: int, limit: int) -> list[tuple[int, str]]:
+        """Return (number, id) of some rows that are final and not deleted, from the one after the number `seq` on."""
+        where = "WHERE seq > ? AND name IS NOT NULL AND phase NOT IN ('queued', 'running') ORDER BY seq LIMIT ?"
+        with self._reading() as connection:
+            return _fetch(connection, f"SELECT seq, id FROM artifacts {where}", (seq, limit))  # noqa: S608
+
+    def mend_searches(self) -> str | None:
+        """Make the tables anew by which rows are found, where they differ from the rows; return what differed."""
+        with self._reading() as connection:
+            said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        if said == "ok":
+            return None
+        with self._writing() as connection:
+            connection.execute("REINDEX")
+        return said
 
     def hidden(self) -> list[str]:
         """Return the ids of rows that are deleted but not gone, and run no more."""
@@ -360,11 +552,17 @@ class Index:
         with self._reading() as connection:
             return [row[0] for row in connection.execute(query)]
 
+    def close(self) -> None:
+        """Close the connection of this thread."""
+        if self._own.connection is not None:
+            self._own.connection.close()
+            self._own.connection = None
+
     # The worker's steps
 
     def claim(self) -> Record | None:
         """Turn the first of the queue to running and return it; durable once `log_file` is synced."""
-        with self._reading() as connection:
+        with self._kept(), self._reading() as connection:
             # Not waiting for the disk here lets that happen while the child starts.
             connection.execute("PRAGMA synchronous=NORMAL")
             try:
@@ -377,7 +575,13 @@ class Index:
                 ).fetchall()
             finally:
                 connection.execute("PRAGMA synchronous=FULL")
-        return _record(rows[0]) if rows else None
+        if not rows:
+            return None
+        try:
+            return _record(rows[0])
+        except UnavailableError as error:
+            self.finish(str(rows[0][_COLUMNS.index("id")]), "failed", reason=error.message)
+            raise
 
     def log_file(self) -> Path:
         """Return the file that makes the latest writes durable when it is synced."""
@@ -404,7 +608,8 @@ class Index:
         """Tell whether somebody wants the artifact to end."""
         with self._reading() as connection:
             row = connection.execute("SELECT is_cancelling FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
-        return row is None or bool(row[0])
+        # Without a row the index was replaced; what was made is given its row back.
+        return row is not None and bool(row[0])
 
     # Ending
 
@@ -426,18 +631,20 @@ class Index:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
-            if row[1] != "running":
+            if row[1] == "queued":
                 connection.execute("DELETE FROM artifacts WHERE id = ?", (row[0],))
                 return row[0], False
+            # The row stays, without a name, until the folder is gone: a folder without a row is not a deleted one.
             connection.execute(
                 "UPDATE artifacts SET name = NULL, idempotency_key = NULL, is_cancelling = 1 WHERE id = ?", (row[0],)
             )
-            return row[0], True
+            return row[0], row[1] == "running"
 
-    def rename(self, name: str, new_name: str) -> Record:
+    def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[Record]], None]) -> Record:
         """Rename what is final, set its idempotency key free, and return its new row.
 
-        Artifacts that were made from it follow it: their `reused_from` is its new name.
+        Artifacts that were made from it follow it: their `reused_from` is its new name. `write_copies` makes the copies
+        of all changed rows durable; it is called before the commit, so a crash leaves no row newer than its copy.
         """
         with self._writing() as connection:
             row = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
@@ -454,20 +661,22 @@ class Index:
                 "UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, record.id)
             )
             # By the fingerprint, because the name may have been another artifact's before.
-            connection.execute(
-                "UPDATE artifacts SET reused_from = ? "
-                "WHERE fingerprint = ? AND phase = 'completed' AND seq > ? AND reused_from = ?",
+            rows = connection.execute(
+                "UPDATE artifacts SET reused_from = ? "  # noqa: S608 - the names of a dataclass
+                "WHERE fingerprint = ? AND phase = 'completed' AND seq > ? AND reused_from = ? "
+                f"RETURNING {', '.join(_COLUMNS)}",
                 (new_name, record.fingerprint, record.seq, name),
-            )
+            ).fetchall()
+            write_copies([record, *map(_record, rows)])
         return record
 
     def is_hidden(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""
         with self._reading() as connection:
             row = connection.execute("SELECT name FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
-        return row is None or row[0] is None
+        return row is not None and row[0] is None
 
-    def remove(self, artifact_id: str) -> None:
-        """Remove the row of a deleted artifact whose processes are gone."""
+    def remove(self, *artifact_ids: str) -> None:
+        """Remove the rows of deleted artifacts whose processes and folders are gone for good."""
         with self._writing() as connection:
-            connection.execute("DELETE FROM artifacts WHERE id = ?", (artifact_id,))
+            connection.executemany("DELETE FROM artifacts WHERE id = ?", [(each,) for each in artifact_ids])

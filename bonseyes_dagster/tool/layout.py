@@ -49,6 +49,11 @@ class Folder:
         return self.path / "manifest.json"
 
     @property
+    def row(self) -> Path:
+        """The row as it was when the artifact became final, for the day when the index is lost."""
+        return self.path / "row.json"
+
+    @property
     def log(self) -> Path:
         """All that the tool printed or logged."""
         return self.path / "log"
@@ -94,6 +99,24 @@ class Volume:
     def index(self) -> Path:
         """The SQLite file with a row for each artifact."""
         return self.path / "index.sqlite"
+
+    @property
+    def index_mark(self) -> Path:
+        """The highest number that the index has given to a row; an index that does not know it is an older one."""
+        return self.path / "index.mark"
+
+    @property
+    def index_doubt(self) -> Path:
+        """Why folders without a row are set aside and not removed; there until the worker has looked at all."""
+        return self.path / "index.doubt"
+
+    @property
+    def lost_and_found(self) -> Path:
+        """What nobody could name: damaged indexes, and folders whose rows are lost."""
+        place = self.path / "lost+found"
+        # A file system's own folder of this name belongs to root.
+        is_usable = not place.exists() or os.access(place, os.W_OK | os.X_OK)
+        return place if is_usable else self.path / "lost+found.bonseyes"
 
     @property
     def artifacts(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections import Counter
@@ -15,41 +16,78 @@ from pathlib import Path
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.tool.disk import copy, sync_all, sync_folder
+from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.layout import Folder
+from bonseyes_dagster.tool.rows import write_row
 from bonseyes_dagster.tool.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
-__all__ = ["StoppedError", "publish", "read_manifest", "scan"]
+__all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan"]
 
 _CHUNK_BYTES = 1 << 20
 _CLOSED_WITHIN_S = 1.0
 _LOOK_EVERY_S = 0.01
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class DamagedError(FileNotFoundError):
+    """What was published is not there as it was published; the sentence says what differs."""
 
 
 class StoppedError(Exception):
     """The artifact was cancelled, or the server stops, while it was being published."""
 
 
-def publish(folder: Folder, check: Callable[[], None]) -> Manifest:
+def publish(
+    folder: Folder, check: Callable[[], None], record_of: Callable[[Manifest], Record] | None = None
+) -> Manifest:
     """Publish what is in staging; everything is durable and in place when this returns, save the row in the index.
 
-    `check` is called between chunks and raises StoppedError to give up. Raises ToolError for outputs that cannot
-    be an artifact, OSError when the disk fails.
+    A copy of the row that `record_of` returns lies beside the manifest then. `check` is called between chunks and
+    raises StoppedError to give up. Raises ToolError for outputs that cannot be an artifact, OSError when the disk
+    fails.
     """
     if not stat.S_ISDIR(folder.staging.lstat().st_mode):
         raise ToolError("The output folder was replaced by something that is not a folder.")
     entries = scan(folder.staging, check)
     manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
     with folder.manifest.open("xb") as file:
-        file.write(json.dumps(manifest.to_json()).encode())
-    sync_all([folder.manifest, *_written(folder.staging, manifest)])
+        # In this form the digest of the file is that of the artifact.
+        file.write(manifest.canonical)
+    described = [folder.manifest]
+    if record_of is not None:
+        write_row(folder, record_of(manifest))
+        described.append(folder.row)
+    sync_all([*described, *_written(folder.staging, manifest)])
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest
 
 
-def read_manifest(folder: Folder) -> Manifest:
-    """Return what was published."""
-    return Manifest.from_json(json.loads(folder.manifest.read_bytes()))
+def read_manifest(folder: Folder, digest: str | None = None) -> Manifest:
+    """Return what was published; raise DamagedError when it cannot be, or is not what has the digest `digest`."""
+    content = folder.manifest.read_bytes()
+    try:
+        manifest = Manifest.from_json(json.loads(content))
+        if digest is None or hashlib.sha256(content).hexdigest() != digest:
+            # Earlier versions wrote it in another form.
+            _check_manifest(manifest, digest)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"Its manifest is damaged: {error}") from error
+    return manifest
+
+
+def _check_manifest(manifest: Manifest, digest: str | None) -> None:
+    for entry in manifest.files:
+        if not isinstance(entry.path, str) or not _is_inside(entry.path):
+            raise ValueError(f"the path {entry.path!r} leads out of the artifact.")
+        if not isinstance(entry.size, int) or not _SHA256.fullmatch(entry.sha256):
+            raise ValueError(f"size and digest of {entry.path!r} cannot be read.")
+    if digest is not None and manifest.digest != digest:
+        raise ValueError("it does not have the digest of the artifact.")
+
+
+def _is_inside(path: str) -> bool:
+    return not any(part in ("", ".", "..") for part in path.split("/")) and "\0" not in path
 
 
 def _written(root: Path, manifest: Manifest) -> Iterator[Path]:

@@ -4,46 +4,83 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 
-from bonseyes_dagster.tool.disk import locked, remove, throw_away
+from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.tool.disk import locked, remove, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.drafts import is_abandoned
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.processes import end_stragglers
+from bonseyes_dagster.tool.rebuild import has_result, published_record, put_back, read_mark
+from bonseyes_dagster.tool.rows import RowDamagedError, read_row
 from bonseyes_dagster.tool.runner import clear_leftovers
 
-__all__ = ["recover", "sweep"]
+__all__ = ["finish_deletions", "recover", "sweep"]
 
 _log = logging.getLogger(__name__)
 
 
-def recover(index: Index, volume: Volume) -> None:
+def recover(index: Index, volume: Volume, tool: str) -> None:
     """Bring index, folders and processes in agreement; only the holder of the worker's lock may call this."""
     for record in index.running():
-        _interrupt(record, index, volume)
-    for artifact_id in index.hidden():
-        throw_away(volume.folder(artifact_id).path, volume.trash)
-        index.remove(artifact_id)
-    sweep(index, volume)
+        _end(record, index, volume, tool)
+    for artifact_id in index.waiting():
+        # Only an index that is older than the folders has such rows.
+        if volume.folder(artifact_id).manifest.exists():
+            _complete(index.by_id(artifact_id), index, volume, tool)
+    finish_deletions(index, volume)
+    sweep(index, volume, tool)
 
 
-def sweep(index: Index, volume: Volume) -> None:
-    """Remove folders of creations that nobody goes on with, and of deletions that were not finished."""
+def sweep(index: Index, volume: Volume, tool: str) -> None:
+    """Settle folders without a row, and remove what is left of creations and deletions that were not finished."""
     index.keep_room()
-    _remove_orphans(index, volume)
+    _settle_orphans(index, volume, tool)
     with locked(volume.drafts, exclusively=True):
         abandoned = [path for path in volume.drafts.iterdir() if is_abandoned(path)]
     for path in (*abandoned, *volume.trash.iterdir()):
         remove(path)
 
 
-def _interrupt(record: Record, index: Index, volume: Volume) -> None:
+def finish_deletions(index: Index, volume: Volume) -> None:
+    """Remove the rows of what was deleted, after their folders: a folder that has no row is kept."""
+    hidden = index.hidden()
+    if not hidden:
+        return
+    for artifact_id in hidden:
+        throw_away(volume.folder(artifact_id).path, volume.trash)
+    gone = [artifact_id for artifact_id in hidden if not volume.folder(artifact_id).path.exists()]
+    if gone:
+        sync_all([volume.artifacts, volume.trash])
+        index.remove(*gone)
+
+
+def _end(record: Record, index: Index, volume: Volume, tool: str) -> None:
     folder = volume.folder(record.id)
     ended = end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
+    if record.name is not None and folder.manifest.exists() and folder.data.is_dir():
+        _complete(record, index, volume, tool)
+        return
     _log.warning("%s was interrupted; %d processes were left of it", record.name, ended)
     clear_leftovers(folder, is_completed=False)
     index.finish(record.id, "interrupted", reason="The server ended while it ran.")
+
+
+def _complete(record: Record | None, index: Index, volume: Volume, tool: str) -> None:
+    """What was published is completed, whatever an index says that did not learn of it in time."""
+    if record is None:
+        return
+    folder = volume.folder(record.id)
+    made = published_record(folder, record, tool)
+    sync_folder(folder.path)
+    clear_leftovers(folder, is_completed=True)
+    made = replace(made, seq=record.seq, name=record.name, idempotency_key=record.idempotency_key)
+    if not index.put(made, if_there=True):
+        return
+    _log.warning("%s was %s in the index and is published: it is completed", record.name, record.phase)
 
 
 def _server(folder: Folder) -> str | None:
@@ -54,11 +91,52 @@ def _server(folder: Folder) -> str | None:
     return known.get("server") if isinstance(known, dict) else None
 
 
-def _remove_orphans(index: Index, volume: Volume) -> None:
+def _settle_orphans(index: Index, volume: Volume, tool: str) -> None:
+    """Put back, set aside or remove each folder that has no row.
+
+    While the index is in doubt nothing is removed. Otherwise the index has had every row that there ever was, and a row
+    goes only after its folder: then a folder without results is that of a creator who died before the row was there.
+    """
+    doubt = _read_doubt(volume)
     known = index.ids()
+    is_settled = True
     for path in volume.artifacts.iterdir():
         if path.name not in known and is_abandoned(path) and _is_still_unknown(path, index):
-            throw_away(path, volume.trash)
+            try:
+                _settle_orphan(Folder(path), index, volume, tool, doubt)
+            except (OSError, BonseyesError) as error:  # the volume is full, for example
+                _log.error("%s has no row and stays where it is for now: %s", path, error)
+                is_settled = False
+    if doubt and is_settled:
+        volume.index_doubt.unlink()
+
+
+def _settle_orphan(folder: Folder, index: Index, volume: Volume, tool: str, doubt: str) -> None:
+    if has_result(folder) and (doubt or not _is_unacknowledged(folder, volume)):
+        put_back(index, folder, tool)
+    elif doubt:
+        if folder.process.exists():
+            # Its row said that it was running.
+            end_stragglers(folder.id, folder.path, folder.temporary, _server(folder))
+        set_aside(volume, [folder.path], folder.id, f"There is no row of the artifact with the id {folder.id}. {doubt}")
+    else:
+        throw_away(folder.path, volume.trash)
+
+
+def _read_doubt(volume: Volume) -> str:
+    try:
+        return volume.index_doubt.read_text() or "The index of artifacts was lost."
+    except FileNotFoundError:
+        return ""
+
+
+def _is_unacknowledged(folder: Folder, volume: Volume) -> bool:
+    """Tell whether the creator of a copy by links died before its row was written: its row has no number yet."""
+    try:
+        copy = read_row(folder)
+    except RowDamagedError:
+        return False
+    return copy is not None and copy.seq == 0 and read_mark(volume) > 0
 
 
 def _is_still_unknown(path: Path, index: Index) -> bool:

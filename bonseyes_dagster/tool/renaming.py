@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 
 from bonseyes_dagster.model import now
 from bonseyes_dagster.tool.disk import storage_errors
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.rows import rewrite_row
 
 __all__ = ["rename"]
 
@@ -17,24 +19,21 @@ __all__ = ["rename"]
 def rename(index: Index, volume: Volume, name: str, new_name: str) -> Record:
     """Rename an artifact and return its new row.
 
-    Its folder bears its id, so that the row decides, in one transaction; a crash leaves the old name or the new one.
-    What describes the artifact beside its data is brought up to date by `update_folder`, once the row is durable.
-    Raises NotFoundError, NotFinalError, ConflictError.
+    Its folder bears its id, so that the row decides, in one transaction. The copy of the row beside the data is written
+    first: after a crash in between, the audit gives the row the new name, too. Raises NotFoundError, NotFinalError,
+    ConflictError.
     """
-    record = index.rename(name, new_name)
+
+    def write_copies(records: Sequence[Record]) -> None:
+        for record in records:
+            if (folder := volume.folder(record.id)).path.is_dir():
+                rewrite_row(folder, record)
+
     with storage_errors():
-        update_folder(volume.folder(record.id), record, f"{now()} Renamed from {name} to {new_name}.\n")
+        record = index.rename(name, new_name, write_copies)
+        with suppress(FileNotFoundError):  # it never began, or is being deleted
+            _append(volume.folder(record.id), f"{now()} Renamed from {name} to {new_name}.\n")
     return record
-
-
-def update_folder(folder: Folder, record: Record, line: str) -> None:
-    """Bring what lies beside the data up to date with a row that has changed, and say so in the artifact's log.
-
-    Called after the row is durable; after a crash in between, the row is right and the folder is not. A copy of the
-    row that is kept in the folder is to be written here.
-    """
-    with suppress(FileNotFoundError):  # it never began, or is being deleted
-        _append(folder, line)
 
 
 def _append(folder: Folder, line: str) -> None:

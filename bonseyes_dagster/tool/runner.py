@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
-from bonseyes_dagster.model import Phase
+from bonseyes_dagster.model import Manifest, Phase, now
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.code import CodeWatch
@@ -23,13 +23,14 @@ from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants
 from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
-from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.logs import append_note
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, holds, signal_group
 from bonseyes_dagster.tool.progress import read_progress
 from bonseyes_dagster.tool.publishing import StoppedError, publish
-from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.reuse import adopt_newest
+from bonseyes_dagster.tool.rows import write_row
 from bonseyes_dagster.tool.signals import Wakeups
 from bonseyes_dagster.tool.spare import Spare
 
@@ -106,8 +107,10 @@ class Runner:
     def _attempt(self, record: Record) -> Outcome:
         folder = self._volume.folder(record.id)
         try:
-            if record.reuse and record.fingerprint and (values := self._take_over(record, record.fingerprint)):
-                return Outcome("completed", None, values)
+            if record.reuse and record.fingerprint:
+                taken = self._take_over(record, Outcome("completed", None, {}), record.fingerprint)
+                if taken is not None:
+                    return taken
             self._make_folders(folder)
             outcome = self._supervise(record)
             if outcome.phase != "completed":
@@ -243,8 +246,28 @@ class Runner:
         if self._index.is_cancelling(record.id):
             raise StoppedError
         GivenFiles(folder.given_files).check()
-        manifest = publish(folder, self._check(record.id))
-        return replace(outcome, values={**outcome.values, "size": manifest.size, "digest": manifest.digest})
+        # The row and its copy beside the data are the same.
+        values = {**outcome.values, "finished": now()}
+
+        def record_of(manifest: Manifest) -> Record:
+            values.update(size=manifest.size, digest=manifest.digest)
+            return self._finished(record, replace(outcome, values=values))
+
+        publish(folder, self._check(record.id), record_of)
+        return replace(outcome, values=values)
+
+    def _finished(self, record: Record, outcome: Outcome) -> Record:
+        """Return the row as it will be once it is settled."""
+        values = self._columns(record, outcome)
+        return replace(record, phase=outcome.phase, reason=outcome.reason, is_cancelling=False, **values)
+
+    def _columns(self, record: Record, outcome: Outcome) -> dict[str, Any]:
+        """Return what a final row has beside phase and reason."""
+        values = {"finished": now(), **outcome.values}
+        if "files" in values:
+            values["files"] = {**record.files, **values["files"]}
+        values["progress"] = read_progress(self._volume.folder(record.id).progress)
+        return values
 
     def _check(self, artifact_id: str) -> Callable[[], None]:
         def check() -> None:
@@ -253,56 +276,63 @@ class Runner:
 
         return check
 
-    def _take_over(self, record: Record, mark: str) -> dict[str, Any] | None:
+    def _take_over(self, record: Record, outcome: Outcome, mark: str) -> Outcome | None:
         """Take over the files of an artifact with the fingerprint `mark`; None when there is none.
 
         Equal ones that waited together are thereby made once: the first is completed when the second one's turn comes.
         """
-        source = self._index.reusable(mark)
-        if source is None:
-            return None
         if self._index.is_cancelling(record.id):
             raise StoppedError
         folder = self._volume.folder(record.id)
         folder.path.mkdir(exist_ok=True)
-        try:
-            adopt(self._volume.folder(source.id), folder)
-        except FileNotFoundError:
-            # It is being deleted right now.
-            clear_leftovers(folder, is_completed=False)
+        values = {**outcome.values, "finished": now()}
+
+        def record_of(source: Record) -> Record:
+            values.update(size=source.size, digest=source.digest, reused_from=source.name)
+            return self._finished(record, replace(outcome, values=values))
+
+        if adopt_newest(self._index, self._volume, mark, folder, record_of) is None:
             return None
         sync_folder(self._volume.artifacts)
-        return {"size": source.size, "digest": source.digest, "reused_from": source.name}
+        return replace(outcome, values=values)
 
     def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
         """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
-        values = self._take_over(record, outcome.values["fingerprint"])
-        if values is None:
-            files = {**record.files, **outcome.values["files"]}
-            clear_leftovers(self._volume.folder(record.id), is_completed=False)
-            made = self._attempt(replace(record, reuse=False, files=files))
-            return replace(made, values={**outcome.values, **made.values})
-        return replace(outcome, values={**outcome.values, **values})
+        taken = self._take_over(record, outcome, outcome.values["fingerprint"])
+        if taken is not None:
+            return taken
+        files = {**record.files, **outcome.values["files"]}
+        clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        made = self._attempt(replace(record, reuse=False, files=files))
+        return replace(made, values={**outcome.values, **made.values})
 
     def _settle(self, record: Record, outcome: Outcome) -> None:
         """Write the final phase, however long the disk makes us wait for it; remove what was deleted meanwhile."""
-        values = dict(outcome.values)
-        if "files" in values:
-            values["files"] = {**record.files, **values["files"]}
-        values["progress"] = read_progress(self._volume.folder(record.id).progress)
+        values = self._columns(record, outcome)
+        if outcome.phase != "completed":
+            self._keep_row(record, replace(outcome, values=values))
         while True:
             try:
                 self._index.finish(record.id, outcome.phase, reason=outcome.reason, **values)
                 if self._index.is_hidden(record.id):
                     throw_away(self._volume.folder(record.id).path, self._volume.trash)
+                    # The folder first: one without a row is kept.
+                    sync_all([self._volume.artifacts, self._volume.trash])
                     self._index.remove(record.id)
                 break
-            except BonseyesError as error:
+            except IndexDamagedError:
+                raise
+            except (BonseyesError, OSError) as error:
                 if self._wakeups.is_stopping:
                     raise
-                _log.error("%s: its end cannot be recorded: %s", record.name, error.message)
+                _log.error("%s: its end cannot be recorded: %s", record.name, error)
                 time.sleep(_RETRY_EVERY_S)
         self._final_bell.ring()
+
+    def _keep_row(self, record: Record, outcome: Outcome) -> None:
+        """Put the copy of the row beside the log, which tells why it has no data; not synced, and not needed."""
+        with contextlib.suppress(OSError):
+            write_row(self._volume.folder(record.id), self._finished(record, outcome))
 
 
 _REASONS: dict[str, str] = {
@@ -321,7 +351,8 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             remove(part)
         else:
             part.unlink(missing_ok=True)
-    for file in (folder.process, folder.parameters, folder.given_files, *(() if is_completed else (folder.manifest,))):
+    gone = () if is_completed else (folder.manifest, folder.row)
+    for file in (folder.process, folder.parameters, folder.given_files, *gone):
         file.unlink(missing_ok=True)
 
 

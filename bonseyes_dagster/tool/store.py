@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO, cast
@@ -32,9 +34,10 @@ from bonseyes_dagster.tool.metrics import iter_metric, metric_names
 from bonseyes_dagster.tool.outbound import Policy
 from bonseyes_dagster.tool.parameters import check_creation
 from bonseyes_dagster.tool.progress import progress_from_json, read_progress
-from bonseyes_dagster.tool.publishing import read_manifest
+from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
 from bonseyes_dagster.tool.renaming import rename
-from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.reuse import adopt_newest
 from bonseyes_dagster.tool.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
 from bonseyes_dagster.web import backend
@@ -43,6 +46,7 @@ __all__ = ["Store"]
 
 # TERM, 10 s of grace, KILL, and some time for the worker to notice.
 _LONGEST_DELETE_S = 20.0
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -58,8 +62,8 @@ class Store:
         self._settings = settings
         self._container = settings.container or tool.name
         self._policy = Policy.from_settings(settings)
+        ensure_index(volume, tool.name)
         self._index = Index(volume.index)
-        self._index.make()
         self._queue_bell = Bell(volume.queue_bell)
         self._final_bell = Bell(volume.final_bell)
         self._waiters = Waiters(self._final_bell)
@@ -166,7 +170,7 @@ class Store:
         """Make files and row durable, in this order, and wake the worker."""
         draft.settle()
         try:
-            self._index.insert(record, queue_limit=self._settings.queue_limit)
+            seq = self._index.insert(record, queue_limit=self._settings.queue_limit)
         except TakenError as error:
             draft.discard()
             self._lose(record, error)
@@ -177,6 +181,8 @@ class Store:
                 draft.keep()
             raise
         draft.keep()
+        with suppress(OSError):
+            write_mark(self._volume, seq)
         self._queue_bell.ring()
 
     def _lose(self, record: Record, error: TakenError) -> None:
@@ -189,17 +195,15 @@ class Store:
 
     def _insert_reused(self, record: Record, draft: Draft) -> bool:
         """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
-        source = self._index.reusable(record.fingerprint) if record.fingerprint else None
-        if source is None:
+        if record.fingerprint is None or self._index.reusable(record.fingerprint) is None:
             return False
-        folder = draft.folder()
-        try:
-            adopt(self._volume.folder(source.id), folder)
-        except FileNotFoundError:
-            # It is being deleted right now.
+        made = adopt_newest(
+            self._index, self._volume, record.fingerprint, draft.folder(), lambda source: reused_record(record, source)
+        )
+        if made is None:
+            # It is damaged, or being deleted right now.
             draft.clear_but_inputs()
             return False
-        made = reused_record(record, source)
         self._insert(made, draft)
         self._final_bell.ring()
         return True
@@ -239,8 +243,10 @@ class Store:
         progress = row["progress"]
         if row["phase"] == "running":
             progress = read_progress(self._volume.folder(row["id"]).progress)
-        values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress")}
+        values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress", "damage")}
         values["code_changed"] = bool(values["code_changed"])
+        if row["damage"]:
+            values["reason"] = f"Its data is damaged. {row['damage']}"
         return Status(progress=progress_from_json(progress), **values)
 
     def info(self, name: str) -> dict[str, Any]:
@@ -284,35 +290,38 @@ class Store:
 
     def manifest(self, name: str) -> Manifest:
         """Return the files; raise NotReadyError until completed."""
-        return self._manifest(self._completed(name))
+        return self._published(name)[1]
 
     def data(self, name: str, prefix: str = "") -> list[backend.DataFile]:
         """Return the file `prefix`, or every file below it."""
-        artifact_id = self._completed(name)
+        artifact_id, manifest = self._published(name)
         # Text, not a Path: to join ten thousand of those took longer than to read the files.
         folder = str(self._volume.folder(artifact_id).data)
         prefix = prefix.strip("/")
         entries = [
             entry
-            for entry in self._manifest(artifact_id).files
+            for entry in manifest.files
             if not prefix or entry.path == prefix or entry.path.startswith(f"{prefix}/")
         ]
         if prefix and not entries:
             raise NotFoundError(f"The artifact {name!r} has no file {prefix!r}.")
         return [_data_file(entry, f"{folder}/{entry.path}") for entry in entries]
 
-    def _completed(self, name: str) -> str:
-        artifact_id, phase = self._index.phase(name)
+    def _published(self, name: str) -> tuple[str, Manifest]:
+        artifact_id, phase, digest = self._index.published(name)
         if phase != "completed":
             reason = "it has no data yet." if phase in ("queued", "running") else self._index.get(name).reason
             raise NotReadyError(f"The artifact {name!r} is {phase}: {reason or 'it has no data.'}")
-        return artifact_id
-
-    def _read_manifest(self, artifact_id: str) -> Manifest:
         try:
-            return read_manifest(self._volume.folder(artifact_id))
-        except FileNotFoundError:
-            raise NotFoundError("The artifact was deleted.") from None
+            return artifact_id, self._manifest(artifact_id, digest)
+        except FileNotFoundError as error:
+            self._index.phase(name)  # NotFoundError when it was deleted meanwhile
+            damage = str(error) if isinstance(error, DamagedError) else "Its manifest is gone."
+            _log.error("the artifact %s (%s) is damaged: %s", name, artifact_id, damage)
+            raise NotReadyError(f"The data of the artifact {name!r} is damaged. {damage}") from None
+
+    def _read_manifest(self, artifact_id: str, digest: str | None) -> Manifest:
+        return read_manifest(self._volume.folder(artifact_id), digest)
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
         """Return the parameters as used, defaults filled in."""
@@ -397,7 +406,9 @@ def _data_file(entry: FileEntry, path: str) -> backend.DataFile:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise NotFoundError(f"The file {entry.path!r} was deleted.") from None
+                raise NotFoundError(
+                    f"The file {entry.path!r} is gone: its artifact was deleted, or its data is damaged."
+                ) from None
             raise UnavailableError(f"The file {entry.path!r} cannot be read: {error.strerror}.") from error
         # No buffer: whoever reads asks for all that it can hold.
         return cast("BinaryIO", open(descriptor, "rb", buffering=0))  # noqa: PTH123 - the caller closes it

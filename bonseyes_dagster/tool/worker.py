@@ -18,12 +18,15 @@ from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.code import CodeWatch
-from bonseyes_dagster.tool.index import Index
+from bonseyes_dagster.tool.fingerprint import fingerprint
+from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
 from bonseyes_dagster.tool.modules import UncoveredModules
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, adopt_orphans
-from bonseyes_dagster.tool.recovery import recover, sweep
+from bonseyes_dagster.tool.rebuild import ensure_index
+from bonseyes_dagster.tool.recovery import finish_deletions, recover, sweep
+from bonseyes_dagster.tool.rows import RowDamagedError
 from bonseyes_dagster.tool.runner import Runner
 from bonseyes_dagster.tool.signals import Wakeups
 from bonseyes_dagster.tool.state import read_state, worker_lock, write_state
@@ -51,7 +54,6 @@ class Worker:
         self._settings = settings
         self._code = code
         self._index = Index(volume.index)
-        self._index.make()
         self._wakeups = Wakeups(Bell(volume.queue_bell))
 
     def run(self) -> None:
@@ -63,7 +65,8 @@ class Worker:
                 self._work(lock)
 
     def _work(self, lock: int) -> None:
-        recover(self._index, self._volume)
+        ensure_index(self._volume, self._description.name)
+        recover(self._index, self._volume, self._description.name)
         Bell(self._volume.final_bell).ring()
         # The lock closes itself in children, and its number may be something else's there.
         inherited = _open_files() - {lock}
@@ -87,11 +90,15 @@ class Worker:
                 runner.prepare()
                 if self._take_one(runner):
                     continue
-                if time.monotonic() - swept_s > _SWEEP_EVERY_S:
+                finish_deletions(self._index, self._volume)
+                if time.monotonic() - swept_s > _SWEEP_EVERY_S or self._volume.index_doubt.exists():
                     # Server processes can be killed in the middle of something, too.
-                    sweep(self._index, self._volume)
+                    sweep(self._index, self._volume, self._description.name)
                     swept_s = time.monotonic()
                 self._wakeups.wait(_LOOK_EVERY_S)
+            except IndexDamagedError:
+                # The next worker rebuilds it before it does anything else.
+                raise
             except Exception:  # the disk's trouble, or the system's, must not end the worker
                 _log.exception("the worker goes on after an error")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
@@ -101,12 +108,22 @@ class Worker:
         if record is None:
             return False
         try:
+            self._check_row(record)
             runner.run(record)
+        except IndexDamagedError:
+            raise
         except Exception as error:  # a fault of ours, or of the disk; the queue goes on
             _log.exception("%s failed", record.name)
             if not self._wakeups.is_stopping:
                 runner.abandon(record, error)
         return True
+
+    def _check_row(self, record: Record) -> None:
+        """Raise RowDamagedError for a row that has changed since it was written: its fingerprint is a digest of it."""
+        if record.fingerprint is not None and record.version == self._description.version:
+            found = fingerprint(self._description, record.parameters, record.files, record.inputs)
+            if found != record.fingerprint:
+                raise RowDamagedError("the row of this artifact in the index is damaged.")
 
     def _load(self) -> Callable[..., Any] | None:
         """Import the tool's code; None when that is left to the children, each of which then fails with the reason."""

@@ -14,7 +14,7 @@ from flask import Response, request
 from werkzeug.datastructures import ETags
 from werkzeug.http import parse_etags, parse_if_range_header
 
-from bonseyes_dagster.errors import PreconditionFailedError, RangeError
+from bonseyes_dagster.errors import NotReadyError, PreconditionFailedError, RangeError
 from bonseyes_dagster.web.archive import Archive
 from bonseyes_dagster.web.backend import DataFile
 from bonseyes_dagster.web.connection import send_range
@@ -56,7 +56,9 @@ def _open(file: DataFile) -> BinaryIO:
     try:
         size = os.fstat(opened.fileno()).st_size
         if size != file.entry.size:
-            raise OSError(f"{file.entry.path} has {size} bytes instead of {file.entry.size}")
+            raise NotReadyError(
+                f"The file {file.entry.path!r} is damaged: it has {size} bytes instead of {file.entry.size}."
+            )
     except BaseException:
         opened.close()
         raise

@@ -10,8 +10,10 @@ from bonseyes_dagster.errors import ConflictError
 from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool import renaming
-from bonseyes_dagster.tool.index import Index
-from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.audit import audit
+from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.rows import read_row, rewrite_row, write_row
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.web.backend import Request
 
@@ -51,10 +53,52 @@ def test_a_rename_is_whole_without_its_line_in_the_log(tmp_path: Path, monkeypat
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(renaming, "update_folder", crash)
+    monkeypatch.setattr(renaming, "_append", crash)
     with pytest.raises(KeyboardInterrupt):
         store.rename("twin", "renamed")
     again = Store(TOOL, Volume(tmp_path), Settings(container="tool", disk_reserve_bytes=0))
     assert again.names() == ["renamed"]
     assert again.info("renamed")["idempotency_key"] is None
     assert create(tmp_path, "key") == "twin"
+
+
+def test_an_audit_leaves_a_new_name_alone(tmp_path: Path) -> None:
+    """The copy of the row beside the data follows a rename, or the audit would give the row its old name again."""
+    index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
+    store = ended(tmp_path)
+    store.rename("twin", "renamed")
+    audit(index, volume, pause_s=0)
+    assert store.names() == ["renamed"]
+    copy = read_row(volume.folder(index.get("renamed").id))
+    assert copy is not None and copy.name == "renamed"
+
+
+def test_a_rename_that_broke_off_before_its_commit_is_finished_by_the_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy is durable before the row, so that a crash leaves no copy that is older than its row."""
+    index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
+    store = ended(tmp_path)
+
+    def crash(folder: Folder, record: Record) -> None:
+        rewrite_row(folder, record)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(renaming, "rewrite_row", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.rename("twin", "renamed")
+    assert store.names() == ["twin"]
+    audit(index, volume, pause_s=0)
+    assert store.names() == ["renamed"]
+
+
+def ended(path: Path) -> Store:
+    """Return a store with one artifact, `twin`, that has ended and has a folder with a copy of its row."""
+    create(path, "key")
+    store = Store(TOOL, Volume(path), Settings(container="tool", disk_reserve_bytes=0))
+    store.cancel("twin")
+    record = Index(path / "index.sqlite").get("twin")
+    folder = Volume(path).folder(record.id)
+    folder.path.mkdir(exist_ok=True)
+    write_row(folder, record)
+    return store

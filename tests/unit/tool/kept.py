@@ -1,0 +1,143 @@
+"""A volume as a container leaves it: artifacts made by the real steps of store and worker, without their processes."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.model import Manifest, Phase, now
+from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.publishing import publish
+from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
+from bonseyes_dagster.tool.recovery import recover
+from bonseyes_dagster.tool.rows import write_row
+
+TOOL = "tool"
+
+
+@dataclass
+class Kept:
+    """A volume, and what was promised to be in it: rows by name."""
+
+    volume: Volume
+    promised: dict[str, Record] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, path: Path) -> Kept:
+        """Make an empty one."""
+        volume = Volume(path)
+        volume.make()
+        ensure_index(volume, TOOL)
+        return cls(volume)
+
+    def start(self) -> Index:
+        """Do what the start of a container does with its volume."""
+        self.volume.make()
+        ensure_index(self.volume, TOOL)
+        index = Index(self.volume.index)
+        recover(index, self.volume, TOOL)
+        return index
+
+    def queued(self, name: str, *, upload: str | None = None, **values: Any) -> Record:
+        """Create one that waits."""
+        record = Record(
+            id=uuid.uuid4().hex,
+            name=name,
+            created=now(),
+            tool=TOOL,
+            version="1",
+            parameters={"text": name},
+            files={},
+            inputs={},
+        )
+        if upload is not None:
+            folder = self.volume.folder(record.id)
+            (folder.inputs / "file").mkdir(parents=True)
+            (folder.inputs / "file/upload").write_text(upload)
+            record = replace(record, files={"file": {"filename": "upload", "size": len(upload), "sha256": "0"}})
+        record = replace(record, fingerprint=f"of {name}", idempotency_key=f"key of {name}", **values)
+        with closing(Index(self.volume.index)) as index:
+            write_mark(self.volume, index.insert(record, queue_limit=1000))
+            self.promised[name] = index.get(name)
+        return self.promised[name]
+
+    def running(self, name: str) -> Record:
+        """Create one and take it from the queue."""
+        self.queued(name)
+        with closing(Index(self.volume.index)) as index:
+            claimed = index.claim()
+            assert claimed is not None and claimed.name == name
+            folder = self.volume.folder(claimed.id)
+            folder.staging.mkdir(parents=True)
+            folder.log.write_text(f"log of {name}")
+            self.promised[name] = claimed
+        return claimed
+
+    def completed(self, name: str, **files: str) -> Record:
+        """Make one with files."""
+        record = self.running(name)
+        with closing(Index(self.volume.index)) as index:
+            self._publish(record, files or {"file": f"content of {name}"})
+            final = self.promised[name]
+            index.finish(record.id, "completed", size=final.size, digest=final.digest, finished=final.finished)
+        return final
+
+    def published(self, name: str) -> Record:
+        """Make one whose worker is killed before its row says so."""
+        self._publish(self.running(name), {"file": f"content of {name}"})
+        return self.promised[name]
+
+    def _publish(self, record: Record, files: dict[str, str]) -> None:
+        folder = self.volume.folder(record.id)
+        for path, content in files.items():
+            (folder.staging / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder.staging / path).write_text(content)
+
+        def record_of(manifest: Manifest) -> Record:
+            values = {"phase": "completed", "finished": now(), "size": manifest.size, "digest": manifest.digest}
+            self.promised[str(record.name)] = replace(record, **values)  # type: ignore[arg-type]
+            return self.promised[str(record.name)]
+
+        publish(folder, lambda: None, record_of)
+
+    def ended(self, name: str, phase: Phase = "failed") -> Record:
+        """Make one that ends without data."""
+        record = self.running(name)
+        folder = self.volume.folder(record.id)
+        folder.staging.rmdir()
+        final = replace(record, phase=phase, reason="Because.", finished=now())
+        write_row(folder, final)
+        with closing(Index(self.volume.index)) as index:
+            index.finish(record.id, phase, reason=final.reason, finished=final.finished)
+        self.promised[name] = final
+        return final
+
+    def folder(self, name: str) -> Folder:
+        """Return the folder of one."""
+        return self.volume.folder(self.promised[name].id)
+
+    def check(self, index: Index, *names: str) -> None:
+        """Check that those are there as promised, data included."""
+        for name in names or self.promised:
+            row, promised = index.get(name), self.promised[name]
+            assert replace(row, seq=0) == replace(promised, seq=0), name
+            if promised.phase == "completed":
+                assert (self.folder(name).data / "file").read_text() == f"content of {name}"
+
+    def set_aside(self) -> list[str]:
+        """Return what lies in lost+found."""
+        return sorted(path.name for path in self.volume.lost_and_found.glob("*/*") if path.name != "why.txt")
+
+    def why(self) -> str:
+        """Return all reasons in lost+found."""
+        return "\n".join(path.read_text() for path in self.volume.lost_and_found.glob("*/why.txt"))
+
+
+def tick() -> None:
+    """Let the file system's clock go on, so that what is written next is younger."""
+    time.sleep(0.02)

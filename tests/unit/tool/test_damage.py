@@ -1,0 +1,252 @@
+"""What was published and is not so any more is named, not served as if it were whole, and not re-used."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import NotReadyError
+from bonseyes_dagster.model import ToolDescription
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.audit import audit
+from bonseyes_dagster.tool.index import Index, Record
+from bonseyes_dagster.tool.layout import Folder
+from bonseyes_dagster.tool.publishing import DamagedError
+from bonseyes_dagster.tool.reuse import adopt, adopt_newest
+from bonseyes_dagster.tool.rows import RowDamagedError, read_row
+from bonseyes_dagster.tool.store import Store, reused_record
+from tests.unit.tool.kept import Kept, tick
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """A volume with one artifact."""
+    made = Kept.at(tmp_path / "volume")
+    made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
+    tick()
+    return made
+
+
+def store_of(kept: Kept) -> Store:
+    """Return what serves it."""
+    tool = ToolDescription(name="tool", description="", parameters=(), output_type="com.bonseyes.probe", version="1")
+    return Store(tool, kept.volume, Settings(container="tool", disk_reserve_bytes=0))
+
+
+def change(path: Path, offset: int, *, keep_time: bool = False) -> None:
+    """Flip one bit of a file, whatever its mode."""
+    before = path.stat()
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    if keep_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def cut(folder: Folder) -> None:
+    """Cut a file short."""
+    (folder.data / "file").chmod(0o644)
+    os.truncate(folder.data / "file", 3)
+
+
+def add(folder: Folder) -> None:
+    """Put another file beside the published ones."""
+    (folder.data / "folder/new").write_text("new")
+
+
+DAMAGES: dict[str, Callable[[Folder], None]] = {
+    "a flipped byte": lambda folder: change(folder.data / "folder/other", 2500),
+    "a short file": cut,
+    "a missing file": lambda folder: (folder.data / "folder/other").unlink(),
+    "a new file": add,
+    "a flipped manifest": lambda folder: change(folder.manifest, 40),
+    "no manifest": lambda folder: folder.manifest.unlink(),
+}
+
+
+def take(kept: Kept, name: str) -> tuple[Record | None, Folder]:
+    """Make `name` from what has the fingerprint of `first`."""
+    record = kept.queued(name)
+    folder = kept.volume.folder(record.id)
+    folder.path.mkdir()
+    index = Index(kept.volume.index)
+    made = adopt_newest(index, kept.volume, "of first", folder, lambda source: reused_record(record, source))
+    return made, folder
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_artifacts_are_not_re_used(kept: Kept, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It is marked, named in the log, said in its status, and nothing of it is left where it was to be linked to."""
+    DAMAGES[damage](kept.folder("first"))
+    made, folder = take(kept, "second")
+    assert made is None
+    assert not folder.data.exists() and not folder.manifest.exists() and not folder.row.exists()
+    assert "first" in caplog.text and "damaged" in caplog.text
+    assert Index(kept.volume.index).reusable("of first") is None
+    status = store_of(kept).status("first")
+    assert (status.phase, str(status.reason)[:21]) == ("completed", "Its data is damaged. ")
+
+
+def test_an_older_whole_artifact_is_re_used_in_its_place(kept: Kept) -> None:
+    """Of two with one fingerprint the newer is damaged."""
+    made, folder = take(kept, "second")
+    assert made is not None
+    index = Index(kept.volume.index)
+    assert index.put(replace(made, seq=2, fingerprint="of first"))
+    tick()
+    change(folder.manifest, 40)
+    # They share their files, so that is the manifest of both: this one gets its own again.
+    content = kept.folder("first").manifest
+    damaged = bytearray(content.read_bytes())
+    damaged[40] ^= 1
+    content.unlink()
+    content.write_bytes(damaged)
+    made, _ = take(kept, "third")
+    assert made is not None and made.reused_from == "first"
+    assert index.get("second").damage is not None and index.get("first").damage is None
+
+
+def test_re_use_reads_only_what_was_written_to(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that nobody has written to since they were digested are linked without being read, again and again."""
+    monkeypatch.setattr("bonseyes_dagster.tool.reuse._read_all", lambda *_: pytest.fail("read"))
+    for name in ("second", "third"):
+        made, folder = take(kept, name)
+        assert made is not None and (folder.data / "file").read_text() == "content of first"
+        tick()
+    other = Folder(kept.volume.artifacts / ("f" * 32))
+    other.path.mkdir()
+    adopt(folder, other, record=made)
+
+
+def test_what_was_restored_is_read_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore brings the times back, so they tell nothing: the flip in one of its files is found."""
+    change(kept.folder("first").data / "folder/other", 7, keep_time=True)
+    known = kept.folder("first").row.stat()
+    long_ago = time.time_ns() - 3600 * 10**9
+    for path in (kept.folder("first").row, kept.folder("first").data / "folder/other"):
+        os.utime(path, ns=(long_ago, long_ago + known.st_mtime_ns % 1000))
+    assert take(kept, "second")[0] is None
+
+
+def test_re_used_artifacts_have_a_row_of_their_own(kept: Kept) -> None:
+    """Not a link to the other's."""
+    made, folder = take(kept, "second")
+    assert made is not None
+    copy = read_row(folder)
+    assert copy is not None and (copy.name, copy.reused_from) == ("second", "first")
+    assert read_row(kept.folder("first")) == kept.promised["first"]
+
+
+@pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
+def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
+    """The answer says that it is damaged; it is not a 500."""
+    kept.folder("first").manifest.write_text(content)
+    with pytest.raises(NotReadyError, match="is damaged"):
+        store_of(kept).manifest("first")
+
+
+def test_a_manifest_never_leads_out_of_the_artifact(kept: Kept) -> None:
+    """Not even where the index has the digest of the tampered one."""
+    (kept.volume.path / "secret").write_text("secret")
+    manifest = kept.folder("first").manifest
+    entries = json.loads(manifest.read_bytes())
+    for path in ("../../../secret", "/etc/passwd", "a//b", "a/../b", ""):
+        entries[0]["path"] = path
+        manifest.write_text(json.dumps(entries))
+        for read in (store_of(kept).data, store_of(kept).manifest):
+            with pytest.raises(NotReadyError, match=r"leads out|does not have the digest"):
+                read("first")
+        with pytest.raises(DamagedError, match="leads out"):
+            adopt(kept.folder("first"), Folder(kept.volume.path / "other"))
+
+
+def test_a_missing_folder_is_said(kept: Kept) -> None:
+    """An index newer than the folders."""
+    kept.folder("first").path.rename(kept.volume.path / "away")
+    with pytest.raises(NotReadyError, match=r"is damaged\. Its manifest is gone\."):
+        store_of(kept).data("first")
+
+
+def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
+    """Flips at random offsets of manifest and data; CRASH_FLIPS does it more often."""
+    seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
+    random_ = random.Random(seed)
+    made = Kept.at(tmp_path / "volume")
+    for number in range(int(os.environ.get("CRASH_FLIPS") or 25)):
+        name = f"n{number}"
+        record = made.completed(name)
+        tick()
+        path = random_.choice([made.folder(name).manifest, made.folder(name).data / "file"])
+        change(path, random_.randrange(path.stat().st_size))
+        target = Folder(made.volume.path / "target")
+        target.path.mkdir(exist_ok=True)
+        with pytest.raises(DamagedError):
+            adopt(made.folder(name), target, digest=record.digest)
+            pytest.fail(f"{path} was adopted, CRASH_SEED={seed}")
+
+
+# The audit
+
+
+def test_the_audit_finds_what_is_short_or_gone(kept: Kept) -> None:
+    """Without anybody asking for it."""
+    kept.completed("second")
+    kept.completed("third")
+    cut(kept.folder("first"))
+    kept.folder("second").manifest.unlink()
+    index = Index(kept.volume.index)
+    audit(index, kept.volume, pause_s=0)
+    assert index.get("first").damage == "Its file 'file' has 3 bytes instead of 16."
+    assert index.get("second").damage == "Its manifest is gone."
+    assert index.get("third").damage is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("digest", "0" * 64), ("parameters", '{"text": "gurst"}'), ("parameters", "{"), ("version", "2")],
+)
+def test_the_audit_mends_a_row_that_lies(kept: Kept, column: str, value: str) -> None:
+    """What lies beside the data has a digest of its own, and the manifest decides."""
+    index = Index(kept.volume.index)
+    with index._writing() as connection:
+        connection.execute("DROP TRIGGER final_phases_stay")
+        connection.execute(f"UPDATE artifacts SET {column} = ?", (value,))
+    audit(index, kept.volume, pause_s=0)
+    kept.check(index)
+
+
+def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
+    """A damaged one is written anew, and says nothing of the files."""
+    row = kept.folder("first").row
+    change(row, 100)
+    with pytest.raises(RowDamagedError):
+        read_row(kept.folder("first"))
+    audit(Index(kept.volume.index), kept.volume, pause_s=0)
+    assert read_row(kept.folder("first")) == kept.promised["first"]
+    assert row.stat().st_mtime == 0
+
+
+def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An artifact is deleted between the look at its row and the mending."""
+    index = Index(kept.volume.index)
+    with index._writing() as connection:
+        connection.execute("UPDATE artifacts SET version = '2'")
+    put = Index.put
+
+    def delete_first(own: Index, record: Record, **options: bool) -> bool:
+        index.hide("first")
+        return put(own, record, **options)
+
+    monkeypatch.setattr(Index, "put", delete_first)
+    audit(index, kept.volume, pause_s=0)
+    assert index.names(limit=None, after=None) == []

@@ -1,0 +1,376 @@
+"""An index that is lost, damaged or older than the folders costs no artifact."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.tool import rebuild
+from bonseyes_dagster.tool.audit import audit
+from bonseyes_dagster.tool.disk import throw_away
+from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.lost_and_found import notices
+from bonseyes_dagster.tool.rebuild import ensure_index
+from bonseyes_dagster.tool.recovery import sweep
+from tests.unit.tool.kept import TOOL, Kept
+
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Kept:
+    """A volume with one artifact of each kind."""
+    made = Kept.at(tmp_path / "volume")
+    made.completed("first")
+    made.ended("failed")
+    made.completed("second")
+    return made
+
+
+def lose(volume: Volume) -> None:
+    """Remove the index."""
+    for suffix in _SUFFIXES:
+        Path(f"{volume.index}{suffix}").unlink(missing_ok=True)
+
+
+def test_a_lost_index_costs_no_artifact(kept: Kept) -> None:
+    """Every column comes back from beside the data, in the old order."""
+    lose(kept.volume)
+    index = kept.start()
+    kept.check(index)
+    assert index.names(limit=None, after=None) == ["first", "failed", "second"]
+    found = index.by_key("key of second")
+    assert found is not None and found.name == "second"
+    assert index.reusable("of first") is not None
+
+
+@pytest.mark.parametrize("content", [b"", b"no database at all " * 500, b"SQLite format 3\0" + bytes(4080)])
+def test_what_is_no_index_is_kept_and_named(kept: Kept, content: bytes) -> None:
+    """An empty file, another file, or a torn one takes no artifact with it, and is not thrown away."""
+    lose(kept.volume)
+    kept.volume.index.write_bytes(content)
+    kept.check(kept.start())
+    [old] = kept.volume.lost_and_found.glob("index-*/index.sqlite")
+    assert old.read_bytes() == content
+    [told] = notices(kept.volume)
+    assert told.startswith("The index of artifacts is ")
+
+
+def test_an_index_without_its_table_is_rebuilt(kept: Kept) -> None:
+    """A database of somebody else's is no index."""
+    lose(kept.volume)
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute("CREATE TABLE other (a)")
+    kept.check(kept.start())
+
+
+def test_what_waits_is_read_from_a_damaged_index(kept: Kept) -> None:
+    """The queue has no copy elsewhere: all that is readable of it goes on, in its order."""
+    for number in range(40):
+        kept.queued(f"waiting{number}", upload="x" if number % 2 else None)
+    with kept.volume.index.open("r+b") as file:
+        file.seek(0)
+        file.write(bytes(100))
+    index = kept.start()
+    kept.check(index)
+    claimed = [index.claim() for _ in range(40)]
+    assert [each.name for each in claimed if each] == [f"waiting{number}" for number in range(40)]
+
+
+def test_uploads_of_a_lost_queue_are_set_aside(kept: Kept) -> None:
+    """Nobody knows what they were for; somebody may."""
+    lost = kept.queued("waiting", upload="precious")
+    lose(kept.volume)
+    index = kept.start()
+    with pytest.raises(NotFoundError):
+        index.get("waiting")
+    assert kept.set_aside() == [lost.id]
+    [upload] = kept.volume.lost_and_found.glob("*/*/inputs/file/upload")
+    assert upload.read_text() == "precious"
+    assert "The index of artifacts is missing." in kept.why()
+    # Later starts do not take up what is there.
+    kept.check(kept.start(), "first", "failed", "second")
+
+
+def test_an_older_index_learns_of_what_came_after_it(kept: Kept, tmp_path: Path) -> None:
+    """As after somebody has put back `index.sqlite` alone from a backup."""
+    waiting = kept.queued("finished-later")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    with closing(Index(kept.volume.index)) as index:
+        assert index.claim() is not None
+        kept.folder("finished-later").staging.mkdir(parents=True)
+        kept._publish(waiting, {"file": "content of finished-later"})
+    kept.completed("third")
+    lost = kept.queued("waiting", upload="precious")
+    lose(kept.volume)
+    shutil.copyfile(tmp_path / "old", kept.volume.index)
+    index = kept.start()
+    kept.check(index, "first", "second", "third", "failed")
+    assert index.get("finished-later").phase == "completed"
+    assert kept.set_aside() == [lost.id]
+    assert "older" in kept.why()
+
+
+def test_a_taken_name_is_not_taken_away(kept: Kept, tmp_path: Path) -> None:
+    """What was made since under the name keeps it; what was found is called after it."""
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    found = kept.completed("third")
+    lose(kept.volume)
+    shutil.copyfile(tmp_path / "old", kept.volume.index)
+    other = kept.queued("third")
+    index = kept.start()
+    assert index.get("third").id == other.id
+    again = index.get(f"third.found-{found.id[:8]}")
+    assert (again.id, again.digest, again.idempotency_key) == (found.id, found.digest, None)
+    kept.start()
+    audit(index, kept.volume, pause_s=0)
+    assert index.get(f"third.found-{found.id[:8]}").id == found.id
+
+
+def test_a_folder_of_a_creator_that_died_is_removed(kept: Kept) -> None:
+    """The index has had every row there was: what it does not know was never acknowledged."""
+    folder = kept.volume.folder("0" * 32)
+    (folder.inputs / "file").mkdir(parents=True)
+    kept.start()
+    assert not folder.path.exists()
+    assert not kept.volume.lost_and_found.exists()
+
+
+def test_what_was_published_is_completed_after_a_crash(kept: Kept) -> None:
+    """The worker was killed between the last rename and the row."""
+    kept.published("third")
+    kept.check(kept.start())
+
+
+def test_a_deleted_artifact_stays_deleted(kept: Kept) -> None:
+    """Also when the crash comes right after the deletion is certain, and the folder is all there."""
+    index = kept.start()
+    index.hide("first")
+    again = kept.start()
+    assert again.names(limit=None, after=None) == ["failed", "second"]
+    assert not kept.folder("first").path.exists()
+    assert index.by_id(kept.promised["first"].id) is None
+    lose(kept.volume)
+    assert kept.start().names(limit=None, after=None) == ["failed", "second"]
+
+
+def test_an_index_of_an_earlier_version_is_taken_over(kept: Kept) -> None:
+    """No copy beside the data and one column less; all is kept, and the copies are written in time."""
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute("ALTER TABLE artifacts DROP COLUMN damage")
+    kept.volume.index_mark.unlink()
+    for name in kept.promised:
+        kept.folder(name).row.unlink()
+    manifest = kept.folder("first").manifest
+    manifest.write_text(json.dumps(json.loads(manifest.read_bytes())))
+    index = kept.start()
+    kept.check(index)
+    audit(index, kept.volume, pause_s=0)
+    lose(kept.volume)
+    kept.check(kept.start())
+
+
+def test_without_row_and_copy_the_data_stays(kept: Kept) -> None:
+    """Nobody knows its name; it gets one, is served, and is never re-used."""
+    row = kept.folder("first").row
+    row.unlink()
+    lose(kept.volume)
+    index = kept.start()
+    found = index.get(f"found-{row.parent.name[:8]}")
+    assert (found.phase, found.digest, found.fingerprint) == ("completed", kept.promised["first"].digest, None)
+    kept.check(index, "second", "failed")
+
+
+def test_a_row_without_a_folder_says_so(kept: Kept) -> None:
+    """An index newer than the folders."""
+    shutil.rmtree(kept.folder("first").path)
+    index = kept.start()
+    audit(index, kept.volume, pause_s=0)
+    assert index.get("first").damage == "Its manifest is gone."
+    assert index.reusable("of first") is None
+
+
+def test_connections_move_to_the_new_index(kept: Kept) -> None:
+    """Server processes that have the old file open read and write the new one."""
+    server = Index(kept.volume.index)
+    assert server.get("first").name == "first"
+    kept.volume.index.unlink()
+    with pytest.raises(IndexDamagedError):
+        server.get("first")
+    kept.start()
+    assert server.get("first").name == "first"
+    server.cancel("first")
+    server.hide("second")
+    assert Index(kept.volume.index).names(limit=None, after=None) == ["first", "failed"]
+
+
+@pytest.mark.parametrize("call", ["rename", "unlink"])
+def test_a_crash_while_it_is_rebuilt_loses_nothing(kept: Kept, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever rename or removal is the last one: the next start ends with the same rows."""
+    kept.queued("waiting")
+    with kept.volume.index.open("r+b") as file:
+        file.write(bytes(100))
+    original, done = getattr(Path, call), 0
+    for last in range(30):
+        done = 0
+
+        def crash(path: Path, *arguments: object, last: int = last, **options: object) -> object:
+            nonlocal done
+            done += 1
+            if done > last:
+                raise KeyboardInterrupt
+            return original(path, *arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, call, crash)
+            try:
+                ensure_index(kept.volume, TOOL)
+            except KeyboardInterrupt:
+                continue
+            break
+    assert done <= last, "it never came to an end"
+    kept.check(kept.start())
+
+
+def _pages(volume: Volume) -> int:
+    return volume.index.stat().st_size // 4096
+
+
+def _zero(page: int, content: bytearray, _: random.Random) -> None:
+    content[page * 4096 : (page + 1) * 4096] = bytes(4096)
+
+
+def _flip(page: int, content: bytearray, random_: random.Random) -> None:
+    for _ in range(random_.choice([1, 8])):
+        content[page * 4096 + random_.randrange(4096)] ^= 1 << random_.randrange(8)
+
+
+def _cut(page: int, content: bytearray, random_: random.Random) -> None:
+    del content[page * 4096 + random_.randrange(4096) :]
+
+
+DAMAGES = {"zero": _zero, "flip": _flip, "cut": _cut}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_at_each_page_costs_no_artifact(tmp_path: Path, damage: str) -> None:
+    """Each page of a small index in turn; CRASH_PAGE_ROUNDS does it more often."""
+    seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
+    random_ = random.Random(seed)
+    made = Kept.at(tmp_path / "volume")
+    for number in range(6):
+        made.completed(f"done{number}")
+    made.ended("failed")
+    for number in range(6):
+        made.queued(f"waiting{number}", upload="precious" if number % 3 == 0 else None)
+    pages = [*range(_pages(made.volume))] * int(os.environ.get("CRASH_PAGE_ROUNDS") or 1)
+    for page in pages:
+        copy = Kept(Volume(tmp_path / "copy"), made.promised)
+        shutil.copytree(made.volume.path, copy.volume.path)
+        content = bytearray(copy.volume.index.read_bytes())
+        DAMAGES[damage](page, content, random_)
+        copy.volume.index.write_bytes(content)
+        try:
+            _check_damaged(copy)
+        except BaseException as error:
+            raise AssertionError(f"page {page}, CRASH_SEED={seed}: {error!r}") from error
+        shutil.rmtree(copy.volume.path)
+
+
+def _check_damaged(kept: Kept) -> None:
+    index = kept.start()
+    audit(index, kept.volume, pause_s=0)
+    final = [name for name, record in kept.promised.items() if record.phase != "queued"]
+    kept.check(index, *final)
+    there = index.names(limit=None, after=None)
+    assert [name for name in there if name in final] == final
+    for name, record in kept.promised.items():
+        if record.files:
+            uploads = [*kept.volume.path.glob(f"*/{record.id}/inputs/file/upload")]
+            uploads += kept.volume.path.glob(f"lost+found/*/{record.id}/inputs/file/upload")
+            assert [upload.read_text() for upload in uploads] == ["precious"], name
+
+
+def _is_leaf_with(text: bytes, content: bytes, page: int) -> bool:
+    of_page = content[page * 4096 : (page + 1) * 4096]
+    return of_page[0] == 13 and text in of_page
+
+
+def test_a_page_of_rows_costs_only_those_rows(tmp_path: Path) -> None:
+    """What lies on other pages of a large index is read past a page that is gone."""
+    made = Kept.at(tmp_path / "volume")
+    with closing(Index(made.volume.index)) as index, index.many():
+        for number in range(300):
+            record = Record(
+                id=f"{number:032x}", name=f"n{number}", tool=TOOL, version="1", parameters={}, files={}, inputs={}
+            )
+            index.insert(replace(record, created="2026"), queue_limit=1000)
+    content = bytearray(made.volume.index.read_bytes())
+    [leaf] = [page for page in range(len(content) // 4096) if _is_leaf_with(b"n150", content, page)]
+    _zero(leaf, content, random.Random())
+    made.volume.index.write_bytes(content)
+    index = made.start()
+    assert 200 < len(index.names(limit=None, after=None)) < 300
+    assert [*made.volume.lost_and_found.glob("index-*/index.sqlite")]
+
+
+def test_a_full_volume_sets_nothing_aside_and_loses_nothing(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be moved stays, is not removed by the next look either, and is moved when there is room."""
+    lost = kept.queued("waiting", upload="precious")
+    lose(kept.volume)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ensure_index(kept.volume, TOOL)
+    with monkeypatch.context() as patch:
+        patch.setattr("bonseyes_dagster.tool.recovery.set_aside", refuse)
+        kept.start()
+        kept.start()
+    assert (kept.folder("waiting").inputs / "file/upload").exists()
+    kept.start()
+    assert kept.set_aside() == [lost.id]
+    assert not kept.volume.index_doubt.exists()
+    assert rebuild.read_mark(kept.volume) == 3
+
+
+def test_what_runs_while_the_index_is_replaced_is_kept(kept: Kept) -> None:
+    """Its row is lost in the middle: it goes on, is published, and gets its row back."""
+    record = kept.running("third")
+    lose(kept.volume)
+    ensure_index(kept.volume, TOOL)
+    index = Index(kept.volume.index)
+    assert not index.is_cancelling(record.id) and not index.is_hidden(record.id)
+    kept._publish(record, {"file": "content of third"})
+    index.finish(record.id, "completed", digest=kept.promised["third"].digest)
+    sweep(index, kept.volume, TOOL)
+    kept.check(index)
+
+
+def test_a_deletion_in_place_takes_the_description_first(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that takes no rename: should index and power go in the middle, what is left is no artifact."""
+    removed: list[str] = []
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        patch.setattr("bonseyes_dagster.tool.disk.remove", lambda path: removed.append(path.name))
+        throw_away(kept.folder("first").path, kept.volume.trash)
+    assert removed == [kept.promised["first"].id]
+    assert (kept.folder("first").data / "file").exists()
+    lose(kept.volume)
+    index = kept.start()
+    assert index.names(limit=None, after=None) == ["failed", "second"]
+    assert kept.set_aside() == removed
