@@ -53,11 +53,9 @@ def publish(
     with folder.manifest.open("xb") as file:
         # In this form the digest of the file is that of the artifact.
         file.write(manifest.canonical)
-    described = [folder.manifest]
     if record_of is not None:
         write_row(folder, record_of(manifest))
-        described.append(folder.row)
-    sync_all([*described, *_written(folder.staging, manifest)])
+    sync_all([folder.manifest, *_written(folder.staging, manifest)])
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bonseyes_dagster.model import FileEntry
-from bonseyes_dagster.tool.disk import link, link_tree, remove, sync_all
+from bonseyes_dagster.tool.disk import link, link_tree, remove, sync_folder
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
@@ -70,14 +70,9 @@ def adopt(source: Folder, target: Folder, *, record: Record | None = None, diges
         for folder in (target.metrics, target.data):
             remove(folder)
         raise
-    described = []
     if record is not None:
         write_row(target, record)
-        described.append(target.row)
-    sync_all([*described, target.path])
-    with suppress(OSError):
-        # From now on only what is written later has to be read again.
-        os.utime(source.row)
+    sync_folder(target.path)
 
 
 def _link_all(source: Folder, target: Folder) -> None:
@@ -101,6 +96,9 @@ def _check_whole(source: Folder, digest: str | None) -> None:
         digest = read_manifest(source).digest
     if hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest or not _is_untouched(source):
         _read_all(source, digest)
+        with suppress(OSError):
+            # From now on only what is written later has to be read again.
+            os.utime(source.row)
 
 
 def _is_untouched(source: Folder) -> bool:

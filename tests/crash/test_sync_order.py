@@ -119,13 +119,11 @@ class Judge:
         """Before outputs are moved to their place: they, and the manifest's content."""
         self._published[call.pid] = folder
         missing = self._state.within(f"{folder}/staging") - {f"{folder}/staging"}
-        described = {f"{folder}/manifest.json", f"{folder}/row.json"}
-        self._hold("published", call, missing | described & self._state.contents.keys())
+        self._hold("published", call, missing | {f"{folder}/manifest.json"} & self._state.contents.keys())
 
     def _recorded(self, call: Call) -> None:
         """Before the row says completed: everything that it stands for, and its names."""
         folder = self._published.pop(call.pid)
         self._completed.add(call.pid)
-        described = (f"{folder}/manifest.json", f"{folder}/row.json")
-        self._hold("completed", call, self._state.within(f"{folder}/data", *described))
+        self._hold("completed", call, self._state.within(f"{folder}/data", f"{folder}/manifest.json"))
         assert folder not in self._state.names
