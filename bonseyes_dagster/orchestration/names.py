@@ -4,6 +4,7 @@ import re
 import uuid
 
 from dagster import DagsterInstance, DagsterRun, RunsFilter
+from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.urls import is_name
 
@@ -16,10 +17,13 @@ __all__ = [
     "artifact_name",
     "job_name",
     "name_run",
+    "named_record",
     "new_run_name",
+    "own_name",
     "pipeline_name",
     "run_id_of",
     "run_name",
+    "settle_name",
 ]
 
 # Of jobs, and so of their runs.
@@ -80,20 +84,42 @@ def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
     A nameless run gets one. One that bears another run's name gets a new one, too: re-executions and retries come
     with their parent's tags.
     """
-    name = run.tags.get(RUN_TAG, "")
-    if is_name(name):
-        if run.run_id == run_id_of(name) or not _is_taken(instance, run, name):
-            return name
-        name = _suffixed(_ID_SUFFIX.sub("", name), run.run_id)
-    else:
-        name = _default_name(pipeline_name(run), run.run_id)
-    instance.add_run_tags(run.run_id, {RUN_TAG: name})
-    return name
+    return run_name(settle_name(instance, run)[0])
 
 
-def _is_taken(instance: DagsterInstance, run: DagsterRun, name: str) -> bool:
-    filters = RunsFilter(tags={RUN_TAG: name})
-    return any(other.run_id != run.run_id for other in instance.get_runs(filters, limit=2))
+def settle_name(instance: DagsterInstance, run: DagsterRun) -> tuple[DagsterRun, str]:
+    """Give a run a name of its own in Dagster's storage; return it so, and the name that it bore and another has."""
+    own = own_name(instance, run)
+    if run.tags.get(RUN_TAG) == own:
+        return run, ""
+    instance.add_run_tags(run.run_id, {RUN_TAG: own})
+    former = run.tags.get(RUN_TAG, "")
+    return run.with_tags({**run.tags, RUN_TAG: own}), former if is_name(former) else ""
+
+
+def own_name(instance: DagsterInstance, run: DagsterRun) -> str:
+    """Return the name by which a run is known; another one than its tag says if that is another run's.
+
+    Of several runs with one name, the run with the id that is made from the name has it, else the oldest.
+    """
+    name = run_name(run)
+    if run.run_id == run_id_of(name) or name.endswith(f"-{run.run_id[:8]}"):
+        return name
+    stored = instance.get_run_by_id(run.run_id)
+    if stored is not None and run_name(stored) != name:  # it was named anew since `run` was read
+        return run_name(stored)
+    owner = named_record(instance, name)
+    is_own = owner is None or owner.dagster_run.run_id == run.run_id
+    return name if is_own else _suffixed(_ID_SUFFIX.sub("", name), run.run_id)
+
+
+def named_record(instance: DagsterInstance, name: str) -> RunRecord | None:
+    """Return the record of the run that has a name, of all pipelines."""
+    for filters in (RunsFilter(run_ids=[run_id_of(name)]), RunsFilter(tags={RUN_TAG: name})):
+        found = instance.get_run_records(filters, limit=1, ascending=True)
+        if found:
+            return found[0]
+    return None
 
 
 def _default_name(pipeline: str, run_id: str) -> str:

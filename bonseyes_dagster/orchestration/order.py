@@ -40,7 +40,7 @@ class Order:
         settings = Settings.from_environ()
         self._addresses = Addresses.from_settings(settings)
         self._container = container
-        self._name = names.artifact_name(names.run_name(context.run), step)
+        self._name = names.artifact_name(names.own_name(context.instance, context.run), step)
         # Where people find the artifact: the dashboard's page, behind the gateway.
         self.page = settings.gateway_url + dashboard_page(container, self._name)
         self._step = step

@@ -11,7 +11,14 @@ from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
 
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import Phase
-from bonseyes_dagster.orchestration.names import PIPELINE_TAG, RUN_TAG, pipeline_name, run_id_of, run_name
+from bonseyes_dagster.orchestration.names import (
+    PIPELINE_TAG,
+    RUN_TAG,
+    named_record,
+    own_name,
+    pipeline_name,
+    run_name,
+)
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
 __all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "phase_of"]
@@ -20,6 +27,7 @@ DELETED_TAG = "bonseyes/deleted"
 UPLOADS_TAG = "bonseyes/uploads"
 
 _PAGE = 500
+_MOST_OWNERS = 100_000
 _ID_SUFFIX = re.compile(r"-([0-9a-f]{8})$")
 _PHASES: dict[DagsterRunStatus, Phase] = {
     DagsterRunStatus.STARTED: "running",
@@ -41,6 +49,8 @@ class Records:
     def __init__(self, instance: DagsterInstance, pipeline: Pipeline) -> None:
         self.instance = instance
         self._pipeline = pipeline
+        # Runs whose tag is known to be their own name: they keep it.
+        self._owners: set[str] = set()
 
     def find(self, name: str) -> RunRecord:
         """Return the run called `name`; NotFoundError when there is none, or it is being deleted."""
@@ -51,12 +61,13 @@ class Records:
 
     def search(self, name: str) -> RunRecord | None:
         """Return the run called `name`, one that is being deleted too."""
-        found = self._first(run_ids=[run_id_of(name)], job_name=self._pipeline.job_name)
-        return found or self._first(job_name=self._pipeline.job_name, tags={RUN_TAG: name}) or self._unnamed(name)
+        found = named_record(self.instance, name)
+        is_ours = found is not None and found.dagster_run.job_name == self._pipeline.job_name
+        return found if is_ours else self._unnamed(name)
 
     def owner(self, name: str) -> str | None:
         """Return the pipeline whose run bears the name, of all pipelines of the project."""
-        found = self._first(run_ids=[run_id_of(name)]) or self._first(tags={RUN_TAG: name})
+        found = named_record(self.instance, name)
         return pipeline_name(found.dagster_run) if found else None
 
     def by_tag(self, tag: str, value: str) -> DagsterRun | None:
@@ -75,7 +86,7 @@ class Records:
             for record in records:
                 if DELETED_TAG not in record.dagster_run.tags:
                     left -= 1
-                    yield record
+                    yield self._named(record)
             if len(records) < size:
                 return
             cursor = records[-1].dagster_run.run_id
@@ -101,10 +112,25 @@ class Records:
 
     def _first(self, **filters: Any) -> RunRecord | None:
         records = self.instance.get_run_records(RunsFilter(**filters), limit=1, ascending=True)
-        return records[0] if records else None
+        return self._named(records[0]) if records else None
+
+    def _named(self, record: RunRecord) -> RunRecord:
+        """Return a record whose tag is the run's own name, though two runs may bear one tag.
+
+        Our executor gives a run of `dagster job execute` another name before its first step. Dagster's own do not.
+        """
+        run = record.dagster_run
+        if run.run_id in self._owners:
+            return record
+        name = own_name(self.instance, run)
+        if name != run_name(run):
+            return record._replace(dagster_run=run.with_tags({**run.tags, RUN_TAG: name}))
+        if len(self._owners) < _MOST_OWNERS:
+            self._owners.add(run.run_id)
+        return record
 
     def _unnamed(self, name: str) -> RunRecord | None:
-        """Find a run of `dagster job execute`, which no coordinator has named: its name ends in its id's beginning."""
+        """Find a run of `dagster job execute` without a name of its own: the one it has ends in its id's beginning."""
         suffix = _ID_SUFFIX.search(name)
         if suffix is None:
             return None

@@ -82,6 +82,18 @@ def test_taken_name_is_changed(instance: DagsterInstance) -> None:
     assert named(instance, third) == f"demo-{third.run_id[:8]}"
 
 
+def test_of_two_runs_with_a_name_one_has_it(instance: DagsterInstance) -> None:
+    """The run with the id that is made from the name, else the oldest; the other one does not lose the name it got."""
+    older, newer = create(instance, "mine"), create(instance, "mine")
+    assert [names.own_name(instance, run) for run in (older, newer)] == ["mine", f"mine-{newer.run_id[:8]}"]
+    assert named(instance, newer) == f"mine-{newer.run_id[:8]}"
+    instance.delete_run(older.run_id)
+    assert names.own_name(instance, newer) == f"mine-{newer.run_id[:8]}"  # as read before it was named anew
+    made_of_name = create(instance, "demo2", names.run_id_of("demo2"))
+    other = create(instance, "demo2")
+    assert [names.own_name(instance, run) for run in (other, made_of_name)] == [f"demo2-{other.run_id[:8]}", "demo2"]
+
+
 @pytest.mark.parametrize("name", ["a b", "../x", "-"])
 def test_impossible_name_is_replaced(instance: DagsterInstance, name: str) -> None:
     """A tag can hold anything; a path cannot."""
