@@ -24,6 +24,7 @@ from requests import RequestException
 from bonseyes_dagster.orchestration.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
 from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
 from bonseyes_dagster.orchestration.run_record import read_record
+from bonseyes_dagster.orchestration.run_recovery import was_launched
 
 __all__ = ["ContainerRunLauncher"]
 
@@ -84,7 +85,8 @@ class ContainerRunLauncher(DockerRunLauncher):
 
     def resume_run(self, context: ResumeRunContext) -> None:
         """Start another container for a run whose old one is gone."""
-        self.start(context.dagster_run, is_resumed=True)
+        if was_launched(self._instance, context.dagster_run.run_id):
+            self.start(context.dagster_run, is_resumed=True)
 
     def start(self, run: DagsterRun, *, is_resumed: bool) -> None:
         """Start a container, unless the run has a process; raise DagsterLaunchFailedError when the engine does not."""
@@ -139,6 +141,9 @@ class ContainerRunLauncher(DockerRunLauncher):
         current = self._instance.get_run_by_id(run.run_id)
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
+        if not states and not was_launched(self._instance, run.run_id):
+            # The watch ends it when it had a process with a record.
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "no launcher was asked for this run")
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"containers: {', '.join(states) or 'none'}")
 
 

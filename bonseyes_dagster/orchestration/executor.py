@@ -45,6 +45,8 @@ from bonseyes_dagster.orchestration.active_execution import ResumableExecution, 
 from bonseyes_dagster.orchestration.compute_logs import StepComputeLogManager
 from bonseyes_dagster.orchestration.interruption import interruption_scope
 from bonseyes_dagster.orchestration.mailbox import Mailbox
+from bonseyes_dagster.orchestration.names import run_name, settle_name
+from bonseyes_dagster.orchestration.run_lease import LOOK_S, RunLease, RunTakenError, lease
 from bonseyes_dagster.orchestration.step_thread import StepContext, StepMessage, StepThread
 
 __all__ = ["ConcurrentExecutor", "concurrent_executor"]
@@ -77,6 +79,23 @@ class ConcurrentExecutor(Executor):
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """Yield the events of the run's steps as they happen; raise when the run was interrupted."""
+        with ExitStack() as stack:
+            try:
+                held = stack.enter_context(lease(plan_context.instance, plan_context.dagster_run))
+            except RunTakenError as error:
+                yield DagsterEvent.engine_event(plan_context, str(error), EngineEventData())
+                raise DagsterExecutionInterruptedError(str(error)) from error
+            yield from self._execute(plan_context, execution_plan, held)
+
+    def _execute(
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan, held: RunLease
+    ) -> Iterator[DagsterEvent]:
+        run = plan_context.dagster_run
+        if held.is_guest:
+            run, former = settle_name(plan_context.instance, run)
+            if former:
+                sentence = f"Another run is called {former}; this one is called {run_name(run)}."
+                yield DagsterEvent.engine_event(plan_context, sentence, EngineEventData())
         yield DagsterEvent.engine_event(
             plan_context,
             f"Executing steps at the same time in threads of one process (pid: {os.getpid()})",
@@ -87,17 +106,17 @@ class ConcurrentExecutor(Executor):
             retry_mode=plan_context.retry_mode,
             execution_plan=plan_context.execution_plan,
             run_config=plan_context.run_config,
-            dagster_run=plan_context.dagster_run,
+            dagster_run=run,
             instance=plan_context.instance,
             raise_on_error=plan_context.raise_on_error,
             output_capture=plan_context.output_capture,
             step_dependency_config=self.step_dependency_config,
         )
-        iterator = partial(self._run_steps, is_resumed=plan_context.resume_from_failure)
+        iterator = partial(self._run_steps, is_resumed=plan_context.resume_from_failure, held=held)
         yield from iter(ExecuteRunWithPlanIterable(execution_plan, iterator, context_manager))
 
     def _run_steps(
-        self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan, is_resumed: bool
+        self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan, is_resumed: bool, held: RunLease
     ) -> Iterator[DagsterEvent]:
         with ExitStack() as stack:
             claims = stack.enter_context(InstanceConcurrencyContext(job_context.instance, job_context.dagster_run))
@@ -113,7 +132,7 @@ class ConcurrentExecutor(Executor):
             )
             if is_resumed:
                 yield from _resume(job_context, active)
-            yield from _RunLoop(job_context, active, claims).events()
+            yield from _RunLoop(job_context, active, claims, held).events()
 
 
 def _resume(job_context: PlanExecutionContext, active: ResumableExecution) -> Iterator[DagsterEvent]:
@@ -133,9 +152,14 @@ class _RunLoop:
     """The main thread of a run: starts what is ready, hears what happens, stops when told to."""
 
     def __init__(
-        self, job_context: PlanExecutionContext, active: ResumableExecution, claims: InstanceConcurrencyContext
+        self,
+        job_context: PlanExecutionContext,
+        active: ResumableExecution,
+        claims: InstanceConcurrencyContext,
+        held: RunLease,
     ) -> None:
         self._context = job_context
+        self._lease = held
         self._active = active
         self._claims = claims
         self._threads: dict[str, StepThread] = {}
@@ -154,7 +178,7 @@ class _RunLoop:
             if not self._captures_steps:
                 yield from self._capture_run(stack)
             while True:
-                if self._active.check_for_interrupts():
+                if self._active.check_for_interrupts() or self._lease.takes_stop():
                     yield from self._stop()
                 if not self._is_stopping:
                     yield from self._active.plan_events_iterator(self._context)
@@ -176,7 +200,8 @@ class _RunLoop:
     def _wait_s(self) -> float:
         if self._is_stopping:
             return max(0.0, min(self._leave_at - time.monotonic(), IDLE_S))
-        return self._active.wait_s(POOL_POLL_S if self._claims.has_pending_claims() else IDLE_S)
+        idle_s = LOOK_S if self._lease.is_guest else IDLE_S
+        return self._active.wait_s(POOL_POLL_S if self._claims.has_pending_claims() else idle_s)
 
     def _capture_run(self, stack: ExitStack) -> Iterator[DagsterEvent]:
         manager = self._context.instance.compute_log_manager
@@ -258,8 +283,13 @@ class _RunLoop:
         """Tell whether this process, not the run, is being stopped: steps must not fail for that."""
         instance = self._context.instance
         run = instance.get_run_by_id(self._context.run_id)
-        is_canceled = run is None or run.status in (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED)
-        return not is_canceled and instance.run_will_resume(self._context.run_id)
+        if run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING:
+            return False
+        if not self._lease.is_launched():
+            # Nobody resumes it: who interrupts its process cancels it.
+            instance.report_run_canceling(run, "The run is cancelled: its process was interrupted.")
+            return False
+        return instance.run_will_resume(self._context.run_id)
 
     def _finish(self) -> None:
         if self._error is not None:

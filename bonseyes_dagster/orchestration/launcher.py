@@ -95,7 +95,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         return default_socket(os.environ.get("DAGSTER_HOME") or self._instance.root_directory)
 
     @property
-    def _records(self) -> Path:
+    def records(self) -> Path:
+        """Return where the processes of runs keep their records."""
         return records_folder(self.socket_path)
 
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -125,6 +126,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         from bonseyes_dagster.orchestration.run_recovery import MOST_FRUITLESS_ATTEMPTS, fail_run, fruitless_attempts
 
         run = context.dagster_run
+        if self._is_unlaunched(run):
+            return
         # This attempt is counted already.
         if fruitless_attempts(self._instance, run.run_id) > MOST_FRUITLESS_ATTEMPTS:
             fail_run(self._instance, run, "The run had no process.")
@@ -145,12 +148,12 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             self._ask("launch", run_id=run.run_id, storage=storage, resume=is_resumed)
         except RunServerAnswerError:
             # It may have died between starting the process and saying so.
-            if not read_record(self._records, run.run_id)[1]:
+            if not read_record(self.records, run.run_id)[1]:
                 raise
 
     def _start_cold(self, run: DagsterRun) -> None:
         module = "bonseyes_dagster.orchestration.run_worker"
-        command = [sys.executable, "-m", module, "--folder", str(self._records), "--run-id", run.run_id, "--resume"]
+        command = [sys.executable, "-m", module, "--folder", str(self.records), "--run-id", run.run_id, "--resume"]
         environment = {**os.environ, "DAGSTER_HOME": self._instance.root_directory}
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True
@@ -171,9 +174,11 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        record, is_alive = read_record(self._records, run_id)
-        if GRPC_INFO_TAG in run.tags and record is None:
-            return bool(self._stock.terminate(run_id))
+        record, is_alive = read_record(self.records, run_id)
+        if GRPC_INFO_TAG in run.tags and (record is None or not record.is_dedicated):
+            is_told = bool(self._stock.terminate(run_id))
+            if is_told or record is None:
+                return is_told
         self._instance.report_run_canceling(run)
         try:
             self._ask("terminate", run_id=run_id)
@@ -185,7 +190,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         """Do what the run server would do, as far as the run's process is in reach; the next one does the rest."""
         if not is_alive:
             self._instance.report_run_canceled(run)
-        elif record is not None and record.send(signal.SIGTERM):
+        elif record is not None and record.is_dedicated and record.send(signal.SIGTERM):
             threading.Thread(target=self._see_to_end, args=(run, record), daemon=True).start()
 
     def _see_to_end(self, run: DagsterRun, record: RunRecord) -> None:
@@ -207,19 +212,21 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Tell whether the run has a process, or is being given one."""
-        record, is_alive = read_record(self._records, run.run_id)
+        record, is_alive = read_record(self.records, run.run_id)
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(record.pid) if record else None)
         if run.run_id in self._cold:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is loading")
         if record is None and GRPC_INFO_TAG in run.tags:
             return self._check_stock(run)
+        if self._is_unlaunched(run):
+            return self._check_unlaunched(run, record)
         try:
             answer = self._ask("status", run_id=run.run_id)
         except RunServerAnswerError as error:
             return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
         except RunServerGoneError as error:
-            if not self._records.is_dir():
+            if not self.records.is_dir():
                 # Another machine's runs: whoever shares their folder knows.
                 return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process, and there is no run server")
@@ -229,6 +236,24 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process")
+
+    def _is_unlaunched(self, run: DagsterRun) -> bool:
+        """Tell whether the process that created the run executes it, and nobody else is to."""
+        # Takes a moment, and only the daemon, which has it already, comes here.
+        from bonseyes_dagster.orchestration.run_recovery import was_launched
+
+        return not was_launched(self._instance, run.run_id)
+
+    def _check_unlaunched(self, run: DagsterRun, record: RunRecord | None) -> CheckRunHealthResult:
+        """End a run whose process is gone; of a process without record nothing is known."""
+        from bonseyes_dagster.orchestration.run_recovery import fail_unlaunched
+
+        if record is None:
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "not known: no launcher was asked for this run")
+        current = self._instance.get_run_by_id(run.run_id)
+        if current is not None and not current.is_finished:
+            fail_unlaunched(self._instance, current)
+        return CheckRunHealthResult(WorkerStatus.SUCCESS, "its process has ended")
 
     def _check_stock(self, run: DagsterRun) -> CheckRunHealthResult:
         """Ask the code server about a run that was launched through it."""

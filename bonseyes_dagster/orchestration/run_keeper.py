@@ -180,7 +180,10 @@ class RunKeeper:
         if run_id in self._withdrawals:
             return
         try:
-            is_again = recover_run(self._instance, run_id, why, self.start, is_news=is_news)
+            had_record = read_record(self._folder, run_id)[0] is not None
+            is_again = recover_run(
+                self._instance, run_id, why, self.start, had_record=had_record, is_news=is_news
+            )
             if not is_again and may_have_left_work(self._instance.get_run_by_id(run_id)):
                 self._withdraw(run_id)
             elif not is_again:
@@ -201,11 +204,13 @@ class RunKeeper:
 
     def terminate(self, run_id: str) -> bool:
         """Send a run SIGTERM, and SIGKILL when its time is over; say whether it had a process."""
-        process = self._processes.get(run_id)
+        launch = self._launches.get(run_id)
+        process = launch.process if launch else self._processes.get(run_id)
         if process is None:
             if not self.has_process(run_id):
                 self.recover(run_id)
-            return False
+            # `dagster job execute` is sent no signal: its executor sees that the run is being cancelled (run_lease.py).
+            return self.has_process(run_id)
         process.send(signal.SIGTERM)
         process.kill_at = process.kill_at or time.monotonic() + self._grace_s
         return True
@@ -244,7 +249,7 @@ class RunKeeper:
         record, is_alive = read_record(self._folder, run_id)
         if not is_alive:
             self.recover(run_id, "The run's process is gone.")
-        elif record is not None and record.names_a_process():
+        elif record is not None and record.is_dedicated and record.names_a_process():
             try:
                 process = RunProcess(run_id, record.pid)
             except ProcessLookupError:

@@ -1,4 +1,6 @@
-"""What is written down of a run's process, and whether it lives; run_worker.py writes it, server and launcher read it.
+"""What is written down of a run's process, and whether it lives.
+
+run_worker.py and run_lease.py write it; the run server and the launchers read it.
 
 A record is a file that its process keeps locked for as long as it lives. The kernel lets go of the lock whatever ends
 the process, so a record tells the truth after a crash and after a reboot, to a reader in another container too. Of two
@@ -16,28 +18,34 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["RecordLock", "RunRecord", "read_record", "read_records", "remove_record"]
+__all__ = ["RecordLock", "RunRecord", "is_held", "read_record", "read_records", "remove_record"]
 
 # struct flock of Linux: type, whence, start, length, process.
 _FLOCK = "hhqqi"
 # Closing any descriptor of a locked file would let go of this process's lock: never open what it holds.
-_held: set[str] = set()
+# The descriptor of each record that this process holds.
+_held: dict[str, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run's process. `start_time` (in clock ticks after boot) and `boot` tell it from a later one of the same pid."""
+    """A run's process. `start_time` (in clock ticks after boot) and `boot` tell it from a later one of the same pid.
+
+    `is_dedicated` tells that the process was made for the run, so that its process group is the run's. The process of
+    `dagster job execute` was not: its group may be a person's shell.
+    """
 
     run_id: str
     pid: int
     start_time: int
     boot: str
     pid_namespace: str
+    is_dedicated: bool = True
 
     @classmethod
-    def of_this_process(cls, run_id: str) -> "RunRecord":
+    def of_this_process(cls, run_id: str, *, is_dedicated: bool = True) -> "RunRecord":
         """Describe the calling process."""
-        return cls(run_id, os.getpid(), _start_time(os.getpid()) or 0, _boot(), _pid_namespace())
+        return cls(run_id, os.getpid(), _start_time(os.getpid()) or 0, _boot(), _pid_namespace(), is_dedicated)
 
     def names_a_process(self) -> bool:
         """Tell whether `pid` is still that process, so that it may be sent signals."""
@@ -78,45 +86,63 @@ def _path(folder: Path, run_id: str) -> Path:
 class RecordLock:
     """Held by a run's process from its first moment to its last."""
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(self, folder: Path, run_id: str, *, is_dedicated: bool = True) -> None:
         self._path = _path(folder, run_id)
         self._run_id = run_id
+        self._is_dedicated = is_dedicated
 
     def acquire(self, patience_s: float = 0.5) -> bool:
         """Lock the record and write it; False if another process has this run."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         deadline = time.monotonic() + patience_s
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(descriptor)
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(0.02)
-                continue
-            if self._is_at_its_path(descriptor):
+            descriptor = _lock(self._path)
+            if descriptor is not None:
                 break
-            os.close(descriptor)  # removed by a server that took it for a left-over: make a new one
-        _held.add(str(self._path))
-        # Never closed: the lock is to end with the process and not before.
-        record = json.dumps(asdict(RunRecord.of_this_process(self._run_id))).encode()
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        # Not closed before the run's end: the lock ends with the process.
+        _held[str(self._path)] = descriptor
+        described = RunRecord.of_this_process(self._run_id, is_dedicated=self._is_dedicated)
+        record = json.dumps(asdict(described)).encode()
         os.pwrite(descriptor, record, 0)
         os.ftruncate(descriptor, len(record))
         return True
 
-    def _is_at_its_path(self, descriptor: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.fstat(descriptor), self._path.stat())
-        return False
+    def release(self) -> None:
+        """Remove the record of a run that has ended, and let go of the lock: this process lives on."""
+        descriptor = _held.pop(str(self._path), None)
+        if descriptor is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def is_held(run_id: str) -> bool:
+    """Tell whether this process holds the record of a run, in whichever folder."""
+    return any(Path(path).stem == run_id for path in _held)
+
+
+def _lock(path: Path, *, creates: bool = True) -> int | None:
+    """Return the descriptor of the locked file at `path`; None if another process has it, or it was just removed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if creates else 0), 0o600)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(OSError):
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def read_record(folder: Path, run_id: str) -> tuple[RunRecord | None, bool]:
     """Return a run's record, if it has one, and whether its process lives."""
     path = _path(folder, run_id)
     if str(path) in _held:
-        return RunRecord.of_this_process(run_id), True
+        content = os.pread(_held[str(path)], 65536, 0)
+        return _parse(content) or RunRecord.of_this_process(run_id), True
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -126,10 +152,14 @@ def read_record(folder: Path, run_id: str) -> tuple[RunRecord | None, bool]:
         is_alive = _is_locked(descriptor)
     finally:
         os.close(descriptor)
+    return _parse(content), is_alive
+
+
+def _parse(content: bytes) -> RunRecord | None:
     try:
-        return RunRecord(**json.loads(content)), is_alive
+        return RunRecord(**json.loads(content))
     except (ValueError, TypeError):  # a process died, or is, between locking and writing
-        return None, is_alive
+        return None
 
 
 def _is_locked(descriptor: int) -> bool:
@@ -147,5 +177,11 @@ def read_records(folder: Path) -> Iterator[str]:
 
 def remove_record(folder: Path, run_id: str) -> None:
     """Forget a run whose process is gone."""
-    if not read_record(folder, run_id)[1]:
-        _path(folder, run_id).unlink(missing_ok=True)
+    path = _path(folder, run_id)
+    if str(path) in _held:
+        return
+    # Removed under its lock, so that no process can take the record meanwhile.
+    descriptor = _lock(path, creates=False)
+    if descriptor is not None:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)

@@ -12,7 +12,14 @@ from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunSta
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._daemon.monitoring.run_monitoring import RESUME_RUN_LOG_MESSAGE
 
-__all__ = ["MOST_FRUITLESS_ATTEMPTS", "fail_run", "fruitless_attempts", "recover_run"]
+__all__ = [
+    "MOST_FRUITLESS_ATTEMPTS",
+    "fail_run",
+    "fail_unlaunched",
+    "fruitless_attempts",
+    "recover_run",
+    "was_launched",
+]
 
 MOST_FRUITLESS_ATTEMPTS = 10
 # After these, resuming waits for whoever looks next: what kills may be over by then, as when memory is short.
@@ -20,13 +27,28 @@ _ATTEMPTS_AT_ONCE = 3
 _STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
 
 
+def was_launched(instance: DagsterInstance, run_id: str) -> bool:
+    """Tell whether a launcher was asked for a run: Dagster writes so down before it asks.
+
+    A run of `dagster job execute` or of `execute_in_process` was not. It is executed by the process that created it.
+    """
+    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_STARTING, limit=1).records)
+
+
 def recover_run(
-    instance: DagsterInstance, run_id: str, why: str, start: Callable[[str, bool], None], *, is_news: bool = False
+    instance: DagsterInstance,
+    run_id: str,
+    why: str,
+    start: Callable[[str, bool], None],
+    *,
+    had_record: bool,
+    is_news: bool = False,
 ) -> bool:
     """Bring a run without process on its way; say whether it is to have a new process.
 
     `why` says what happened to the old one, which is news when it has just ended; `start(run_id, is_resumed)` starts
-    the new one.
+    the new one. `had_record` tells whether the old one had a record. A run that nobody launched is never started: it
+    fails when the process with its record is gone, and is left alone when it had no record.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
@@ -35,6 +57,10 @@ def recover_run(
         instance.report_run_canceled(run, f"{why} The run was being cancelled, and is now.")
         return False
     if run.status not in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED):
+        return False
+    if not was_launched(instance, run_id):
+        if had_record:
+            fail_unlaunched(instance, run)
         return False
     attempts = fruitless_attempts(instance, run_id)
     if attempts >= MOST_FRUITLESS_ATTEMPTS or not instance.run_will_resume(run_id):
@@ -61,6 +87,12 @@ def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
     return count
 
 
+def fail_unlaunched(instance: DagsterInstance, run: DagsterRun) -> None:
+    """End a run that nobody launched, and whose process is gone."""
+    sentence = "The run's process ended; the run was executed by `dagster job execute` and is not resumed."
+    _fail(instance, run, sentence)
+
+
 def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
     """End a run that is not to be resumed."""
     if instance.run_will_resume(run.run_id):
@@ -69,5 +101,9 @@ def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
         reason = f"max_resume_run_attempts is {instance.run_monitoring_max_resume_run_attempts}"
     else:
         reason = "resuming is switched off"
+    _fail(instance, run, f"{why} The run has failed: {reason}.")
+
+
+def _fail(instance: DagsterInstance, run: DagsterRun, sentence: str) -> None:
     data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-    instance.report_run_failed(run, f"{why} The run has failed: {reason}.", data)
+    instance.report_run_failed(run, sentence, data)

@@ -85,17 +85,19 @@ class RunWatch:
                 logger.warning("run %s did not stop in %g s and is killed", run.run_id, GRACE_S)
                 self._launcher.send("SIGKILL", listed)
         elif self._is_lost(entry, listed):
-            recover_run(self._instance, run.run_id, _end_of(listed), self._start)
+            had_record = read_record(self._launcher.records, run.run_id)[0] is not None
+            recover_run(self._instance, run.run_id, _end_of(listed), self._start, had_record=had_record)
             self._remove_ended(listed)
 
     def _is_lost(self, entry: RunRecord, listed: list[dict[str, Any]]) -> bool:
         """Tell whether a run without process is one that a launcher has given a container, or is not going to."""
         run, age_s = entry.dagster_run, time.time() - entry.update_timestamp.timestamp()
+        if read_record(self._launcher.records, run.run_id)[0] is not None:
+            return True
         if run.remote_job_origin is None or GRPC_INFO_TAG in run.tags:
             return False
         had_container = any(each["State"] == "exited" for each in listed)
-        had_process = read_record(self._launcher.records, run.run_id)[0] is not None
-        return had_container or had_process or age_s > ORPHAN_AGE_S
+        return had_container or age_s > ORPHAN_AGE_S
 
     def _has_process(self, run_id: str, listed: list[dict[str, Any]]) -> bool:
         is_coming = any(each["State"] == "running" or _is_young(each) for each in listed)

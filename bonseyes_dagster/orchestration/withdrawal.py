@@ -63,7 +63,7 @@ def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
         container = containers.get(key)
         if stats.status in unseen and container is not None:
             client = Container(addresses.base_url(container), name=container, kind="artifacts", retry_s=0)
-            yield client.artifact(names.artifact_name(names.run_name(run), step))
+            yield client.artifact(names.artifact_name(names.own_name(instance, run), step))
 
 
 def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:

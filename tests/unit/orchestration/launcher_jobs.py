@@ -15,6 +15,7 @@ from dagster import (
     Output,
     RetryPolicy,
     job,
+    multiprocess_executor,
     op,
 )
 
@@ -77,6 +78,11 @@ def last(context: OpExecutionContext, number: int) -> int:
 
 @job(executor_def=concurrent_executor)
 def waiting():
+    last(wait_for_release(first()))
+
+
+@job(executor_def=multiprocess_executor)
+def waiting_stock():
     last(wait_for_release(first()))
 
 
@@ -147,4 +153,4 @@ def talkative():
     talk()
 
 
-definitions = Definitions(jobs=[quick, failing, waiting, involved, stubborn, answering, talkative])
+definitions = Definitions(jobs=[quick, failing, waiting, waiting_stock, involved, stubborn, answering, talkative])
