@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import docker
-from dagster import DagsterRun, Field, StringSource
+from dagster import DagsterRun, DagsterRunStatus, Field, StringSource
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
 from dagster._serdes import ConfigurableClassData
@@ -22,9 +22,10 @@ from docker.errors import APIError, DockerException
 from requests import RequestException
 
 from bonseyes_dagster.orchestration.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
+from bonseyes_dagster.orchestration.run_end import cancel_run, close_steps, fail_run_that_took_too_long
+from bonseyes_dagster.orchestration.run_lease import was_launched
 from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
 from bonseyes_dagster.orchestration.run_record import read_record
-from bonseyes_dagster.orchestration.run_recovery import was_launched
 
 __all__ = ["ContainerRunLauncher"]
 
@@ -107,11 +108,21 @@ class ContainerRunLauncher(DockerRunLauncher):
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
-        self._instance.report_run_canceling(run)
+        is_failed = run.status is DagsterRunStatus.CANCELING and fail_run_that_took_too_long(self._instance, run)
+        if run.status is not DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceling(run)
         is_told = self.send("SIGTERM", self.containers(run_id))
         if not is_told and not read_record(self.records, run_id)[1]:
-            self._instance.report_run_canceled(run)
-        return True
+            self._end(run)
+        # The run monitoring fails a run once more that it hears to be terminated.
+        return not is_failed
+
+    def _end(self, run: DagsterRun) -> None:
+        final = self._instance.get_run_by_id(run.run_id)
+        if final is not None and not final.is_finished:
+            cancel_run(self._instance, final)
+        elif final is not None and not final.is_success:
+            close_steps(self._instance, final, "The run's process is gone.")
 
     def send(self, signal: str, listed: list[dict[str, Any]]) -> bool:
         """Send a signal to those containers that run; say whether there were any."""

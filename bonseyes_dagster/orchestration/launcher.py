@@ -22,11 +22,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from dagster import DagsterInstance, DagsterRun, DefaultRunLauncher, Field, StringSource
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, Field, StringSource
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
+from bonseyes_dagster.orchestration.run_end import (
+    cancel_run,
+    close_steps,
+    fail_run_that_took_too_long,
+    fail_unlaunched,
+)
+from bonseyes_dagster.orchestration.run_lease import was_launched
 from bonseyes_dagster.orchestration.run_protocol import (
     RunServerAnswerError,
     RunServerClient,
@@ -126,7 +133,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         from bonseyes_dagster.orchestration.run_recovery import MOST_FRUITLESS_ATTEMPTS, fail_run, fruitless_attempts
 
         run = context.dagster_run
-        if self._is_unlaunched(run):
+        if not was_launched(self._instance, run.run_id):
             return
         # This attempt is counted already.
         if fruitless_attempts(self._instance, run.run_id) > MOST_FRUITLESS_ATTEMPTS:
@@ -179,17 +186,20 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             is_told = bool(self._stock.terminate(run_id))
             if is_told or record is None:
                 return is_told
-        self._instance.report_run_canceling(run)
+        is_failed = run.status is DagsterRunStatus.CANCELING and fail_run_that_took_too_long(self._instance, run)
+        if run.status is not DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceling(run)
         try:
             self._ask("terminate", run_id=run_id)
         except (RunServerGoneError, RunServerAnswerError):
             self._terminate_here(run, record, is_alive)
-        return True
+        # The run monitoring fails a run once more that it hears to be terminated.
+        return not is_failed
 
     def _terminate_here(self, run: DagsterRun, record: RunRecord | None, is_alive: bool) -> None:
         """Do what the run server would do, as far as the run's process is in reach; the next one does the rest."""
         if not is_alive:
-            self._instance.report_run_canceled(run)
+            self._end_here(run)
         elif record is not None and record.is_dedicated and record.send(signal.SIGTERM):
             threading.Thread(target=self._see_to_end, args=(run, record), daemon=True).start()
 
@@ -199,9 +209,14 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             time.sleep(0.1)
         if record.send(signal.SIGKILL, to_group=True):
             time.sleep(0.5)
+        self._end_here(run)
+
+    def _end_here(self, run: DagsterRun) -> None:
         final = self._instance.get_run_by_id(run.run_id)
         if final is not None and not final.is_finished:
-            self._instance.report_run_canceled(final)
+            cancel_run(self._instance, final)
+        elif final is not None and not final.is_success:
+            close_steps(self._instance, final, "The run's process was stopped.")
 
     # --- looking
 
@@ -219,7 +234,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is loading")
         if record is None and GRPC_INFO_TAG in run.tags:
             return self._check_stock(run)
-        if self._is_unlaunched(run):
+        if not was_launched(self._instance, run.run_id):
             return self._check_unlaunched(run, record)
         try:
             answer = self._ask("status", run_id=run.run_id)
@@ -237,17 +252,8 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process")
 
-    def _is_unlaunched(self, run: DagsterRun) -> bool:
-        """Tell whether the process that created the run executes it, and nobody else is to."""
-        # Takes a moment, and only the daemon, which has it already, comes here.
-        from bonseyes_dagster.orchestration.run_recovery import was_launched
-
-        return not was_launched(self._instance, run.run_id)
-
     def _check_unlaunched(self, run: DagsterRun, record: RunRecord | None) -> CheckRunHealthResult:
-        """End a run whose process is gone; of a process without record nothing is known."""
-        from bonseyes_dagster.orchestration.run_recovery import fail_unlaunched
-
+        """End a run that nobody launched, and whose process is gone; of one without record nothing is known."""
         if record is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "not known: no launcher was asked for this run")
         current = self._instance.get_run_by_id(run.run_id)

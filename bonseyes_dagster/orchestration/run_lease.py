@@ -12,16 +12,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
 from bonseyes_dagster.orchestration.run_record import RecordLock, is_held
-from bonseyes_dagster.orchestration.run_recovery import was_launched
 
-__all__ = ["RunLease", "RunTakenError", "lease"]
+__all__ = ["LOOK_S", "RunLease", "RunTakenError", "lease", "was_launched"]
 
 LOOK_S = 1.0
 # A run that was interrupted, to be resumed, does not end with its executor.
 _LINGER_S = 30.0
+
+
+def was_launched(instance: DagsterInstance, run_id: str) -> bool:
+    """Tell whether a launcher was asked for a run: Dagster writes so down before it asks.
+
+    A run of `dagster job execute` or of `execute_in_process` was not. It is executed by the process that created it.
+    """
+    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_STARTING, limit=1).records)
 
 
 class RunTakenError(Exception):

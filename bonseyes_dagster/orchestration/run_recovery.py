@@ -2,37 +2,27 @@
 
 The daemon's monitoring finds such a run at its next poll; the run server knows at once. Both count attempts by the same
 events in the run's log, and both start a process through the same lock, so they do not get in each other's way.
-Attempts count from the last step that ended: a run that gets on may lose its process as often as it likes, and one that
-kills its own process each time ends.
+Attempts count from the last step that ended: a run that gets on may lose its process as often as it likes. A step that
+ends its process each time fails by itself (step_losses.py); the limit here is for what ends the process of a run else.
 """
 
 from collections.abc import Callable
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.events import RunFailureReason
 from dagster._daemon.monitoring.run_monitoring import RESUME_RUN_LOG_MESSAGE
 
-__all__ = [
-    "MOST_FRUITLESS_ATTEMPTS",
-    "fail_run",
-    "fail_unlaunched",
-    "fruitless_attempts",
-    "recover_run",
-    "was_launched",
-]
+from bonseyes_dagster.orchestration.run_end import cancel_run, fail_run_with, fail_unlaunched
+from bonseyes_dagster.orchestration.run_lease import was_launched
+
+__all__ = ["MOST_FRUITLESS_ATTEMPTS", "fail_run", "fruitless_attempts", "recover_run"]
 
 MOST_FRUITLESS_ATTEMPTS = 10
 # After these, resuming waits for whoever looks next: what kills may be over by then, as when memory is short.
 _ATTEMPTS_AT_ONCE = 3
+# A process that lived for so long was not killed by what it did when it resumed.
+_LONG_LIFE_S = 300.0
 _STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
-
-
-def was_launched(instance: DagsterInstance, run_id: str) -> bool:
-    """Tell whether a launcher was asked for a run: Dagster writes so down before it asks.
-
-    A run of `dagster job execute` or of `execute_in_process` was not. It is executed by the process that created it.
-    """
-    return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_STARTING, limit=1).records)
 
 
 def recover_run(
@@ -54,7 +44,7 @@ def recover_run(
     if run is None or run.is_finished:
         return False
     if run.status == DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, f"{why} The run was being cancelled, and is now.")
+        cancel_run(instance, run, f"{why} The run was being cancelled, and is now.")
         return False
     if run.status not in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED):
         return False
@@ -77,20 +67,15 @@ def recover_run(
 
 
 def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
-    """Return how often a run was resumed since one of its steps ended."""
-    count = 0
+    """Return how often a run was resumed since one of its steps ended, or a process of it lived for a while."""
+    count, resumed_at = 0, 0.0
     for entry in instance.all_logs(run_id, of_type={DagsterEventType.ENGINE_EVENT, *_STEP_ENDS}):
         if entry.dagster_event is not None and entry.dagster_event.event_type in _STEP_ENDS:
             count = 0
         elif entry.message == RESUME_RUN_LOG_MESSAGE:
-            count += 1
+            count = 1 if entry.timestamp - resumed_at > _LONG_LIFE_S else count + 1
+            resumed_at = entry.timestamp
     return count
-
-
-def fail_unlaunched(instance: DagsterInstance, run: DagsterRun) -> None:
-    """End a run that nobody launched, and whose process is gone."""
-    sentence = "The run's process ended; the run was executed by `dagster job execute` and is not resumed."
-    _fail(instance, run, sentence)
 
 
 def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
@@ -101,9 +86,5 @@ def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
         reason = f"max_resume_run_attempts is {instance.run_monitoring_max_resume_run_attempts}"
     else:
         reason = "resuming is switched off"
-    _fail(instance, run, f"{why} The run has failed: {reason}.")
-
-
-def _fail(instance: DagsterInstance, run: DagsterRun, sentence: str) -> None:
-    data = JobFailureData(error=None, failure_reason=RunFailureReason.UNEXPECTED_TERMINATION)
-    instance.report_run_failed(run, sentence, data)
+    sentence = f"{why} The run has failed: {reason}."
+    fail_run_with(instance, run, sentence, RunFailureReason.UNEXPECTED_TERMINATION)

@@ -129,7 +129,8 @@ class RunWatch:
     def _forget(self, run_id: str) -> None:
         """Remove the record of an ended run; of one that its tools may be at work for still, when they are not."""
         former = self._withdrawals.get(run_id)
-        if former is not None and not former.done():
+        is_under_way = former is not None and not former.done()
+        if is_under_way or read_record(self._launcher.records, run_id)[1]:
             return
         run = self._instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:  # it has begun since

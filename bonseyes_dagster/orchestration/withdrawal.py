@@ -4,13 +4,14 @@ import re
 import time
 from collections.abc import Iterator
 
-from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Addresses, Artifact, Container
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.run_end import close_steps, is_closed_with_its_run
 
 __all__ = ["may_have_left_work", "withdraw"]
 
@@ -32,10 +33,10 @@ def withdraw(instance: DagsterInstance, run_id: str) -> bool:
     if record is None or not may_have_left_work(record.dagster_run):
         return True
     ended_s = time.time() - (record.end_time or 0.0)
-    answers = [
-        _stands(instance, record) and _cancel(artifact, may_come=ended_s < _ARRIVAL_S)
-        for artifact in _left(instance, record.dagster_run)
-    ]
+    artifacts = list(_left(instance, record.dagster_run))
+    if _stands(instance, record):
+        close_steps(instance, record.dagster_run, "The run ended, and the step with it.")
+    answers = [_stands(instance, record) and _cancel(artifact, may_come=ended_s < _ARRIVAL_S) for artifact in artifacts]
     return _stands(instance, record) and (all(answers) or ended_s > _PATIENCE_S)
 
 
@@ -55,13 +56,16 @@ def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
     unseen = {StepEventStatus.IN_PROGRESS}
     if run.status == DagsterRunStatus.CANCELED:
         unseen.add(StepEventStatus.FAILURE)
+    failures = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE)
+    events = [entry.dagster_event for entry in failures if entry.dagster_event]
+    closed = {event.step_key for event in events if is_closed_with_its_run(event)}
     containers = _containers(instance, run)
     addresses = Addresses.from_settings()
     for stats in instance.get_run_step_stats(run.run_id):
         mapped = _MAPPED.fullmatch(stats.step_key)
         key, step = (f"{mapped[1]}[?]", f"{mapped[1]}.{mapped[2]}") if mapped else (stats.step_key,) * 2
         container = containers.get(key)
-        if stats.status in unseen and container is not None:
+        if (stats.status in unseen or stats.step_key in closed) and container is not None:
             client = Container(addresses.base_url(container), name=container, kind="artifacts", retry_s=0)
             yield client.artifact(names.artifact_name(names.own_name(instance, run), step))
 

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from dagster import DagsterEventType, DagsterRun, GraphDefinition
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, GraphDefinition
+from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
 from bonseyes_dagster.orchestration.names import artifact_name, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
+from bonseyes_dagster.orchestration.run_end import is_closed_with_its_run
 from bonseyes_dagster.orchestration.tool_op import ToolOp
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.lineage import Lineage, Origin, executes_all, mapping_key, step_of
@@ -192,10 +194,23 @@ class States:
             return None
         kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
         records = self._records.instance.get_records_for_run(state.run.run_id, of_type=kinds, limit=100).records
-        events = [record.event_log_entry.dagster_event for record in records]
-        reasons = [f"{event.step_key}: {_sentence(event)}" for event in events if event and event.step_key]
-        reasons = reasons or [event.message or "" for event in events if event]
+        found = [record.event_log_entry.dagster_event for record in records]
+        # A step that ended with its run has the run's reason.
+        events = [event for event in found if event and not is_closed_with_its_run(event)]
+        if any(_ended_by_others(event) for event in events):
+            events = [event for event in events if not event.step_key]
+        reasons = [f"{event.step_key}: {_sentence(event)}" for event in events if event.step_key]
+        reasons = reasons or [event.message or "" for event in events]
         return "; ".join(dict.fromkeys(filter(None, reasons))) or "The run failed."
+
+
+def _ended_by_others(event: DagsterEvent) -> bool:
+    """Tell whether this is the failure of a run that its own process has not reported: it has the run's reason."""
+    if event.event_type is not DagsterEventType.RUN_FAILURE:
+        return False
+    data = event.event_specific_data
+    own_reasons = (RunFailureReason.STEP_FAILURE, RunFailureReason.RUN_EXCEPTION)
+    return not isinstance(data, JobFailureData) or data.failure_reason not in own_reasons
 
 
 def _has_only_tools(graph: GraphDefinition) -> bool:

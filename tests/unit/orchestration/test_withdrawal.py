@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, job, op
+from dagster._core.execution.stats import StepEventStatus
 
 from bonseyes_dagster.orchestration import withdrawal
 from bonseyes_dagster.orchestration.names import CONTAINER_TAG, RUN_TAG, run_id_of
@@ -91,9 +92,10 @@ def create(instance: DagsterInstance) -> DagsterRun:
 
 
 def test_what_is_in_progress_is_cancelled(instance, maker):
-    """All of it."""
+    """All of it; and no step of an ended run is in progress."""
     assert withdraw(instance, RUN_ID)
     assert maker.asked == ["x_a", "x_b"]
+    assert {stats.status for stats in instance.get_run_step_stats(RUN_ID)} == {StepEventStatus.FAILURE}
 
 
 @pytest.mark.parametrize("has_failed", [False, True])

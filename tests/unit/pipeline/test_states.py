@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 from dagster import DagsterEvent, DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.events import DagsterEventType
+from dagster._core.events import DagsterEventType, RunFailureReason
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.orchestration.run_end import fail_run_with
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
@@ -55,6 +57,21 @@ def test_a_settled_run_is_read_once(instance: DagsterInstance, states: States) -
     assert states.brief(record) is before
     changed = record._replace(update_timestamp=record.update_timestamp + timedelta(seconds=1))
     assert states.brief(changed) != before
+
+
+def test_a_run_that_others_have_ended_says_their_reason(instance: DagsterInstance, states: States) -> None:
+    """Not what became of its steps by that."""
+    run = DagsterRun(job_name="tiny_one", status=DagsterRunStatus.STARTED)
+    instance.run_storage.add_run(run)
+    instance.report_dagster_event(
+        DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="load_train"), run.run_id
+    )
+    fail_run_with(instance, run, "The machine was sold.", RunFailureReason.UNEXPECTED_TERMINATION)
+    [record] = instance.get_run_records(limit=1)
+    status = states.brief(record)
+    assert (status.phase, status.reason) == ("failed", "The machine was sold.")
+    assert "running" not in {step.phase for step in status.steps or ()}
+    assert [each.status for each in instance.get_run_step_stats(run.run_id)] == [StepEventStatus.FAILURE]
 
 
 def test_a_run_that_just_ended_is_read_again(instance: DagsterInstance, states: States) -> None:
