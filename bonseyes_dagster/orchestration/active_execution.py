@@ -1,7 +1,7 @@
 """Dagster's bookkeeping of which steps may run, able to continue where a run process that died left off."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
 from dagster._core.execution.plan.active import ActiveExecution
@@ -71,6 +71,12 @@ class ResumableExecution(ActiveExecution):
         self._pending.pop(key, None)
         self._in_flight.add(key)
         self._prep_for_dynamic_outputs(self.get_step_by_key(key))
+
+    def count_losses(self, losses: Mapping[str, int]) -> None:
+        """Count the losses of the run's process as attempts of the steps that were in flight and are to run again."""
+        for key, count in losses.items():
+            for _ in range(count if key in self._executable or key in self._waiting_to_retry else 0):
+                self._retry_state.mark_attempt(key)
 
     def wait_s(self, longest_s: float) -> float:
         """Return how long the executor may sleep before there is something new by itself; ask after starting steps."""

@@ -44,9 +44,17 @@ from dagster._utils.error import serializable_error_info_from_exc_info
 from bonseyes_dagster.orchestration.active_execution import ResumableExecution, read_progress
 from bonseyes_dagster.orchestration.compute_logs import StepComputeLogManager
 from bonseyes_dagster.orchestration.interruption import interruption_scope
+from bonseyes_dagster.orchestration.isolated_step import IsolatedStep
 from bonseyes_dagster.orchestration.mailbox import Mailbox
 from bonseyes_dagster.orchestration.names import run_name, settle_name
 from bonseyes_dagster.orchestration.run_lease import LOOK_S, RunLease, RunTakenError, lease
+from bonseyes_dagster.orchestration.step_losses import (
+    INTERRUPTED,
+    RESUMING,
+    SUSPECT_AFTER,
+    is_tool_step,
+    read_losses,
+)
 from bonseyes_dagster.orchestration.step_thread import StepContext, StepMessage, StepThread
 
 __all__ = ["ConcurrentExecutor", "concurrent_executor"]
@@ -130,9 +138,11 @@ class ConcurrentExecutor(Executor):
                     step_dependency_config=self.step_dependency_config,
                 )
             )
+            suspects: set[str] = set()
             if is_resumed:
                 yield from _resume(job_context, active)
-            yield from _RunLoop(job_context, active, claims, held).events()
+                suspects = _count_losses(job_context, active)
+            yield from _RunLoop(job_context, active, claims, held, suspects).events()
 
 
 def _resume(job_context: PlanExecutionContext, active: ResumableExecution) -> Iterator[DagsterEvent]:
@@ -141,11 +151,20 @@ def _resume(job_context: PlanExecutionContext, active: ResumableExecution) -> It
     job_context.instance.event_log_storage.free_concurrency_slots_for_run(job_context.run_id)
     progress = read_progress(job_context.instance, job_context.run_id)
     active.replay(progress)
-    yield DagsterEvent.engine_event(
-        job_context, f"Resuming the run in a new process (pid: {os.getpid()})", EngineEventData()
-    )
+    yield DagsterEvent.engine_event(job_context, f"{RESUMING} (pid: {os.getpid()})", EngineEventData())
     # They are in the log already; Dagster must see them go by to know at the end that the run has failed.
     yield from active.failures(progress)
+
+
+def _count_losses(job_context: PlanExecutionContext, active: ResumableExecution) -> set[str]:
+    """Have each loss of the run's process be an attempt of the steps in flight; return the steps that are suspects."""
+    losses = {
+        key: count
+        for key, count in read_losses(job_context.instance, job_context.run_id).items()
+        if not is_tool_step(active.get_step_by_key(key))
+    }
+    active.count_losses(losses)
+    return {key for key, count in losses.items() if count >= SUSPECT_AFTER}
 
 
 class _RunLoop:
@@ -157,12 +176,14 @@ class _RunLoop:
         active: ResumableExecution,
         claims: InstanceConcurrencyContext,
         held: RunLease,
+        suspects: set[str],
     ) -> None:
         self._context = job_context
+        self._suspects = suspects
         self._lease = held
         self._active = active
         self._claims = claims
-        self._threads: dict[str, StepThread] = {}
+        self._threads: dict[str, StepThread | IsolatedStep] = {}
         # Attempts that ended so, by step; the next one must not begin before the thread of this one is done.
         self._up_for_retry: dict[str, DagsterEvent] = {}
         self._error: BaseException | None = None
@@ -219,13 +240,17 @@ class _RunLoop:
 
     def _start(self, step: ExecutionStep) -> None:
         context = StepContext.for_thread(self._context, step, self._active.get_known_state(), self._interruption)
-        thread = StepThread(
-            context,
-            self._context,
-            self._mailbox,
-            captures_logs=self._captures_steps,
-            is_alone=lambda: len(self._threads) == 1,
-        )
+        thread: StepThread | IsolatedStep
+        if step.key in self._suspects:
+            thread = IsolatedStep(context, self._context, self._mailbox)
+        else:
+            thread = StepThread(
+                context,
+                self._context,
+                self._mailbox,
+                captures_logs=self._captures_steps,
+                is_alone=lambda: len(self._threads) == 1,
+            )
         self._threads[step.key] = thread
         thread.start()
 
@@ -268,7 +293,7 @@ class _RunLoop:
         self._active.mark_interrupted()
         if is_second or self._will_resume():
             self._leave_at = 0.0
-            message = "Interrupted; the steps in flight are left as they are"
+            message = INTERRUPTED
         else:
             self._leave_at = time.monotonic() + GRACE_S
             self._interruption.set()

@@ -181,9 +181,7 @@ class RunKeeper:
             return
         try:
             had_record = read_record(self._folder, run_id)[0] is not None
-            is_again = recover_run(
-                self._instance, run_id, why, self.start, had_record=had_record, is_news=is_news
-            )
+            is_again = recover_run(self._instance, run_id, why, self.start, had_record=had_record, is_news=is_news)
             if not is_again and may_have_left_work(self._instance.get_run_by_id(run_id)):
                 self._withdraw(run_id)
             elif not is_again:

@@ -2,6 +2,7 @@
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from dagster import (
 
 from bonseyes_dagster.orchestration.executor import concurrent_executor
 from bonseyes_dagster.orchestration.interruption import interruptible_wait
+from bonseyes_dagster.orchestration.names import CONTAINER_TAG
 
 ANSWER = "first"
 FOLDER = {"folder": Field(str, default_value="")}
@@ -130,6 +132,44 @@ def involved():
     broken()
 
 
+@op(config_schema={**FOLDER, "neighbours": Field(int, default_value=0), "signal": Field(int, default_value=0)})
+def end_process(context: OpExecutionContext, number: int) -> None:
+    note(context, f"end_process {context.retry_number}")
+    sys.stdout.write(f"about to end, after {number}\n")
+    begun = context.op_config["neighbours"] * (context.retry_number + 1)
+    while (Path(context.op_config["folder"]) / "notes").read_text().count("neighbour") < begun:
+        time.sleep(0.01)
+    if context.op_config["signal"]:
+        os.kill(os.getpid(), context.op_config["signal"])
+    os._exit(3)
+
+
+@op(config_schema=FOLDER)
+def neighbour(context: OpExecutionContext) -> None:
+    note(context, f"neighbour {os.getpid()}")
+    while not (Path(context.op_config["folder"]) / "release").exists():
+        interruptible_wait(0.05)
+
+
+@op(config_schema=FOLDER, tags={CONTAINER_TAG: "nowhere"})
+def tool_neighbour(context: OpExecutionContext) -> None:
+    note(context, f"neighbour {os.getpid()}")
+    while not (Path(context.op_config["folder"]) / "release").exists():
+        interruptible_wait(0.05)
+
+
+@job(executor_def=concurrent_executor)
+def deadly():
+    end_process(one())
+    neighbour()
+    tool_neighbour()
+
+
+@job(executor_def=concurrent_executor)
+def deadly_with_retries():
+    end_process.with_retry_policy(RetryPolicy(max_retries=3))(one())
+
+
 @op
 def answer(context: OpExecutionContext) -> str:
     context.log.info(f"the answer is {ANSWER}")
@@ -153,4 +193,17 @@ def talkative():
     talk()
 
 
-definitions = Definitions(jobs=[quick, failing, waiting, waiting_stock, involved, stubborn, answering, talkative])
+definitions = Definitions(
+    jobs=[
+        quick,
+        failing,
+        waiting,
+        waiting_stock,
+        involved,
+        stubborn,
+        deadly,
+        deadly_with_retries,
+        answering,
+        talkative,
+    ]
+)

@@ -18,6 +18,8 @@ JOBS = Path(__file__).parent / "launcher_jobs.py"
 NOTING = {
     "waiting": ["first", "wait_for_release", "last"],
     "stubborn": ["sleep_on"],
+    "deadly": ["end_process", "neighbour", "tool_neighbour"],
+    "deadly_with_retries": ["end_process"],
     "involved": ["flaky", "wait_for_release", "total"],
 }
 
