@@ -87,8 +87,9 @@ def test_a_start_without_a_sound_index(server: ToolServer, tmp_path: Path, damag
         if artifact.name in there:
             assert artifact.wait(timeout_s=60).phase == "completed"
     missing = [artifact for artifact in queue if artifact.name not in there]
-    uploads = until(lambda: [*server.volume.glob("lost+found/*/*/inputs/some-file/upload")] if missing else [True])
-    assert not missing or [path.read_bytes() for path in uploads] == [b"precious"] * len(missing)
+    uploads = "lost+found/*/*/inputs/some-file/upload"
+    until(lambda: len([*server.volume.glob(uploads)]) == len(missing))
+    assert all(path.read_bytes() == b"precious" for path in server.volume.glob(uploads))
     ready = requests.get(f"{server.url}/healthz", timeout=30).json()
     assert ready["status"] == "ready"
     assert len(ready.get("notices", [])) == (damage != "older")
