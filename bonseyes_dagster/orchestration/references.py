@@ -1,14 +1,13 @@
-"""What travels between ops: a reference to an artifact, typed by what the artifact is, never its bytes."""
+"""What travels between ops: references to artifacts, typed by what the artifact is, and plain values of other ops."""
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from dagster import (
-    DagsterEventType,
+    DagsterInstance,
     DagsterInvariantViolationError,
     DagsterType,
     InitResourceContext,
@@ -23,10 +22,10 @@ from dagster import (
 
 from bonseyes_dagster import urls
 from bonseyes_dagster.client.addresses import Addresses
+from bonseyes_dagster.orchestration.output_records import METADATA_KEY, OutputRecords
+from bonseyes_dagster.orchestration.stored_values import OutputPlace, load_value, store_value
 
 __all__ = ["ArtifactRef", "ArtifactType", "ReferenceIOManager", "artifact_type", "reference_io_manager"]
-
-_KEY = "reference"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,43 +84,44 @@ def _loader(type_name: str) -> Any:
 
 
 class ReferenceIOManager(IOManager):
-    """Passes references on, kept in the run's own event log: no file, no pickle, and re-execution finds them.
+    """Passes on what ops give out, so that a resumed run and a re-execution find it.
 
-    Plain JSON values of other ops are passed likewise.
+    References are in the run's event log; stored_values.py says where other values are.
     """
 
+    def __init__(self) -> None:
+        self._records = OutputRecords()
+
     def handle_output(self, context: OutputContext, obj: object) -> None:
-        """Write the reference down in the HANDLED_OUTPUT event."""
-        kept = {"artifact": asdict(obj)} if isinstance(obj, ArtifactRef) else {"value": obj}
-        try:
-            json.dumps(kept, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise DagsterInvariantViolationError(
-                f"Between ops travel references to artifacts and plain JSON values, not {type(obj).__name__}."
-            ) from error
-        context.add_output_metadata({_KEY: MetadataValue.json({**kept, "mapping_key": context.mapping_key})})
+        """Keep a value, and write down in the HANDLED_OUTPUT event how."""
+        place = _place(context)
+        if type(obj) is ArtifactRef:
+            kept = {"artifact": asdict(obj)}
+        else:
+            kept = store_value(obj, place, _storage(context.step_context.instance))
+        context.add_output_metadata({METADATA_KEY: MetadataValue.json({**kept, "mapping_key": context.mapping_key})})
+        self._records.add(place, kept)
 
     def load_input(self, context: InputContext) -> object:
-        """Read the reference from the event of the step that made it, in whichever run that was."""
+        """Return the value of the step that made it, in whichever run that was."""
         output = context.upstream_output
         if output is None:
             raise DagsterInvariantViolationError(f"Nothing is wired into the input {context.name!r}.")
-        kept = self._find(context, output)
-        return ArtifactRef(**kept["artifact"]) if "artifact" in kept else kept["value"]
+        place = _place(output)
+        kept = self._records.find(context.instance, place)
+        if kept is None:
+            raise DagsterInvariantViolationError(f"Run {place.run_id} has no record of {place}. Launch a new run.")
+        if "artifact" in kept:
+            return ArtifactRef(**kept["artifact"])
+        return load_value(kept, place, _storage(context.instance))
 
-    def _find(self, context: InputContext, output: OutputContext) -> Mapping[str, Any]:
-        records = context.instance.all_logs(output.run_id, of_type=DagsterEventType.HANDLED_OUTPUT)
-        for record in reversed(records):
-            event = record.dagster_event
-            if event is None or event.step_key != output.step_key:
-                continue
-            data: Any = event.event_specific_data
-            kept: Any = data.metadata[_KEY].value if _KEY in data.metadata else {}
-            if data.output_name == output.name and kept.get("mapping_key", "") == output.mapping_key:
-                return kept  # type: ignore[no-any-return] # as handle_output wrote it
-        raise DagsterInvariantViolationError(
-            f"The run {output.run_id} has no record of what the step {output.step_key} made; launch a new run."
-        )
+
+def _place(output: OutputContext) -> OutputPlace:
+    return OutputPlace(output.run_id, output.step_key, output.name, output.mapping_key)
+
+
+def _storage(instance: DagsterInstance) -> Path:
+    return Path(instance.storage_directory())
 
 
 @io_manager

@@ -2,17 +2,20 @@
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy
 from dagster import (
     DagsterInstance,
-    DagsterInvariantViolationError,
     DynamicOut,
     DynamicOutput,
+    ExecutorDefinition,
     In,
     Out,
     ReexecutionOptions,
     execute_job,
+    graph,
     in_process_executor,
     job,
     op,
@@ -20,7 +23,10 @@ from dagster import (
 )
 
 from bonseyes_dagster import ArtifactRef
+from bonseyes_dagster.orchestration.output_records import OutputRecords
 from bonseyes_dagster.orchestration.references import artifact_type, reference_io_manager
+from bonseyes_dagster.orchestration.stored_values import OutputPlace
+from tests.unit.orchestration.instances import project_instance
 
 DATASET = artifact_type("com.bonseyes.dataset")
 REFERENCE = ArtifactRef(container="import", name="demo_import", type="com.bonseyes.dataset", digest="ab", size=3)
@@ -48,11 +54,6 @@ def check(value) -> None:
     assert value == {"url": "http://import/artifacts/demo_import", "digest": "ab"}
 
 
-@op
-def make_object():
-    return object()
-
-
 @op(out=DynamicOut(int))
 def spread():
     for number in (1, 2):
@@ -69,6 +70,24 @@ def total(numbers: list) -> int:
     return sum(numbers)
 
 
+@op(out=DynamicOut(int))
+def spread_wide():
+    for number in range(10):
+        yield DynamicOutput(number, mapping_key=f"n{number}")
+
+
+@op
+def total_or_fail(context, numbers: list) -> int:
+    if context.run.tags.get("fail") == "yes":
+        raise RuntimeError("wanted")
+    return sum(numbers)
+
+
+@job(resource_defs={"io_manager": reference_io_manager}, executor_def=in_process_executor)
+def collecting():
+    total_or_fail(spread_wide().map(double).collect())
+
+
 @job(resource_defs={"io_manager": reference_io_manager}, executor_def=in_process_executor)
 def passing():
     check(take(make()))
@@ -77,11 +96,6 @@ def passing():
 @job(resource_defs={"io_manager": reference_io_manager})
 def wrong_type():
     make_wrong()
-
-
-@job(resource_defs={"io_manager": reference_io_manager})
-def wrong_value():
-    make_object()
 
 
 @job(resource_defs={"io_manager": reference_io_manager})
@@ -107,15 +121,83 @@ def test_type_is_checked() -> None:
     assert "com.bonseyes.dataset" in str(failure) and "com.bonseyes.model" in str(failure)
 
 
-def test_nothing_but_references_and_json_travels() -> None:
-    """No pickle, ever."""
-    with pytest.raises(DagsterInvariantViolationError, match="not object"):
-        wrong_value.execute_in_process()
+def event_reads_of(inputs: int, instance: DagsterInstance, executor: ExecutorDefinition) -> int:
+    """Return how many statements read the event log while so many outputs are made and taken by one step."""
+
+    @graph
+    def fan_in():
+        total([double.alias(f"double_{index}")() for index in range(inputs)])
+
+    fan_in_job = fan_in.to_job(
+        config={"ops": {f"double_{index}": {"inputs": {"number": index}} for index in range(inputs)}},
+        resource_defs={"io_manager": reference_io_manager},
+        executor_def=executor,
+    )
+    statements: list[str] = []
+
+    def note(_connection, _cursor, statement, *_rest) -> None:
+        statements.append(statement)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", note)
+    try:
+        result = fan_in_job.execute_in_process(instance=instance)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", note)
+    assert result.output_for_node("total") == inputs * (inputs - 1)
+    reads = [each for each in statements if each.startswith("SELECT") and "FROM event_logs" in each]
+    return len(reads)
+
+
+def test_inputs_of_the_same_run_do_not_read_its_events(tmp_path: Path) -> None:
+    """Each input that reads all events makes a run's time grow with the square of its steps."""
+    with project_instance(tmp_path) as instance:
+        few = event_reads_of(2, instance, in_process_executor)
+        assert event_reads_of(20, instance, in_process_executor) == few
+
+
+def test_a_re_executed_step_reads_the_parents_events_once(tmp_path: Path) -> None:
+    """However many inputs it has: the one page of the parent's events tells of all."""
+    with project_instance(tmp_path) as instance:
+        with execute_job(reconstructable(collecting), instance, tags={"fail": "yes"}) as first:
+            assert not first.success
+        reads: list[str] = []
+        read = instance.get_records_for_run
+
+        def count(run_id: str, **options: Any) -> Any:
+            reads.append(run_id)
+            return read(run_id, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(instance, "get_records_for_run", count)
+            options = ReexecutionOptions.from_failure(first.run_id, instance)
+            again = {"tags": {"fail": "no"}, "reexecution_options": options}
+            with execute_job(reconstructable(collecting), instance, **again) as second:
+                assert reads == [first.run_id]
+                assert second.success and second.output_for_node("total_or_fail") == 2 * sum(range(10))
+
+
+def test_an_input_whose_step_left_no_record_says_so(tmp_path: Path) -> None:
+    """With the run, the op and the output."""
+    records = OutputRecords()
+    with project_instance(tmp_path) as instance:
+        passing.execute_in_process(instance=instance)
+        assert records.find(instance, OutputPlace("no-such-run", "make", "result", None)) is None
+
+
+def test_the_newest_attempt_of_a_step_counts(tmp_path: Path) -> None:
+    """A process that takes a run over has the old attempt in the log, and the new one in memory before it is there."""
+    with project_instance(tmp_path) as instance:
+        run_id = passing.execute_in_process(instance=instance).run_id
+        records = OutputRecords()
+        make, take_ = (OutputPlace(run_id, step, "result", None) for step in ("make", "take"))
+        records.add(make, {"json": '"new"'})
+        assert records.find(instance, take_) is not None
+        assert records.find(instance, make) == {"json": '"new"'}
 
 
 def test_re_execution_reads_the_parents_outputs(tmp_path: Path) -> None:
     """A run that begins in the middle loads what another run has made."""
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+    with project_instance(tmp_path) as instance:
         with execute_job(reconstructable(passing), instance, tags={"fail": "yes"}) as first:
             assert not first.success
         options = ReexecutionOptions.from_failure(first.run_id, instance)
