@@ -50,7 +50,9 @@ class ResumableExecution(ActiveExecution):
         """
         for event in events:
             key = str(event.step_key)
-            self._update()
+            # Looks at every pending step, so not for each event.
+            if event.is_step_skipped or self._new_dynamic_mappings:
+                self._update()
             if event.is_step_skipped:
                 if key in self._pending_skip:
                     self._pending_skip.remove(key)

@@ -187,6 +187,9 @@ class _RunLoop:
         # Attempts that ended so, by step; the next one must not begin before the thread of this one is done.
         self._up_for_retry: dict[str, DagsterEvent] = {}
         self._error: BaseException | None = None
+        # Looking for ready steps costs time for each step of the plan: too much to do so for each event of each step.
+        self._is_plan_due = True
+        self._planned_at = 0.0
         self._is_stopping = False
         self._leave_at = float("inf")
         # Dagster's own manager swaps descriptors of the whole process: with it, the run has one log for all steps.
@@ -201,17 +204,30 @@ class _RunLoop:
             while True:
                 if self._active.check_for_interrupts() or self._lease.takes_stop():
                     yield from self._stop()
-                if not self._is_stopping:
-                    yield from self._active.plan_events_iterator(self._context)
-                    self._start_ready()
-                    yield from self._active.concurrency_event_iterator(self._context)
-                # Only here: between the end of a step and the next look for ready ones, steps that dynamic outputs
+                if not self._is_stopping and self._is_plan_due:
+                    yield from self._plan()
+                # Only then: between the end of a step and the next look for ready ones, steps that dynamic outputs
                 # call for are neither pending nor done.
-                if self._is_over():
+                if (self._is_stopping or self._is_plan_due) and self._is_over():
                     break
-                for message in self._mailbox.wait(self._wait_s()):
-                    yield from self._take(message)
+                yield from self._take_all()
         self._finish()
+
+    def _plan(self) -> Iterator[DagsterEvent]:
+        self._planned_at = time.monotonic()
+        yield from self._active.plan_events_iterator(self._context)
+        self._start_ready()
+        yield from self._active.concurrency_event_iterator(self._context)
+
+    def _take_all(self) -> Iterator[DagsterEvent]:
+        """Sleep until there is something to take; retries and places in pools become due without a message."""
+        messages = 0
+        self._is_plan_due = False
+        for message in self._mailbox.wait(self._wait_s()):
+            messages += 1
+            yield from self._take(message)
+        if not messages or time.monotonic() - self._planned_at >= POOL_POLL_S:
+            self._is_plan_due = True
 
     def _is_over(self) -> bool:
         if self._is_stopping:
@@ -261,7 +277,9 @@ class _RunLoop:
                 self._up_for_retry[message.key] = message.event
             elif message.event.step_key == message.key and not message.event.is_hook_event:
                 self._active.handle_event(message.event)
+                self._is_plan_due = self._is_plan_due or message.event.is_successful_output
             return
+        self._is_plan_due = True
         del self._threads[message.key]
         if message.key in self._up_for_retry:
             self._active.handle_event(self._up_for_retry.pop(message.key))
