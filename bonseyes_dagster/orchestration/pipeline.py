@@ -9,6 +9,7 @@ from typing import Any
 from dagster import (
     ConfigMapping,
     DagsterInvalidDefinitionError,
+    ExecutorDefinition,
     GraphDefinition,
 )
 
@@ -16,6 +17,8 @@ from bonseyes_dagster.description import check_parameters, parameters_schema
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.model import Parameter, Task, ToolDescription
 from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.executor import concurrent_executor
+from bonseyes_dagster.orchestration.multiprocess import separate_executor
 from bonseyes_dagster.orchestration.references import reference_io_manager
 from bonseyes_dagster.orchestration.schema import config_field, input_name
 from bonseyes_dagster.orchestration.selection import PipelineJob, Selection
@@ -27,6 +30,7 @@ __all__ = ["Pipeline", "PipelineParameter", "PipelineStep"]
 
 OUTPUT_TYPE = "com.bonseyes.run"
 _UNSET: Any = object()
+_EXECUTORS = {"concurrent": concurrent_executor, "multiprocess": separate_executor}
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Pipeline:
     `graph` is a plain Dagster graph whose ops come from `tool_op`. `parameters` are what users see and set, in
     Dagster's launchpad, its CLI, schedules and the HTTP API alike; `fixed` sets further parameters of ops
     (`{"train.model": "cnn"}`) for good; every other parameter keeps its tool's default.
+    `executor` is how its ops run: "concurrent" (threads of the run's process), "multiprocess" (Dagster's: a process for
+    each op), any other executor of Dagster's, or by default that of `Definitions`.
     Raises DagsterInvalidDefinitionError for anything that could not work.
     """
 
@@ -88,6 +94,7 @@ class Pipeline:
         description: str = "",
         parameters: Sequence[PipelineParameter] = (),
         fixed: Mapping[str, Any] | None = None,
+        executor: str | ExecutorDefinition | None = None,
     ) -> None:
         self.name = name
         self.graph = graph
@@ -96,8 +103,9 @@ class Pipeline:
         self.steps = tuple(_steps(graph))
         self._exposed = {parameter.name: parameter for parameter in parameters}
         self._fixed = dict(fixed or {})
+        self._executor = executor
         self._by_name = {step.name: step for step in self.steps}
-        self._refuse([*self._name_problems(parameters), *self._target_problems()])
+        self._refuse([*self._name_problems(parameters), *self._target_problems(), *self._executor_problems()])
         self.parameters = tuple(self._resolve(parameter) for parameter in parameters)
         self._refuse([*self._value_problems(), *self._gaps(), *check_wiring(graph)])
         self.job = self._make_job()
@@ -153,6 +161,7 @@ class Pipeline:
             description=self.description,
             config=self._config_mapping(self.graph),
             resource_defs={"io_manager": reference_io_manager},
+            executor_def=_EXECUTORS.get(self._executor) if isinstance(self._executor, str) else self._executor,
             tags={names.PIPELINE_TAG: self.name, names.VERSION_TAG: self._version()},
         )
         return PipelineJob.of(job, self._config_mapping)
@@ -191,6 +200,10 @@ class Pipeline:
         inputs = {f"{step.name}.{each.name}" for step in self.steps for each in step.op.tool.description.parameters}
         for name in inputs & set(self._exposed):
             yield f"the parameter {name!r} has the name by which the input of a selected op is given"
+
+    def _executor_problems(self) -> Iterator[str]:
+        if isinstance(self._executor, str) and self._executor not in _EXECUTORS:
+            yield f"there is no executor {self._executor!r}; there are: {', '.join(_EXECUTORS)}"
 
     def _target_problems(self) -> Iterator[str]:
         seen: dict[str, str] = {}

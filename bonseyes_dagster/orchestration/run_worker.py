@@ -19,6 +19,7 @@ from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._utils.interrupts import capture_interrupts
 
 from bonseyes_dagster.orchestration.compute_logs import route_streams
+from bonseyes_dagster.orchestration.multiprocess_resume import resume_multiprocess
 from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
 from bonseyes_dagster.orchestration.run_record import RecordLock, remove_record
 from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
@@ -69,9 +70,11 @@ def work(
         if log is not None:
             _write_output_to(log)
         route_streams()
-        execute = _resume_run_command_body if is_resumed else _execute_run_command_body
         # The third argument would print the events for a parent that reads them.
-        return int(execute(run_id, instance, lambda event: None, False))
+        if not is_resumed:
+            return int(_execute_run_command_body(run_id, instance, lambda event: None, False))
+        with resume_multiprocess(instance, run_id):
+            return int(_resume_run_command_body(run_id, instance, lambda event: None, False))
 
 
 def _is_in_progress(instance: DagsterInstance, run_id: str) -> bool:
