@@ -1,7 +1,7 @@
 """Gives each step its own stdout and stderr in Dagster's UI, while several steps share one process.
 
 Dagster's LocalComputeLogManager redirects the descriptors of the whole process, which mixes steps that run at the same
-time. This one puts a router in `sys.stdout` and `sys.stderr`, and a context variable says which step is writing.
+time. This one gives each step `sys.stdout` and `sys.stderr` of its own (step_streams.py).
 Written through at each line, so the UI shows it live; files and reading are as in the superclass.
 
 In dagster.yaml:
@@ -15,13 +15,9 @@ output. `subprocess.run(..., stdout=sys.stdout)` does go to the step: the router
 """
 
 import contextlib
-import contextvars
-import io
 import logging
 import re
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,8 +29,9 @@ from dagster._core.storage.compute_log_manager import CapturedLogContext, Comput
 from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
 from dagster._serdes import ConfigurableClassData
 
-__all__ = ["StepComputeLogManager", "remove_logs", "remove_orphaned_logs", "route_streams"]
+from bonseyes_dagster.orchestration.step_streams import capture_streams
 
+__all__ = ["StepComputeLogManager", "remove_logs", "remove_orphaned_logs"]
 
 _log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -42,123 +39,6 @@ _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DOOMED = ".deleted-"
 _IDLE_S = 3600.0
 _PAGE = 500
-
-
-class _Capture:
-    """The two open files of one step."""
-
-    def __init__(self, out: TextIO, err: TextIO) -> None:
-        self.files = {"stdout": out, "stderr": err}
-
-
-_capture: contextvars.ContextVar[_Capture | None] = contextvars.ContextVar("capture", default=None)
-_open_captures: list[_Capture] = []
-_lock = threading.Lock()
-
-
-def _target(name: str) -> TextIO | None:
-    """Return the file of the step that is writing.
-
-    A thread that an op started has no context of ours: while only one step is captured, it is that step's.
-    """
-    # Other threads begin and end captures meanwhile.
-    captures = tuple(_open_captures)
-    capture = _capture.get()
-    if capture is None and len(captures) == 1:
-        capture = captures[0]
-    return capture.files[name] if capture in captures and capture is not None else None
-
-
-class _Router(io.TextIOBase):
-    """Stands for `sys.stdout` or `sys.stderr`; writes to the step's file, or outside of steps to the original."""
-
-    def __init__(self, name: str, original: TextIO) -> None:
-        self._name = name
-        self.original = original
-        self.is_mirrored = False
-
-    def _stream(self) -> TextIO:
-        return _target(self._name) or self.original
-
-    def write(self, text: str) -> int:
-        target = _target(self._name)
-        if target is not None:
-            try:
-                count = target.write(text)
-            except ValueError:  # closed under the hands of a thread that outlived its step
-                return self.original.write(text)
-            if self.is_mirrored:
-                self.original.write(text)
-            return count
-        return self.original.write(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream().flush()
-        except ValueError:
-            self.original.flush()
-
-    def fileno(self) -> int:
-        return self._stream().fileno()
-
-    def isatty(self) -> bool:
-        return _target(self._name) is None and self.original.isatty()
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream().encoding
-
-    @property
-    def errors(self) -> str | None:  # type: ignore[override]
-        return self._stream().errors
-
-    @property
-    def buffer(self) -> Any:
-        """Return the binary layer, as code that writes bytes to `sys.stdout.buffer` expects."""
-        stream = self._stream()
-        stream.flush()
-        return stream.buffer
-
-
-# Kept, because `print` does not hold the stream that it writes to, and another thread may put the original back.
-_routers: dict[str, _Router] = {}
-
-
-def route_streams(is_mirrored: bool = False) -> None:
-    """Put the routers in place, once; handlers made after this that write to `sys.stderr` are routed as well."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if not isinstance(stream, _Router):
-            if name not in _routers or _routers[name].original is not stream:
-                _routers[name] = _Router(name, stream)
-            stream = _routers[name]
-            setattr(sys, name, stream)
-        stream.is_mirrored = is_mirrored
-
-
-_is_routed_for_captures = False
-
-
-def _begin_routing(is_mirrored: bool) -> None:
-    global _is_routed_for_captures
-    if not isinstance(sys.stdout, _Router):
-        _is_routed_for_captures = True
-    route_streams(is_mirrored)
-
-
-def _end_routing() -> None:
-    """Put the streams back when the last capture ends, if captures had put the routers there."""
-    global _is_routed_for_captures
-    if _open_captures or not _is_routed_for_captures:
-        return
-    _is_routed_for_captures = False
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, _Router):
-            setattr(sys, name, stream.original)
 
 
 def remove_logs(instance: DagsterInstance, run_id: str) -> None:
@@ -212,19 +92,12 @@ class StepComputeLogManager(LocalComputeLogManager):
     @contextmanager
     def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext, None, None]:
         """Capture what the current context writes; other contexts may be captured at the same time."""
-        with self._open(log_key, ComputeIOType.STDOUT) as out, self._open(log_key, ComputeIOType.STDERR) as err:
-            capture = _Capture(out, err)
-            with _lock:
-                _begin_routing(self._is_mirrored)
-                _open_captures.append(capture)
-            token = _capture.set(capture)
-            try:
-                yield CapturedLogContext(log_key)
-            finally:
-                _capture.reset(token)
-                with _lock:
-                    _open_captures.remove(capture)
-                    _end_routing()
+        with (
+            self._open(log_key, ComputeIOType.STDOUT) as out,
+            self._open(log_key, ComputeIOType.STDERR) as err,
+            capture_streams(out, err, is_mirrored=self._is_mirrored),
+        ):
+            yield CapturedLogContext(log_key)
         Path(self.get_captured_local_path(log_key, "complete")).touch()
 
     @contextmanager

@@ -28,7 +28,6 @@ from typing import Any
 
 from dagster import DagsterInstance
 
-from bonseyes_dagster.orchestration.compute_logs import route_streams
 from bonseyes_dagster.orchestration.run_keeper import RunKeeper
 from bonseyes_dagster.orchestration.run_protocol import (
     PROTOCOL_VERSION,
@@ -38,6 +37,7 @@ from bonseyes_dagster.orchestration.run_protocol import (
     storage_id,
 )
 from bonseyes_dagster.orchestration.source_watch import SourceWatch
+from bonseyes_dagster.orchestration.step_streams import route_streams
 from bonseyes_dagster.orchestration.warm_definitions import Target, load_target, warm_up
 from bonseyes_dagster.urls import is_name
 

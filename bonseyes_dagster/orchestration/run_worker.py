@@ -18,11 +18,11 @@ from dagster import DagsterInstance, DagsterRunStatus
 from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
 from dagster._utils.interrupts import capture_interrupts
 
-from bonseyes_dagster.orchestration.compute_logs import route_streams
 from bonseyes_dagster.orchestration.multiprocess_resume import resume_multiprocess
 from bonseyes_dagster.orchestration.run_protocol import default_socket, records_folder
 from bonseyes_dagster.orchestration.run_record import RecordLock, remove_record
 from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
+from bonseyes_dagster.orchestration.step_streams import route_streams
 from bonseyes_dagster.orchestration.withdrawal import withdraw
 
 __all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]

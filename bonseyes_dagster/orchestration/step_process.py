@@ -36,7 +36,7 @@ def _execute(events: int, arguments: str) -> None:
     from dagster._serdes import deserialize_value, serialize_value
     from dagster._utils.interrupts import capture_interrupts
 
-    from bonseyes_dagster.orchestration.compute_logs import route_streams
+    from bonseyes_dagster.orchestration.step_streams import route_streams
 
     args = deserialize_value(arguments, ExecuteStepArgs)
     assert args.instance_ref is not None  # isolated_step.py gives one

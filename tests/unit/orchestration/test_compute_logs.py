@@ -14,7 +14,7 @@ from dagster import DagsterInstance, DagsterRun
 from dagster._core.storage.compute_log_manager import ComputeIOType
 from sqlalchemy.exc import OperationalError
 
-from bonseyes_dagster.orchestration import compute_logs
+from bonseyes_dagster.orchestration import step_streams
 from bonseyes_dagster.orchestration.compute_logs import _IDLE_S, StepComputeLogManager, remove_orphaned_logs
 from bonseyes_dagster.orchestration.instance import write_instance
 
@@ -33,7 +33,7 @@ def print_while_it_ends(manager, key, moment):
         context.run(step.__exit__, None, None, None)
 
     def trace(frame, event, _):
-        if frame.f_code is not compute_logs._target.__code__:
+        if frame.f_code is not step_streams._target.__code__:
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(moments) == moment:
