@@ -47,6 +47,7 @@ from bonseyes_dagster.orchestration.interruption import interruption_scope
 from bonseyes_dagster.orchestration.isolated_step import IsolatedStep
 from bonseyes_dagster.orchestration.mailbox import Mailbox
 from bonseyes_dagster.orchestration.names import run_name, settle_name
+from bonseyes_dagster.orchestration.process_state import ProcessState
 from bonseyes_dagster.orchestration.run_lease import LOOK_S, RunLease, RunTakenError, lease
 from bonseyes_dagster.orchestration.step_losses import (
     INTERRUPTED,
@@ -183,6 +184,7 @@ class _RunLoop:
         self._lease = held
         self._active = active
         self._claims = claims
+        self._process = ProcessState()
         self._threads: dict[str, StepThread | IsolatedStep] = {}
         # Attempts that ended so, by step; the next one must not begin before the thread of this one is done.
         self._up_for_retry: dict[str, DagsterEvent] = {}
@@ -268,6 +270,7 @@ class _RunLoop:
                 is_alone=lambda: len(self._threads) == 1,
             )
         self._threads[step.key] = thread
+        self._process.begin(step.key)
         thread.start()
 
     def _take(self, message: StepMessage) -> Iterator[DagsterEvent]:
@@ -281,6 +284,7 @@ class _RunLoop:
             return
         self._is_plan_due = True
         del self._threads[message.key]
+        self._restore_process()
         if message.key in self._up_for_retry:
             self._active.handle_event(self._up_for_retry.pop(message.key))
         if isinstance(message.error, DagsterExecutionInterruptedError | KeyboardInterrupt):
@@ -289,6 +293,11 @@ class _RunLoop:
         elif message.error is not None:
             yield from self._give_up(message)
         self._active.verify_complete(self._context, message.key)
+
+    def _restore_process(self) -> None:
+        warning = None if self._threads else self._process.restore()
+        if warning:
+            self._context.log.warning(warning)
 
     def _give_up(self, message: StepMessage) -> Iterator[DagsterEvent]:
         """End the run because a step's thread broke, or because the caller of this run wants errors raised."""

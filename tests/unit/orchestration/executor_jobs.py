@@ -2,8 +2,12 @@
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 import asyncio
+import contextlib
+import io
 import logging
 import os
+import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -324,9 +328,85 @@ def stubborn():
     sleep_stubbornly()
 
 
+def wait_for_notes(count: int, text: str) -> None:
+    """Return when ops have noted `text` so often; after 30 s in any case."""
+    notes, deadline = Path(os.environ["EXECUTOR_TEST_NOTES"]), time.monotonic() + 30
+    while notes.read_text().count(text) < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+@op
+def leave_changed() -> int:
+    os.chdir("/")
+    os.environ["LEFT_BY_AN_OP"] = "secret"
+    os.environ.pop("EXECUTOR_TEST_OWN", None)
+    os.umask(0o077)
+    socket.setdefaulttimeout(7.0)
+    sys.stdout = io.StringIO()
+    return 1
+
+
+@op
+def look(number: int) -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    note(f"{Path.cwd()} {os.environ.get('LEFT_BY_AN_OP')} {os.environ.get('EXECUTOR_TEST_OWN')}")
+    note(f"{umask:o} {socket.getdefaulttimeout()}")
+    print("printed by look")
+    return number
+
+
+@graph
+def changing():
+    look(leave_changed())
+
+
+@op
+def change_and_wait() -> None:
+    os.environ["LEFT_BY_AN_OP"] = "relied on"
+    note("changed")
+    wait_for_notes(1, "neighbour ended")
+    time.sleep(0.3)
+    note(f"still {os.environ.get('LEFT_BY_AN_OP')}")
+
+
+@op
+def neighbour() -> None:
+    wait_for_notes(1, "changed")
+    note("neighbour ended")
+
+
+@graph
+def changing_beside():
+    change_and_wait()
+    neighbour()
+
+
+@op
+def redirect(context: OpExecutionContext) -> None:
+    name = context.op.name
+    print(f"{name} before")
+    with contextlib.redirect_stdout(io.StringIO()) as captured, contextlib.redirect_stderr(captured):
+        note("redirected")
+        wait_for_notes(2, "redirected")
+        print(f"{name} out")
+        print(f"{name} err", file=sys.stderr)
+        note("printed")
+        wait_for_notes(2, "printed")
+    print(f"{name} after")
+    note(f"captured {captured.getvalue().split()}")
+
+
+@graph
+def redirecting():
+    redirect.alias("one_redirect")()
+    redirect.alias("two_redirect")()
+
+
 GRAPHS = [
     chain, naps, retried, retried_in_vain, retried_at_once, hooked, failing, dynamic, dynamic_empty, optional, tagged,
     pooled, fails_first, asynchronous, talkative, helped, waiting, stubborn,
+    changing, changing_beside, redirecting,
 ]  # fmt: skip
 EXECUTORS = {
     "concurrent": concurrent_executor,

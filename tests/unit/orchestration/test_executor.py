@@ -381,3 +381,52 @@ def test_the_executor_loads_in_a_fresh_process():
     code = "import threading, bonseyes_dagster.orchestration.executor; print(threading.active_count())"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert out.stdout.strip() == "1"
+
+
+def test_what_an_op_leaves_changed_is_restored_before_the_next(instance, notes, monkeypatch, tmp_path):
+    """Under Dagster's multiprocess executor it never reaches the next op; and the log says who left what."""
+    monkeypatch.setenv("EXECUTOR_TEST_OWN", "mine")
+    monkeypatch.chdir(tmp_path)
+    result = run_job(instance, "changing", "concurrent")
+    assert result.success
+    assert notes() == [f"{tmp_path} None mine", "22 None"]
+    warnings = [entry.user_message for entry in instance.all_logs(result.run_id) if "left changed" in str(entry)]
+    assert warnings == [
+        "The step leave_changed left changed: the working directory, the umask, the default timeout of sockets, "
+        "the environment variable EXECUTOR_TEST_OWN, the environment variable LEFT_BY_AN_OP. "
+        "It is as at the run's start again."
+    ]
+    assert "secret" not in str(warnings)
+    assert "printed by look" in log_of(instance, result.run_id, "look")
+
+
+def test_nothing_is_restored_under_a_neighbour_at_work(instance, notes):
+    """It may rely on what it has changed; the end of another step is no reason."""
+    result = run_job(instance, "changing_beside", "concurrent")
+    assert result.success
+    assert notes()[-1] == "still relied on"
+    assert "LEFT_BY_AN_OP" not in os.environ
+    (warning,) = [entry.user_message for entry in instance.all_logs(result.run_id) if "left changed" in str(entry)]
+    assert "One of the steps" in warning and "change_and_wait" in warning and "neighbour" in warning
+
+
+def test_ops_that_redirect_their_output_at_once_do_not_mix(instance, notes):
+    """`redirect_stdout` sets `sys.stdout` for its own step alone, and ends in any order."""
+    result = run_job(instance, "redirecting", "concurrent")
+    assert result.success
+    captured = sorted(line for line in notes() if line.startswith("captured"))
+    assert captured == [f"captured ['{name}', 'out', '{name}', 'err']" for name in ("one_redirect", "two_redirect")]
+    for name in ("one_redirect", "two_redirect"):
+        assert log_of(instance, result.run_id, name).splitlines() == [f"{name} before", f"{name} after"]
+
+
+def log_of(instance, run_id, step) -> str:
+    """Return what a step has printed."""
+    logs = [
+        entry.dagster_event.logs_captured_data
+        for entry in instance.all_logs(run_id)
+        if entry.dagster_event and entry.dagster_event.event_type_value == "LOGS_CAPTURED"
+    ]
+    key = next(each.file_key for each in logs if each.step_keys == [step])
+    manager = instance.compute_log_manager
+    return (manager.get_log_data(manager.build_log_key_for_run(run_id, key)).stdout or b"").decode()

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import DagsterInvalidDefinitionError, GraphDefinition, graph, op
+from dagster import DagsterInvalidDefinitionError, GraphDefinition, graph, in_process_executor, op
+from dagster._config import process_config
 
 from bonseyes_dagster import Pipeline, PipelineParameter, Task, tool_op
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.executor import concurrent_executor
+from bonseyes_dagster.orchestration.multiprocess import separate_executor
 from tests.unit.orchestration.tools import write_tools
 
 TASK = Task(name="task", description="Do it.", output="A model.")
@@ -101,6 +104,24 @@ def test_job_refuses_values_out_of_bounds(learning: GraphDefinition) -> None:
         pipeline.job.config_mapping.resolve_from_unvalidated_config({"train-images": "/a.gz", "epochs": 1000})
 
 
+@pytest.mark.parametrize(
+    ("executor", "name"),
+    [("concurrent", "concurrent"), ("multiprocess", "multiprocess"), (in_process_executor, "in_process")],
+)
+def test_takes_an_executor_by_one_word(learning: GraphDefinition, executor: Any, name: str) -> None:
+    """Or as Dagster has it; by default the one of the definitions."""
+    assert make(learning, executor=executor).job.executor_def.name == name
+    assert not make(learning).job.has_specified_executor
+
+
+def test_multiprocess_takes_the_same_configuration_as_concurrent() -> None:
+    """A job may change from one to the other and keep its configuration."""
+    config = {"max_concurrent": 3, "tag_concurrency_limits": [{"key": "lane", "limit": 1}]}
+    for executor in (concurrent_executor, separate_executor):
+        assert process_config(executor.config_schema.config_type, config).success
+        assert process_config(executor.config_schema.config_type, {}).success
+
+
 def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
     """Another fixed value is another pipeline."""
     fixed = {"import_test.images": "http://host/test.gz", "judge.criteria": []}
@@ -112,6 +133,7 @@ def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
     ("options", "sentence"),
     [
         ({"name": "a b"}, "cannot name a pipeline"),
+        ({"executor": "threads"}, "there is no executor 'threads'; there are: concurrent, multiprocess"),
         ({"parameters": [IMAGES, IMAGES]}, "the same name"),
         ({"parameters": [PipelineParameter("a", to="nothing.size")]}, "there is no op 'nothing'"),
         ({"parameters": [PipelineParameter("a", to="judge.size")]}, "judge has no parameter 'size'"),

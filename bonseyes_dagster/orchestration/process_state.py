@@ -1,0 +1,102 @@
+"""What all ops in the threads of a run's process share, and how it comes back to what it was.
+
+executor.py asks for it when a step has ended. While other steps are at work, nothing is restored: one of them may have
+changed it, and may rely on it. Signal handlers need no restoring, since Python lets only the main thread set them.
+"""
+
+import contextlib
+import locale
+import os
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ProcessState"]
+
+_UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
+
+
+class ProcessState:
+    """The process as it was when the run began."""
+
+    def __init__(self) -> None:
+        self._steps: list[str] = []
+        self._environment = dict(os.environ)
+        self._state = _read()
+
+    def begin(self, step: str) -> None:
+        """Note that a step is at work."""
+        if step not in self._steps:
+            self._steps.append(step)
+
+    def restore(self) -> str | None:
+        """Restore what the steps since the last call have left changed, and return a sentence about it.
+
+        Call it when no step is at work.
+        """
+        steps, self._steps = self._steps, []
+        changed = [*self._restore_state(), *self._restore_environment()]
+        if not changed:
+            return None
+        who = f"The step {steps[0]}" if len(steps) == 1 else f"One of the steps {', '.join(steps)}"
+        return f"{who} left changed: {', '.join(changed)}. It is as at the run's start again."
+
+    def _restore_state(self) -> list[str]:
+        changed = [name for name, value in _read().items() if value != self._state[name]]
+        for name in changed:
+            # A folder may be gone, a locale not there any more.
+            with contextlib.suppress(OSError, locale.Error):
+                _write(name, self._state[name])
+        return changed
+
+    def _restore_environment(self) -> list[str]:
+        if os.environ == self._environment:
+            return []
+        now = dict(os.environ)
+        names = _differing(now, self._environment)
+        for name in names:
+            if name in self._environment:
+                os.environ[name] = self._environment[name]
+            else:
+                del os.environ[name]
+        # Not the values: they may be secrets.
+        return [f"the environment variable {name}" for name in names]
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+
+
+def _read() -> dict[str, Any]:
+    return {
+        "the working directory": _working_directory(),
+        "the umask": _umask(),
+        "the locale": locale.setlocale(locale.LC_ALL),
+        "the default timeout of sockets": socket.getdefaulttimeout(),
+    }
+
+
+def _write(name: str, value: Any) -> None:
+    if name == "the working directory":
+        os.chdir(value)
+    elif name == "the umask":
+        os.umask(value)
+    elif name == "the locale":
+        locale.setlocale(locale.LC_ALL, value)
+    else:
+        socket.setdefaulttimeout(value)
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # an op has removed it
+        return ""
+
+
+def _umask() -> int:
+    """Return the umask without changing it, which another thread might see."""
+    match = _UMASK.search(Path("/proc/self/status").read_text())
+    return int(match[1], 8) if match else 0o022
