@@ -1,28 +1,51 @@
 """The inbox: archives in a folder become one run, once, and not before they are whole."""
 
+import hashlib
 import os
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dagster import DefaultSensorStatus, RunRequest, SensorDefinition, build_sensor_context, graph
+from dagster import (
+    DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    build_sensor_context,
+    graph,
+)
+from dagster._core.storage.tags import RUN_KEY_TAG
+from dagster._core.test_utils import create_run_for_test
 
 from bonseyes_dagster import Pipeline, PipelineParameter, Task, inbox_sensor, tool_op
-from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration import inbox as inbox_module
+from bonseyes_dagster.orchestration import inbox_digests, names
+from bonseyes_dagster.orchestration.instance import create_storage, write_instance
 from tests.unit.orchestration.tools import write_tools
+from tests.waiting import until
 
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
     """A pipeline that wants two archives."""
-    load = tool_op("import", project=write_tools(tmp_path / "project"))
+    return make_pipeline(tmp_path, "images", "labels")
+
+
+def make_pipeline(folder: Path, first: str, second: str) -> Pipeline:
+    """Return a pipeline with two file parameters."""
+    load = tool_op("import", project=write_tools(folder / "project"))
 
     @graph
     def loading():
         load.alias("a")()
         load.alias("b")()
 
-    archives = [PipelineParameter("images", to="a.images"), PipelineParameter("labels", to="b.images")]
+    archives = [PipelineParameter(first, to="a.images"), PipelineParameter(second, to="b.images")]
     task = Task(name="task", description="Do it.", output="Nothing.")
     return Pipeline(name="load-both", graph=loading, task=task, parameters=archives)
 
@@ -35,68 +58,403 @@ def inbox(tmp_path: Path) -> Path:
     return folder
 
 
-def place(folder: Path, *files: str, age_s: float = 60.0) -> None:
-    """Put files into a folder, as if some time ago."""
+@dataclass
+class Looks:
+    """A sensor as Dagster's daemon asks it: the cursor of each tick goes to the next, and requests become runs."""
+
+    sensor: SensorDefinition
+    instance: DagsterInstance
+    cursor: str | None = None
+    reason: str = ""
+    runs: list[DagsterRun] = field(default_factory=list)
+
+    def look(self, *, is_kept: bool = True) -> list[RunRequest]:
+        """Ask once; unless `is_kept`, Dagster loses the answer."""
+        context = build_sensor_context(instance=self.instance, cursor=self.cursor)
+        data = self.sensor.evaluate_tick(context)
+        self.reason = data.skip_message or ""
+        requests = list(data.run_requests or [])
+        if is_kept:
+            self.cursor = data.cursor
+            for request in requests:
+                self._launch(request)
+        return requests
+
+    def _launch(self, request: RunRequest) -> None:
+        tags = {**request.tags, RUN_KEY_TAG: str(request.run_key)}
+        if not self.instance.get_run_ids(RunsFilter(tags={RUN_KEY_TAG: tags[RUN_KEY_TAG]})):
+            run = create_run_for_test(self.instance, tags=tags, status=DagsterRunStatus.STARTING)
+            self.runs.append(run)
+
+    def names(self) -> list[str]:
+        """Ask once and return the names of the runs that are requested."""
+        return [request.tags[names.RUN_TAG] for request in self.look()]
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
+    """The project's instance, with its own storage."""
+    write_instance(tmp_path / "home")
+    create_storage(tmp_path / "home")
+    with DagsterInstance.from_config(str(tmp_path / "home")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def looks(pipeline: Pipeline, inbox: Path, instance: DagsterInstance) -> Looks:
+    """Looks that take a set at once."""
+    return Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), instance)
+
+
+def place(folder: Path, *files: str, age_s: float = 60.0, content: str = "") -> None:
+    """Put files into a folder, as if some time ago; each holds its folder's and its own name, or `content`."""
     folder.mkdir(exist_ok=True)
     for name in files:
-        (folder / name).write_text(name)
+        (folder / name).write_text(content or f"{folder.name} {name}")
         os.utime(folder / name, (time.time() - age_s,) * 2)
 
 
-def requests(sensor: SensorDefinition) -> list[RunRequest]:
-    """Evaluate the sensor once."""
-    return list(sensor.evaluate_tick(build_sensor_context()).run_requests or [])
+# --- which files make a set
 
 
-def test_archives_start_a_run(pipeline: Pipeline, inbox: Path) -> None:
+def test_archives_start_a_run(looks: Looks, inbox: Path) -> None:
     """Files are known by their names up to the first dot."""
     place(inbox, "images.idx.gz", "labels.gz", "notes.txt")
-    (request,) = requests(inbox_sensor(pipeline, folder=inbox))
+    (request,) = looks.look()
     assert request.run_config == {"images": str(inbox / "images.idx.gz"), "labels": str(inbox / "labels.gz")}
     assert request.tags[names.RUN_TAG].startswith("inbox-")
 
 
-def test_subfolder_names_the_run(pipeline: Pipeline, inbox: Path) -> None:
+def test_subfolder_names_the_run(looks: Looks, inbox: Path) -> None:
     """One folder is one run."""
     place(inbox / "monday", "images", "labels")
     place(inbox / "tuesday", "images", "labels")
-    found = requests(inbox_sensor(pipeline, folder=inbox))
+    found = looks.look()
     assert [request.tags[names.RUN_TAG] for request in found] == ["monday", "tuesday"]
     assert len({request.run_key for request in found}) == 2
 
 
-def test_same_files_are_the_same_run(pipeline: Pipeline, inbox: Path) -> None:
-    """Dagster launches a run key once; replaced archives have another."""
-    sensor = inbox_sensor(pipeline, folder=inbox)
+@pytest.mark.parametrize(
+    "companion",
+    [
+        "images.gz.sha256",
+        "images.gz.md5",
+        "images.gz.asc",
+        "images.txt",
+        "images.gz~",
+        ".images.gz.x1Y2",
+        "images-2.gz",
+    ],
+)
+def test_file_beside_an_archive_is_not_taken_for_it(looks: Looks, inbox: Path, companion: str) -> None:
+    """Checksums, notes, copies of editors and temporary files of rsync sort after the archive and would win."""
+    place(inbox / "a", "images.gz", "labels.gz", companion)
+    (request,) = looks.look()
+    assert request.run_config["images"] == str(inbox / "a" / "images.gz")
+
+
+@pytest.mark.parametrize("ending", [".part", ".crdownload", ".tmp", ".partial", ".filepart", ".download"])
+def test_unfinished_download_is_not_taken_for_the_archive(looks: Looks, inbox: Path, ending: str) -> None:
+    """The name of the set that waits for it is told."""
+    place(inbox / "a", f"images.gz{ending}", "labels.gz")
+    assert looks.look() == []
+    assert f"a lacks images (images.gz{ending} is not finished)" in looks.reason
+    (inbox / "a" / f"images.gz{ending}").rename(inbox / "a" / "images.gz")
+    assert looks.names() == ["a"]
+
+
+def test_placeholder_of_a_download_waits_for_its_bytes(looks: Looks, inbox: Path) -> None:
+    """Firefox makes an empty `images.gz` beside `images.gz.part`."""
+    place(inbox / "a", "images.gz.part", "labels.gz")
+    (inbox / "a" / "images.gz").touch()
+    assert looks.look() == []
+    (inbox / "a" / "images.gz.part").unlink()
+    assert looks.look() == []
+    assert "a is still being written: images.gz is empty" in looks.reason
+
+
+def test_two_files_for_one_parameter_wait_for_a_person(looks: Looks, inbox: Path) -> None:
+    """Nobody can know which of them is meant."""
+    place(inbox / "a", "images.gz", "images.zip", "labels.gz")
+    assert looks.look() == []
+    assert "a has more than one file for images (images.gz, images.zip)" in looks.reason
+
+
+def test_names_of_mnist_are_known(tmp_path: Path, inbox: Path, instance: DagsterInstance) -> None:
+    """They are what people who try the pipeline have."""
+    pipeline = make_pipeline(tmp_path, "train-images", "test-labels")
+    looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), instance)
+    place(inbox / "mnist", "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz")
+    (request,) = looks.look()
+    config = {"train-images": "train-images-idx3-ubyte.gz", "test-labels": "t10k-labels-idx1-ubyte.gz"}
+    assert request.run_config == {name: str(inbox / "mnist" / file) for name, file in config.items()}
+
+
+def test_links_out_of_the_inbox_are_not_followed(looks: Looks, inbox: Path, tmp_path: Path) -> None:
+    """Who may write to the inbox must not choose any file of the machine."""
+    place(tmp_path / "elsewhere", "images", "labels")
+    (inbox / "folder").symlink_to(tmp_path / "elsewhere")
+    place(inbox / "file", "labels")
+    (inbox / "file" / "images").symlink_to(tmp_path / "elsewhere" / "images")
+    assert looks.look() == []
+    assert "folder is a link out of the inbox" in looks.reason
+    assert "file holds images, a link out of the inbox" in looks.reason
+
+
+def test_folder_whose_name_no_run_can_have_gets_a_run_name_of_its_own(looks: Looks, inbox: Path) -> None:
+    """The name is the same at each look, and differs for folders that differ."""
+    folders = ["Montag früh", "Montag früh!", "日本語", "x" * 200, "x" * 199]
+    for folder in folders:
+        place(inbox / folder, "images", "labels")
+    found = looks.names()
+    assert len(set(found)) == len(folders)
+    assert all(names.is_name(name) and len(name) <= 64 for name in found)
+    assert sum(name.startswith("Montag-fruh-") for name in found) == 2
+
+
+# --- once
+
+
+def test_same_bytes_start_one_run_only(looks: Looks, inbox: Path) -> None:
+    """Touched, copied over or deleted and copied again, they are the same archives; other bytes are others."""
     place(inbox, "images", "labels")
-    first, again = requests(sensor)[0].run_key, requests(sensor)[0].run_key
-    place(inbox, "images", age_s=30)
-    assert first == again != requests(sensor)[0].run_key
+    assert len(looks.look()) == 1
+    place(inbox, "images", "labels", age_s=30)
+    assert looks.look() == []
+    for name in ("images", "labels"):
+        (inbox / name).unlink()
+        place(inbox, name)
+    assert looks.look() == []
+    place(inbox, "images", content="new")
+    assert len(looks.look()) == 1
 
 
-def test_incomplete_sets_wait(pipeline: Pipeline, inbox: Path) -> None:
+def test_deleted_run_is_not_launched_again(looks: Looks, inbox: Path) -> None:
+    """Dagster forgets the run's key with the run."""
+    place(inbox / "monday", "images", "labels")
+    assert looks.names() == ["monday"]
+    for run in looks.runs:
+        looks.instance.delete_run(run.run_id)
+    assert looks.look() == [] == looks.look()
+    assert "Every set in the inbox has had its run." in looks.reason
+
+
+def test_code_server_that_starts_again_does_not_start_runs_again(
+    looks: Looks, pipeline: Pipeline, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it read the archives again."""
+    place(inbox / "monday", "images", "labels")
+    looks.look()
+    looks.instance.delete_run(looks.runs[0].run_id)
+    monkeypatch.setattr(inbox_digests.DigestReader, "digest", lambda *_: pytest.fail("read again"))
+    assert Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), looks.instance, looks.cursor).look() == []
+
+
+def test_requests_that_dagster_loses_are_made_again(looks: Looks, inbox: Path) -> None:
+    """The daemon may die after the sensor's answer; the cursor tells that it did not keep it."""
+    place(inbox / "monday", "images", "labels")
+    assert len(looks.look(is_kept=False)) == 1
+    assert looks.names() == ["monday"]
+    assert looks.look() == []
+
+
+def test_run_that_was_created_and_not_launched_is_asked_for_again(looks: Looks, inbox: Path) -> None:
+    """Dagster launches it then; it creates no other."""
+    place(inbox / "monday", "images", "labels")
+    (request,) = looks.look(is_kept=False)
+    tags = {**request.tags, RUN_KEY_TAG: str(request.run_key)}
+    run = create_run_for_test(looks.instance, tags=tags)
+    assert run.status is DagsterRunStatus.NOT_STARTED
+    assert looks.names() == ["monday"] == looks.names()
+    looks.instance.report_run_canceled(run)
+    assert looks.look() == []
+
+
+def test_clearing_the_cursor_begins_anew(looks: Looks, inbox: Path) -> None:
+    """It is how a user undoes "once"."""
+    place(inbox / "monday", "images", "labels")
+    looks.look()
+    looks.cursor = None
+    assert looks.names() == ["monday"]
+
+
+def test_two_folders_with_the_same_bytes_start_one_run(looks: Looks, inbox: Path) -> None:
+    """The other one is told why it has none."""
+    for folder in ("monday", "tuesday"):
+        place(inbox / folder, "images", "labels", content="same")
+    assert looks.names() == ["monday"]
+    assert looks.look() == []
+    assert "tuesday holds the bytes of monday, which ran" in looks.reason
+
+
+def test_runs_of_before_are_known_by_the_times_of_their_files(looks: Looks, inbox: Path) -> None:
+    """A project that is upgraded does not run all of its inbox again."""
+    place(inbox / "monday", "images", "labels")
+    told = hashlib.sha256()
+    for name in ("images", "labels"):
+        stat = (inbox / "monday" / name).stat()
+        told.update(f"{name} {inbox / 'monday' / name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    tags = {RUN_KEY_TAG: told.hexdigest()}
+    create_run_for_test(looks.instance, tags=tags, status=DagsterRunStatus.SUCCESS)
+    assert looks.look() == []
+
+
+# --- one set does not stop others
+
+
+def test_incomplete_sets_wait(looks: Looks, inbox: Path) -> None:
     """A missing file is named in the reason."""
     place(inbox, "images")
-    data = inbox_sensor(pipeline, folder=inbox).evaluate_tick(build_sensor_context())
-    assert not data.run_requests
-    assert "lacks labels" in data.skip_message
+    assert looks.look() == []
+    assert "lacks labels" in looks.reason
 
 
-def test_files_that_are_still_being_copied_wait(pipeline: Pipeline, inbox: Path) -> None:
-    """What has just changed may change again."""
-    place(inbox, "images")
-    place(inbox, "labels", age_s=0)
-    assert requests(inbox_sensor(pipeline, folder=inbox)) == []
-    assert len(requests(inbox_sensor(pipeline, folder=inbox, settle_s=0))) == 1
+def test_unreadable_folder_or_file_stops_only_its_own_set(looks: Looks, inbox: Path) -> None:
+    """The set is named with the reason; `lost+found` is nobody's set."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything; the next two tests are for root")
+    for folder in ("a-folder", "b-file", "lost+found", "z-good"):
+        place(inbox / folder, "images", "labels")
+    (inbox / "b-file" / "images").chmod(0)
+    for folder in ("a-folder", "lost+found"):
+        (inbox / folder).chmod(0)
+    try:
+        assert looks.names() == ["z-good"]
+        assert looks.look() == []
+    finally:
+        for folder in ("a-folder", "lost+found"):
+            (inbox / folder).chmod(0o700)
+    assert "a-folder cannot be read: Permission denied" in looks.reason
+    assert "b-file holds images, which cannot be read: Permission denied" in looks.reason
+    assert "lost+found" not in looks.reason
 
 
-def test_without_an_inbox_it_is_off(pipeline: Pipeline, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_listed_stops_only_its_own_set(
+    looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the test above, for root, whom permissions do not stop: the file server does not answer."""
+    for folder in ("bad", "good"):
+        place(inbox / folder, "images", "labels")
+    scandir = os.scandir
+
+    def fail(path: str):
+        if Path(path).name == "bad":
+            raise OSError(5, "Input/output error", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    assert looks.names() == ["good"]
+    assert looks.look() == []
+    assert "bad cannot be read: Input/output error" in looks.reason
+
+
+def test_file_that_cannot_be_read_stops_only_its_own_set(
+    looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk has a bad sector."""
+    for folder in ("bad", "good"):
+        place(inbox / folder, "images", "labels")
+    really_open = os.open
+
+    def fail(path: str, flags: int) -> int:
+        if path == str(inbox / "bad" / "images"):
+            raise OSError(5, "Input/output error", path)
+        return really_open(path, flags)
+
+    monkeypatch.setattr(inbox_digests.os, "open", fail)
+    assert looks.names() == ["good"]
+    assert looks.look() == []
+    assert "bad holds images, which cannot be read: Input/output error" in looks.reason
+
+
+def test_name_that_is_not_utf8_stops_only_its_own_set(looks: Looks, inbox: Path) -> None:
+    """Dagster could store neither the configuration nor the reason."""
+    (inbox / os.fsdecode(b"caf\xe9")).mkdir()
+    place(inbox / "file", "labels")
+    (inbox / "file" / os.fsdecode(b"images.\xe9")).write_bytes(b"x")
+    place(inbox / "good", "images", "labels")
+    assert looks.names() == ["good"]
+    assert looks.look() == []
+    assert r"caf\xe9 has a name that is not UTF-8" in looks.reason
+    assert r"file holds images.\xe9, whose name is not UTF-8" in looks.reason
+    looks.reason.encode()
+
+
+def test_reasons_of_the_others_are_logged_beside_a_request(
+    looks: Looks, inbox: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Dagster takes requests or a reason, not both."""
+    place(inbox / "good", "images", "labels")
+    place(inbox / "poor", "images")
+    assert looks.names() == ["good"]
+    assert "poor lacks labels" in "".join(capfd.readouterr())
+
+
+# --- when a set is whole
+
+
+def test_set_waits_until_two_looks_find_it_unchanged(
+    pipeline: Pipeline, inbox: Path, instance: DagsterInstance
+) -> None:
+    """What has just changed may change again, whatever its time stamps say."""
+    looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0.2), instance)
+    place(inbox / "a", "images", "labels", age_s=3600)
+    assert looks.look() == []
+    assert "a is new or still changing" in looks.reason
+    place(inbox / "a", "labels", content="more", age_s=3600)
+    time.sleep(0.25)
+    assert looks.look() == []
+    assert [request.tags[names.RUN_TAG] for request in until(looks.look)] == ["a"]
+
+
+def test_time_stamp_in_the_future_does_not_keep_a_set_waiting(
+    pipeline: Pipeline, inbox: Path, instance: DagsterInstance
+) -> None:
+    """A camera's clock, a wrong time zone, an archive's own times."""
+    looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0.05), instance)
+    place(inbox / "a", "images", "labels", age_s=-7200)
+    assert [request.tags[names.RUN_TAG] for request in until(looks.look)] == ["a"]
+
+
+def test_large_archives_are_read_in_slices(looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look ends in time, says how far it is, and the next one goes on where it was; small sets do not wait for it."""
+    monkeypatch.setattr(inbox_digests, "CHUNK_BYTES", 400_000)
+    monkeypatch.setattr(inbox_digests, "BUDGET_S", 0.0)
+    place(inbox / "large", "images", "labels", content="x" * 1_000_000)
+    place(inbox / "small", "images", "labels")
+    assert [looks.names(), looks.names()] == [[], ["small"]]
+    reasons = []
+    while not (found := looks.names()):
+        reasons.append(looks.reason)
+    assert found == ["large"]
+    assert reasons == [f"large is being read: {done} of 2 MB." for done in ("0", "1", "1", "1", "2")]
+
+
+def test_hundreds_of_sets_at_once_are_launched_over_some_looks(looks: Looks, inbox: Path) -> None:
+    """One look asks for so many that the daemon's other work goes on; each set has its run in the end."""
+    for number in range(300):
+        place(inbox / f"set-{number:03}", "images", "labels")
+    begun_s = time.monotonic()
+    first = looks.names()
+    assert len(first) == inbox_module.MOST_REQUESTS
+    assert time.monotonic() - begun_s < 30
+    found = [*first, *(name for _ in range(5) for name in looks.names())]
+    assert found == [f"set-{number:03}" for number in range(300)]
+    assert looks.look() == []
+
+
+def test_without_an_inbox_it_is_off(
+    pipeline: Pipeline, inbox: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The environment names the folder; a wrong one is told."""
     monkeypatch.delenv("BONSEYES_INBOX", raising=False)
     sensor = inbox_sensor(pipeline)
+    looks = Looks(sensor, instance)
     assert sensor.default_status == DefaultSensorStatus.STOPPED
-    assert "Set BONSEYES_INBOX" in sensor.evaluate_tick(build_sensor_context()).skip_message
+    assert looks.look() == []
+    assert "Set BONSEYES_INBOX" in looks.reason
     monkeypatch.setenv("BONSEYES_INBOX", str(inbox / "missing"))
-    assert "is not a folder" in sensor.evaluate_tick(build_sensor_context()).skip_message
+    assert looks.look() == []
+    assert "is not a folder" in looks.reason
     monkeypatch.setenv("BONSEYES_INBOX", str(inbox))
     assert inbox_sensor(pipeline).default_status == DefaultSensorStatus.RUNNING

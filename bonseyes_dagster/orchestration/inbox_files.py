@@ -1,0 +1,184 @@
+"""The sets of archives in an inbox: which file belongs to which parameter, and why a set is not complete.
+
+`inbox.py` calls it at each look. One set that cannot be read never hides another.
+"""
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ArchiveFile", "ArchiveSet", "printable", "read_sets"]
+
+# What a browser, rsync, wget or an editor calls a file that it has not finished.
+_UNFINISHED = (
+    *(".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".unfinished", ".aria2", ".!ut"),
+    *(".tmp", ".temp", ".swp"),
+)
+# What lies beside a file that is whole: its checksum, its signature, an editor's copy of it.
+_COMPANIONS = (
+    *(".md5", ".sha1", ".sha224", ".sha256", ".sha384", ".sha512", ".b2", ".crc32", ".sfv"),
+    *(".md5sum", ".sha1sum", ".sha256sum", ".sha512sum", ".asc", ".sig", ".minisig", "~"),
+)
+# Such a file can be what a parameter wants, but not beside another one that has the parameter's name.
+_NOTES = (".txt", ".md", ".rst", ".log", ".nfo", ".html", ".pdf", ".bak", ".old", ".orig")
+# What the system, a file server or an archiver puts into a folder.
+_SYSTEM_FOLDERS = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "__MACOSX"})
+# MNIST calls its files `train-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
+_MNIST = re.compile(r"[-.]idx\d+-ubyte(?=\.|$)")
+_MNIST_TEST = "t10k-"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """A regular file; `stamp` changes when its bytes may have changed."""
+
+    path: str
+    size: int
+    stamp: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSet:
+    """A folder of the inbox ("" for the inbox itself), the file of each parameter, and why it cannot be run."""
+
+    name: str
+    files: Mapping[str, ArchiveFile]
+    problem: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Return the name for people."""
+        return printable(self.name) or "the inbox itself"
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    @property
+    def stamp(self) -> str:
+        """Return what changes when any of the files may have changed."""
+        told = repr(sorted((name, file.path, file.stamp) for name, file in self.files.items()))
+        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:20]
+
+
+def read_sets(root: Path, wanted: Iterable[str]) -> list[ArchiveSet]:
+    """Return the sets of `root` by name; raise OSError only when `root` itself cannot be read."""
+    wanted = list(wanted)
+    inside = os.path.realpath(root)
+    with os.scandir(root) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    folders = [entry for entry in found if not _is_ignored(entry.name) and _is_folder(entry)]
+    own = _choose("", inside, found, wanted)
+    # Who uses subfolders has nothing in the inbox itself, and need not be told what it lacks.
+    is_used = bool(own.files) or not folders
+    return [*([own] if is_used or "lacks" not in (own.problem or "") else []), *_subfolders(folders, inside, wanted)]
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that can be stored and shown: bytes that are not UTF-8 as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _subfolders(folders: Iterable["os.DirEntry[str]"], inside: str, wanted: list[str]) -> Iterator[ArchiveSet]:
+    for folder in folders:
+        if printable(folder.name) != folder.name:
+            yield ArchiveSet(folder.name, {}, "has a name that is not UTF-8; rename it")
+        elif folder.is_symlink() and not _is_within(folder.path, inside):
+            yield ArchiveSet(folder.name, {}, "is a link out of the inbox, which is not followed; move the folder here")
+        else:
+            try:
+                with os.scandir(folder.path) as entries:
+                    found = sorted(entries, key=lambda entry: entry.name)
+            except OSError as error:
+                yield ArchiveSet(folder.name, {}, f"cannot be read: {error.strerror}")
+            else:
+                yield _choose(folder.name, inside, found, wanted)
+
+
+def _choose(name: str, inside: str, entries: list["os.DirEntry[str]"], wanted: list[str]) -> ArchiveSet:
+    """Give each parameter its file, or say what is wrong with the first that has none."""
+    files: dict[str, ArchiveFile] = {}
+    problems: list[str] = []
+    missing = []
+    named = {entry.name: entry for entry in entries if not entry.name.startswith(".") and not _is_folder(entry)}
+    for parameter in wanted:
+        suffixes = {each: rest for each in named if (rest := _rest(each, parameter)) is not None}
+        unfinished = [each for each in suffixes if each.lower().endswith(_UNFINISHED)]
+        candidates = _candidates(suffixes)
+        if len(candidates) > 1:
+            listed = ", ".join(map(printable, candidates))
+            problems.append(f"has more than one file for {parameter} ({listed}); leave one of them")
+        elif not candidates:
+            missing.append(parameter + (f" ({printable(unfinished[0])} is not finished)" if unfinished else ""))
+        elif partner := next((each for each in unfinished if each.startswith(candidates[0])), None):
+            problems.append(f"is still being written: {printable(partner)} is there")
+        else:
+            found = _read_file(named[candidates[0]], inside)
+            if isinstance(found, str):
+                problems.append(found)
+            else:
+                files[parameter] = found
+    if missing:
+        problems.append(f"lacks {', '.join(missing)}")
+    return ArchiveSet(name, files, "; ".join(problems) or None)
+
+
+def _rest(file: str, parameter: str) -> str | None:
+    """Return what follows the parameter's name in a file's, None when the file is not called after it."""
+    plain = _MNIST.sub("", file, count=1)
+    names = [file, plain]
+    if plain != file and plain.startswith(_MNIST_TEST):
+        names.append(f"test-{plain.removeprefix(_MNIST_TEST)}")
+    for name in names:
+        rest = name.removeprefix(parameter)
+        if name.startswith(parameter) and rest[:1] in ("", ".", "~"):
+            return rest
+    return None
+
+
+def _candidates(suffixes: Mapping[str, str]) -> list[str]:
+    whole = [each for each, rest in suffixes.items() if not rest.lower().endswith((*_UNFINISHED, *_COMPANIONS))]
+    return [each for each in whole if not suffixes[each].lower().endswith(_NOTES)] or whole
+
+
+def _read_file(entry: "os.DirEntry[str]", inside: str) -> ArchiveFile | str:
+    """Return the file, or a sentence's end that says why it cannot be taken."""
+    name = printable(entry.name)
+    if name != entry.name:
+        return f"holds {name}, whose name is not UTF-8; rename it"
+    try:
+        if entry.is_symlink() and not _is_within(entry.path, inside):
+            return f"holds {name}, a link out of the inbox, which is not followed; copy the file"
+        found = entry.stat()
+    except OSError as error:
+        return f"holds {name}, which cannot be read: {error.strerror}"
+    if not stat.S_ISREG(found.st_mode):
+        return f"holds {name}, which is not a regular file"
+    if not found.st_size:
+        return f"is still being written: {name} is empty"
+    return ArchiveFile(entry.path, found.st_size, stamp_of(found))
+
+
+def stamp_of(found: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what changes when a file's bytes may have changed."""
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_ignored(folder: str) -> bool:
+    return folder.startswith(".") or folder in _SYSTEM_FOLDERS
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_within(path: str, inside: str) -> bool:
+    return os.path.realpath(path).startswith(inside.rstrip(os.sep) + os.sep)
