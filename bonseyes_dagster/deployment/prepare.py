@@ -27,6 +27,8 @@ from bonseyes_dagster.settings import Settings
 __all__ = ["main", "make_password", "prepare_storage"]
 
 _CODE_SERVER = "code-server.dagster:4000"
+# What the run server has memory for, and Postgres connections (docker-compose.yml).
+_MOST_RUNS = 200
 
 
 def make_password(file: Path) -> bool:
@@ -59,12 +61,20 @@ def prepare_storage(home: Path, settings: Settings, *, code_server: str = _CODE_
     """Write the files that every Dagster process reads at its start, and bring the storage up to date."""
     # Here: the other step is to be quick, and these import Dagster.
     from bonseyes_dagster.orchestration.instance import write_instance, write_workspace
+    from bonseyes_dagster.orchestration.instance_settings import check_values
     from bonseyes_dagster.orchestration.migration import bring_up_to_date
     from bonseyes_dagster.orchestration.run_container import launcher_config
 
     host, _, port = code_server.rpartition(":")
     postgres = _database_url(settings)
-    options: dict[str, Any] = {"launcher": settings.run_launcher, "postgres": postgres}
+    project = settings.project or Path.cwd()
+    check_values(project)
+    options: dict[str, Any] = {
+        "launcher": settings.run_launcher,
+        "postgres": postgres,
+        "max_runs": _MOST_RUNS,
+        "project": project,
+    }
     if settings.run_launcher == "docker":
         if not settings.compose_project:
             raise SettingsError("BONSEYES_COMPOSE_PROJECT must name the Docker project when runs are containers.")

@@ -19,10 +19,13 @@ import bonseyes_dagster
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import write_json
+from bonseyes_dagster.orchestration.instance_settings import SETTINGS_FILE, check_values
 
 __all__ = ["prepare", "remembered"]
 
 _TIMEOUT_S = 120.0
+# The exit status that tells it from definitions that cannot be loaded.
+_WRONG_SETTINGS = 3
 
 
 def remembered(project: Project) -> list[str] | None:
@@ -41,7 +44,7 @@ def remembered(project: Project) -> list[str] | None:
 async def prepare(project: Project) -> list[str]:
     """Make the storage and ask the definitions for their pipelines, in a process of their own.
 
-    Raises SettingsError when the definitions cannot be loaded.
+    Raises SettingsError when the definitions cannot be loaded, or `dagster.yaml` is wrong.
     """
     digest = _digest(project)
     made_by = _storage_version(project)
@@ -66,6 +69,8 @@ async def prepare(project: Project) -> list[str]:
         if process.returncode is None:
             process.kill()
             await process.wait()
+    if process.returncode == _WRONG_SETTINGS:
+        raise SettingsError(err.decode(errors="replace").strip())
     if process.returncode:
         raise SettingsError(f"{project.definitions} cannot be loaded:\n{err.decode(errors='replace').strip()}")
     names = list(json.loads(out.splitlines()[-1]))
@@ -83,7 +88,7 @@ def _storage_version(project: Project) -> str:
 
 def _digest(project: Project) -> str:
     digest = hashlib.sha256(bonseyes_dagster.__version__.encode())
-    for file in project.sources():
+    for file in (*project.sources(), *project.folder.glob(SETTINGS_FILE)):
         digest.update(f"\0{file}\0".encode(errors="surrogateescape"))
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -94,6 +99,11 @@ def main(folder: str, made_by: str) -> None:
     from bonseyes_dagster.orchestration.project import load_pipelines  # here: it imports Dagster
 
     project = Project(Path(folder))
+    try:
+        check_values(project.folder)
+    except SettingsError as error:
+        sys.stderr.write(error.message)
+        sys.exit(_WRONG_SETTINGS)
     if made_by != version("dagster"):
         _make_storage(project, is_old=bool(made_by))
         project.storage_made.write_text(version("dagster"), encoding="utf-8")

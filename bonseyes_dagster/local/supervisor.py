@@ -118,7 +118,7 @@ class Supervisor:
 
     async def _start(self) -> None:
         project = self._project
-        write_instance(project.dagster_home)
+        write_instance(project.dagster_home, project=project.folder)
         write_workspace(project.dagster_home, port=self._ports[CODE])
         names = remembered(project)
         asking = None if names is not None else asyncio.create_task(prepare(project))

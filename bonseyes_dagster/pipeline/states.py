@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from dagster import DagsterEvent, DagsterEventType, DagsterRun, GraphDefinition
+from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus, GraphDefinition
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
+from bonseyes_dagster.orchestration.coordinator import queue_place
 from bonseyes_dagster.orchestration.names import artifact_name, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.run_end import is_closed_with_its_run
@@ -155,10 +156,13 @@ class States:
         total = sum(each.is_selected for each in state.steps)
         active = ", ".join(step.name for step in steps if step.phase == "running")
         record = state.record
+        is_queued = is_live and state.run.status is DagsterRunStatus.QUEUED
+        place = queue_place(self._records.instance, state.run) if is_queued else None
         return Status(
             name=state.name,
             phase=phase_of(state.run),
-            reason=self._reason(state),
+            reason=place.reason if place else self._reason(state),
+            position=place.position if place else None,
             progress=Progress(done, total, "steps", active or None),
             created=_time(record.create_timestamp),
             started=_time(record.start_time),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bonseyes_dagster.deployment.check import hardening, images, isolation, services, tools
+from bonseyes_dagster.deployment.check.dagster_settings import check_settings
 from bonseyes_dagster.deployment.check.finding import Finding
 from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
 from bonseyes_dagster.deployment.check.subject import Subject, read_subject
@@ -35,7 +36,7 @@ def check_project(folder: Path) -> Report:
     """Check the project in `folder` by every rule."""
     pipelines, why, findings = ask_pipelines(folder)
     subject, wrong = read_subject(folder, pipelines)
-    findings = [*findings, *wrong, *find(subject)]
+    findings = [*findings, *check_settings(folder), *wrong, *find(subject)]
     skipped = [f"the pipelines: {why}"] if why else []
     return Report(subject=subject, findings=tuple(findings), skipped=tuple(skipped))
 

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from bonseyes_dagster.client.command import main
+from bonseyes_dagster.deployment.check.dagster_settings import check_settings
 from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
 from bonseyes_dagster.deployment.check.rules import RULES, check_project, find
 from bonseyes_dagster.deployment.check.subject import read_subject
@@ -783,3 +784,14 @@ def test_a_tool_is_a_folder_an_image_and_a_service(copy: Copy) -> None:
     assert {rule for rule, _ in copy.check()} == {"tool_has_service"}
     _add_service(copy, name)
     assert copy.check() == []
+
+
+def test_wrong_dagster_settings_are_found(tmp_path: Path) -> None:
+    """Keys are looked at here, values by Dagster."""
+    assert check_settings(tmp_path) == []
+    (tmp_path / "dagster.yaml").write_text("storage: {}\n")
+    (finding,) = check_settings(tmp_path)
+    assert str(finding).startswith("dagster.yaml: storage cannot be set here")
+    (tmp_path / "dagster.yaml").write_text("run_retries: {max_retries: many}\n")
+    (finding,) = check_settings(tmp_path)
+    assert "run_retries:max_retries" in finding.problem

@@ -6,7 +6,6 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, JobDefinition, job, op
 
 from bonseyes_dagster.orchestration import names
-from bonseyes_dagster.orchestration.coordinator import NamingQueuedRunCoordinator, NamingRunCoordinator
 from bonseyes_dagster.urls import is_name
 
 
@@ -106,15 +105,3 @@ def test_names_leave_room_for_artifacts(instance: DagsterInstance) -> None:
     create(instance, "x" * 120)
     name = named(instance, create(instance, "x" * 120))
     assert is_name(names.artifact_name(name, "process_train"))
-
-
-def test_coordinators_are_dagsters_own() -> None:
-    """They differ from Dagster's in the name only."""
-    for coordinator in (NamingRunCoordinator, NamingQueuedRunCoordinator):
-        assert set(vars(coordinator)) - {
-            "__module__",
-            "__doc__",
-            "__parameters__",
-            "__abstractmethods__",
-            "_abc_impl",
-        } == {"submit_run"}
