@@ -18,7 +18,7 @@ from pathlib import Path
 _TIMEOUT_S = 120.0
 # Where a package does its work. A module that runs itself must not be imported before: it would exist twice.
 _PRELOADED = {
-    "dagster": "dagster._grpc.server",
+    "bonseyes_dagster.orchestration.code_server": "dagster._grpc.server",
     "bonseyes_dagster.orchestration.webserver": "dagster_webserver.cli",
     "dagster._daemon": "dagster._daemon.cli",
     "bonseyes_dagster.orchestration.run_server": "bonseyes_dagster.orchestration.warm_definitions",

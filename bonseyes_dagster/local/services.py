@@ -117,7 +117,7 @@ class Services:
         return [
             self._dagster(
                 CODE,
-                _after("dagster", *after_storage, "--", "api", "grpc", *code),
+                _after("bonseyes_dagster.orchestration.code_server", *after_storage, "--", *code),
                 lambda: health.listens(HOST, ports[CODE]),
             ),
             self._dagster(

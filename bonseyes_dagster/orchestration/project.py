@@ -1,5 +1,6 @@
 """The project on disk: its `definitions.py`, and the pipelines that it defines."""
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -9,9 +10,10 @@ from types import ModuleType
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
-__all__ = ["DEFINITIONS", "load_pipeline", "load_pipelines"]
+__all__ = ["DEFINITIONS", "load_pipeline", "load_pipelines", "reload_pipeline"]
 
 DEFINITIONS = "definitions.py"
+_PACKAGE = __name__.partition(".")[0]
 
 
 def load_pipelines(project: Path) -> dict[str, Pipeline]:
@@ -31,6 +33,19 @@ def load_pipeline(project: Path, name: str) -> Pipeline:
         there = ", ".join(sorted(pipelines)) or "none"
         raise SettingsError(f"{project / DEFINITIONS} has no pipeline {name!r}; it has: {there}.")
     return pipelines[name]
+
+
+def reload_pipeline(project: Path, name: str) -> Pipeline:
+    """Return one pipeline as the files have it now: `definitions.py`, and the project's modules that it imports."""
+    folder = project.resolve()
+    for module, loaded in list(sys.modules.items()):
+        file = getattr(loaded, "__file__", None)
+        # This package and what is installed may lie in the project's folder, and stay: their classes are in use.
+        is_kept = module.partition(".")[0] in (_PACKAGE, "__main__") or "site-packages" in str(file)
+        if file is not None and not is_kept and folder in Path(file).resolve().parents:
+            del sys.modules[module]
+    importlib.invalidate_caches()
+    return load_pipeline(project, name)
 
 
 def _pipelines_in(module: ModuleType) -> Iterator[Pipeline]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flask import Flask
 
-from bonseyes_dagster.orchestration.instance import WORKSPACE
-from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.orchestration.instance import LOADED_FILE, WORKSPACE
+from bonseyes_dagster.orchestration.project import load_pipeline, reload_pipeline
 from bonseyes_dagster.pipeline.configuration import load_settings
 from bonseyes_dagster.pipeline.document import pipeline_document
 from bonseyes_dagster.pipeline.routes import pipeline_blueprint
@@ -25,6 +25,7 @@ __all__ = ["application", "create_app", "make_runs"]
 
 _log = logging.getLogger(__name__)
 _CLEAN_S = 600.0
+_RELOAD_POLL_S = 0.5
 
 
 def make_runs(settings: Settings) -> Runs:
@@ -60,8 +61,34 @@ def application() -> Flask:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     runs = make_runs(settings)
     app = create_app(runs, settings)
-    start_in_background(settings.container or runs.pipeline.name, settings, lambda: _keep_clean(runs))
+    name = settings.container or runs.pipeline.name
+    start_in_background(name, settings, lambda: _keep_clean(runs), lambda: keep_current(runs, settings))
     return app
+
+
+def keep_current(runs: Runs, settings: Settings, *, poll_s: float = _RELOAD_POLL_S) -> None:
+    """Load the definitions anew whenever the code server has done so; serve the former ones if that fails."""
+    loaded = Path(os.environ["DAGSTER_HOME"]) / LOADED_FILE
+    project = settings.project or Path.cwd()
+    seen = _time_of(loaded)
+    while True:
+        time.sleep(poll_s)
+        current = _time_of(loaded)
+        if current == seen:
+            continue
+        seen = current
+        try:
+            runs.serve(reload_pipeline(project, settings.pipeline))
+            _log.info("the definitions are loaded anew")
+        except Exception:  # whatever the project's code raises; the code server shows it, and launches nothing
+            _log.warning("the definitions could not be loaded anew; the former ones are served", exc_info=True)
+
+
+def _time_of(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _keep_clean(runs: Runs) -> None:

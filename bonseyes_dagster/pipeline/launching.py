@@ -41,6 +41,13 @@ class Starter:
         """Raise UnavailableError with the reason when no run could be launched now."""
         self._find(self._context())
 
+    def close(self) -> None:
+        """Let the code servers go."""
+        with self._lock:
+            former, self._process_context = self._process_context, None
+        if former is not None:
+            former.__exit__(None, None, None)
+
     def start(self, *, run_id: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Create and launch a run. Nothing is left of one that cannot be launched.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -48,6 +49,8 @@ __all__ = ["Runs"]
 
 _BODY_TAG = "bonseyes/idempotency-body"
 _ORPHAN_AGE_S = 3600.0
+# A launch that began before the definitions were loaded anew has ended by then.
+_CLOSE_S = 120.0
 
 
 class Runs:
@@ -109,6 +112,17 @@ class Runs:
     @cached_property
     def _provenance(self) -> Provenance:
         return Provenance(self.asker, self._cache)
+
+    def serve(self, pipeline: Pipeline) -> None:
+        """Serve the pipeline as its definitions have it now; requests under way end with what they began with."""
+        self.pipeline = pipeline
+        former = self.__dict__.pop("_starter", None)
+        for late in ("_records", "states", "_ending"):
+            self.__dict__.pop(late, None)
+        if former is not None:
+            closing = threading.Timer(_CLOSE_S, former.close)
+            closing.daemon = True
+            closing.start()
 
     # About the pipeline
 
