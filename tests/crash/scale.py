@@ -5,7 +5,19 @@ from __future__ import annotations
 import os
 import random
 
-__all__ = ["CANCELS", "CODE_STEPS", "CREATIONS", "EVERY", "KILLS", "POWER_CUTS", "RUN_KILLS", "STUCK_S", "seeded"]
+__all__ = [
+    "CANCELS",
+    "CREATIONS",
+    "DAMAGES",
+    "EDITS",
+    "EVERY",
+    "KILLS",
+    "POWER_CUTS",
+    "REEXECUTIONS",
+    "RUN_KILLS",
+    "STUCK_S",
+    "seeded",
+]
 
 
 def _number(name: str, default: int) -> int:
@@ -17,7 +29,11 @@ KILLS = _number("KILLS", 8)
 RUN_KILLS = _number("RUN_KILLS", 7)
 CANCELS = _number("CANCELS", 12)
 POWER_CUTS = _number("POWER_CUTS", 1)
-CODE_STEPS = _number("CODE_STEPS", 12)
+# Edits of a tool's code, restarts, re-uses and losses of its index.
+EDITS = _number("EDITS", 8)
+# Manifests, published files, and pages of an index, each in each of three ways, that are damaged.
+DAMAGES = _number("DAMAGES", 1)
+REEXECUTIONS = _number("REEXECUTIONS", 4)
 # Every so many system calls one is made to fail, or is the last one.
 EVERY = _number("EVERY", 40)
 # Whether to leave out all operations but those that the others are variants of.

@@ -113,7 +113,8 @@ class ToolServer:
 
     def end(self) -> None:
         """End what is left, by force."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:
+            self._process = None
             return
         family = [psutil.Process(self.master), *psutil.Process(self.master).children(recursive=True)]
         with contextlib.suppress(subprocess.TimeoutExpired):
