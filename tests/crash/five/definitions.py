@@ -1,8 +1,19 @@
 """A pipeline of five quick steps in three containers, two of them at the same time, for runs that are disturbed."""
 
+import json
 from pathlib import Path
 
-from dagster import Definitions, graph
+from dagster import (
+    DagsterRunStatus,
+    DefaultScheduleStatus,
+    DefaultSensorStatus,
+    Definitions,
+    RunRequest,
+    RunsFilter,
+    graph,
+    schedule,
+    sensor,
+)
 
 from bonseyes_dagster import Pipeline, PipelineParameter, Task, concurrent_executor, tool_op
 
@@ -27,6 +38,37 @@ five = Pipeline(
     parameters=[
         PipelineParameter("left", to="source_left.text"),
         PipelineParameter("right", to="source_right.text"),
+        PipelineParameter(
+            "seconds",
+            to=[f"{step}.seconds" for step in ("source_left", "source_right", "combine", "refine", "judge")],
+            default=0.7,
+        ),
     ],
 )
-defs = Definitions(jobs=[five.job], executor=concurrent_executor)
+
+
+def requested(folder):
+    """Yield a request for each file in a folder, which holds the parameters of the run that it names."""
+    for file in sorted((HERE / folder).glob("*.json")):
+        tags = {"bonseyes/run": file.stem}
+        yield RunRequest(run_key=file.stem, run_config=json.loads(file.read_text()), tags=tags)
+
+
+@sensor(job=five.job, minimum_interval_seconds=1, default_status=DefaultSensorStatus.RUNNING)
+def requests_to_sensor():
+    """Run what files in the folder `sensor` ask for; Dagster keeps a run of each key from being requested again."""
+    yield from requested("sensor")
+
+
+@schedule(job=five.job, cron_schedule="* * * * *", default_status=DefaultScheduleStatus.RUNNING)
+def requests_to_schedule(context):
+    """Run what files in the folder `schedule` ask for, unless that was launched at an earlier tick."""
+    launched = [status for status in DagsterRunStatus if status is not DagsterRunStatus.NOT_STARTED]
+    for request in requested("schedule"):
+        if not context.instance.get_runs(RunsFilter(tags=request.tags, statuses=launched), limit=1):
+            yield request
+
+
+defs = Definitions(
+    jobs=[five.job], sensors=[requests_to_sensor], schedules=[requests_to_schedule], executor=concurrent_executor
+)
