@@ -1,4 +1,4 @@
-"""Each system call of create, make, take over, cancel and delete: the last of its process, or refused by the disk."""
+"""Each system call of create, make, cancel and delete as the last of its process, or as one that the disk refuses."""
 
 from __future__ import annotations
 

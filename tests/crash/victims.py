@@ -63,13 +63,15 @@ class Victims:
 
     def __init__(self, project: Embedded) -> None:
         self._project = project
+        self.executing: int | None = None
+        """The process of `dagster job execute`, while a run is executed by it."""
         self._records = project.project.dagster_home / "run_server" / "runs"
 
     def pid(self, role: str) -> int | None:
         """Return the process that has this role now."""
         service, _, part = role.partition(" ")
         if role == RUN:
-            found = next(iter(self.runs()), None)
+            found = self.executing or next(iter(self.runs()), None)
         elif part == "child":
             found = at_work(self._project.folder, service)
         elif part:

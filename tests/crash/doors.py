@@ -1,0 +1,133 @@
+"""The five doors through which a run comes to be: `/runs`, Dagster's UI, its command twice, a schedule and a sensor."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import requests
+
+from bonseyes_dagster.client import Project
+from bonseyes_dagster.errors import BonseyesError
+from tests.crash.graphql import launch
+from tests.crash.victims import PIPELINE
+from tests.system.embedded import Embedded
+from tests.waiting import until
+
+__all__ = ["DOORS", "EXECUTE", "RUNS", "Doors"]
+
+RUNS, UI, LAUNCH, EXECUTE, SCHEDULE, SENSOR = "/runs", "UI", "job launch", "job execute", "schedule", "sensor"
+# In the order in which runs take them; a schedule has one tick a minute.
+DOORS = (EXECUTE, UI, SENSOR, LAUNCH, RUNS, SCHEDULE)
+_CREATED_WITHIN_S = 300.0
+
+
+class Doors:
+    """All the doors of one project."""
+
+    def __init__(self, project: Embedded) -> None:
+        self._project = project
+        self.executing: subprocess.Popen[bytes] | None = None
+        """The `dagster job execute` that was begun last."""
+        self._commands: list[subprocess.Popen[bytes]] = []
+
+    def launch(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
+        """Have a run of that name; return as soon as it is known."""
+        if door == RUNS:
+            until(lambda: self._create(name, parameters), _CREATED_WITHIN_S)
+            return
+        # These doors cannot repeat a launch that broke off half-way.
+        until(self._is_healthy, _CREATED_WITHIN_S)
+        if door == EXECUTE:
+            self._execute(name, parameters)
+        elif door in (SCHEDULE, SENSOR):
+            self._request(door, name, parameters)
+        else:
+            act = self._launch_in_ui if door == UI else self._launch_by_command
+            # Once a run of that name is known, it is not asked for again.
+            until(lambda: self.is_known(name) or act(name, parameters), _CREATED_WITHIN_S)
+        until(lambda: self.is_known(name), _CREATED_WITHIN_S)
+
+    def is_known(self, name: str) -> bool:
+        """Tell whether `/runs` has a run of that name."""
+        with suppress(BonseyesError):
+            Project(self._project.url).container(PIPELINE, "runs").artifact(name).status()
+            return True
+        return False
+
+    def end(self) -> None:
+        """End the commands that are left."""
+        for command in self._commands:
+            command.kill()
+            command.wait()
+
+    def _is_healthy(self) -> bool:
+        with suppress(ValueError):
+            return {service["state"] for service in self._project.status()["services"]} == {"healthy"}
+        return False
+
+    def _create(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        with suppress(BonseyesError):
+            runs = Project(self._project.url).container(PIPELINE, "runs")
+            runs.create(name, dict(parameters), idempotency_key=name)
+            return True
+        return False
+
+    def _launch_in_ui(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        with suppress(AssertionError, ValueError, requests.RequestException):
+            launch(self._project, name, parameters)
+            return True
+        return False
+
+    def _launch_by_command(self, name: str, parameters: Mapping[str, Any]) -> bool:
+        """Return when the run has begun; the command itself takes longer to end than the run may."""
+        workspace = self._project.project.dagster_home / "workspace.yaml"
+        words = ("-w", str(workspace), "--config-json", json.dumps(parameters))
+        command = self._start(self._command("launch", name, *words), name)
+        until(lambda: command.poll() is not None or self._has_begun(name), _CREATED_WITHIN_S)
+        return self._has_begun(name)
+
+    def _has_begun(self, name: str) -> bool:
+        with suppress(BonseyesError):
+            runs = Project(self._project.url).container(PIPELINE, "runs")
+            return runs.artifact(name).status().phase != "queued"
+        return False
+
+    def _execute(self, name: str, parameters: Mapping[str, Any]) -> None:
+        config = self._project.folder.parent / f"{name}.yaml"
+        config.write_text(json.dumps(parameters))
+        words = ("-f", str(self._project.folder / "definitions.py"), "-c", str(config))
+        self.executing = self._start(self._command("execute", name, *words), name)
+
+    def _start(self, argv: list[str], name: str) -> subprocess.Popen[bytes]:
+        with (self._project.folder.parent / f"{name}.log").open("ab") as log:
+            command = subprocess.Popen(argv, env=self._environ(), cwd=self._project.folder, stdout=log, stderr=log)
+        self._commands.append(command)
+        return command
+
+    def _command(self, verb: str, name: str, *words: str) -> list[str]:
+        tags = json.dumps({"bonseyes/run": name})
+        return [sys.executable, "-m", "dagster", "job", verb, "-j", PIPELINE, "--tags", tags, *words]
+
+    def _environ(self) -> dict[str, str]:
+        """Return what a person sets who works under the project's home."""
+        project = self._project.project
+        return {
+            **os.environ,
+            "DAGSTER_HOME": str(project.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "BONSEYES_ADDRESSES": str(project.addresses),
+            "BONSEYES_PROJECT": str(project.folder),
+        }
+
+    def _request(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
+        folder = self._project.folder / door
+        folder.mkdir(exist_ok=True)
+        draft = folder / f"{name}.new"
+        draft.write_text(json.dumps(parameters))
+        draft.rename(folder / f"{name}.json")
