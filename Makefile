@@ -38,13 +38,15 @@ KILLS ?= 600
 RUN_KILLS ?= 100
 CANCELS ?= 500
 POWER_CUTS ?= 20
-CODE_STEPS ?= 500
+EDITS ?= 1000
+DAMAGES ?= 100
+REEXECUTIONS ?= 1000
 EVERY ?= 1
 STUCK_S ?= 10
 ONLY ?=
-test-crash: $(READY) ## kill containers at random and at each system call, fill and break their disks (an hour)
+test-crash: $(READY) ## kill containers, fill and break their disks, damage what they keep, edit their code (two hours)
 	CRASH_CREATIONS=$(CREATIONS) CRASH_KILLS=$(KILLS) CRASH_RUN_KILLS=$(RUN_KILLS) CRASH_CANCELS=$(CANCELS) CRASH_POWER_CUTS=$(POWER_CUTS) \
-	  CRASH_CODE_STEPS=$(CODE_STEPS) \
+	  CRASH_EDITS=$(EDITS) CRASH_DAMAGES=$(DAMAGES) CRASH_REEXECUTIONS=$(REEXECUTIONS) \
 	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
 	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 

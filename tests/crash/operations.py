@@ -1,4 +1,4 @@
-"""Create, make, cancel and delete, each as something that one process does and that can be disturbed in the middle."""
+"""Create, make, take over, cancel and delete, each done by one process that can be disturbed in the middle of it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,15 @@ class Bench:
         """Return the URL of all artifacts."""
         return f"{self.server.url}/artifacts"
 
-    def create(self, name: str, **parameters: Any) -> requests.Response | None:
+    def create(
+        self, name: str, *, text: str | None = None, reuse: bool = False, **parameters: Any
+    ) -> requests.Response | None:
         """Ask for an artifact with an uploaded file, with its name as key; None when nobody answered."""
-        text = json.dumps({"text": name, "ledger": str(self.ledger), **parameters})
-        parts = {"name": (None, name), "data": (None, text), "upload": ("upload", content(name, _SIZE))}
-        return answer_of("POST", self.url, files=parts, headers={"Idempotency-Key": name})[0]
+        text = text or name
+        data = json.dumps({"text": text, "ledger": str(self.ledger), **parameters})
+        parts = {"name": (None, name), "data": (None, data), "upload": ("upload", content(text, _SIZE))}
+        url = f"{self.url}?reuse={'true' if reuse else 'false'}"
+        return answer_of("POST", url, files=parts, headers={"Idempotency-Key": name})[0]
 
     def created(self, name: str, **parameters: Any) -> None:
         """Create for sure, however often the server has to be asked."""
@@ -208,6 +212,32 @@ def _check_deleted(bench: Bench, name: str, answer: requests.Response | None, is
     assert bench.final(name) == "completed"
 
 
+def _prepare_equal(bench: Bench, name: str) -> None:
+    """Queue two equal requests behind one that runs for long."""
+    bench.running(f"{name}-before")
+    bench.created(f"{name}-source")
+    bench.created(name, text=f"{name}-source", reuse=True)
+
+
+def _take_over(bench: Bench, name: str) -> requests.Response | None:
+    answer = _cancel(bench, f"{name}-before")
+    until(lambda: bench.phase(name) in FINAL, _FINAL_WITHIN_S)
+    return answer
+
+
+def _check_taken_over(bench: Bench, name: str, answer: requests.Response | None, is_killed: bool) -> None:
+    """Whatever is completed is whole; what could be taken over was not computed; nothing is half of both."""
+    bench.ended(f"{name}-before")
+    bench.final(f"{name}-before")
+    source, phase = bench.final(f"{name}-source"), bench.final(name)
+    assert {source, phase} <= {"completed", "interrupted", "failed"}, (source, phase)
+    status = requests.get(f"{bench.url}/{name}/status", timeout=30).json()
+    if phase == "completed":
+        assert status["reused_from"] == (f"{name}-source" if source == "completed" else None)
+    data = requests.get(f"{bench.url}/{name}/data", timeout=30)
+    assert data.status_code == (200 if phase == "completed" else 404)
+
+
 def _cancel_and_wait(bench: Bench, name: str) -> requests.Response | None:
     answer = _cancel(bench, name)
     deadline = time.monotonic() + 30
@@ -226,4 +256,5 @@ OPERATIONS = (
     Operation("delete", "server", Bench.completed, _delete, _check_deleted),
     Operation("delete running", "server", Bench.running, _delete, _check_deleted),
     Operation("delete running", "mule", Bench.running, _delete, _check_deleted),
+    Operation("take over", "mule", _prepare_equal, _take_over, _check_taken_over),
 )

@@ -1,4 +1,4 @@
-"""Each system call of create, make, cancel and delete as the last of its process, or as one that the disk refuses."""
+"""Each system call of create, make, take over, cancel and delete: the last of its process, or refused by the disk."""
 
 from __future__ import annotations
 
