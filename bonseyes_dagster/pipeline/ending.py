@@ -14,7 +14,6 @@ from dagster._core.storage.dagster_run import RunRecord
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.orchestration.names import run_name
-from bonseyes_dagster.orchestration.stored_values import delete_stored_values
 from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, phase_of
 from bonseyes_dagster.pipeline.states import RunState, States, StepState
 from bonseyes_dagster.pipeline.uploads import Uploads
@@ -112,7 +111,6 @@ class Ending:
         if self._marked(run.run_id) is None:
             return kept
         self._instance.delete_run(run.run_id)
-        delete_stored_values(self._instance, run.run_id)
         token = run.tags.get(UPLOADS_TAG, "")
         # Re-executions read the same files.
         if token and self._records.by_tag(UPLOADS_TAG, token) is None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dagster import (
     DagsterInvariantViolationError,
+    DagsterRun,
     DynamicOut,
     DynamicOutput,
     MetadataValue,
@@ -32,7 +33,6 @@ from bonseyes_dagster.orchestration.references import reference_io_manager
 from bonseyes_dagster.orchestration.stored_values import (
     MOST_LOGGED_CHARACTERS,
     OutputPlace,
-    delete_stored_values,
     load_value,
     store_value,
 )
@@ -249,8 +249,9 @@ def test_the_files_of_a_deleted_run_are_removed(tmp_path) -> None:
         other = dataclasses.replace(PLACE, run_id="other")
         for place in (PLACE, other):
             store_value((1,), place, storage)
-        delete_stored_values(instance, "run")
-        delete_stored_values(instance, "never there")
+        instance.add_run(DagsterRun(job_name="job", run_id="run"))
+        # Through the storage, which is how every door deletes a run.
+        instance.delete_run("run")
         assert not PLACE.file(storage).exists() and other.file(storage).exists()
 
 
