@@ -29,6 +29,7 @@ __all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_m
 _log = logging.getLogger(__name__)
 _SUFFIXES = ("-wal", "-shm", "")
 _LONGEST_NAME = 128
+_PAGE = 100
 
 
 def ensure_index(volume: Volume, tool: str) -> None:
@@ -162,12 +163,28 @@ def _catch_up(volume: Volume, index: Index, tool: str) -> None:
     why = f"The index of artifacts is older than the artifacts: its last row has number {last}, and there was a {mark}."
     _log.error("%s Rows are put back from what lies beside the data.", why)
     _doubt(volume, f"{why} It was found so on {now()}.")
+    _forget_deleted(volume, index)
     known = index.ids()
     for path in volume.artifacts.iterdir():
         if path.name not in known and has_result(Folder(path)) and is_abandoned(path):
             put_back(index, Folder(path), tool)
     volume.index_mark.unlink(missing_ok=True)
     write_mark(volume, index.last_seq())
+
+
+def _forget_deleted(volume: Volume, index: Index) -> None:
+    """Remove rows of artifacts that were deleted after the older index was saved, or they would take their names back.
+
+    What began has a folder until it is deleted; what was cancelled in the queue may never have had one.
+    """
+    seq = 0
+    while page := index.final_after(seq, _PAGE):
+        for _, artifact_id in page:
+            record = None if volume.folder(artifact_id).path.exists() else index.by_id(artifact_id)
+            if record is not None and (record.phase == "completed" or record.started is not None):
+                index.remove(artifact_id)
+                _log.warning("%s (%s) was deleted after the older index was saved", record.name, record.id)
+        seq = page[-1][0]
 
 
 def has_result(folder: Folder) -> bool:

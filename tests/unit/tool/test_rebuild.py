@@ -121,6 +121,33 @@ def test_an_older_index_learns_of_what_came_after_it(kept: Kept, tmp_path: Path)
     assert "older" in kept.why()
 
 
+def test_what_was_deleted_after_an_older_index_was_saved_stays_deleted(kept: Kept, tmp_path: Path) -> None:
+    """And what was made under its name since keeps the name."""
+    kept.ended("cancelled", "cancelled")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    with closing(Index(kept.volume.index)) as index:
+        for name in ("first", "failed"):
+            index.hide(name)
+    kept.start()
+    kept.completed("first")
+    lose(kept.volume)
+    shutil.copyfile(tmp_path / "old", kept.volume.index)
+    index = kept.start()
+    kept.check(index, "first", "second", "cancelled")
+    with pytest.raises(NotFoundError):
+        index.get("failed")
+
+
+@pytest.mark.parametrize("damage", ["tool = CAST(x'FF' AS TEXT)", "parameters = '{\"text'"])
+def test_a_value_that_cannot_be_read_is_found_at_the_start(kept: Kept, damage: str) -> None:
+    """The checks of SQLite do not look at values."""
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute(f"UPDATE artifacts SET {damage} WHERE name = 'first'")
+        connection.commit()
+    kept.check(kept.start(), "first", "second", "failed")
+    assert "is damaged" in kept.why()
+
+
 def test_a_taken_name_is_not_taken_away(kept: Kept, tmp_path: Path) -> None:
     """What was made since under the name keeps it; what was found is called after it."""
     shutil.copyfile(kept.volume.index, tmp_path / "old")
