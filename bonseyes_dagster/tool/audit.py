@@ -16,7 +16,7 @@ from bonseyes_dagster.errors import BonseyesError, UnavailableError
 from bonseyes_dagster.tool.index import Index, Record, TakenError
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
+from bonseyes_dagster.tool.rows import read_sound_row, write_row
 
 __all__ = ["audit", "keep_auditing"]
 
@@ -57,7 +57,7 @@ def audit(index: Index, volume: Volume, *, pause_s: float = _PAUSE_S) -> None:
 
 
 def _audit_one(folder: Folder, artifact_id: str, index: Index) -> None:
-    row, copy = _row(index, artifact_id), _copy(folder)
+    row, copy = _row(index, artifact_id), read_sound_row(folder)
     if row is not None and copy is not None and _agree(row, copy):
         _check_data(row, folder, index)
     elif copy is None and row is not None:
@@ -75,14 +75,6 @@ def _row(index: Index, artifact_id: str) -> Record | None:
         return index.by_id(artifact_id)
     except UnavailableError as error:
         _log.error("%s", error.message)
-        return None
-
-
-def _copy(folder: Folder) -> Record | None:
-    try:
-        return read_row(folder)
-    except RowDamagedError as error:
-        _log.error("the copy of a row is damaged: %s", error)
         return None
 
 

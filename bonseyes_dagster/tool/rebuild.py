@@ -21,7 +21,7 @@ from bonseyes_dagster.tool.index import Index, Record, TakenError
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
+from bonseyes_dagster.tool.rows import read_sound_row, write_row
 from bonseyes_dagster.tool.salvage import salvage
 
 __all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_mark", "write_mark"]
@@ -226,7 +226,7 @@ def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
 
     The manifest's digest decides which of them is right; a row that no manifest agrees with is marked as damaged.
     """
-    copy = _copy(folder)
+    copy = read_sound_row(folder)
     manifest, damage = _manifest(folder)
     known = copy or row or _nameless(folder, tool)
     if copy is not None and copy.phase != "completed":
@@ -246,14 +246,6 @@ def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
 def _completed(record: Record) -> Record:
     finished = record.finished or now()
     return replace(record, phase="completed", reason=None, finished=finished, is_cancelling=False)
-
-
-def _copy(folder: Folder) -> Record | None:
-    try:
-        return read_row(folder)
-    except RowDamagedError as error:
-        _log.error("the copy of a row is damaged: %s", error)
-        return None
 
 
 def _manifest(folder: Folder) -> tuple[Manifest | None, str | None]:

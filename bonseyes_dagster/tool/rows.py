@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -16,8 +17,9 @@ from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.urls import is_name
 
-__all__ = ["RowDamagedError", "check_record", "encode_row", "read_row", "rewrite_row", "write_row"]
+__all__ = ["RowDamagedError", "check_record", "encode_row", "read_row", "read_sound_row", "rewrite_row", "write_row"]
 
+_log = logging.getLogger(__name__)
 _PHASES = frozenset(get_args(Phase))
 _ID = re.compile(r"[0-9a-f]{32}")
 _TEXTS = ("id", "created", "tool", "version")
@@ -80,6 +82,15 @@ def read_row(folder: Folder) -> Record | None:
     if record.id != folder.id:
         raise RowDamagedError(f"{folder.row} is the row of another artifact, {record.id}")
     return replace(record, is_cancelling=False)
+
+
+def read_sound_row(folder: Folder) -> Record | None:
+    """Return the copy; None where there is none, or a damaged one, which the log names."""
+    try:
+        return read_row(folder)
+    except RowDamagedError as error:
+        _log.error("the copy of a row is damaged: %s", error)
+        return None
 
 
 def check_record(record: Record) -> None:
