@@ -100,9 +100,14 @@ def _mend(index: Index, row: Record | None, copy: Record) -> None:
 
 def _copy_row(row: Record, folder: Folder, index: Index) -> None:
     """Write the copy that is missing or wrong; that the files are right is not known, so its time is none."""
-    if row.name is not None and folder.path.is_dir():
-        write_row(folder, row)
+    current: Record | None = row
+    while current is not None and current.name is not None and folder.path.is_dir():
+        write_row(folder, current)
         os.utime(folder.row, (0, 0))
+        # A rename may have come in between, and written its copy before this one.
+        written, current = current, index.by_id(row.id)
+        if current == written:
+            break
     _check_data(row, folder, index)
 
 

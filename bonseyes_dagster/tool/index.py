@@ -225,8 +225,13 @@ def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
         if getattr(error, "sqlite_errorcode", None) is not None:
             raise
         return f"is damaged (a row cannot be read: {error})"
-    broken = connection.execute(f"SELECT seq FROM artifacts WHERE NOT ({_IS_JSON}) LIMIT 1").fetchone()  # noqa: S608
-    return f"is damaged (the row with the number {broken[0]} is no JSON)" if broken else None
+    # SQLite is strict, and fast: what it refuses is parsed, for an earlier version kept an infinite progress.
+    for row in connection.execute(f"{select} WHERE NOT ({_IS_JSON})"):
+        try:
+            parse_row(row)
+        except ValueError as error:
+            return f"is damaged (the row with the number {row[0]} cannot be read: {error})"
+    return None
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
@@ -670,12 +675,12 @@ class Index:
             connection.execute(
                 "UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, record.id)
             )
-            # By the fingerprint, because the name may have been another artifact's before.
+            # By fingerprint and time, because the name may have been another artifact's before.
             rows = connection.execute(
                 "UPDATE artifacts SET reused_from = ? "  # noqa: S608 - the names of a dataclass
-                "WHERE fingerprint = ? AND phase = 'completed' AND seq > ? AND reused_from = ? "
+                "WHERE fingerprint = ? AND phase = 'completed' AND finished >= ? AND reused_from = ? "
                 f"RETURNING {', '.join(_COLUMNS)}",
-                (new_name, record.fingerprint, record.seq, name),
+                (new_name, record.fingerprint, record.finished, name),
             ).fetchall()
             write_copies([record, *map(_record, rows)])
         return record

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -49,7 +50,12 @@ def _opened(path: Path, offset: int) -> int | None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log whose last line may not be whole."""
+    """Add a line to a log whose last line may not be whole; other artifacts may share the file by a link."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_nlink > 1:
+            draft = path.with_name(f"{path.name}.new")
+            shutil.copyfile(path, draft)
+            draft.replace(path)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
     try:
         size_bytes = os.fstat(descriptor).st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -50,7 +51,8 @@ def read_progress(path: Path) -> dict[str, Any] | None:
             body = json.loads(file.read(_LARGEST_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
-    return body if isinstance(body, dict) else None
+    # What JSON has no word for, as infinity, must not get into the index.
+    return dataclasses.asdict(progress_from_json(body)) if isinstance(body, dict) else None
 
 
 def progress_from_json(body: Mapping[str, Any] | None) -> Progress:

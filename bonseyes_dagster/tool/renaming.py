@@ -1,19 +1,22 @@
-"""Another name for an artifact that is final: its row first, then what lies beside its data. store.py calls it."""
+"""Another name for an artifact that is final: its row, and what lies beside its data. store.py calls it."""
 
 from __future__ import annotations
 
-import os
-import shutil
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 
+from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.model import now
 from bonseyes_dagster.tool.disk import storage_errors
 from bonseyes_dagster.tool.index import Index, Record
-from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.logs import append_line
 from bonseyes_dagster.tool.rows import rewrite_row
 
 __all__ = ["rename"]
+
+_log = logging.getLogger(__name__)
 
 
 def rename(index: Index, volume: Volume, name: str, new_name: str) -> Record:
@@ -23,27 +26,37 @@ def rename(index: Index, volume: Volume, name: str, new_name: str) -> Record:
     first: after a crash in between, the audit gives the row the new name, too. Raises NotFoundError, NotFinalError,
     ConflictError.
     """
+    written: list[str] = []
 
     def write_copies(records: Sequence[Record]) -> None:
         for record in records:
             if (folder := volume.folder(record.id)).path.is_dir():
+                written.append(record.id)
                 rewrite_row(folder, record)
 
-    with storage_errors():
-        record = index.rename(name, new_name, write_copies)
-        with suppress(FileNotFoundError):  # it never began, or is being deleted
-            _append(volume.folder(record.id), f"{now()} Renamed from {name} to {new_name}.\n")
+    try:
+        with storage_errors():
+            record = index.rename(name, new_name, write_copies)
+    except Exception:
+        _take_back(index, volume, written)
+        raise
+    try:
+        append_line(volume.folder(record.id).log, f"{now()} Renamed from {name} to {new_name}.")
+    except FileNotFoundError:
+        pass  # it never began, or is being deleted
+    except OSError as error:
+        _log.warning("the log of %s cannot tell of its new name: %s", new_name, error)
     return record
 
 
-def _append(folder: Folder, line: str) -> None:
-    """Add a line to a log that may be a hard link, shared with artifacts that were made from this one."""
-    draft = folder.path / f"{folder.log.name}.new"
-    with draft.open("wb") as writer:
-        if folder.log.exists():
-            with folder.log.open("rb") as reader:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.write(line.encode())
-        writer.flush()
-        os.fsync(writer.fileno())
-    draft.replace(folder.log)
+def _take_back(index: Index, volume: Volume, written: Sequence[str]) -> None:
+    """Make copies of rows as the rows are: a copy that differs would rename the artifact later."""
+    for artifact_id in written:
+        folder = volume.folder(artifact_id)
+        try:
+            if (row := index.by_id(artifact_id)) is not None:
+                rewrite_row(folder, row)
+        except (BonseyesError, OSError):
+            with suppress(OSError):
+                # The audit writes it anew from the row.
+                folder.row.unlink(missing_ok=True)

@@ -77,13 +77,14 @@ def adopt(source: Folder, target: Folder, *, record: Record | None = None, diges
 
 def _link_all(source: Folder, target: Folder) -> None:
     link_tree(source.data, target.data)
-    link(source.manifest, target.manifest)
     for path, place in ((source.log, target.log), (source.progress, target.progress)):
         if path.exists():
             place.unlink(missing_ok=True)
             link(path, place)
     if source.metrics.is_dir():
         link_tree(source.metrics, target.metrics)
+    # Last: after a crash, what has a manifest counts as published, all of it.
+    link(source.manifest, target.manifest)
 
 
 def _check_whole(source: Folder, digest: str | None) -> None:

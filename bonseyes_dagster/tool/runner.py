@@ -104,18 +104,19 @@ class Runner:
             clear_leftovers(self._volume.folder(record.id), is_completed=False)
         self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
 
-    def _attempt(self, record: Record) -> Outcome:
+    def _attempt(self, record: Record, *, is_fetched: bool = False) -> Outcome:
         folder = self._volume.folder(record.id)
         try:
-            if record.reuse and record.fingerprint:
+            if record.reuse and record.fingerprint and not is_fetched:
                 taken = self._take_over(record, Outcome("completed", None, {}), record.fingerprint)
                 if taken is not None:
                     return taken
             self._make_folders(folder)
-            outcome = self._supervise(record)
+            outcome = self._supervise(record, is_fetched=is_fetched)
+            is_fetched_only = outcome.values.pop("is_fetched_only", False)
             if outcome.phase != "completed":
                 return outcome
-            if outcome.values.pop("is_fetched_only", False):
+            if is_fetched_only:
                 return self._reuse_or_make(record, outcome)
             return self._publish(record, folder, outcome)
         except StoppedError:
@@ -136,11 +137,12 @@ class Runner:
 
     # The child
 
-    def _supervise(self, record: Record) -> Outcome:
+    def _supervise(self, record: Record, *, is_fetched: bool) -> Outcome:
         child = self._take_spare()
         difference = self._note_difference(record)
         try:
-            child.start(record)
+            # A child that may re-use ends when it has fetched all URLs.
+            child.start(replace(record, reuse=False) if is_fetched else record)
             # That it runs becomes durable, and its folder does, while it works.
             sync_all([self._volume.artifacts, self._index.log_file()])
             why, status = self._wait(child.pid, record.id)
@@ -289,7 +291,8 @@ class Runner:
 
         def record_of(source: Record) -> Record:
             values.update(size=source.size, digest=source.digest, reused_from=source.name)
-            return self._finished(record, replace(outcome, values=values))
+            # The file of the progress is not linked yet.
+            return replace(self._finished(record, replace(outcome, values=values)), progress=source.progress)
 
         if adopt_newest(self._index, self._volume, mark, folder, record_of) is None:
             return None
@@ -303,7 +306,8 @@ class Runner:
             return taken
         files = {**record.files, **outcome.values["files"]}
         clear_leftovers(self._volume.folder(record.id), is_completed=False)
-        made = self._attempt(replace(record, reuse=False, files=files))
+        mark = outcome.values["fingerprint"]
+        made = self._attempt(replace(record, files=files, fingerprint=mark), is_fetched=True)
         return replace(made, values={**outcome.values, **made.values})
 
     def _settle(self, record: Record, outcome: Outcome) -> None:

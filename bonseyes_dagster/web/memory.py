@@ -355,7 +355,8 @@ class MemoryBackend:
             entry.name, entry.idempotency = new_name, None
             entry.log += f"{now()} Renamed from {name} to {new_name}.\n".encode()
             for other in self._entries.values():
-                if (other.reused_from, other.fingerprint) == (name, entry.fingerprint) and other.number > entry.number:
+                is_later = (other.finished or "") >= (entry.finished or "")
+                if (other.reused_from, other.fingerprint) == (name, entry.fingerprint) and is_later:
                     other.reused_from = new_name
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:

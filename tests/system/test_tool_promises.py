@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from bonseyes_dagster.errors import (
     TooLargeError,
     UnavailableError,
 )
+from bonseyes_dagster.tool.index import Index
+from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.rows import read_row
 from tests.contract.tools.server import ToolServer, tool_server, tool_servers
 from tests.waiting import free_port, until
 
@@ -268,6 +272,33 @@ def test_urls_of_the_project_are_fetched(servers: list[ToolServer]) -> None:
     assert again.read("url.bin") == b"by url"
     gone = probe.container.create(f"u{next(_count)}", {"act": "write", "some-url": f"{url}-not"})
     assert "404" in str(gone.wait(timeout_s=30).reason)
+
+
+def test_the_copy_of_each_row_equals_its_row(servers: list[ToolServer]) -> None:
+    """However an artifact ended: a rebuild takes the copies, and the audit believes them."""
+    probe, _, _ = servers
+    url = f"http://probe/artifacts/{made(probe, text='by url').name}/data/real"
+    waits = {"act": "metrics", "seconds": 1, "text": f"only here {next(_count)}"}
+    ways: list[tuple[dict[str, Any], bool]] = [
+        (waits, True),
+        (waits, True),
+        ({"act": "write", "some-url": url, "text": f"only here {next(_count)}"}, True),
+        ({"act": "raise", "text": "Because."}, False),
+    ]
+    artifacts = [probe.container.create(f"r{next(_count)}", each, reuse=reuse) for each, reuse in ways]
+    artifacts.append(made(probe, text="published"))
+    artifacts.append(probe.container.create(f"r{next(_count)}", waits, reuse=True))
+    for artifact in artifacts:
+        artifact.wait(timeout_s=60)
+    assert [artifacts[number].status().reused_from for number in (1, -1)] == [artifacts[0].name, artifacts[1].name]
+    assert artifacts[1].status().progress.done == 5
+    index, volume = Index(probe.volume / "index.sqlite"), Volume(probe.volume)
+    for artifact in artifacts:
+        row = index.get(artifact.name)
+        copy = read_row(volume.folder(row.id))
+        assert copy is not None and replace(copy, seq=row.seq) == row
+    again = probe.container.create(f"r{next(_count)}", ways[2][0], reuse=True).wait(timeout_s=30)
+    assert again.reused_from == artifacts[2].name
 
 
 def test_paging(probe: ToolServer) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.errors import ConflictError
+from bonseyes_dagster.errors import ConflictError, StorageFullError
 from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool import renaming
@@ -53,7 +54,7 @@ def test_a_rename_is_whole_without_its_line_in_the_log(tmp_path: Path, monkeypat
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(renaming, "_append", crash)
+    monkeypatch.setattr(renaming, "append_line", crash)
     with pytest.raises(KeyboardInterrupt):
         store.rename("twin", "renamed")
     again = Store(TOOL, Volume(tmp_path), Settings(container="tool", disk_reserve_bytes=0))
@@ -89,6 +90,35 @@ def test_a_rename_that_broke_off_before_its_commit_is_finished_by_the_audit(
         store.rename("twin", "renamed")
     assert store.names() == ["twin"]
     audit(index, volume, pause_s=0)
+    assert store.names() == ["renamed"]
+
+
+def test_a_rename_that_failed_is_not_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that kept the new name would have the audit rename the artifact after all."""
+    index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
+    store = ended(tmp_path)
+
+    def fail(folder: Folder, record: Record) -> None:
+        rewrite_row(folder, record)
+        if record.name == "renamed":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(renaming, "rewrite_row", fail)
+    with pytest.raises(StorageFullError):
+        store.rename("twin", "renamed")
+    audit(index, volume, pause_s=0)
+    assert store.names() == ["twin"]
+
+
+def test_a_rename_is_made_though_the_log_has_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is durable by then; an error would tell of something else."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store = ended(tmp_path)
+    monkeypatch.setattr(renaming, "append_line", fail)
+    store.rename("twin", "renamed")
     assert store.names() == ["renamed"]
 
 
