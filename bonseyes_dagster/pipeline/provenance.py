@@ -68,7 +68,7 @@ def _step(state: StepState) -> dict[str, Any]:
             "size": made.get("size_bytes"),
             "parameters": made.get("parameters"),
             "reused_from": made.get("reused_from"),
-            "code_changed": bool(made.get("code_changed")),
+            "code_changed": bool(made.get("code_changed")) if made else None,
         },
         "metrics": {key.removeprefix(_METRIC): value for key, value in made.items() if key.startswith(_METRIC)},
     }

@@ -29,6 +29,7 @@ from tests.unit.orchestration.launching import (
     own_jobs,
     wait_until,
 )
+from tests.waiting import until
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 
@@ -305,6 +306,7 @@ def test_a_process_that_comes_too_late_has_nothing_to_say(served):
     """Another one did what was left while it loaded: the log of a run that has ended well ends with that."""
     run_id = served.launch("quick")
     assert served.wait(run_id) == SUCCESS
+    until(lambda: "Process for run exited" in served.messages(run_id))
     log = served.messages(run_id)
     folder = records_folder(served.servers[0].socket)
     command = [sys.executable, "-m", "bonseyes_dagster.orchestration.run_worker", "--folder", folder]
