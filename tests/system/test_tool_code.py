@@ -207,6 +207,7 @@ def test_bytecode_of_changed_code_is_not_run_after_a_restore(tmp_path: Path) -> 
     tool = write_tool(tmp_path)
     file = tool / "late.py"
     with tool_server(tool, tmp_path / "volume", PYTHONDONTWRITEBYTECODE="") as server:
+        make(server)  # the code is loaded
         for round_number in range(3):
             file.write_text("VALUE = 2\n")
             stat = file.stat()
