@@ -86,7 +86,7 @@ def _is_right(copy: Record, row: Record, folder: Folder) -> bool:
     """Tell whether the copy is right and the row is wrong. The copy has a digest of its own, but may be another's."""
     if row.phase != "completed" or copy.phase != "completed":
         return row.phase == copy.phase
-    with suppress(DamagedError):
+    with suppress(FileNotFoundError):  # or damaged, which is one
         return read_manifest(folder).digest == copy.digest
     return False
 

@@ -20,7 +20,7 @@ from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.publishing import DamagedError
 from bonseyes_dagster.tool.reuse import adopt, adopt_newest
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row
+from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
 from bonseyes_dagster.tool.store import Store, reused_record
 from tests.unit.tool.kept import Kept, tick
 
@@ -234,6 +234,16 @@ def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
     audit(Index(kept.volume.index), kept.volume, pause_s=0)
     assert read_row(kept.folder("first")) == kept.promised["first"]
     assert row.stat().st_mtime == 0
+
+
+def test_the_audit_marks_what_has_no_manifest_and_two_rows(kept: Kept) -> None:
+    """Nothing tells which of row and copy is right, and the data is not whole whichever is."""
+    folder = kept.folder("first")
+    write_row(folder, replace(kept.promised["first"], version="2"))
+    folder.manifest.unlink()
+    index = Index(kept.volume.index)
+    audit(index, kept.volume, pause_s=0)
+    assert index.get("first").damage == "Its manifest is gone."
 
 
 def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
