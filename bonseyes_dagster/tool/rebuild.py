@@ -15,19 +15,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.model import Manifest, at, now
-from bonseyes_dagster.tool.disk import locked, sync_all, sync_folder
+from bonseyes_dagster.tool.disk import locked, remove, sync_all, sync_folder
 from bonseyes_dagster.tool.drafts import is_abandoned
 from bonseyes_dagster.tool.index import Index, Record, TakenError
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
 from bonseyes_dagster.tool.rows import read_sound_row, write_row
-from bonseyes_dagster.tool.salvage import salvage
+from bonseyes_dagster.tool.salvage import COPIES, salvage
 
 __all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_mark", "write_mark"]
 
 _log = logging.getLogger(__name__)
-_SUFFIXES = ("-wal", "-shm", "")
+_SUFFIXES = ("", "-wal", "-shm")
+_UNFINISHED = ("queued", "running")
 _LONGEST_NAME = 128
 _PAGE = 100
 
@@ -35,8 +36,7 @@ _PAGE = 100
 def ensure_index(volume: Volume, tool: str) -> None:
     """Have an index that can be used, of the tool named `tool`; what is wrong with the one there is named and kept."""
     with locked(volume.path, exclusively=True), closing(Index(volume.index, is_alone=True)) as index:
-        if _rebuilt(volume).exists():
-            _exchange(volume, "The index of artifacts was rebuilt; a crash came in between.")
+        _end_cut_short(volume)
         fault = index.fault()
         if fault is not None and not _is_new(volume):
             _rebuild(volume, tool, fault)
@@ -90,7 +90,7 @@ def _rebuild(volume: Volume, tool: str, fault: str) -> None:
         made.make()
         with made.many():
             for record in records:
-                _put(made, record)
+                _put_and_tell(made, record, volume.folder(record.id))
     sync_all([draft])
     draft.rename(_rebuilt(volume))
     _exchange(volume, why)
@@ -102,15 +102,31 @@ def _rebuilt(volume: Volume) -> Path:
     return volume.index.with_name(f"{volume.index.name}.rebuilt")
 
 
+def _end_cut_short(volume: Volume) -> None:
+    """Finish what a crash left of a rebuilding, or undo it."""
+    for left in volume.path.glob(f"{COPIES}*"):
+        remove(left)
+    if not _rebuilt(volume).exists():
+        return
+    if volume.index.exists():
+        # It was never set aside, and server processes may have written to it since.
+        _remove(_rebuilt(volume))
+        sync_folder(volume.path)
+    else:
+        _exchange(volume, "The index of artifacts was rebuilt; a crash came in between.")
+
+
 def _exchange(volume: Volume, why: str) -> None:
     sync_folder(volume.path)
-    # Its log first: without it the old index stays an index, and this is begun again.
+    # The index before its log: from then on nobody writes to it, and the next start goes on from here.
     old = [Path(f"{volume.index}{suffix}") for suffix in _SUFFIXES]
     there = [path for path in old if path.exists()]
     set_aside(volume, there, "index", why)
+    # The rows have new numbers: with the mark of the old ones the new index would look like an older one.
+    volume.index_mark.unlink(missing_ok=True)
+    sync_folder(volume.path)
     _rebuilt(volume).rename(volume.index)
     sync_folder(volume.path)
-    volume.index_mark.unlink(missing_ok=True)
     with closing(Index(volume.index, is_alone=True)) as index:
         write_mark(volume, index.last_seq())
 
@@ -164,6 +180,7 @@ def _catch_up(volume: Volume, index: Index, tool: str) -> None:
     _log.error("%s Rows are put back from what lies beside the data.", why)
     _doubt(volume, f"{why} It was found so on {now()}.")
     _forget_deleted(volume, index)
+    _forget_unfinished(volume, index)
     known = index.ids()
     for path in volume.artifacts.iterdir():
         if path.name not in known and has_result(Folder(path)) and is_abandoned(path):
@@ -187,20 +204,39 @@ def _forget_deleted(volume: Volume, index: Index) -> None:
         seq = page[-1][0]
 
 
+def _forget_unfinished(volume: Volume, index: Index) -> None:
+    """Remove rows of artifacts that were deleted while they ran, or waited; what waits may well have no folder."""
+    rows = [*index.running(), *(index.by_id(artifact_id) for artifact_id in index.waiting())]
+    gone = [row for row in rows if row is not None and not volume.folder(row.id).path.exists()]
+    copies = (read_sound_row(Folder(path)) for path in volume.artifacts.iterdir()) if gone else ()
+    names = {copy.name for copy in copies if copy is not None}
+    for row in gone:
+        if row.phase == "running" or row.name in names:
+            index.remove(row.id)
+            _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
+
+
 def has_result(folder: Folder) -> bool:
     """Tell whether a folder holds what was published, or the end of what was not."""
     return folder.manifest.exists() or folder.row.exists()
 
 
-def put_back(index: Index, folder: Folder, tool: str) -> None:
-    """Give a folder its row back, under a name that says so where its own is another's by now."""
+def put_back(index: Index, folder: Folder, tool: str) -> Record:
+    """Give a folder its row back, under a name that says so where its own is another's by now; return the row."""
     record = published_record(folder, None, tool)
+    made = _put_and_tell(index, record, folder)
+    _log.warning("the row of %s (%s) was missing and is put back", made.name, folder.id)
+    return made
+
+
+def _put_and_tell(index: Index, record: Record, folder: Folder) -> Record:
+    """Write a row; where its name is another's, its copy gets the new one, too, or would bring the old one back."""
     made = _put(index, record)
-    if made != record:
+    if made != record and made.phase not in _UNFINISHED and folder.path.is_dir():
         with contextlib.suppress(OSError):
             write_row(folder, made)
             os.utime(folder.row, (0, 0))
-    _log.warning("the row of %s (%s) was missing and is put back", made.name, folder.id)
+    return made
 
 
 def _put(index: Index, record: Record) -> Record:
@@ -224,23 +260,34 @@ def _put(index: Index, record: Record) -> Record:
 def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
     """Return the row of what lies in a folder: the copy beside the data, else `row`, else what the manifest tells.
 
-    The manifest's digest decides which of them is right; a row that no manifest agrees with is marked as damaged.
+    The manifest's digest decides which of them is right; a row that no manifest agrees with is marked as damaged. What
+    was not published in time is still running, so that the worker ends it.
     """
     copy = read_sound_row(folder)
     manifest, damage = _manifest(folder)
     known = copy or row or _nameless(folder, tool)
     if copy is not None and copy.phase != "completed":
         return copy
+    if _is_cut_short(folder) and (row is None or row.phase in _UNFINISHED):
+        return replace(known, phase="running", reason=None, finished=None, size=None, digest=None)
     if manifest is None:
         return replace(_completed(known), damage=damage)
     if known.phase == "completed" and known.digest == manifest.digest:
         return known
     if copy is None:
         # Either an index whose row is wrong, or one of an earlier version, which kept no copy.
+        if known.phase in _UNFINISHED:
+            # What it was made from, and by what code, only the copy knew: it is never re-used.
+            known = replace(known, fingerprint=None)
         return replace(_completed(known), digest=manifest.digest, size=manifest.size)
     if row is not None and row.digest == manifest.digest:
         return row
     return replace(copy, damage="Its manifest is not the one that was published.")
+
+
+def _is_cut_short(folder: Folder) -> bool:
+    """Tell whether a crash came before the rename that publishes."""
+    return folder.staging.is_dir() and not folder.data.exists()
 
 
 def _completed(record: Record) -> Record:

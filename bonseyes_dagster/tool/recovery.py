@@ -15,7 +15,7 @@ from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.processes import end_stragglers
 from bonseyes_dagster.tool.rebuild import has_result, published_record, put_back, read_mark
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row
+from bonseyes_dagster.tool.rows import RowDamagedError, read_row, read_sound_row, write_row
 from bonseyes_dagster.tool.runner import clear_leftovers
 
 __all__ = ["finish_deletions", "recover", "sweep"]
@@ -28,9 +28,9 @@ def recover(index: Index, volume: Volume, tool: str) -> None:
     for record in index.running():
         _end(record, index, volume, tool)
     for artifact_id in index.waiting():
-        # Only an index that is older than the folders has such rows.
-        if volume.folder(artifact_id).manifest.exists():
-            _complete(index.by_id(artifact_id), index, volume, tool)
+        # Only an index that is older than the folders, or a claim that a power cut took back, leaves such folders.
+        if volume.folder(artifact_id).path.exists():
+            _settle_waiting(index.by_id(artifact_id), index, volume, tool)
     finish_deletions(index, volume)
     sweep(index, volume, tool)
 
@@ -61,18 +61,43 @@ def finish_deletions(index: Index, volume: Volume) -> None:
 def _end(record: Record, index: Index, volume: Volume, tool: str) -> None:
     folder = volume.folder(record.id)
     ended = end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
-    if record.name is not None and folder.manifest.exists() and folder.data.is_dir():
-        _complete(record, index, volume, tool)
+    if record.name is not None and _has_ended(record, index, volume, tool):
         return
     _log.warning("%s was interrupted; %d processes were left of it", record.name, ended)
     clear_leftovers(folder, is_completed=False)
     index.finish(record.id, "interrupted", reason="The server ended while it ran.")
 
 
-def _complete(record: Record | None, index: Index, volume: Volume, tool: str) -> None:
-    """What was published is completed, whatever an index says that did not learn of it in time."""
+def _settle_waiting(record: Record | None, index: Index, volume: Volume, tool: str) -> None:
+    """Learn what came of it since, or leave of its folder what its turn begins with: the uploads."""
     if record is None:
         return
+    folder = volume.folder(record.id)
+    if folder.process.exists():
+        end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
+    if not _has_ended(record, index, volume, tool):
+        clear_leftovers(folder, is_completed=False)
+
+
+def _has_ended(record: Record, index: Index, volume: Volume, tool: str) -> bool:
+    """Tell whether what lies in the folder says how it ended; the index learns of it then."""
+    folder = volume.folder(record.id)
+    if folder.manifest.exists() and folder.data.is_dir():
+        _complete(record, index, volume, tool)
+        return True
+    copy = read_sound_row(folder)
+    if copy is None or copy.phase in ("queued", "running", "completed"):
+        return False
+    made = replace(copy, seq=record.seq, name=record.name, idempotency_key=record.idempotency_key)
+    if index.put(made, if_there=True):
+        clear_leftovers(folder, is_completed=False)
+        write_row(folder, made)
+        _log.warning("%s was %s in the index and had ended: it is %s", record.name, record.phase, made.phase)
+    return True
+
+
+def _complete(record: Record, index: Index, volume: Volume, tool: str) -> None:
+    """What was published is completed, whatever an index says that did not learn of it in time."""
     folder = volume.folder(record.id)
     made = published_record(folder, record, tool)
     sync_folder(folder.path)
@@ -113,7 +138,9 @@ def _settle_orphans(index: Index, volume: Volume, tool: str) -> None:
 
 def _settle_orphan(folder: Folder, index: Index, volume: Volume, tool: str, doubt: str) -> None:
     if has_result(folder) and (doubt or not _is_unacknowledged(folder, volume)):
-        put_back(index, folder, tool)
+        made = put_back(index, folder, tool)
+        if made.phase == "running":
+            _end(made, index, volume, tool)
     elif doubt:
         if folder.process.exists():
             # Its row said that it was running.

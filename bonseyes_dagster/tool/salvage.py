@@ -12,8 +12,10 @@ from pathlib import Path
 from bonseyes_dagster.tool.index import Index, Record, parse_row, select_rows
 from bonseyes_dagster.tool.rows import RowDamagedError, check_record
 
-__all__ = ["salvage"]
+__all__ = ["COPIES", "salvage"]
 
+# How the names of folders begin in which a damaged index is copied.
+COPIES = ".salvage-"
 _SUFFIXES = ("", "-wal")
 _PAGE_SIZE_AT = slice(16, 18)
 _LOG_PAGE_SIZE_AT = slice(8, 12)
@@ -28,7 +30,7 @@ def salvage(index: Path) -> dict[str, Record]:
     A row that is not as a row must be is left out.
     """
     found: dict[str, Record] = {}
-    with tempfile.TemporaryDirectory(dir=index.parent, prefix=".salvage-") as folder:
+    with tempfile.TemporaryDirectory(dir=index.parent, prefix=COPIES) as folder:
         copy = Path(folder, "copy.sqlite")
         for mended in (False, True):
             if _copy(index, copy, with_new_head=mended):

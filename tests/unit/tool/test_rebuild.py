@@ -22,6 +22,8 @@ from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.lost_and_found import notices
 from bonseyes_dagster.tool.rebuild import ensure_index
 from bonseyes_dagster.tool.recovery import sweep
+from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.rows import read_row, write_row
 from tests.unit.tool.kept import TOOL, Kept
 
 _SUFFIXES = ("", "-wal", "-shm")
@@ -401,3 +403,195 @@ def test_a_deletion_in_place_takes_the_description_first(kept: Kept, monkeypatch
     index = kept.start()
     assert index.names(limit=None, after=None) == ["failed", "second"]
     assert kept.set_aside() == removed
+
+
+# What a crash leaves half done
+
+
+def put_index(volume: Volume, saved: Path) -> None:
+    """Put a saved index in the place of the one that is there."""
+    lose(volume)
+    shutil.copyfile(saved, volume.index)
+
+
+def begin_to_publish(kept: Kept, name: str) -> Record:
+    """Leave what a worker leaves that is killed before staging becomes data."""
+    record = kept.published(name)
+    kept.folder(name).data.rename(kept.folder(name).staging)
+    return record
+
+
+def break_a_row(kept: Kept, name: str) -> None:
+    """Make the index one that must be rebuilt."""
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute("UPDATE artifacts SET parameters = '{' WHERE name = ?", (name,))
+        connection.commit()
+
+
+def test_what_was_published_without_a_whole_copy_is_not_re_used(kept: Kept) -> None:
+    """The torn copy may have said that the code had changed, which the row of what runs does not know."""
+    record = kept.published("third")
+    row = kept.folder("third").row
+    write_row(kept.folder("third"), replace(record, code_changed=True, fingerprint=None))
+    row.write_bytes(b"")
+    index = kept.start()
+    assert (index.get("third").phase, index.get("third").digest) == ("completed", record.digest)
+    assert index.get("third").fingerprint is None
+    assert index.reusable("of third") is None
+
+
+def test_creations_after_a_rebuilding_that_was_cut_short_are_kept(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker dies with the new index made, and server processes go on with the old one."""
+    break_a_row(kept, "first")
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "set_aside", crash)
+        with pytest.raises(KeyboardInterrupt):
+            kept.start()
+    kept.queued("acknowledged")
+    kept.check(kept.start())
+
+
+@pytest.mark.parametrize("phase", ["queued", "running"])
+def test_what_was_deleted_while_it_had_not_ended_gives_its_name_away(kept: Kept, tmp_path: Path, phase: str) -> None:
+    """The older index has it in the queue, or running; another artifact has its name since."""
+    old = kept.queued("third") if phase == "queued" else kept.running("third")
+    waiting = kept.queued("waiting")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    with closing(Index(kept.volume.index)) as index:
+        index.finish(waiting.id, "cancelled")
+        if phase == "running":
+            index.finish(old.id, "failed", reason="Because.")
+        index.hide("third")
+    kept.start()
+    kept.completed("third")
+    put_index(kept.volume, tmp_path / "old")
+    index = kept.start()
+    kept.check(index, "first", "failed", "second", "third", "waiting")
+    assert index.by_id(old.id) is None
+
+
+@pytest.mark.parametrize("phase", ["queued", "running"])
+def test_an_older_index_learns_how_an_artifact_failed(kept: Kept, tmp_path: Path, phase: str) -> None:
+    """A failure that was told is not made again, and not called an interruption."""
+    record = kept.queued("third") if phase == "queued" else kept.running("third")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    with closing(Index(kept.volume.index)) as index:
+        claimed = index.claim() if phase == "queued" else record
+        assert claimed is not None
+        folder = kept.folder("third")
+        folder.staging.mkdir(parents=True, exist_ok=True)
+        final = replace(claimed, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
+        write_row(folder, final)
+        index.finish(record.id, "failed", reason=final.reason, finished=final.finished)
+    kept.promised["third"] = final
+    kept.completed("fourth")
+    put_index(kept.volume, tmp_path / "old")
+    kept.check(kept.start())
+    assert read_row(kept.folder("third")) is not None
+    assert not kept.folder("third").staging.exists()
+
+
+def test_a_failure_that_only_its_copy_knows_is_no_interruption(kept: Kept) -> None:
+    """The worker was killed between the copy of the row and the row."""
+    record = kept.running("third")
+    kept.promised["third"] = replace(record, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
+    write_row(kept.folder("third"), kept.promised["third"])
+    kept.check(kept.start())
+
+
+@pytest.mark.parametrize("loss", ["lost", "damaged", "lost while up"])
+def test_what_was_not_published_in_time_is_interrupted(kept: Kept, loss: str) -> None:
+    """Its manifest and its copy were there before its data; with the index lost it is not called completed."""
+    begin_to_publish(kept, "third")
+    if loss == "damaged":
+        break_a_row(kept, "first")
+    elif loss == "lost":
+        lose(kept.volume)
+    else:
+        with closing(Index(kept.volume.index)) as index:
+            index.remove(kept.promised["third"].id)
+        kept.volume.index_doubt.write_text("The index was lost.")
+    index, folder = kept.start(), kept.folder("third")
+    found = index.get("third")
+    assert (found.phase, found.digest, found.size, found.damage) == ("interrupted", None, None, None)
+    assert not folder.staging.exists() and not folder.manifest.exists()
+    kept.check(index, "first", "failed", "second")
+
+
+def test_what_was_not_published_in_time_still_waits_in_an_older_index(kept: Kept, tmp_path: Path) -> None:
+    """It has no data, so it is not completed; its turn comes again."""
+    kept.queued("third")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    with closing(Index(kept.volume.index)) as index:
+        record = index.claim()
+        assert record is not None
+    kept.folder("third").staging.mkdir(parents=True)
+    kept._publish(record, {"file": "content of third"})
+    kept.folder("third").data.rename(kept.folder("third").staging)
+    put_index(kept.volume, tmp_path / "old")
+    assert kept.start().get("third").phase == "queued"
+    assert not kept.folder("third").staging.exists()
+    assert not kept.folder("third").manifest.exists()
+
+
+def test_another_name_stays_when_the_own_one_is_free_again(kept: Kept) -> None:
+    """The copy of a row that a rebuilding gave another name has that name, too."""
+    write_row(kept.folder("second"), replace(kept.promised["second"], name="first"))
+    lose(kept.volume)
+    index = kept.start()
+    [found] = [name for name in index.names(limit=None, after=None) if ".found-" in name]
+    index.hide("first")
+    audit(index, kept.volume, pause_s=0)
+    assert found in index.names(limit=None, after=None)
+    lose(kept.volume)
+    assert found in kept.start().names(limit=None, after=None)
+
+
+def test_files_of_a_claim_that_was_lost_are_not_in_the_way(kept: Kept) -> None:
+    """A power cut leaves the row in the queue, and files half linked; the uploads stay."""
+    record = kept.queued("third", upload="precious")
+    folder = kept.folder("third")
+    folder.data.mkdir()
+    (folder.data / "file").write_text("half")
+    index = kept.start()
+    kept.check(index)
+    adopt(kept.folder("first"), folder, record=record)
+    assert (folder.inputs / "file/upload").read_text() == "precious"
+
+
+def test_a_crash_before_the_mark_is_set_drops_no_row(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new index gives lower numbers; it is not taken for an older one."""
+    kept.completed("third")
+    with closing(Index(kept.volume.index)) as index:
+        index.hide("first")
+    kept.start()
+    shutil.rmtree(kept.folder("second").path)
+    break_a_row(kept, "third")
+    rename = Path.rename
+
+    def crash(path: Path, target: Path) -> Path:
+        made = rename(path, target)
+        if path.name.endswith(".rebuilt"):
+            raise KeyboardInterrupt
+        return made
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", crash)
+        with pytest.raises(KeyboardInterrupt):
+            kept.start()
+    index = kept.start()
+    assert index.names(limit=None, after=None) == ["failed", "second", "third"]
+    assert index.get("second").damage == "Its folder is gone."
+
+
+def test_what_a_killed_rebuilding_read_is_removed(kept: Kept) -> None:
+    """Copies of an index may be large."""
+    left = kept.volume.path / ".salvage-killed"
+    left.mkdir()
+    (left / "copy.sqlite").write_text("x")
+    kept.check(kept.start())
+    assert not left.exists()
