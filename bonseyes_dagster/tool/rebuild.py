@@ -208,12 +208,18 @@ def _forget_unfinished(volume: Volume, index: Index) -> None:
     """Remove rows of artifacts that were deleted while they ran, or waited; what waits may well have no folder."""
     rows = [*index.running(), *(index.by_id(artifact_id) for artifact_id in index.waiting())]
     gone = [row for row in rows if row is not None and not volume.folder(row.id).path.exists()]
-    copies = (read_sound_row(Folder(path)) for path in volume.artifacts.iterdir()) if gone else ()
-    names = {copy.name for copy in copies if copy is not None}
+    names = _names_of_folders(volume, index) if gone else set()
     for row in gone:
         if row.phase == "running" or row.name in names:
             index.remove(row.id)
             _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
+
+
+def _names_of_folders(volume: Volume, index: Index) -> set[str | None]:
+    """Return the names in the copies of rows; not those of artifacts that are being deleted."""
+    hidden = set(index.hidden())
+    copies = [read_sound_row(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in hidden]
+    return {copy.name for copy in copies if copy is not None}
 
 
 def has_result(folder: Folder) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,10 +90,12 @@ def _has_ended(record: Record, index: Index, volume: Volume, tool: str) -> bool:
     if copy is None or copy.phase in ("queued", "running", "completed"):
         return False
     made = replace(copy, seq=record.seq, name=record.name, idempotency_key=record.idempotency_key)
-    if index.put(made, if_there=True):
-        clear_leftovers(folder, is_completed=False)
+    if not index.put(made, if_there=True):
+        return False
+    clear_leftovers(folder, is_completed=False)
+    with suppress(OSError):  # the index has it
         write_row(folder, made)
-        _log.warning("%s was %s in the index and had ended: it is %s", record.name, record.phase, made.phase)
+    _log.warning("%s was %s in the index and had ended: it is %s", record.name, record.phase, made.phase)
     return True
 
 

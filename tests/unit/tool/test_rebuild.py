@@ -595,3 +595,37 @@ def test_what_a_killed_rebuilding_read_is_removed(kept: Kept) -> None:
     (left / "copy.sqlite").write_text("x")
     kept.check(kept.start())
     assert not left.exists()
+
+
+def test_a_crash_between_the_old_index_and_its_log_loses_nothing(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is set aside first; its log does not become that of the new one."""
+    with closing(Index(kept.volume.index)) as server:
+        server.check()
+        kept.queued("waiting")
+        break_a_row(kept, "first")
+        log = Path(f"{kept.volume.index}-wal")
+        assert log.stat().st_size > 0
+        rename = Path.rename
+
+        def crash(path: Path, target: Path) -> Path:
+            if path == log:
+                raise KeyboardInterrupt
+            return rename(path, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", crash)
+            with pytest.raises(KeyboardInterrupt):
+                kept.start()
+        assert not kept.volume.index.exists() and log.exists()
+        kept.check(kept.start())
+
+
+def test_what_took_the_name_of_one_that_is_being_deleted_still_waits(kept: Kept, tmp_path: Path) -> None:
+    """The copy of a row that is in the way of its name is that of a deleted artifact."""
+    with closing(Index(kept.volume.index)) as index:
+        index.hide("first")
+    kept.queued("first")
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    kept.queued("lost")
+    put_index(kept.volume, tmp_path / "old")
+    assert kept.start().get("first").phase == "queued"
