@@ -206,6 +206,15 @@ def _translated() -> Iterator[None]:
         raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
 
 
+def _fault_of_columns(connection: sqlite3.Connection) -> str | None:
+    """Look at the table's definition, where a flipped byte gives a column another name."""
+    there = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
+    if not there:
+        return "has no table of artifacts"
+    missing = sorted({*_COLUMNS} - {*_ADDED_COLUMNS} - there)
+    return f"is damaged (its table has no column {missing[0]})" if missing else None
+
+
 def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
     """Look at what the checks of SQLite leave out: the values. Rows of the queue, which have no copy, are parsed."""
     select = select_rows(connection)
@@ -345,8 +354,7 @@ class Index:
                 said = [str(row[0]) for row in connection.execute(f"PRAGMA {look}(1)")]
                 if said != ["ok"]:
                     return f"is damaged ({' '.join(said)[:200]})"
-                tables = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'artifacts'").fetchone()
-                return _fault_of_rows(connection) if tables[0] else "has no table of artifacts"
+                return _fault_of_columns(connection) or _fault_of_rows(connection)
         except IndexDamagedError as error:
             return f"is damaged ({error.__cause__})"
 

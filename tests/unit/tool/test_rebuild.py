@@ -150,6 +150,15 @@ def test_a_value_that_cannot_be_read_is_found_at_the_start(kept: Kept, damage: s
     assert "is damaged" in kept.why()
 
 
+def test_a_column_with_another_name_is_found_at_the_start(kept: Kept) -> None:
+    """As after a byte of the table's definition was flipped; the checks of SQLite take any name."""
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute("ALTER TABLE artifacts RENAME COLUMN progress TO qrogress")
+        connection.commit()
+    kept.check(kept.start(), "first", "second", "failed")
+    assert "has no column progress" in kept.why()
+
+
 def test_a_taken_name_is_not_taken_away(kept: Kept, tmp_path: Path) -> None:
     """What was made since under the name keeps it; what was found is called after it."""
     shutil.copyfile(kept.volume.index, tmp_path / "old")
