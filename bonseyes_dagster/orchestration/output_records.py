@@ -28,20 +28,27 @@ class OutputRecords:
         self._made: dict[OutputPlace, _Kept] = {}
         self._read: dict[OutputPlace, _Kept] = {}
         self._cursors: dict[str, str | None] = defaultdict(lambda: None)
+        self._up_to_date: set[tuple[str, str]] = set()
 
     def add(self, place: OutputPlace, kept: _Kept) -> None:
         """Remember an output that a step of this process has just made."""
         with self._lock:
             self._made[place] = kept
 
-    def find(self, instance: DagsterInstance, place: OutputPlace) -> _Kept | None:
-        """Return what is kept of an output; None if its run has no event that tells of it."""
+    def find(self, instance: DagsterInstance, place: OutputPlace, reader: str = "") -> _Kept | None:
+        """Return what is kept of an output; None if its run has no event that tells of it.
+
+        `reader` is the key of a step of the same run. Its first read brings the log up to date: since the log was last
+        read, a step in a process of its own may have given the output again. All inputs of the step were there before.
+        """
         with self._lock:
-            known = self._made.get(place) or self._read.get(place)
-            if known is None:
+            if place in self._made:
+                return self._made[place]
+            is_stale = bool(reader) and (place.run_id, reader) not in self._up_to_date
+            if is_stale or place not in self._read:
                 self._read_on(instance, place.run_id)
-                known = self._read.get(place)
-            return known
+                self._up_to_date.add((place.run_id, reader))
+            return self._read.get(place)
 
     def _read_on(self, instance: DagsterInstance, run_id: str) -> None:
         """Read what a run's log has gained since it was last read; of two events of one output the later counts."""

@@ -108,7 +108,9 @@ class ReferenceIOManager(IOManager):
         if output is None:
             raise DagsterInvariantViolationError(f"Nothing is wired into the input {context.name!r}.")
         place = _place(output)
-        kept = self._records.find(context.instance, place)
+        step = context._step_context
+        reader = step.step.key if step is not None and step.run_id == place.run_id else ""
+        kept = self._records.find(context.instance, place, reader)
         if kept is None:
             raise DagsterInvariantViolationError(f"Run {place.run_id} has no record of {place}. Launch a new run.")
         if "artifact" in kept:

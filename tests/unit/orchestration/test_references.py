@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import sqlalchemy
 from dagster import (
+    DagsterEvent,
     DagsterInstance,
+    DagsterRun,
     DynamicOut,
     DynamicOutput,
     ExecutorDefinition,
     In,
+    MetadataValue,
     Out,
     ReexecutionOptions,
     execute_job,
@@ -21,9 +24,10 @@ from dagster import (
     op,
     reconstructable,
 )
+from dagster._core.events import HandledOutputData
 
 from bonseyes_dagster import ArtifactRef
-from bonseyes_dagster.orchestration.output_records import OutputRecords
+from bonseyes_dagster.orchestration.output_records import METADATA_KEY, OutputRecords
 from bonseyes_dagster.orchestration.references import artifact_type, reference_io_manager
 from bonseyes_dagster.orchestration.stored_values import OutputPlace
 from tests.unit.orchestration.instances import project_instance
@@ -160,15 +164,8 @@ def test_a_re_executed_step_reads_the_parents_events_once(tmp_path: Path) -> Non
     with project_instance(tmp_path) as instance:
         with execute_job(reconstructable(collecting), instance, tags={"fail": "yes"}) as first:
             assert not first.success
-        reads: list[str] = []
-        read = instance.get_records_for_run
-
-        def count(run_id: str, **options: Any) -> Any:
-            reads.append(run_id)
-            return read(run_id, **options)
-
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(instance, "get_records_for_run", count)
+            reads = count_reads(instance, patch)
             options = ReexecutionOptions.from_failure(first.run_id, instance)
             again = {"tags": {"fail": "no"}, "reexecution_options": options}
             with execute_job(reconstructable(collecting), instance, **again) as second:
@@ -193,6 +190,60 @@ def test_the_newest_attempt_of_a_step_counts(tmp_path: Path) -> None:
         records.add(make, {"json": '"new"'})
         assert records.find(instance, take_) is not None
         assert records.find(instance, make) == {"json": '"new"'}
+
+
+def tell_output(instance: DagsterInstance, run_id: str, step: str, output: str, kept: dict[str, Any]) -> None:
+    """Write what the process of a step writes when the step gives an output."""
+    metadata = {METADATA_KEY: MetadataValue.json({**kept, "mapping_key": None})}
+    data = HandledOutputData(output_name=output, manager_key="io_manager", metadata=metadata)
+    event = DagsterEvent("HANDLED_OUTPUT", "passing", step_key=step, event_specific_data=data)
+    instance.report_dagster_event(event, run_id)
+
+
+def test_outputs_given_again_by_another_process_replace_those_of_a_lost_attempt(tmp_path: Path) -> None:
+    """A step that lost its process had given one of its outputs. It gives both again in a process of its own."""
+    with project_instance(tmp_path) as instance:
+        run = DagsterRun(job_name="passing")
+        instance.add_run(run)
+        records = OutputRecords()
+        one, first, second = (
+            OutputPlace(run.run_id, *place, None) for place in (("one", "result"), ("two", "first"), ("two", "second"))
+        )
+        tell_output(instance, run.run_id, "one", "result", {"json": "1"})
+        tell_output(instance, run.run_id, "two", "first", {"json": '"old"'})
+        assert records.find(instance, one, "neighbour") is not None
+        for output in ("first", "second"):
+            tell_output(instance, run.run_id, "two", output, {"json": '"new"'})
+        found = [records.find(instance, place, "last") for place in (first, second)]
+        assert [kept and kept["json"] for kept in found] == ['"new"', '"new"']
+
+
+def count_reads(instance: DagsterInstance, patch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that grows by the run's id with each read of its events."""
+    reads: list[str] = []
+    read = instance.get_records_for_run
+
+    def note(run_id: str, **options: Any) -> Any:
+        reads.append(run_id)
+        return read(run_id, **options)
+
+    patch.setattr(instance, "get_records_for_run", note)
+    return reads
+
+
+def test_a_step_reads_the_events_of_its_own_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many of its inputs another process has made."""
+    with project_instance(tmp_path) as instance:
+        run = DagsterRun(job_name="passing")
+        instance.add_run(run)
+        for index in range(20):
+            tell_output(instance, run.run_id, f"made_{index}", "result", {"json": str(index)})
+        records = OutputRecords()
+        reads = count_reads(instance, monkeypatch)
+        for step in ("one", "other"):
+            for index in range(20):
+                assert records.find(instance, OutputPlace(run.run_id, f"made_{index}", "result", None), step)
+        assert len(reads) == 2
 
 
 def test_re_execution_reads_the_parents_outputs(tmp_path: Path) -> None:
