@@ -10,7 +10,7 @@ Plugs in as `Definitions(..., executor=concurrent_executor)` or `@job(executor_d
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -38,7 +38,7 @@ from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode, get_retries_config
 from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._core.storage.dagster_run import DagsterRunStatus
+from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
 from dagster._utils.error import serializable_error_info_from_exc_info
 
 from bonseyes_dagster.orchestration.active_execution import ResumableExecution, read_progress
@@ -58,7 +58,7 @@ from bonseyes_dagster.orchestration.step_losses import (
 )
 from bonseyes_dagster.orchestration.step_thread import StepContext, StepMessage, StepThread
 
-__all__ = ["ConcurrentExecutor", "concurrent_executor"]
+__all__ = ["ConcurrentExecutor", "concurrent_executor", "take_run"]
 
 MAX_CONCURRENT = 128
 # How long a cancelled run waits for ops that do not wait interruptibly, before it leaves them to die with the process.
@@ -66,6 +66,24 @@ GRACE_S = 5.0
 # The main thread is woken by messages and signals; this is only for what nobody can announce.
 IDLE_S = 30.0
 POOL_POLL_S = 0.25
+
+
+def take_run(
+    plan_context: PlanOrchestrationContext, stack: ExitStack
+) -> Generator[DagsterEvent, None, tuple[RunLease, DagsterRun]]:
+    """Hold the run's record until the stack is closed; return the lease, and the run with a name of its own."""
+    run = plan_context.dagster_run
+    try:
+        held = stack.enter_context(lease(plan_context.instance, run))
+    except RunTakenError as error:
+        yield DagsterEvent.engine_event(plan_context, str(error), EngineEventData())
+        raise DagsterExecutionInterruptedError(str(error)) from error
+    if held.is_guest:
+        run, former = settle_name(plan_context.instance, run)
+        if former:
+            sentence = f"Another run is called {former}; this one is called {run_name(run)}."
+            yield DagsterEvent.engine_event(plan_context, sentence, EngineEventData())
+    return held, run
 
 
 class ConcurrentExecutor(Executor):
@@ -89,22 +107,12 @@ class ConcurrentExecutor(Executor):
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
         """Yield the events of the run's steps as they happen; raise when the run was interrupted."""
         with ExitStack() as stack:
-            try:
-                held = stack.enter_context(lease(plan_context.instance, plan_context.dagster_run))
-            except RunTakenError as error:
-                yield DagsterEvent.engine_event(plan_context, str(error), EngineEventData())
-                raise DagsterExecutionInterruptedError(str(error)) from error
-            yield from self._execute(plan_context, execution_plan, held)
+            held, run = yield from take_run(plan_context, stack)
+            yield from self._execute(plan_context, execution_plan, held, run)
 
     def _execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan, held: RunLease
+        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan, held: RunLease, run: DagsterRun
     ) -> Iterator[DagsterEvent]:
-        run = plan_context.dagster_run
-        if held.is_guest:
-            run, former = settle_name(plan_context.instance, run)
-            if former:
-                sentence = f"Another run is called {former}; this one is called {run_name(run)}."
-                yield DagsterEvent.engine_event(plan_context, sentence, EngineEventData())
         yield DagsterEvent.engine_event(
             plan_context,
             f"Executing steps at the same time in threads of one process (pid: {os.getpid()})",
@@ -337,9 +345,7 @@ class _RunLoop:
         run = instance.get_run_by_id(self._context.run_id)
         if run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING:
             return False
-        if not self._lease.is_launched():
-            # Nobody resumes it: who interrupts its process cancels it.
-            instance.report_run_canceling(run, "The run is cancelled: its process was interrupted.")
+        if self._lease.cancel_unlaunched():
             return False
         return instance.run_will_resume(self._context.run_id)
 

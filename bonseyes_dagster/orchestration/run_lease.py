@@ -48,6 +48,10 @@ class RunLease:
         """Tell, once, that the run is to stop."""
         return False
 
+    def cancel_unlaunched(self) -> bool:
+        """Cancel the run if nobody resumes it after an interruption of its process; tell whether it was so."""
+        return False
+
 
 class _GuestLease(RunLease):
     """Of a run in somebody else's process."""
@@ -70,6 +74,14 @@ class _GuestLease(RunLease):
         if self._has_stopped or not self._must_stop.is_set():
             return False
         self._has_stopped = True
+        return True
+
+    def cancel_unlaunched(self) -> bool:
+        if self.is_launched():
+            return False
+        run = self._instance.get_run_by_id(self._run_id)
+        if run is not None and not run.is_finished and run.status is not DagsterRunStatus.CANCELING:
+            self._instance.report_run_canceling(run, "The run is cancelled: its process was interrupted.")
         return True
 
     def end(self) -> None:

@@ -22,6 +22,7 @@ from dagster import (
 
 from bonseyes_dagster.orchestration.executor import concurrent_executor
 from bonseyes_dagster.orchestration.interruption import interruptible_wait
+from bonseyes_dagster.orchestration.multiprocess import separate_executor
 from bonseyes_dagster.orchestration.names import CONTAINER_TAG
 
 ANSWER = "first"
@@ -85,6 +86,11 @@ def waiting():
 
 @job(executor_def=multiprocess_executor)
 def waiting_stock():
+    last(wait_for_release(first()))
+
+
+@job(executor_def=separate_executor)
+def waiting_separate():
     last(wait_for_release(first()))
 
 
@@ -199,6 +205,7 @@ definitions = Definitions(
         failing,
         waiting,
         waiting_stock,
+        waiting_separate,
         involved,
         stubborn,
         deadly,

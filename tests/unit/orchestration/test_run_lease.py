@@ -22,6 +22,8 @@ from tests.unit.orchestration.launching import JOBS, LaunchingProject, code_serv
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 STARTED = DagsterRunStatus.STARTED
+# Ops in threads, and each op in a process of its own.
+BOTH = pytest.mark.parametrize("job", ["waiting", "waiting_separate"])
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,7 @@ def job_execute(project, job="waiting", **tags) -> Iterator[Execution]:
     """Run `dagster job execute` under the project's home."""
     known = set(project.instance.get_run_ids())
     config = project.folder / f"{job}.yaml"
-    config.write_text(json.dumps(project.config(job.removesuffix("_stock"))))
+    config.write_text(json.dumps(project.config(job.partition("_")[0])))
     command = [str(Path(sys.executable).with_name("dagster")), "job", "execute", "-f", str(JOBS)]
     command += ["-d", str(JOBS.parent), "-j", job, "-c", str(config), "--tags", json.dumps(tags)]
     environ = {**os.environ, "DAGSTER_HOME": str(project.home)}
@@ -86,7 +88,7 @@ def count(project, run_id) -> Counter:
     return Counter((event.step_key, event.event_type_value) for event in events if event)
 
 
-@pytest.mark.parametrize("job", ["waiting", "waiting_stock"])
+@pytest.mark.parametrize("job", ["waiting", "waiting_separate", "waiting_stock"])
 def test_a_run_of_job_execute_is_executed_once(project, job):
     """Neither the daemon nor the run server takes it for lost, whichever executor it has."""
     with job_execute(project, job) as execution:
@@ -104,10 +106,12 @@ def test_a_run_of_job_execute_is_executed_once(project, job):
     assert len(project.pids()) == 1
 
 
-def test_a_run_whose_job_execute_was_killed_fails(project):
+@BOTH
+def test_a_run_whose_job_execute_was_killed_fails(project, job):
     """It is not resumed, and not STARTED for ever."""
-    with job_execute(project) as execution:
-        os.kill(project.wait_for_pid(), signal.SIGKILL)
+    with job_execute(project, job) as execution:
+        project.wait_for_pid()
+        execution.process.kill()
         execution.process.wait()
         look_for_lost_runs(project, execution.run_id)
         assert project.wait(execution.run_id) == FAILURE
@@ -130,9 +134,10 @@ def test_a_killed_run_of_a_stock_executor_is_left_alone(project):
     assert len(project.pids()) == 1
 
 
-def test_cancelling_stops_job_execute(project):
+@BOTH
+def test_cancelling_stops_job_execute(project, job):
     """Its executor sees that the run is being cancelled; no signal is sent to a process that is not the run's."""
-    with job_execute(project) as execution:
+    with job_execute(project, job) as execution:
         project.wait_for_pid()
         assert project.instance.run_launcher.terminate(execution.run_id)
         assert project.wait(execution.run_id) == CANCELED
@@ -140,33 +145,39 @@ def test_cancelling_stops_job_execute(project):
     assert count(project, execution.run_id)["wait_for_release", "STEP_FAILURE"] == 1
 
 
-def test_interrupting_job_execute_cancels_its_run(project):
+@BOTH
+def test_interrupting_job_execute_cancels_its_run(project, job):
     """Nobody would resume it."""
-    with job_execute(project) as execution:
-        os.kill(project.wait_for_pid(), signal.SIGINT)
+    with job_execute(project, job) as execution:
+        project.wait_for_pid()
+        execution.process.send_signal(signal.SIGINT)
         assert project.wait(execution.run_id) == CANCELED
         execution.process.wait(30)
 
 
-def test_a_deleted_run_stops_job_execute(project):
+@BOTH
+def test_a_deleted_run_stops_job_execute(project, job):
     """What it wrote would be in nobody's log."""
-    with job_execute(project) as execution:
+    with job_execute(project, job) as execution:
         project.wait_for_pid()
         project.instance.delete_run(execution.run_id)
         assert execution.process.wait(30) != 0
     assert "last 2" not in project.notes()
 
 
-def test_job_execute_with_a_taken_name_gets_another(project):
+@pytest.mark.parametrize("job", ["quick", "waiting_separate"])
+def test_job_execute_with_a_taken_name_gets_another(project, job):
     """The older run keeps the name, and the log of the newer one says how it is called."""
-    first = project.create("quick", **{RUN_TAG: "demo"})
-    with job_execute(project, "quick", **{RUN_TAG: "demo"}) as execution:
+    taken = f"demo-of-{job}"
+    first = project.create("quick", **{RUN_TAG: taken})
+    project.release()
+    with job_execute(project, job, **{RUN_TAG: taken}) as execution:
         assert execution.process.wait(60) == 0
-    name = f"demo-{execution.run_id[:8]}"
+    name = f"{taken}-{execution.run_id[:8]}"
     assert run_name(project.run(execution.run_id)) == name
-    assert run_name(project.run(first)) == "demo"
-    assert f"Another run is called demo; this one is called {name}." in project.messages(execution.run_id)
-    assert project.instance.get_runs_count(RunsFilter(tags={RUN_TAG: "demo"})) == 1
+    assert run_name(project.run(first)) == taken
+    assert f"Another run is called {taken}; this one is called {name}." in project.messages(execution.run_id)
+    assert project.instance.get_runs_count(RunsFilter(tags={RUN_TAG: taken})) == 1
 
 
 def test_a_lease_in_a_process_that_lives_on_ends_with_the_run(project, tmp_path):
