@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 # A launcher reports a run as starting before it asks for its process: leave it that long.
 ORPHAN_AGE_S = 30.0
 
+_STOPPED = (DagsterRunStatus.CANCELING, DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)
+
 Heard = Callable[[bool, int], None]
 
 
@@ -254,16 +256,20 @@ class RunKeeper:
                 return
             logger.info("adopting run %s (pid %d)", run_id, record.pid)
             self._add(process)
-            if self._is_canceling(run_id):  # the earlier server has told it to stop, and cannot kill it any more
+            if self._has_to_stop(run_id):  # the earlier server has told it to stop, and cannot kill it any more
                 process.kill_at = time.monotonic() + self._grace_s
 
-    def _is_canceling(self, run_id: str) -> bool:
+    def _has_to_stop(self, run_id: str) -> bool:
+        """Tell whether a run is being cancelled or is over; a run that took too long has failed with its process alive.
+
+        The process of a run that succeeded may take its time to end.
+        """
         try:
             run = self._instance.get_run_by_id(run_id)
         except Exception:  # the database may be away
             logger.exception("run %s cannot be read", run_id)
             return False
-        return run is not None and run.status is DagsterRunStatus.CANCELING
+        return run is not None and run.status in _STOPPED
 
     def sweep(self) -> None:
         """See to what nothing has announced: records without process, runs without record."""

@@ -338,6 +338,24 @@ def test_a_run_that_does_not_stop_is_killed_by_the_next_server(project):
     assert project.wait(run_id) == CANCELED
 
 
+def test_a_run_that_took_too_long_is_killed_by_the_next_server(project):
+    """The run has failed already, and only its process is left."""
+    first = project.serve_runs("--grace", "60")
+    run_id = project.launch("waiting")
+    pid = project.wait_for_pid()
+    os.kill(pid, signal.SIGSTOP)
+    project.instance.report_run_canceling(
+        project.run(run_id), "Canceling due to exceeding maximum runtime of 1 seconds."
+    )
+    project.instance.run_launcher.terminate(run_id)
+    assert project.wait(run_id) == FAILURE
+    first.stop(signal.SIGKILL)
+    assert Path(f"/proc/{pid}").exists()
+    project.serve_runs("--grace", "0.5")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    assert project.run(run_id).status == FAILURE
+
+
 # --- without a server, with another's
 
 
