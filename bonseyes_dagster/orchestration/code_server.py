@@ -5,7 +5,8 @@ code-server start` does load, in a second process that imports Dagster again. He
 opens nothing and forks the server. To reload it forks another, which loads the definitions and listens at the same
 port; then the former one ends. A reload whose server does not come up leaves the former one at work.
 
-After a reload the file `definitions-loaded` of DAGSTER_HOME is touched: the pipeline containers load anew, too.
+When a server has loaded the definitions, at the start or at a reload, the file `definitions-loaded` of DAGSTER_HOME is
+touched: the pipeline containers load anew, too.
 """
 
 import ctypes
@@ -107,14 +108,15 @@ class CodeServer:
             _send(server, _FAILED)
         elif message == _READY and server is self._successor:
             self._take_over()
+        elif message == _READY:
+            _tell_loaded()
         return None
 
     def _take_over(self) -> None:
         assert self._current is not None  # it asked
         former, self._current, self._successor = self._current, self._successor, None
         self._former.append(former)
-        with suppress(OSError):
-            (Path(os.environ["DAGSTER_HOME"]) / LOADED_FILE).touch()
+        _tell_loaded()
         _send(former, _TAKEN_OVER)
         logger.info("the definitions are loaded anew")
 
@@ -144,6 +146,11 @@ class CodeServer:
             if server is not None:
                 with suppress(ProcessLookupError):
                     os.kill(server.pid, signal.SIGTERM)
+
+
+def _tell_loaded() -> None:
+    with suppress(OSError, KeyError):
+        (Path(os.environ["DAGSTER_HOME"]) / LOADED_FILE).touch()
 
 
 def _send(server: _Server, message: bytes) -> None:

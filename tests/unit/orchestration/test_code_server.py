@@ -94,10 +94,12 @@ def test_reload_loads_what_was_edited(server: Server) -> None:
     assert '"before"' in server.jobs()
     server.define("after")
     assert '"before"' in server.jobs()
-    assert not (server.folder / LOADED_FILE).exists()
+    loaded = server.folder / LOADED_FILE
+    until(loaded.exists)
+    loaded.unlink()
     server.client.reload_code(timeout=120)
     assert '"after"' in server.jobs() and '"before"' not in server.jobs()
-    assert (server.folder / LOADED_FILE).exists()
+    assert loaded.exists()
     server.file.write_text("this is no Python")
     server.client.reload_code(timeout=120)
     assert "SyntaxError" in server.jobs()
@@ -105,6 +107,11 @@ def test_reload_loads_what_was_edited(server: Server) -> None:
     server.client.reload_code(timeout=120)
     assert '"mended"' in server.jobs()
     until(lambda: len(server.children()) == 1)
+
+
+def test_a_server_that_starts_has_the_pipeline_containers_load_anew(server: Server) -> None:
+    """It may have started again because it was killed, with definitions that were edited since."""
+    until((server.folder / LOADED_FILE).exists)
 
 
 def test_successor_that_dies_leaves_the_server_at_work(server: Server) -> None:
