@@ -91,6 +91,8 @@ class ReferenceIOManager(IOManager):
 
     def __init__(self) -> None:
         self._records = OutputRecords()
+        # Runs that are older than the run that reads them.
+        self._parents: set[str] = set()
 
     def handle_output(self, context: OutputContext, obj: object) -> None:
         """Keep a value, and write down in the HANDLED_OUTPUT event how."""
@@ -110,12 +112,23 @@ class ReferenceIOManager(IOManager):
         place = _place(output)
         step = context._step_context
         reader = step.step.key if step is not None and step.run_id == place.run_id else ""
+        if step is not None and not reader:
+            self._check_parent(context.instance, step.run_id, place.run_id)
         kept = self._records.find(context.instance, place, reader)
         if kept is None:
             raise DagsterInvariantViolationError(f"Run {place.run_id} has no record of {place}. Launch a new run.")
         if "artifact" in kept:
             return ArtifactRef(**kept["artifact"])
         return load_value(kept, place, _storage(context.instance))
+
+    def _check_parent(self, instance: DagsterInstance, run_id: str, parent_id: str) -> None:
+        """Raise if another run has the parent's id now: ids are made of names, and a deleted run's name is free."""
+        if parent_id in self._parents:
+            return
+        run, parent = (instance.get_run_record_by_id(each) for each in (run_id, parent_id))
+        if run and parent and parent.create_timestamp > run.create_timestamp:
+            raise DagsterInvariantViolationError(f"Run {parent_id} was deleted. Launch a new run.")
+        self._parents.add(parent_id)
 
 
 def _place(output: OutputContext) -> OutputPlace:

@@ -259,6 +259,22 @@ def test_re_execution_reads_the_parents_outputs(tmp_path: Path) -> None:
             assert {event.step_key for event in second.get_step_success_events()} == {"take", "check"}
 
 
+def test_a_step_takes_nothing_of_a_run_that_has_its_deleted_parents_id(tmp_path: Path) -> None:
+    """A run's id is made of its name: a run that is launched after the deletion may have both."""
+    with project_instance(tmp_path) as instance:
+        with execute_job(reconstructable(passing), instance, tags={"fail": "yes"}) as first:
+            assert not first.success
+        options = ReexecutionOptions.from_failure(first.run_id, instance)
+        storage: Any = instance.run_storage
+        with storage.connect() as connection:  # the run of this id is one that was created later
+            late = sqlalchemy.text("UPDATE runs SET create_timestamp = '2999-01-01 00:00:00.000' WHERE run_id = :run")
+            connection.execute(late, {"run": first.run_id})
+        again = {"tags": {"fail": "no"}, "reexecution_options": options}
+        with execute_job(reconstructable(passing), instance, **again) as second:
+            (failure,) = second.get_step_failure_events()
+            assert f"Run {first.run_id} was deleted. Launch a new run." in str(failure)
+
+
 def test_types_are_one_object_each() -> None:
     """Dagster wants one type of a name in a job."""
     assert artifact_type("com.bonseyes.dataset") is DATASET
