@@ -277,8 +277,8 @@ class _RunLoop:
                 captures_logs=self._captures_steps,
                 is_alone=lambda: len(self._threads) == 1,
             )
+            self._process.begin(step.key)
         self._threads[step.key] = thread
-        self._process.begin(step.key)
         thread.start()
 
     def _take(self, message: StepMessage) -> Iterator[DagsterEvent]:

@@ -40,7 +40,9 @@ class ProcessState:
         changed = [*self._restore_state(), *self._restore_environment()]
         if not changed:
             return None
-        who = f"The step {steps[0]}" if len(steps) == 1 else f"One of the steps {', '.join(steps)}"
+        # Without steps, it is a thread that an earlier step has left at work.
+        who = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
+        who = f"The step {steps[0]}" if len(steps) == 1 else who
         return f"{who} left changed: {', '.join(changed)}. It is as at the run's start again."
 
     def _restore_state(self) -> list[str]:

@@ -14,6 +14,7 @@ from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monitoring_iteration
 from dagster._utils.error import SerializableErrorInfo
 
+from bonseyes_dagster.orchestration.process_state import ProcessState
 from bonseyes_dagster.orchestration.step_losses import INTERRUPTED, RESUMING, read_losses
 from tests.unit.orchestration.launching import JOBS, LaunchingProject, code_server, launching_project, wait_until
 
@@ -107,6 +108,15 @@ def test_a_cancelled_run_stops_a_step_in_a_process_of_its_own(project):
     assert project.instance.run_launcher.terminate(run_id)
     assert project.wait(run_id) == CANCELED
     wait_until(lambda: not project.lives(run_id, pid))
+
+
+def test_a_change_without_a_step_in_a_thread_is_blamed_on_none_by_name(monkeypatch):
+    """A step in a process of its own changes nothing of the run's process, and is not noted as one at work."""
+    monkeypatch.delenv("LEFT_BEHIND", raising=False)
+    state = ProcessState()
+    os.environ["LEFT_BEHIND"] = "yes"
+    warning = state.restore()
+    assert warning is not None and warning.startswith("An earlier step left changed: the environment variable")
 
 
 def test_losses_are_counted_of_steps_in_flight(tmp_path):
