@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -175,11 +176,14 @@ class States:
     def _steps(self, record: RunRecord) -> Iterator[StepState]:
         run = record.dagster_run
         origins = self._lineage.origins(record, [step.name for step in self._pipeline.steps])
+        keys: dict[str, list[str]] = defaultdict(list)
+        for key in origins:
+            keys[step_of(key)].append(key)
         for step in self._pipeline.steps:
-            found = {key: origin for key, origin in origins.items() if step_of(key) == step.name}
-            for key, origin in found.items():
+            for key in keys[step.name]:
+                origin = origins[key]
                 yield _state(step, key, origin, is_inherited=origin.run.run_id != run.run_id)
-            if not found:
+            if not keys[step.name]:
                 yield StepState(step, step.name, run, is_selected=False)
 
     def _live(self, state: RunState) -> list[Step]:
