@@ -2,6 +2,8 @@
 
 import re
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, RunsFilter
 from dagster._core.storage.dagster_run import RunRecord
@@ -15,10 +17,12 @@ __all__ = [
     "REUSE_TAG",
     "RUN_TAG",
     "artifact_name",
+    "is_ordered_by",
     "job_name",
     "name_run",
     "named_record",
     "new_run_name",
+    "order_key",
     "own_name",
     "pipeline_name",
     "run_id_of",
@@ -60,6 +64,19 @@ def run_id_of(name: str) -> str:
 def artifact_name(run: str, step: str) -> str:
     """Return the name of the artifact that a step of a run makes, in whichever container."""
     return f"{run}_{step}"
+
+
+def order_key(run: DagsterRun, step: str) -> str:
+    """Return the idempotency key by which a step of a run orders its artifact: RUN_ID/STEP, or RUN_ID/LAUNCH/STEP.
+
+    A run's id is made of its name: without the launch, the key would be that of a deleted run's step.
+    """
+    return "/".join(filter(None, [run.run_id, run.tags.get(LAUNCH_TAG), step]))
+
+
+def is_ordered_by(info: Mapping[str, Any], key: str) -> bool:
+    """Tell whether an artifact was ordered with a key; a container of an earlier version does not tell: it was."""
+    return "idempotency_key" not in info or info["idempotency_key"] == key
 
 
 def pipeline_name(run: DagsterRun) -> str:

@@ -20,7 +20,7 @@ from bonseyes_dagster.urls import dashboard_page
 
 __all__ = ["Order"]
 
-# RUN_ID/STEP, or RUN_ID/LAUNCH/STEP; of the parts only a step's name may hold anything else than hexadecimal digits.
+# What `names.order_key` returns; of the parts only a step's name may hold anything else than hexadecimal digits.
 _KEY = re.compile(r"(?P<run>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9a-f]{32}/)?(?P<step>[^/]+)")
 # A tool has ten seconds to end by itself.
 _END_TIMEOUT_S = 20.0
@@ -45,8 +45,7 @@ class Order:
         self.page = settings.gateway_url + dashboard_page(container, self._name)
         self._step = step
         self._instance = context.instance
-        # A run's id is made of its name: without the launch, the key would be that of a deleted run's step.
-        self.key = "/".join(filter(None, [context.run_id, context.run.tags.get(names.LAUNCH_TAG), step]))
+        self.key = names.order_key(context.run, step)
         self._run_id = context.run_id
         self._log = context.log
         self.reuse = context.run.tags.get(names.REUSE_TAG, "true") != "false"
@@ -103,13 +102,11 @@ class Order:
     def _resolve_conflict(self, former: Status) -> None:
         """Make room where this step's name is taken by its own unfinished attempt, or by a run that is deleted."""
         info = self.artifact.info()
-        key = info.get("idempotency_key")
-        # A container of an earlier version does not tell the key.
-        if key == self.key or "idempotency_key" not in info:
+        if names.is_ordered_by(info, self.key):
             if former.is_final and former.phase != "completed":
                 self._delete()
             return
-        maker = _maker_of(key, self._step)
+        maker = _maker_of(info["idempotency_key"], self._step)
         if maker is None:
             raise self._refusal("No run of this name made it.")
         if maker != self._run_id and self._instance.get_run_by_id(maker) is not None:

@@ -13,7 +13,7 @@ from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.run_end import close_steps, is_closed_with_its_run
 
-__all__ = ["may_have_left_work", "withdraw"]
+__all__ = ["closed_steps", "may_have_left_work", "withdraw"]
 
 # A container that has been away for so long is not coming back to go on with its queue.
 _PATIENCE_S = 3600.0
@@ -33,10 +33,11 @@ def withdraw(instance: DagsterInstance, run_id: str) -> bool:
     if record is None or not may_have_left_work(record.dagster_run):
         return True
     ended_s = time.time() - (record.end_time or 0.0)
-    artifacts = list(_left(instance, record.dagster_run))
+    left = list(_left(instance, record.dagster_run))
     if _stands(instance, record):
         close_steps(instance, record.dagster_run, "The run ended, and the step with it.")
-    answers = [_stands(instance, record) and _cancel(artifact, may_come=ended_s < _ARRIVAL_S) for artifact in artifacts]
+    may_come = ended_s < _ARRIVAL_S
+    answers = [_stands(instance, record) and _cancel(artifact, key, may_come=may_come) for artifact, key in left]
     return _stands(instance, record) and (all(answers) or ended_s > _PATIENCE_S)
 
 
@@ -48,17 +49,22 @@ def _stands(instance: DagsterInstance, record: RunRecord) -> bool:
     return may_have_left_work(now.dagster_run)
 
 
-def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
-    """Yield the artifacts of steps that have begun and of which nobody has seen the end.
+def closed_steps(instance: DagsterInstance, run_id: str) -> set[str]:
+    """Return the keys of the steps that were closed with their run, though Dagster has them as failed."""
+    failures = instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE)
+    events = [entry.dagster_event for entry in failures if entry.dagster_event]
+    return {event.step_key for event in events if event.step_key and is_closed_with_its_run(event)}
+
+
+def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[tuple[Artifact, str]]:
+    """Yield the artifacts of steps that have begun and of which nobody has seen the end, each with its key.
 
     A step that failed by itself has seen it. One that was cancelled may have found its container away.
     """
     unseen = {StepEventStatus.IN_PROGRESS}
     if run.status == DagsterRunStatus.CANCELED:
         unseen.add(StepEventStatus.FAILURE)
-    failures = instance.all_logs(run.run_id, of_type=DagsterEventType.STEP_FAILURE)
-    events = [entry.dagster_event for entry in failures if entry.dagster_event]
-    closed = {event.step_key for event in events if is_closed_with_its_run(event)}
+    closed = closed_steps(instance, run.run_id)
     containers = _containers(instance, run)
     addresses = Addresses.from_settings()
     for stats in instance.get_run_step_stats(run.run_id):
@@ -67,7 +73,8 @@ def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[Artifact]:
         container = containers.get(key)
         if (stats.status in unseen or stats.step_key in closed) and container is not None:
             client = Container(addresses.base_url(container), name=container, kind="artifacts", retry_s=0)
-            yield client.artifact(names.artifact_name(names.own_name(instance, run), step))
+            artifact = client.artifact(names.artifact_name(names.own_name(instance, run), step))
+            yield artifact, names.order_key(run, step)
 
 
 def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
@@ -79,9 +86,14 @@ def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
     return {key: container for key, container in tags.items() if container}
 
 
-def _cancel(artifact: Artifact, *, may_come: bool) -> bool:
-    """Cancel an artifact; False if it is to be tried again, as with one that is not there and `may_come`."""
+def _cancel(artifact: Artifact, key: str, *, may_come: bool) -> bool:
+    """Cancel an artifact; False if it is to be tried again, as with one that is not there and `may_come`.
+
+    One that another has ordered under the name is left alone, as if it were not there.
+    """
     try:
+        if not names.is_ordered_by(artifact.info(), key):
+            return not may_come
         artifact.cancel()
     except NotFoundError:
         return not may_come
