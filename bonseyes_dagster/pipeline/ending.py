@@ -7,14 +7,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
-from dagster import DagsterError, DagsterRun, RunsFilter
+from dagster import DagsterError, DagsterRun
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
-from bonseyes_dagster.orchestration.names import run_name
-from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, phase_of
+from bonseyes_dagster.orchestration.names import is_ordered_by, run_name
+from bonseyes_dagster.orchestration.run_end import cancel_run
+from bonseyes_dagster.orchestration.withdrawal import closed_steps
+from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked, phase_of
 from bonseyes_dagster.pipeline.states import RunState, States, StepState
 from bonseyes_dagster.pipeline.uploads import Uploads
 
@@ -48,7 +51,7 @@ class Ending:
         except (DagsterError, OSError):  # no launcher, no process, no answer
             is_told = False
         if not is_told and not self._records.is_finished(run.run_id):
-            self._instance.report_run_canceled(run, message="Cancelled; no process was executing it.")
+            cancel_run(self._instance, run, "Cancelled; no process was executing it.")
             self._cancel_artifacts(run)
 
     def delete(self, record: RunRecord, *, with_artifacts: bool) -> list[str]:
@@ -61,7 +64,7 @@ class Ending:
             run = self._instance.get_run_by_id(found.run_id) if is_alone else None
             if run is None:
                 raise NotFoundError(f"Another request deletes the run {run_name(found)!r}.")
-            marks = {DELETED_TAG: "true"} | ({_ARTIFACTS_TAG: "true"} if with_artifacts else {})
+            marks = {DELETED_TAG: run.run_id} | ({_ARTIFACTS_TAG: run.run_id} if with_artifacts else {})
             self._instance.add_run_tags(run.run_id, marks)
             return self._carry_out(run, with_artifacts=with_artifacts)
 
@@ -69,11 +72,11 @@ class Ending:
         """Carry out the deletions that an earlier process began."""
         for listed in self._records.deleted():
             with self._alone(listed.run_id) as is_alone:
-                record = self._marked(listed.run_id) if is_alone else None
+                record = self._records.marked(listed.run_id) if is_alone else None
                 if record is not None:
                     run = record.dagster_run
                     try:
-                        self._carry_out(run, with_artifacts=_ARTIFACTS_TAG in run.tags)
+                        self._carry_out(run, with_artifacts=is_marked(run, _ARTIFACTS_TAG))
                     except UnavailableError as error:  # to be resumed again
                         _log.warning("The run %s is being deleted. %s", run_name(run), error.message)
 
@@ -90,16 +93,11 @@ class Ending:
                 with self._lock:
                     self._under_way.remove(run_id)
 
-    def _marked(self, run_id: str) -> RunRecord | None:
-        """Return the record of a run that is to be deleted; a run of its name that was made since is not."""
-        filters = RunsFilter(run_ids=[run_id], tags={DELETED_TAG: "true"})
-        return next(iter(self._instance.get_run_records(filters, limit=1)), None)
-
     def _carry_out(self, run: DagsterRun, *, with_artifacts: bool) -> list[str]:
         self.cancel(run)
         self._wait(run)
         # Dagster's own page deletes runs, too.
-        record = self._marked(run.run_id)
+        record = self._records.marked(run.run_id)
         if record is None:
             return []
         state = self._states.read(record)
@@ -108,7 +106,7 @@ class Ending:
             self._delete_artifacts(state)
         else:
             kept = self._keep_artifacts(state)
-        if self._marked(run.run_id) is None:
+        if self._records.marked(run.run_id) is None:
             return kept
         self._instance.delete_run(run.run_id)
         token = run.tags.get(UPLOADS_TAG, "")
@@ -124,7 +122,7 @@ class Ending:
             time.sleep(0.05)
 
     def _cancel_artifacts(self, run: DagsterRun) -> None:
-        record = self._instance.get_run_record_by_id(run.run_id)
+        record = self._records.by_id(run.run_id)
         if record is not None:
             state = self._states.read(record)
             self._ask(state.steps, lambda artifact: artifact.cancel)
@@ -136,14 +134,21 @@ class Ending:
         last that knows of the work.
         """
         begun = [each for each in state.steps if each.stats is not None]
-        # A step that failed by itself has seen its artifact's end; one that was cancelled may not.
-        seen = {"completed", "failed"} if phase_of(state.run) == "failed" else {"completed"}
-        answers = self._ask((each for each in begun if each.phase not in seen), lambda artifact: artifact.cancel)
+        answers = self._ask(self._unseen(state.run, begun), lambda artifact: artifact.cancel)
         ended = state.record.end_time or state.record.create_timestamp.timestamp()
         if time.time() - ended < _PATIENCE_S:
             _refuse_left("cancelled", answers)
         answers = self._ask(begun, lambda artifact: artifact.status)
         return [url for url, answer in answers.items() if not isinstance(answer, NotFoundError)]
+
+    def _unseen(self, run: DagsterRun, begun: Iterable[StepState]) -> list[StepState]:
+        """Return the steps of whose artifacts nobody may have seen the end.
+
+        A step that failed by itself has seen it; one that was cancelled, or closed with its run, may not.
+        """
+        seen = {"completed", "failed"} if phase_of(run) == "failed" else {"completed"}
+        closed = closed_steps(self._instance, run.run_id)
+        return [each for each in begun if each.phase not in seen or (each.stats and each.stats.step_key in closed)]
 
     def _delete_artifacts(self, state: RunState) -> None:
         _refuse_left("deleted", self._ask(state.steps, lambda artifact: artifact.delete))
@@ -152,9 +157,19 @@ class Ending:
         self, steps: Iterable[StepState], question: Callable[[Artifact], Callable[[], object]]
     ) -> dict[str, object]:
         """Ask for the artifacts that the run made itself; those that it took over are its parent's."""
-        own = [each for each in steps if each.is_selected and not each.is_inherited]
-        artifacts = [self._states.asker.container(each.step.container).artifact(each.artifact) for each in own]
-        return self._states.asker.ask({each.url: question(each) for each in artifacts})
+        questions: dict[str, Callable[[], object]] = {}
+        for each in steps:
+            if each.is_selected and not each.is_inherited:
+                artifact = self._states.asker.container(each.step.container).artifact(each.artifact)
+                questions[artifact.url] = partial(_ask_own, artifact, each.order_key, question(artifact))
+        return self._states.asker.ask(questions)
+
+
+def _ask_own(artifact: Artifact, key: str, question: Callable[[], object]) -> object:
+    """Ask, unless the artifact is another's: made by hand, or by a deleted run of the name."""
+    if not is_ordered_by(artifact.info(), key):
+        raise NotFoundError(f"{artifact.url} was not made by this run.")
+    return question()
 
 
 def _refuse_left(done: str, answers: Mapping[str, object]) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dagster import DagsterInstance, DagsterRun
+from dagster import DagsterRun
 from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
+
+from bonseyes_dagster.pipeline.records import Records
 
 __all__ = ["Lineage", "Origin", "executes_all", "mapping_key", "step_of"]
 
@@ -77,8 +79,9 @@ _EVERYTHING = _Plan(frozenset(), {}, executes_all=True)
 class Lineage:
     """Finds the origin of each step of a run among the run and those that the run re-executes."""
 
-    def __init__(self, instance: DagsterInstance) -> None:
-        self._instance = instance
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._instance = records.instance
         # A snapshot never changes, and runs of the same kind share one.
         self._snapshot = lru_cache(maxsize=256)(self._read_snapshot)
 
@@ -103,7 +106,7 @@ class Lineage:
     def _parent(self, record: RunRecord) -> RunRecord | None:
         """Return the run that a run re-executes; not a younger one, whose name and id were a deleted run's before."""
         run_id = record.dagster_run.parent_run_id
-        parent = self._instance.get_run_record_by_id(run_id) if run_id else None
+        parent = self._records.by_id(run_id) if run_id else None
         return parent if parent and parent.create_timestamp <= record.create_timestamp else None
 
     def _plan(self, run: DagsterRun) -> _Plan:

@@ -21,8 +21,9 @@ from bonseyes_dagster.orchestration.names import (
 )
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
-__all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "phase_of"]
+__all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "is_marked", "phase_of"]
 
+# Its value is the run's own id; see `is_marked`.
 DELETED_TAG = "bonseyes/deleted"
 UPLOADS_TAG = "bonseyes/uploads"
 
@@ -43,6 +44,15 @@ def phase_of(run: DagsterRun) -> Phase:
     return _PHASES.get(run.status, "queued")
 
 
+def is_marked(run: DagsterRun, tag: str) -> bool:
+    """Tell whether a tag that marks a run was meant for this run: a re-execution comes with its parent's tags.
+
+    Earlier versions marked with "true", which says nothing of a run that has a parent.
+    """
+    value = run.tags.get(tag)
+    return value == run.run_id or (value == "true" and run.parent_run_id is None)
+
+
 class Records:
     """The runs of one pipeline in a Dagster instance."""
 
@@ -55,7 +65,7 @@ class Records:
     def find(self, name: str) -> RunRecord:
         """Return the run called `name`; NotFoundError when there is none, or it is being deleted."""
         record = self.search(name)
-        if record is None or DELETED_TAG in record.dagster_run.tags:
+        if record is None or is_marked(record.dagster_run, DELETED_TAG):
             raise NotFoundError(f"The pipeline {self._pipeline.name} has no run {name!r}.")
         return record
 
@@ -69,6 +79,11 @@ class Records:
         """Return the pipeline whose run bears the name, of all pipelines of the project."""
         found = named_record(self.instance, name)
         return pipeline_name(found.dagster_run) if found else None
+
+    def by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run that has an id."""
+        record = self.instance.get_run_record_by_id(run_id)
+        return self._named(record) if record is not None else None
 
     def by_tag(self, tag: str, value: str) -> DagsterRun | None:
         """Return the oldest of this pipeline's runs that bear a tag."""
@@ -84,7 +99,7 @@ class Records:
             size = int(min(left, _PAGE))
             records = self.instance.get_run_records(filters, limit=size, cursor=cursor, ascending=True)
             for record in records:
-                if DELETED_TAG not in record.dagster_run.tags:
+                if not is_marked(record.dagster_run, DELETED_TAG):
                     left -= 1
                     yield self._named(record)
             if len(records) < size:
@@ -93,8 +108,16 @@ class Records:
 
     def deleted(self) -> list[DagsterRun]:
         """Return the runs whose deletion was begun."""
-        filters = RunsFilter(job_name=self._pipeline.job_name, tags={DELETED_TAG: "true"})
-        return list(self.instance.get_runs(filters))
+        values = [value for _, found in self.instance.get_run_tags([DELETED_TAG]) for value in found]
+        if not values:
+            return []
+        filters = RunsFilter(job_name=self._pipeline.job_name, tags={DELETED_TAG: values})
+        return [run for run in self.instance.get_runs(filters) if is_marked(run, DELETED_TAG)]
+
+    def marked(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run that is to be deleted; a run of its name that was made since is not."""
+        record = self.by_id(run_id)
+        return record if record is not None and is_marked(record.dagster_run, DELETED_TAG) else None
 
     def is_finished(self, run_id: str) -> bool:
         """Tell whether a run is final, or gone."""

@@ -37,7 +37,7 @@ from bonseyes_dagster.pipeline.journal import Journal
 from bonseyes_dagster.pipeline.launching import Starter
 from bonseyes_dagster.pipeline.measures import measures_of
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
-from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records
+from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
 from bonseyes_dagster.pipeline.waiting import FinishWatch
@@ -216,7 +216,7 @@ class Runs:
         if run.tags.get(_BODY_TAG) != body:
             sentence = f"This key was used for another request, which made the run {run_name(run)!r}."
             raise InvalidError(sentence, detail={"Idempotency-Key": sentence})
-        if DELETED_TAG not in run.tags:
+        if not is_marked(run, DELETED_TAG):
             self._starter.launch_again(run.run_id)
             run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
         return run_name(run) if run else None

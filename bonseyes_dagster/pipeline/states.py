@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
 from bonseyes_dagster.orchestration.coordinator import queue_place
-from bonseyes_dagster.orchestration.names import artifact_name, run_name
+from bonseyes_dagster.orchestration.names import artifact_name, order_key, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.run_end import is_closed_with_its_run
 from bonseyes_dagster.orchestration.tool_op import ToolOp
@@ -52,6 +52,11 @@ class StepState:
     def artifact(self) -> str:
         """Return the name of its artifact; "" of a step that is not selected."""
         return artifact_name(run_name(self.run), self.name) if self.is_selected else ""
+
+    @property
+    def order_key(self) -> str:
+        """Return the key by which its artifact was ordered."""
+        return order_key(self.run, self.name)
 
     @property
     def phase(self) -> str:
@@ -114,7 +119,7 @@ class States:
         self._gateway_url = gateway_url
         self._settled: dict[tuple[str, datetime], Status] = {}
         self._skips_nothing = _has_only_tools(pipeline.graph)
-        self._lineage = Lineage(records.instance)
+        self._lineage = Lineage(records)
 
     def read(self, record: RunRecord) -> RunState:
         """Return a run with its steps."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.stats import StepEventStatus
 
-from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import NotFoundError, UnavailableError
-from bonseyes_dagster.orchestration.names import RUN_TAG, run_id_of
+from bonseyes_dagster.model import Parameter
+from bonseyes_dagster.orchestration.names import LAUNCH_TAG, PIPELINE_TAG, RUN_TAG, run_id_of
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.orchestration.run_end import fail_run_with
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.ending import Ending
 from bonseyes_dagster.pipeline.records import DELETED_TAG, Records
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.uploads import Uploads
+from bonseyes_dagster.web.memory import Job, MemoryBackend
+from tests.system.project import serve_twin, tool_description
 
 TINY = Path(__file__).parents[2] / "flow" / "tiny"
 RUN_ID = run_id_of("x")
@@ -41,7 +49,8 @@ def records(instance: DagsterInstance) -> Records:
 @pytest.fixture
 def ending(records: Records, tmp_path: Path) -> Ending:
     """What deletes them."""
-    states = States(records, load_pipeline(TINY, "tiny-one"), Asker(Addresses()), "http://gateway")
+    asker = Asker(Addresses(tmp_path / "addresses.json"))
+    states = States(records, load_pipeline(TINY, "tiny-one"), asker, "http://gateway")
     return Ending(records, states, Uploads(tmp_path / "volume", reserve_bytes=0))
 
 
@@ -146,3 +155,138 @@ def test_a_run_that_never_began_is_deleted_whether_its_containers_answer_or_not(
     """Nothing of it can be anywhere."""
     assert ending.delete(records.find("x"), with_artifacts=False) == []
     assert records.search("x") is None
+
+
+LAUNCH = "0" * 32
+
+
+def finish(job: Job) -> None:
+    """Make an artifact of one file; one that is called `slow` is made until it is cancelled."""
+    while job.parameters.get("slow"):
+        job.progress(0)
+        job.sleep(0.01)
+    job.path("model").write_bytes(b"model")
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[dict[str, Container]]:
+    """The tiny project's containers, which answer."""
+    with ExitStack() as stack:
+        addresses = {}
+        for name in ("load", "learn", "judge"):
+            parameter = Parameter(name="slow", type="boolean", default=False)
+            backend = MemoryBackend(tool_description(name, parameters=(parameter,)), finish)
+            addresses[name] = stack.enter_context(serve_twin(backend))
+        (tmp_path / "addresses.json").write_text(json.dumps(addresses))
+        yield {name: Container(url, name=name, kind="artifacts") for name, url in addresses.items()}
+
+
+def names_in(containers: dict[str, Container]) -> list[str]:
+    """Return the names of all artifacts."""
+    return [status.name for container in containers.values() for status in container.statuses()]
+
+
+def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
+    ending: Ending, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Its tag says the other's name."""
+    first, second = run_id_of("mine"), "22222222-0000-4000-8000-000000000000"
+    for run_id, name in ((first, "mine"), (second, "mine-22222222")):
+        tags = {PIPELINE_TAG: "tiny-one", RUN_TAG: "mine"}
+        instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=tags, status=DagsterRunStatus.FAILURE))
+        containers["learn"].create(f"{name}_learn", {}, idempotency_key=f"{run_id}/learn").wait(30)
+    ending.delete(records.find("mine-22222222"), with_artifacts=True)
+    assert names_in(containers) == ["mine_learn"]
+
+
+@pytest.mark.parametrize("with_artifacts", [True, False])
+@pytest.mark.parametrize("key", [f"{RUN_ID}/{LAUNCH}/learn", f"{RUN_ID}/learn", "made by hand"])
+def test_artifacts_that_another_has_made_are_left_alone(
+    ending: Ending,
+    records: Records,
+    instance: DagsterInstance,
+    containers: dict[str, Container],
+    key: str,
+    with_artifacts: bool,
+) -> None:
+    """A deleted run of the name, or somebody by hand: the name is the run's, the artifact is not."""
+    instance.add_run_tags(RUN_ID, {LAUNCH_TAG: "1" * 32})
+    begin_step(instance)
+    made = containers["learn"].create("x_learn", {"slow": True}, idempotency_key=key)
+    containers["judge"].create("x_judge", {}, idempotency_key=f"{RUN_ID}/{'1' * 32}/judge").wait(30)
+    assert ending.delete(records.find("x"), with_artifacts=with_artifacts) == []
+    assert names_in(containers) == ["x_learn", "x_judge"][: 1 if with_artifacts else 2]
+    assert not made.status().is_final
+    made.cancel()
+
+
+def test_a_step_that_was_closed_with_its_run_is_cancelled(
+    ending: Ending, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Nobody has seen what became of its artifact, though Dagster has it as failed."""
+    begin_step(instance)
+    run = instance.get_run_by_id(RUN_ID)
+    assert run is not None
+    fail_run_with(instance, run, "The run's process is gone.", RunFailureReason.UNEXPECTED_TERMINATION)
+    made = containers["learn"].create("x_learn", {"slow": True}, idempotency_key=f"{RUN_ID}/learn")
+    assert ending.delete(records.find("x"), with_artifacts=False) == [made.url]
+    assert made.wait(30).phase == "cancelled"
+
+
+def add_child(instance: DagsterInstance) -> DagsterRun:
+    """Execute the run again as Dagster's page does, which copies its tags."""
+    parent = instance.get_run_by_id(RUN_ID)
+    assert parent is not None
+    child = DagsterRun(
+        job_name="tiny_one",
+        run_id="33333333-0000-4000-8000-000000000000",
+        tags={**parent.tags, RUN_TAG: "again"},
+        status=DagsterRunStatus.FAILURE,
+        parent_run_id=RUN_ID,
+        root_run_id=RUN_ID,
+    )
+    instance.add_run(child)
+    return child
+
+
+@pytest.mark.parametrize("is_of_former_version", [False, True])
+def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
+    ending: Ending,
+    records: Records,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    is_of_former_version: bool,
+) -> None:
+    """It comes with its parent's tags, and with them the mark; it can be deleted by itself, without its artifacts."""
+    record = records.find("x")
+    if is_of_former_version:
+        instance.add_run_tags(RUN_ID, {DELETED_TAG: "true", "bonseyes/delete-artifacts": "true"})
+    else:
+        with pytest.raises(UnavailableError):
+            ending.delete(record, with_artifacts=True)
+    child = add_child(instance)
+    monkeypatch.setattr(ending, "_delete_artifacts", lambda _: None)
+    ending.resume()
+    assert [run.run_id for run in instance.get_runs()] == [child.run_id]
+    assert [record.dagster_run.run_id for record in records.page(limit=None, after=None)] == [child.run_id]
+    instance.add_run_tags(child.run_id, {DELETED_TAG: child.run_id})
+    asked = []
+    monkeypatch.setattr(ending, "_delete_artifacts", asked.append)
+    ending.resume()
+    assert (instance.get_runs(), asked) == ([], [])
+
+
+def test_a_cancelled_run_that_nobody_executes_has_no_step_in_flight(
+    ending: Ending, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Its steps end with it."""
+    run_id = run_id_of("y")
+    run = instance.add_run(
+        DagsterRun(job_name="tiny_one", run_id=run_id, tags={RUN_TAG: "y"}, status=DagsterRunStatus.STARTED)
+    )
+    event = DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn")
+    instance.report_dagster_event(event, run_id)
+    ending.cancel(run)
+    assert [each.status for each in instance.get_run_step_stats(run_id)] == [StepEventStatus.FAILURE]
+    ended = instance.get_run_by_id(run_id)
+    assert ended is not None and ended.status is DagsterRunStatus.CANCELED
