@@ -30,8 +30,9 @@ from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, L
 from dagster._serdes import ConfigurableClassData
 
 from bonseyes_dagster.orchestration.step_streams import capture_streams
+from bonseyes_dagster.orchestration.stored_values import delete_values_set_aside, set_values_aside
 
-__all__ = ["StepComputeLogManager", "remove_logs", "remove_orphaned_logs"]
+__all__ = ["StepComputeLogManager", "remove_orphaned_logs", "removing_output"]
 
 _log = logging.getLogger(__name__)
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -41,24 +42,49 @@ _IDLE_S = 3600.0
 _PAGE = 500
 
 
-def remove_logs(instance: DagsterInstance, run_id: str) -> None:
-    """Remove what the steps of a deleted run printed; what cannot be removed now is removed as an orphan later."""
+@contextmanager
+def removing_output(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """Remove what the steps of a run printed and gave out, around the removal of its events.
+
+    The run's record is gone by then, and another run may come under its id: its output is set aside first, so that
+    the new run's is not removed with it. What cannot be removed now is removed as an orphan later.
+    """
+    manager = instance.compute_log_manager
+    with _warning_of_leftovers(run_id):
+        if isinstance(manager, StepComputeLogManager):
+            manager.set_aside(run_id)
+        set_values_aside(instance, run_id)
+    yield
+    with _warning_of_leftovers(run_id):
+        if isinstance(manager, StepComputeLogManager):
+            manager.remove_set_aside(run_id)
+        else:
+            manager.delete_logs(prefix=[run_id])
+    delete_values_set_aside(instance, run_id)
+
+
+@contextmanager
+def _warning_of_leftovers(run_id: str) -> Iterator[None]:
     try:
-        instance.compute_log_manager.delete_logs(prefix=[run_id])
+        yield
     except OSError as error:
-        _log.warning("The logs of the steps of the run %s are still there: %s", run_id, error)
+        _log.warning("The output of the steps of the run %s is still there: %s", run_id, error)
 
 
 def remove_orphaned_logs(instance: DagsterInstance) -> None:
-    """Remove the logs of steps whose runs are gone; nothing while the runs cannot be read."""
+    """Remove the logs of steps whose runs are gone, and what was set aside; no log while the runs cannot be read."""
+    delete_values_set_aside(instance)
     manager = instance.compute_log_manager
     if isinstance(manager, StepComputeLogManager):
         manager.remove_orphans(lambda run_ids: set(instance.get_run_ids(RunsFilter(run_ids=run_ids))))
 
 
 def _is_idle(folder: Path) -> bool:
-    """Tell whether nothing below a folder has changed for a while."""
-    latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    """Tell whether nothing below a folder has changed for a while; what goes meanwhile has."""
+    try:
+        latest = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return False
     return latest < time.time() - _IDLE_S
 
 
@@ -108,24 +134,40 @@ class StepComputeLogManager(LocalComputeLogManager):
         with path.open("a", buffering=1, encoding="utf-8", errors="backslashreplace") as file:
             yield file
 
+    def set_aside(self, run_id: str) -> None:
+        """Rename the folder of a run that is being deleted."""
+        doomed = Path(self._base_dir) / f"{_DOOMED}{run_id}"
+        if doomed.exists():  # of an earlier run of this id
+            shutil.rmtree(doomed)
+        with contextlib.suppress(FileNotFoundError):
+            (Path(self._base_dir) / run_id).rename(doomed)
+
+    def remove_set_aside(self, run_id: str) -> None:
+        """Remove what was set aside of a run."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(Path(self._base_dir) / f"{_DOOMED}{run_id}")
+
     def remove_orphans(self, known: Callable[[list[str]], set[str]]) -> None:
         """Remove the logs of runs that are not `known`: of those that were deleted where these files cannot be seen.
 
         Files that changed a short while ago are left alone. The folder is set aside before its run is looked for once
-        more, and put back if the run is there: a new run may bear the id of a deleted one.
+        more, and put back if the run is there: a new run may bear the id of a deleted one. Several processes may do so
+        at once: what one does not find, another has dealt with.
         """
         base = Path(self._base_dir)
         if not base.is_dir():
             return
         for doomed in base.glob(f"{_DOOMED}*"):
-            self._remove_or_put_back(doomed, known)
+            with contextlib.suppress(FileNotFoundError):
+                self._remove_or_put_back(doomed, known)
         idle = [path.name for path in base.iterdir() if _RUN_ID.fullmatch(path.name) and _is_idle(path)]
         for first in range(0, len(idle), _PAGE):
             page = idle[first : first + _PAGE]
             for run_id in set(page) - known(page):
-                doomed = base / f"{_DOOMED}{run_id}"
-                (base / run_id).rename(doomed)
-                self._remove_or_put_back(doomed, known)
+                with contextlib.suppress(FileNotFoundError):
+                    doomed = base / f"{_DOOMED}{run_id}"
+                    (base / run_id).rename(doomed)
+                    self._remove_or_put_back(doomed, known)
 
     def _remove_or_put_back(self, doomed: Path, known: Callable[[list[str]], set[str]]) -> None:
         run_id = doomed.name.removeprefix(_DOOMED)

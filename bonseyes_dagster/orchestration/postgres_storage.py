@@ -46,8 +46,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from bonseyes_dagster.errors import UnavailableError
-from bonseyes_dagster.orchestration.compute_logs import remove_logs
-from bonseyes_dagster.orchestration.stored_values import delete_stored_values
+from bonseyes_dagster.orchestration.compute_logs import removing_output
 
 __all__ = ["PooledPostgresStorage", "with_pooled_connections"]
 
@@ -398,10 +397,8 @@ class _EventLogStorage(_Pooled, PostgresEventLogStorage):
 
     def delete_events(self, run_id: str) -> None:
         """Remove the events of a run, which is how every door deletes one, and what its steps printed and gave out."""
-        super().delete_events(run_id)
-        if self.has_instance:
-            remove_logs(self._instance, run_id)
-            delete_stored_values(self._instance, run_id)
+        with removing_output(self._instance, run_id) if self.has_instance else contextlib.nullcontext():
+            super().delete_events(run_id)
 
     def _insert(self, event: EventLogEntry) -> None:
         # The superclass notifies listeners as well, which its readers have long ceased to be.

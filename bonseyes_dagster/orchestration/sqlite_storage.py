@@ -39,8 +39,7 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from bonseyes_dagster.orchestration.compute_logs import remove_logs
-from bonseyes_dagster.orchestration.stored_values import delete_stored_values
+from bonseyes_dagster.orchestration.compute_logs import removing_output
 
 __all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connections"]
 
@@ -156,10 +155,8 @@ class _EventLogStorage(SqliteEventLogStorage):
 
     def delete_events(self, run_id: str) -> None:
         """Remove the events of a run, which is how every door deletes one, and what its steps printed and gave out."""
-        super().delete_events(run_id)
-        if self.has_instance:
-            remove_logs(self._instance, run_id)
-            delete_stored_values(self._instance, run_id)
+        with removing_output(self._instance, run_id) if self.has_instance else contextlib.nullcontext():
+            super().delete_events(run_id)
 
     def _copy_template(self, path: Path) -> None:
         """Make a run's file whole, or leave it if another process was first."""

@@ -8,6 +8,7 @@ references.py calls it. A value comes back equal and of the same type, as with D
   not loaded: loading a pickle executes what it says.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,10 +22,19 @@ from typing import IO, Any
 
 from dagster import DagsterInstance, DagsterInvariantViolationError
 
-__all__ = ["MOST_LOGGED_CHARACTERS", "OutputPlace", "delete_stored_values", "load_value", "store_value"]
+__all__ = [
+    "MOST_LOGGED_CHARACTERS",
+    "OutputPlace",
+    "delete_values_set_aside",
+    "load_value",
+    "set_values_aside",
+    "store_value",
+]
 
 # A larger value would slow down everything that reads the run's events.
 MOST_LOGGED_CHARACTERS = 4096
+# Before the id of a run in the name of a folder that is being removed.
+_DOOMED = ".deleted-"
 
 
 @dataclass(frozen=True)
@@ -64,9 +74,20 @@ def load_value(kept: Mapping[str, Any], place: OutputPlace, storage: Path) -> ob
     return kept["value"]  # in the logs of older runs
 
 
-def delete_stored_values(instance: DagsterInstance, run_id: str) -> None:
-    """Remove the files that a deleted run has stored."""
-    shutil.rmtree(Path(instance.storage_directory()) / run_id, ignore_errors=True)
+def set_values_aside(instance: DagsterInstance, run_id: str) -> None:
+    """Rename the folder of what the ops of a run that is being deleted gave out, whichever IO manager wrote it."""
+    storage = Path(instance.storage_directory())
+    doomed = storage / f"{_DOOMED}{run_id}"
+    if doomed.exists():  # of an earlier run of this id
+        shutil.rmtree(doomed, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        (storage / run_id).rename(doomed)
+
+
+def delete_values_set_aside(instance: DagsterInstance, run_id: str = "*") -> None:
+    """Remove what was set aside of a run, or of all."""
+    for doomed in Path(instance.storage_directory()).glob(f"{_DOOMED}{run_id}"):
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _exact_json(value: object) -> str | None:

@@ -3,6 +3,7 @@
 import contextvars
 import itertools
 import os
+import shutil
 import sys
 import time
 import uuid
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRun
 from dagster._core.storage.compute_log_manager import ComputeIOType
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
 from sqlalchemy.exc import OperationalError
 
 from bonseyes_dagster.orchestration import step_streams
@@ -143,3 +145,58 @@ def test_logs_of_a_run_that_comes_meanwhile_are_put_back(instance: DagsterInstan
     logs = {path.name: path.read_text() for path in (folder / "compute_logs").iterdir()}
     assert logs == {"step.out": "said\n", "other.out": "new\n"}
     assert [path.name for path in folder.parent.iterdir()] == [run_id]
+
+
+@pytest.mark.parametrize("place", [(SqliteEventLogStorage, "delete_events"), (shutil, "rmtree")])
+def test_what_a_new_run_of_the_id_writes_meanwhile_stays(instance: DagsterInstance, monkeypatch, place) -> None:
+    """Once a run's record is gone, its name is free: what its steps left is set aside first, and removed then."""
+    instance.add_run(run := DagsterRun(job_name="job"))
+    storage = Path(instance.storage_directory())
+    folders = [log_of(instance, run.run_id), storage / run.run_id]
+    folders[1].mkdir(parents=True)
+    former = [folder / "former" for folder in folders]
+    new = [folder / "new" for folder in folders]
+    for file in former:
+        file.write_text("former\n")
+    owner, name = place
+    real = getattr(owner, name)
+
+    def write_first(*args: object, **options: object) -> None:
+        for file in new:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text("new\n")
+        real(*args, **options)
+
+    monkeypatch.setattr(owner, name, write_first)
+    instance.delete_run(run.run_id)
+    assert [file.exists() for file in (*former, *new)] == [False, False, True, True]
+    assert not [path for folder in folders for path in folder.parent.glob(".deleted-*")]
+
+
+def test_values_that_were_only_set_aside_are_removed_later(instance: DagsterInstance) -> None:
+    """A deletion may break off between the two."""
+    doomed = Path(instance.storage_directory()) / f".deleted-{uuid.uuid4()}"
+    doomed.mkdir(parents=True)
+    (doomed / "value").write_text("1")
+    remove_orphaned_logs(instance)
+    assert not doomed.exists()
+
+
+@pytest.mark.parametrize("method", ["rename", "stat", "hardlink_to"])
+def test_two_that_tidy_one_folder_do_not_disturb_each_other(instance: DagsterInstance, monkeypatch, method) -> None:
+    """A folder that is looked at may go at any moment; the others are removed all the same."""
+    doomed, gone = log_of(instance, str(uuid.uuid4())), log_of(instance, str(uuid.uuid4()))
+    is_put_back = method == "hardlink_to"
+    if is_put_back:
+        instance.add_run(DagsterRun(job_name="job", run_id=doomed.name))
+        doomed = doomed.rename(doomed.with_name(f".deleted-{doomed.name}"))
+    real = getattr(Path, method)
+
+    def remove_first(path: Path, *args: object, **options: object) -> object:
+        if doomed.name in str(path) or (args and doomed.name in str(args[0])):
+            shutil.rmtree(doomed, ignore_errors=True)
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, method, remove_first)
+    remove_orphaned_logs(instance)
+    assert not doomed.exists() and not gone.exists()
