@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from dagster import DagsterError, DagsterRun
@@ -19,6 +17,7 @@ from bonseyes_dagster.orchestration.run_end import cancel_run
 from bonseyes_dagster.orchestration.withdrawal import closed_steps
 from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked, phase_of
 from bonseyes_dagster.pipeline.states import RunState, States, StepState
+from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import Uploads
 
 __all__ = ["Ending"]
@@ -34,13 +33,14 @@ END_TIMEOUT_S = 20.0
 class Ending:
     """Cancels and deletes runs."""
 
-    def __init__(self, records: Records, states: States, uploads: Uploads) -> None:
+    def __init__(self, records: Records, states: States, uploads: Uploads, *, deleting: Turns, starting: Turns) -> None:
+        """`starting` is what the Starter has: a run is not started while another of its name, and id, goes."""
         self._records = records
         self._states = states
         self._uploads = uploads
         self._instance = records.instance
-        self._lock = threading.Lock()
-        self._under_way: set[str] = set()
+        self._deleting = deleting
+        self._starting = starting
 
     def cancel(self, run: DagsterRun) -> None:
         """Ask the run to end. One that nobody executes any more is marked as cancelled here."""
@@ -60,7 +60,7 @@ class Ending:
         Returns the URLs of the artifacts that stay.
         """
         found = record.dagster_run
-        with self._alone(found.run_id) as is_alone:
+        with self._deleting.try_turn(found.run_id) as is_alone:
             run = self._instance.get_run_by_id(found.run_id) if is_alone else None
             if run is None:
                 raise NotFoundError(f"Another request deletes the run {run_name(found)!r}.")
@@ -71,7 +71,7 @@ class Ending:
     def resume(self) -> None:
         """Carry out the deletions that an earlier process began."""
         for listed in self._records.deleted():
-            with self._alone(listed.run_id) as is_alone:
+            with self._deleting.try_turn(listed.run_id) as is_alone:
                 record = self._records.marked(listed.run_id) if is_alone else None
                 if record is not None:
                     run = record.dagster_run
@@ -79,19 +79,6 @@ class Ending:
                         self._carry_out(run, with_artifacts=is_marked(run, _ARTIFACTS_TAG))
                     except UnavailableError as error:  # to be resumed again
                         _log.warning("The run %s is being deleted. %s", run_name(run), error.message)
-
-    @contextlib.contextmanager
-    def _alone(self, run_id: str) -> Iterator[bool]:
-        """Tell whether no other thread is deleting this run; a pipeline has one process."""
-        with self._lock:
-            is_alone = run_id not in self._under_way
-            self._under_way.add(run_id)
-        try:
-            yield is_alone
-        finally:
-            if is_alone:
-                with self._lock:
-                    self._under_way.remove(run_id)
 
     def _carry_out(self, run: DagsterRun, *, with_artifacts: bool) -> list[str]:
         self.cancel(run)
@@ -106,9 +93,10 @@ class Ending:
             self._delete_artifacts(state)
         else:
             kept = self._keep_artifacts(state)
-        if self._records.marked(run.run_id) is None:
-            return kept
-        self._instance.delete_run(run.run_id)
+        with self._starting.await_turn(run.run_id):
+            if self._records.marked(run.run_id) is None:
+                return kept
+            self._instance.delete_run(run.run_id)
         token = run.tags.get(UPLOADS_TAG, "")
         # Re-executions read the same files.
         if token and self._records.by_tag(UPLOADS_TAG, token) is None:

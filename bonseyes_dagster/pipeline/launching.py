@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRe
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bonseyes_dagster.errors import ConflictError, UnavailableError
+from bonseyes_dagster.pipeline.turns import Turns
 
 __all__ = ["Starter"]
 
@@ -27,13 +27,12 @@ class Starter:
     The workspace is opened at the first use, not before: a server process that forks must have no gRPC thread.
     """
 
-    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str) -> None:
+    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str, starting: Turns) -> None:
         self._instance = instance
         self._file = workspace
         self._job_name = job_name
         self._lock = threading.Lock()
-        self._starting: set[str] = set()
-        self._has_started = threading.Condition()
+        self._starting = starting
         self._process_context: WorkspaceProcessContext | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -53,7 +52,7 @@ class Starter:
 
         Raises ConflictError when the run exists, UnavailableError when Dagster cannot launch.
         """
-        with self._alone(run_id):
+        with self._starting.await_turn(run_id):
             self._create(run_id, run_config, tags)
 
     def launch_again(self, run_id: str) -> None:
@@ -61,23 +60,10 @@ class Starter:
 
         Raises UnavailableError when Dagster cannot launch. The run may be gone afterwards.
         """
-        with self._alone(run_id):
+        with self._starting.await_turn(run_id):
             run = self._instance.get_run_by_id(run_id)
             if run is not None and run.status is DagsterRunStatus.NOT_STARTED:
                 self._launch(run_id, self._context())
-
-    @contextmanager
-    def _alone(self, run_id: str) -> Iterator[None]:
-        """Wait until no other thread is starting this run, and have others wait; a pipeline has one process."""
-        with self._has_started:
-            self._has_started.wait_for(lambda: run_id not in self._starting)
-            self._starting.add(run_id)
-        try:
-            yield
-        finally:
-            with self._has_started:
-                self._starting.remove(run_id)
-                self._has_started.notify_all()
 
     def _create(self, run_id: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         context = self._context()

@@ -39,6 +39,7 @@ from bonseyes_dagster.pipeline.measures import measures_of
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
 from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked
 from bonseyes_dagster.pipeline.states import RunState, States
+from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
 from bonseyes_dagster.pipeline.waiting import FinishWatch
 from bonseyes_dagster.settings import Settings
@@ -72,6 +73,9 @@ class Runs:
         self._workspace = workspace
         self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
         self._cache = volume / "cache"
+        # Not made anew with what uses them: a launch or a deletion may be under way when the definitions are.
+        self._starting = Turns()
+        self._deleting = Turns()
 
     # What is opened late: the server forks after this object was made
 
@@ -89,7 +93,7 @@ class Runs:
 
     @cached_property
     def _starter(self) -> Starter:
-        return Starter(self.instance, self._workspace, self.pipeline.job_name)
+        return Starter(self.instance, self._workspace, self.pipeline.job_name, self._starting)
 
     @cached_property
     def _watch(self) -> FinishWatch:
@@ -107,7 +111,7 @@ class Runs:
 
     @cached_property
     def _ending(self) -> Ending:
-        return Ending(self._records, self.states, self._uploads)
+        return Ending(self._records, self.states, self._uploads, deleting=self._deleting, starting=self._starting)
 
     @cached_property
     def _provenance(self) -> Provenance:

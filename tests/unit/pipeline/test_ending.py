@@ -24,6 +24,7 @@ from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.ending import Ending
 from bonseyes_dagster.pipeline.records import DELETED_TAG, Records
 from bonseyes_dagster.pipeline.states import RunState, States
+from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import Uploads
 from bonseyes_dagster.web.memory import Job, MemoryBackend
 from tests.system.project import serve_twin, tool_description
@@ -51,7 +52,8 @@ def ending(records: Records, tmp_path: Path) -> Ending:
     """What deletes them."""
     asker = Asker(Addresses(tmp_path / "addresses.json"))
     states = States(records, load_pipeline(TINY, "tiny-one"), asker, "http://gateway")
-    return Ending(records, states, Uploads(tmp_path / "volume", reserve_bytes=0))
+    uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
+    return Ending(records, states, uploads, deleting=Turns(), starting=Turns())
 
 
 def add_run(instance: DagsterInstance) -> None:

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from flask.testing import FlaskClient
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline import launching
 from bonseyes_dagster.pipeline.app import create_app
+from bonseyes_dagster.pipeline.ending import Ending
 from bonseyes_dagster.pipeline.launching import Starter
 from bonseyes_dagster.pipeline.runs import Runs
+from bonseyes_dagster.pipeline.states import RunState
 from bonseyes_dagster.settings import Settings
 
 TINY = Path(__file__).parents[2] / "flow" / "tiny"
@@ -75,11 +77,14 @@ def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
 
 
-@pytest.mark.parametrize("is_starting", [False, True])
+@pytest.mark.parametrize(("is_starting", "is_loaded_anew"), [(False, False), (True, False), (False, True)])
 def test_a_repeated_request_waits_for_a_launch_that_fails(
-    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool, is_loaded_anew: bool
 ) -> None:
-    """The run goes with it, whether the launcher had reported it as starting or not; the repeated request makes it."""
+    """The run goes with it, whether the launcher had reported it as starting or not; the repeated request makes it.
+
+    Also when the definitions are loaded anew between the two.
+    """
     has_begun, may_fail = threading.Event(), threading.Event()
 
     def fail(run_id: str, _: object) -> None:
@@ -95,6 +100,8 @@ def test_a_repeated_request_waits_for_a_launch_that_fails(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(post)
         assert has_begun.wait(30)
+        if is_loaded_anew:
+            runs.serve(load_pipeline(TINY, "tiny-one"))
         second = pool.submit(post)
         wait([second], timeout=0.5)
         may_fail.set()
@@ -126,3 +133,56 @@ def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], i
     runs.clean()
     kept = [path.read_bytes() for path in (tmp_path / "volume/lost+found").glob("uploads-*/*/*/*")]
     assert kept == [b"abc", b"abc"]
+
+
+def test_a_deletion_is_carried_out_once_though_the_definitions_are_loaded_anew(
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tidying after that leaves alone what a request from before is deleting."""
+    assert post() == 200
+    deleting: list[str] = []
+    is_at_it, may_go_on = threading.Event(), threading.Event()
+
+    def keep_artifacts(_: Ending, state: RunState) -> list[str]:
+        deleting.append(state.name)
+        if len(deleting) == 1:
+            is_at_it.set()
+            may_go_on.wait(30)
+        return []
+
+    monkeypatch.setattr(Ending, "_keep_artifacts", keep_artifacts)
+    with ThreadPoolExecutor(1) as pool:
+        request = pool.submit(runs.delete, "x")
+        assert is_at_it.wait(30)
+        runs.serve(load_pipeline(TINY, "tiny-one"))
+        runs.clean()
+        may_go_on.set()
+        request.result()
+    assert deleting == ["x"]
+    assert runs.instance.get_runs() == []
+
+
+def test_a_new_run_of_a_name_waits_until_the_deleted_one_is_gone(
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both have one id: Dagster removes the record, which frees the name, and only then the events."""
+    assert post() == 200
+    instance = runs.instance
+
+    def report(run_id: str, _: object) -> None:
+        instance.report_dagster_event(DagsterEvent(DagsterEventType.PIPELINE_STARTING.value, "tiny_one"), run_id)
+
+    def delete_slowly(run_id: str) -> None:
+        instance.run_storage.delete_run(run_id)
+        creations.append(pool.submit(post))
+        wait(creations, timeout=0.5)
+        instance.event_log_storage.delete_events(run_id)
+
+    creations: list[Future[int]] = []
+    monkeypatch.setattr(instance, "submit_run", report)
+    monkeypatch.setattr(instance, "delete_run", delete_slowly)
+    with ThreadPoolExecutor(1) as pool:
+        runs.delete("x")
+    assert creations[0].result() == 200
+    [run] = instance.get_runs()
+    assert [entry.dagster_event_type for entry in instance.all_logs(run.run_id)] == [DagsterEventType.PIPELINE_STARTING]
