@@ -53,6 +53,7 @@ def removing_output(instance: DagsterInstance, run_id: str) -> Iterator[None]:
     with _warning_of_leftovers(run_id):
         if isinstance(manager, StepComputeLogManager):
             manager.set_aside(run_id)
+    with _warning_of_leftovers(run_id):
         set_values_aside(instance, run_id)
     yield
     with _warning_of_leftovers(run_id):

@@ -84,9 +84,10 @@ def set_values_aside(instance: DagsterInstance, run_id: str) -> None:
         (storage / run_id).rename(doomed)
 
 
-def delete_values_set_aside(instance: DagsterInstance, run_id: str = "*") -> None:
+def delete_values_set_aside(instance: DagsterInstance, run_id: str | None = None) -> None:
     """Remove what was set aside of a run, or of all."""
-    for doomed in Path(instance.storage_directory()).glob(f"{_DOOMED}{run_id}"):
+    storage = Path(instance.storage_directory())
+    for doomed in storage.glob(f"{_DOOMED}*") if run_id is None else [storage / f"{_DOOMED}{run_id}"]:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
