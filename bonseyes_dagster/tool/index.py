@@ -470,6 +470,10 @@ class Index:
             rows = _fetch(connection, f"{_SELECT} WHERE {where}", (value,))
         return _record(rows[0]) if rows else None
 
+    def has_name(self, name: str) -> bool:
+        """Tell whether an artifact has that name."""
+        return self._find("name = ?", name) is not None
+
     def phase(self, name: str) -> tuple[str, Phase]:
         """Return (id, phase) of `name`, which is all that a waiting reader asks for again and again."""
         with self._reading() as connection:

@@ -15,7 +15,7 @@ from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.processes import end_stragglers
-from bonseyes_dagster.tool.rebuild import has_result, published_record, put_back, read_mark
+from bonseyes_dagster.tool.rebuild import has_result, published_record, put_back
 from bonseyes_dagster.tool.rows import RowDamagedError, read_row, read_sound_row, write_row
 from bonseyes_dagster.tool.runner import clear_leftovers
 
@@ -140,7 +140,7 @@ def _settle_orphans(index: Index, volume: Volume, tool: str) -> None:
 
 
 def _settle_orphan(folder: Folder, index: Index, volume: Volume, tool: str, doubt: str) -> None:
-    if has_result(folder) and (doubt or not _is_unacknowledged(folder, volume)):
+    if has_result(folder) and (doubt or not _may_be_unacknowledged(folder, index)):
         made = put_back(index, folder, tool)
         if made.phase == "running":
             _end(made, index, volume, tool)
@@ -149,6 +149,9 @@ def _settle_orphan(folder: Folder, index: Index, volume: Volume, tool: str, doub
             # Its row said that it was running.
             end_stragglers(folder.id, folder.path, folder.temporary, _server(folder))
         set_aside(volume, [folder.path], folder.id, f"There is no row of the artifact with the id {folder.id}. {doubt}")
+    elif has_result(folder):
+        why = "There is no row of this artifact, and another one has its name by now: its creation may have broken off."
+        set_aside(volume, [folder.path], folder.id, why)
     else:
         throw_away(folder.path, volume.trash)
 
@@ -160,13 +163,16 @@ def _read_doubt(volume: Volume) -> str:
         return ""
 
 
-def _is_unacknowledged(folder: Folder, volume: Volume) -> bool:
-    """Tell whether the creator of a copy by links died before its row was written: its row has no number yet."""
+def _may_be_unacknowledged(folder: Folder, index: Index) -> bool:
+    """Tell whether the creator of a copy by links may have died before its row was written, and have been repeated.
+
+    Such a copy has no number yet. That is no proof: an index that was put back may lack the row of another one.
+    """
     try:
         copy = read_row(folder)
     except RowDamagedError:
         return False
-    return copy is not None and copy.seq == 0 and read_mark(volume) > 0
+    return copy is not None and copy.seq == 0 and copy.name is not None and index.has_name(copy.name)
 
 
 def _is_still_unknown(path: Path, index: Index) -> bool:

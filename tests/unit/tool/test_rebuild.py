@@ -184,6 +184,20 @@ def test_a_folder_of_a_creator_that_died_is_removed(kept: Kept) -> None:
     assert not kept.volume.lost_and_found.exists()
 
 
+def test_a_copy_by_links_without_a_row_is_not_removed(kept: Kept) -> None:
+    """Its copy of the row has no number, as that of a creation that broke off; an index put back may lack its row."""
+    for name in ("first", "second"):
+        write_row(kept.folder(name), replace(kept.promised[name], seq=0))
+        with closing(Index(kept.volume.index)) as index:
+            index.remove(kept.promised[name].id)
+    first, second = kept.promised["first"], kept.promised["second"]
+    other = kept.queued("second")
+    index = kept.start()
+    assert index.get("first").id == first.id and index.get("first").phase == "completed"
+    assert index.get("second").id == other.id
+    assert kept.set_aside() == [second.id]
+
+
 def test_what_was_published_is_completed_after_a_crash(kept: Kept) -> None:
     """The worker was killed between the last rename and the row."""
     kept.published("third")
