@@ -9,7 +9,6 @@ When a server has loaded the definitions, at the start or at a reload, the file 
 touched: the pipeline containers load anew, too.
 """
 
-import ctypes
 import gc
 import logging
 import os
@@ -31,6 +30,7 @@ from dagster._grpc import server as dagster_server
 from dagster._grpc.__generated__ import dagster_api_pb2
 
 from bonseyes_dagster.orchestration.instance import LOADED_FILE
+from bonseyes_dagster.orchestration.parent_death import end_with_parent
 
 __all__ = ["CodeServer", "main"]
 
@@ -41,7 +41,6 @@ RELOAD_S = 120.0
 # What a former server still answers has so long. It ends when the runs have ended that it launched itself.
 _GRACE_S = 30.0
 _READY, _RELOAD, _TAKEN_OVER, _FAILED = b"ready", b"reload", b"taken over", b"failed"
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,9 +161,7 @@ def _serve(arguments: list[str], control: socket.socket, parent: int) -> NoRetur
     """Be Dagster's code server, in the forked process."""
     code = 1
     try:
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
+        end_with_parent(parent, signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         gc.enable()

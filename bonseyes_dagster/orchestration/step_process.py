@@ -5,22 +5,19 @@ events go, a line of JSON each, PARENT is the run's process. Standard input has 
 `dagster api execute_step` does: it writes the events to Dagster's storage itself.
 """
 
-import ctypes
 import os
 import signal
 import sys
 
-__all__ = ["main"]
+from bonseyes_dagster.orchestration.parent_death import end_with_parent
 
-_PR_SET_PDEATHSIG = 1
+__all__ = ["main"]
 
 
 def main() -> None:
     """Execute one step; end with the process that started this one."""
     events, parent = (int(argument) for argument in sys.argv[1:])
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it had ended before
-        os._exit(1)
+    end_with_parent(parent, signal.SIGKILL)
     _execute(events, sys.stdin.read())
     sys.stdout.flush()
     sys.stderr.flush()

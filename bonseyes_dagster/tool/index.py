@@ -472,7 +472,11 @@ class Index:
 
     def has_name(self, name: str) -> bool:
         """Tell whether an artifact has that name."""
-        return self._find("name = ?", name) is not None
+        try:
+            self.phase(name)
+        except NotFoundError:
+            return False
+        return True
 
     def phase(self, name: str) -> tuple[str, Phase]:
         """Return (id, phase) of `name`, which is all that a waiting reader asks for again and again."""

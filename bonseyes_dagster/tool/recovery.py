@@ -16,7 +16,7 @@ from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.lost_and_found import set_aside
 from bonseyes_dagster.tool.processes import end_stragglers
 from bonseyes_dagster.tool.rebuild import has_result, published_record, put_back
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row, read_sound_row, write_row
+from bonseyes_dagster.tool.rows import read_sound_row, write_row
 from bonseyes_dagster.tool.runner import clear_leftovers
 
 __all__ = ["finish_deletions", "recover", "sweep"]
@@ -168,10 +168,7 @@ def _may_be_unacknowledged(folder: Folder, index: Index) -> bool:
 
     Such a copy has no number yet. That is no proof: an index that was put back may lack the row of another one.
     """
-    try:
-        copy = read_row(folder)
-    except RowDamagedError:
-        return False
+    copy = read_sound_row(folder)
     return copy is not None and copy.seq == 0 and copy.name is not None and index.has_name(copy.name)
 
 

@@ -115,7 +115,7 @@ class Store:
             raise TypeError(f"a draft of another backend: {draft!r}")
         digest = request_digest(request.name, request.parameters, draft.files())
         # Looked at before the key: if the same request takes the name meanwhile, the key is known then.
-        is_taken = self._is_taken(request.name)
+        is_taken = self._index.has_name(request.name)
         known = self._known(request, digest)
         if known is not None:
             return known
@@ -140,13 +140,6 @@ class Store:
         if known.request_digest != digest:
             raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
         return known.name
-
-    def _is_taken(self, name: str) -> bool:
-        try:
-            self._index.phase(name)
-        except NotFoundError:
-            return False
-        return True
 
     def _checked(self, request: backend.Request, draft: Draft, digest: str) -> Record:
         parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
