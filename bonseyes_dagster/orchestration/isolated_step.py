@@ -25,7 +25,7 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster_shared.error import SerializableErrorInfo
 
 from bonseyes_dagster.orchestration.mailbox import Mailbox
-from bonseyes_dagster.orchestration.step_thread import StepContext, StepMessage
+from bonseyes_dagster.orchestration.step_thread import StepContext, StepMessage, post_events
 
 __all__ = ["IsolatedStep"]
 
@@ -42,23 +42,16 @@ class IsolatedStep:
     def __init__(self, context: StepContext, plan_context: PlanExecutionContext, mailbox: Mailbox[StepMessage]) -> None:
         self._context = context
         self._plan_context = plan_context
-        self._mailbox = mailbox
         self.key = context.step.key
         self._has_ended = False
-        self._thread = threading.Thread(target=self._run, name=f"process of step {self.key}", daemon=True)
+        posted = (self.key, self._events(), mailbox)
+        self._thread = threading.Thread(
+            target=post_events, args=posted, name=f"process of step {self.key}", daemon=True
+        )
 
     def start(self) -> None:
         """Start; from here on the mailbox hears everything, a message without event last."""
         self._thread.start()
-
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            for event in self._events():
-                self._mailbox.put(StepMessage(self.key, event))
-        except BaseException as raised:  # the main thread decides what it means for the run
-            error = raised
-        self._mailbox.put(StepMessage(self.key, None, error))
 
     def _events(self) -> Iterator[DagsterEvent]:
         with self._place():

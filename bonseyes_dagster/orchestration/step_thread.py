@@ -26,7 +26,7 @@ from dagster._core.execution.plan.step import ExecutionStep
 
 from bonseyes_dagster.orchestration.mailbox import Mailbox
 
-__all__ = ["StepContext", "StepMessage", "StepThread"]
+__all__ = ["StepContext", "StepMessage", "StepThread", "post_events"]
 
 _running_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("running_step", default=None)
 
@@ -37,6 +37,17 @@ class StepMessage(NamedTuple):
     key: str
     event: DagsterEvent | None
     error: BaseException | None = None
+
+
+def post_events(key: str, events: Iterator[DagsterEvent], mailbox: Mailbox[StepMessage]) -> None:
+    """Put each event of a step into the mailbox, and last a message without event, with the error if there was one."""
+    error: BaseException | None = None
+    try:
+        for event in events:
+            mailbox.put(StepMessage(key, event))
+    except BaseException as raised:  # the main thread decides what it means for the run
+        error = raised
+    mailbox.put(StepMessage(key, None, error))
 
 
 class StepContext(StepExecutionContext):
@@ -125,14 +136,8 @@ class StepThread:
         self._thread.start()
 
     def _run(self) -> None:
-        error: BaseException | None = None
         _running_step.set(self.key)
-        try:
-            for event in self._events():
-                self._mailbox.put(StepMessage(self.key, event))
-        except BaseException as raised:  # the main thread decides what it means for the run
-            error = raised
-        self._mailbox.put(StepMessage(self.key, None, error))
+        post_events(self.key, self._events(), self._mailbox)
 
     def _events(self) -> Iterator[DagsterEvent]:
         events: list[DagsterEvent] = []
