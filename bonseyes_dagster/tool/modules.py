@@ -25,10 +25,16 @@ class UncoveredModules:
         paths |= {sys.prefix, sys.base_prefix, sys.exec_prefix, tempfile.gettempdir()}
         self._covered = tuple(path.rstrip(_ENDING) + _ENDING for path in paths if path)
         self._known: set[str] = set()
+        self._newest: tuple[int, str | None] = (0, None)
         self._found: dict[str, str] = {}
 
     def look(self) -> dict[str, str]:
         """Return the file of each such module by the module's name; what was looked at before costs nothing."""
+        newest = len(sys.modules), next(reversed(sys.modules), None)
+        if newest == self._newest:
+            # To compare all names would copy, in a forked child, each memory page that holds one: a millisecond.
+            return self._found
+        self._newest = newest
         for name in sys.modules.keys() - self._known:
             file = _file(sys.modules.get(name))
             if file is not None and not file.startswith(self._covered):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.tool.disk import copy, sync_all, sync_folder
+from bonseyes_dagster.tool.disk import copy, sync_folder, syncing
 from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.rows import write_row
@@ -53,9 +53,9 @@ def publish(
     with folder.manifest.open("xb") as file:
         # In this form the digest of the file is that of the artifact.
         file.write(manifest.canonical)
-    if record_of is not None:
-        write_row(folder, record_of(manifest))
-    sync_all([folder.manifest, *_written(folder.staging, manifest)])
+    with syncing([folder.manifest, *_written(folder.staging, manifest)]):
+        if record_of is not None:
+            write_row(folder, record_of(manifest))
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest
