@@ -364,6 +364,20 @@ class Index:
             row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'artifacts'").fetchone()
         return int(row[0]) if row else 0
 
+    def number_above(self, seq: int) -> int:
+        """Give no later row a number up to `seq`; return the highest number that counts as given now."""
+        with self._writing() as connection:
+            return self._skip_numbers(connection, max(seq, self.last_seq()) + 1)
+
+    @staticmethod
+    def _skip_numbers(connection: sqlite3.Connection, up_to: int | None = None) -> int:
+        """Count the numbers up to `up_to`, by default the next one, as given."""
+        query = "UPDATE sqlite_sequence SET seq = coalesce(?, seq + 1) WHERE name = 'artifacts' RETURNING seq"
+        rows = connection.execute(query, (up_to,)).fetchall()
+        if not rows:
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('artifacts', ?)", (up_to or 1,))
+        return int(rows[0][0]) if rows else up_to or 1
+
     def check(self) -> None:
         """Raise UnavailableError when the index cannot be read."""
         with self._reading() as connection:
@@ -656,20 +670,24 @@ class Index:
             elif row[1] == "running":
                 connection.execute("UPDATE artifacts SET is_cancelling = 1 WHERE id = ?", (row[0],))
 
-    def hide(self, name: str) -> tuple[str, bool]:
-        """Delete `name` for every reader; return (id, whether it still runs and its row waits for the worker)."""
+    def hide(self, name: str) -> tuple[str, bool, int]:
+        """Delete `name` for every reader; return (id, whether it still runs and its row waits for the worker, mark).
+
+        A deletion takes a number, the mark, as a creation does: an index that was saved before is seen to be older.
+        """
         with self._writing() as connection:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
+            mark = self._skip_numbers(connection)
             if row[1] == "queued":
                 connection.execute("DELETE FROM artifacts WHERE id = ?", (row[0],))
-                return row[0], False
+                return row[0], False, mark
             # The row stays, without a name, until the folder is gone: a folder without a row is not a deleted one.
             connection.execute(
                 "UPDATE artifacts SET name = NULL, idempotency_key = NULL, is_cancelling = 1 WHERE id = ?", (row[0],)
             )
-            return row[0], row[1] == "running"
+            return row[0], row[1] == "running", mark
 
     def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[Record]], None]) -> Record:
         """Rename what is final, set its idempotency key free, and return its new row.

@@ -91,6 +91,8 @@ def _rebuild(volume: Volume, tool: str, fault: str) -> None:
         with made.many():
             for record in records:
                 _put_and_tell(made, record, volume.folder(record.id))
+            # The rows have new numbers. Those of the old ones stay given, so that the old index is seen to be older.
+            made.number_above(max(read_mark(volume), *(row.seq for row in rows.values()), 0))
     sync_all([draft])
     draft.rename(_rebuilt(volume))
     _exchange(volume, why)
@@ -122,9 +124,6 @@ def _exchange(volume: Volume, why: str) -> None:
     old = [Path(f"{volume.index}{suffix}") for suffix in _SUFFIXES]
     there = [path for path in old if path.exists()]
     set_aside(volume, there, "index", why)
-    # The rows have new numbers: with the mark of the old ones the new index would look like an older one.
-    volume.index_mark.unlink(missing_ok=True)
-    sync_folder(volume.path)
     _rebuilt(volume).rename(volume.index)
     sync_folder(volume.path)
     with closing(Index(volume.index, is_alone=True)) as index:
@@ -185,8 +184,8 @@ def _catch_up(volume: Volume, index: Index, tool: str) -> None:
     for path in volume.artifacts.iterdir():
         if path.name not in known and has_result(Folder(path)) and is_abandoned(path):
             put_back(index, Folder(path), tool)
-    volume.index_mark.unlink(missing_ok=True)
-    write_mark(volume, index.last_seq())
+    # It may be put back once more.
+    write_mark(volume, index.number_above(mark))
 
 
 def _forget_deleted(volume: Volume, index: Index) -> None:

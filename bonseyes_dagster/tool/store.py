@@ -174,9 +174,9 @@ class Store:
                 draft.keep()
             raise
         draft.keep()
+        self._queue_bell.ring()
         with suppress(OSError):
             write_mark(self._volume, seq)
-        self._queue_bell.ring()
 
     def _lose(self, record: Record, error: TakenError) -> None:
         """Somebody else was first: fine when it was the same request, a conflict otherwise."""
@@ -358,8 +358,10 @@ class Store:
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
         """Hide at once, end what runs, remove."""
-        artifact_id, is_running = self._index.hide(name)
+        artifact_id, is_running, mark = self._index.hide(name)
         self._final_bell.ring()
+        with suppress(OSError):
+            write_mark(self._volume, mark)
         if is_running:
             self._queue_bell.ring()
             self._wait_until_gone(artifact_id)

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bonseyes_dagster.model import Manifest, Phase, now
+from bonseyes_dagster.model import Manifest, Phase, ToolDescription, now
+from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.publishing import publish
 from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
 from bonseyes_dagster.tool.recovery import recover
 from bonseyes_dagster.tool.rows import write_row
+from bonseyes_dagster.tool.store import Store
 
 TOOL = "tool"
 
@@ -136,6 +138,12 @@ class Kept:
     def why(self) -> str:
         """Return all reasons in lost+found."""
         return "\n".join(path.read_text() for path in self.volume.lost_and_found.glob("*/why.txt"))
+
+
+def store_of(kept: Kept) -> Store:
+    """Return the store that serves a volume."""
+    tool = ToolDescription(name=TOOL, description="", parameters=(), output_type="com.bonseyes.probe", version="1")
+    return Store(tool, kept.volume, Settings(container="tool", disk_reserve_bytes=0))
 
 
 def tick() -> None:

@@ -13,16 +13,14 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotReadyError
-from bonseyes_dagster.model import ToolDescription
-from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.audit import audit
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.publishing import DamagedError
 from bonseyes_dagster.tool.reuse import adopt, adopt_newest
 from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
-from bonseyes_dagster.tool.store import Store, reused_record
-from tests.unit.tool.kept import Kept, tick
+from bonseyes_dagster.tool.store import reused_record
+from tests.unit.tool.kept import Kept, store_of, tick
 
 
 @pytest.fixture
@@ -32,12 +30,6 @@ def kept(tmp_path: Path) -> Kept:
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
     return made
-
-
-def store_of(kept: Kept) -> Store:
-    """Return what serves it."""
-    tool = ToolDescription(name="tool", description="", parameters=(), output_type="com.bonseyes.probe", version="1")
-    return Store(tool, kept.volume, Settings(container="tool", disk_reserve_bytes=0))
 
 
 def change(path: Path, offset: int, *, keep_time: bool = False) -> None:

@@ -117,8 +117,8 @@ def test_hiding(index: Index) -> None:
     """What is deleted is gone for readers at once; a running one keeps a row without a name until it ends."""
     add(index, "a", "b")
     index.claim()
-    assert index.hide("b") == ("id-b", False)
-    assert index.hide("a") == ("id-a", True)
+    assert index.hide("b") == ("id-b", False, 3)
+    assert index.hide("a") == ("id-a", True, 4)
     assert index.names(limit=None, after=None) == []
     assert index.is_cancelling("id-a") and index.is_hidden("id-a")
     with pytest.raises(NotFoundError):

@@ -24,7 +24,7 @@ from bonseyes_dagster.tool.rebuild import ensure_index
 from bonseyes_dagster.tool.recovery import sweep
 from bonseyes_dagster.tool.reuse import adopt
 from bonseyes_dagster.tool.rows import read_row, write_row
-from tests.unit.tool.kept import TOOL, Kept
+from tests.unit.tool.kept import TOOL, Kept, store_of
 
 _SUFFIXES = ("", "-wal", "-shm")
 
@@ -138,6 +138,41 @@ def test_what_was_deleted_after_an_older_index_was_saved_stays_deleted(kept: Kep
     kept.check(index, "first", "second", "cancelled")
     with pytest.raises(NotFoundError):
         index.get("failed")
+
+
+def put_back(kept: Kept, old: Path) -> Index:
+    """Start with an index that was saved before."""
+    lose(kept.volume)
+    shutil.copyfile(old, kept.volume.index)
+    return kept.start()
+
+
+@pytest.mark.parametrize("is_rebuilt", [False, True])
+def test_an_older_index_is_noticed_when_only_deletions_came_after_it(
+    kept: Kept, tmp_path: Path, is_rebuilt: bool
+) -> None:
+    """Also after a rebuild, which numbers the rows anew."""
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    if is_rebuilt:
+        lose(kept.volume)
+        kept.start()
+    store = store_of(kept)
+    store.delete("first")
+    store.delete("failed")
+    kept.start()
+    index = put_back(kept, tmp_path / "old")
+    assert index.names(limit=None, after=None) == ["second"]
+    kept.check(index, "second")
+
+
+def test_an_older_index_is_noticed_when_it_is_put_back_again(kept: Kept, tmp_path: Path) -> None:
+    """Its rows have learnt of everything once; the file that was saved has not."""
+    shutil.copyfile(kept.volume.index, tmp_path / "old")
+    store_of(kept).delete("failed")
+    put_back(kept, tmp_path / "old")
+    store_of(kept).delete("first")
+    index = put_back(kept, tmp_path / "old")
+    assert index.names(limit=None, after=None) == ["second"]
 
 
 @pytest.mark.parametrize("damage", ["tool = CAST(x'FF' AS TEXT)", "parameters = '{\"text'"])
@@ -390,10 +425,10 @@ def test_a_full_volume_sets_nothing_aside_and_loses_nothing(kept: Kept, monkeypa
         kept.start()
         kept.start()
     assert (kept.folder("waiting").inputs / "file/upload").exists()
-    kept.start()
+    index = kept.start()
     assert kept.set_aside() == [lost.id]
     assert not kept.volume.index_doubt.exists()
-    assert rebuild.read_mark(kept.volume) == 3
+    assert rebuild.read_mark(kept.volume) == index.last_seq()
 
 
 def test_what_runs_while_the_index_is_replaced_is_kept(kept: Kept) -> None:
