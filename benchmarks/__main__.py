@@ -8,7 +8,7 @@ import sys
 
 from benchmarks.figure import HERE, Figure, as_markdown, draw, print_table, read_json, stamped, write_json
 
-SUITES = ("artifacts", "data", "lists", "gateway", "runs", "fan_in", "pipelines", "project")
+SUITES = ("artifacts", "data", "lists", "held", "gateway", "runs", "fan_in", "pipelines", "project")
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,6 @@ from dagster import DagsterEventType, DagsterInstance
 __all__ = ["Journal"]
 
 _PAGE = 500
-_INTERVAL_S = 0.2
 _SHOWN = {
     DagsterEventType.RUN_ENQUEUED,
     DagsterEventType.RUN_STARTING,
@@ -66,7 +64,6 @@ class Journal:
             if is_last:
                 return
             yield b""
-            time.sleep(_INTERVAL_S)
 
 
 def _lines(entry: Any, moment: float) -> bytes:

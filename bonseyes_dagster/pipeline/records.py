@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -123,6 +123,11 @@ class Records:
         """Tell whether a run is final, or gone."""
         unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
         return not self.instance.get_run_ids(RunsFilter(run_ids=[run_id], statuses=unfinished), limit=1)
+
+    def finished_among(self, run_ids: Collection[str]) -> set[str]:
+        """Return those of some runs that are final, or gone."""
+        unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
+        return {*run_ids} - {*self.instance.get_run_ids(RunsFilter(run_ids=list(run_ids), statuses=unfinished))}
 
     def counts(self) -> dict[str, int]:
         """Return how many runs there are in each phase."""

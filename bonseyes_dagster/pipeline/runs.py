@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +43,10 @@ from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records,
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
-from bonseyes_dagster.pipeline.waiting import FinishWatch
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import Collection
 from bonseyes_dagster.web.backend import DataFile, Draft, Request
+from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Runs"]
 
@@ -52,6 +54,7 @@ _BODY_TAG = "bonseyes/idempotency-body"
 _ORPHAN_AGE_S = 3600.0
 # A launch that began before the definitions were loaded anew has ended by then.
 _CLOSE_S = 120.0
+_LOOK_EVERY_S = 0.05
 
 
 class Runs:
@@ -96,8 +99,9 @@ class Runs:
         return Starter(self.instance, self._workspace, self.pipeline.job_name, self._starting)
 
     @cached_property
-    def _watch(self) -> FinishWatch:
-        return FinishWatch(self.instance)
+    def _finals(self) -> FinalWatch:
+        # Dagster's storages cannot notify, and to look for all that wait costs half a millisecond.
+        return FinalWatch(self._records.finished_among, partial(time.sleep, _LOOK_EVERY_S))
 
     @cached_property
     def states(self) -> States:
@@ -252,13 +256,13 @@ class Runs:
             "tags": {key: value for key, value in state.run.tags.items() if not key.startswith((".", "bonseyes/id"))},
         }
 
-    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
-        """Return the status as soon as it is final, or after `wait_s` seconds."""
-        record = self._records.find(name)
-        if wait_s > 0 and not record.dagster_run.is_finished:
-            self._watch.wait(record.dagster_run.run_id, wait_s)
-            record = self._records.find(name)
-        return self._status(self.states.read(record))
+    def status(self, name: str) -> Status:
+        """Return the status as it is now."""
+        return self._status(self.states.read(self._records.find(name)))
+
+    def when_final(self, name: str) -> Future[None]:
+        """Return what is done once the run is final, or gone."""
+        return self._finals.when_final(self._records.find(name).dagster_run.run_id)
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield the merged log from byte `offset`; with `follow` until the run is final."""

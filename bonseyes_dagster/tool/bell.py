@@ -10,7 +10,7 @@ from select import poll
 
 from inotify_simple import INotify, flags
 
-__all__ = ["Bell", "Waiters"]
+__all__ = ["Bell", "Listener", "Waiters"]
 
 # Only where inotify is not to be had: how long a waiter sleeps between looks.
 _POLL_S = 0.05
@@ -41,6 +41,31 @@ class Bell:
             inotify.close()
             raise
         return inotify
+
+
+class Listener:
+    """Hears the rings of one bell, also those between two calls of `wait`; for one thread."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+        self._inotify: INotify | None = None
+
+    def wait(self) -> None:
+        """Return at the next ring, or now and then for no reason."""
+        if self._inotify is None:
+            try:
+                self._inotify = self._bell.listen()
+            except OSError:
+                time.sleep(_POLL_S)
+            # It may have rung meanwhile.
+            return
+        poller = poll()
+        poller.register(self._inotify.fileno())
+        poller.poll(_LONGEST_S * 1000)
+        try:
+            self._inotify.read(0)
+        except OSError:
+            time.sleep(_POLL_S)
 
 
 class Waiters:

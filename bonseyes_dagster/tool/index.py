@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -499,6 +499,20 @@ class Index:
         if row is None:
             raise NotFoundError(f"There is no artifact {name!r}.")
         return row[0], row[1]
+
+    def phase_of(self, artifact_id: str) -> Phase | None:
+        """Return the phase of an id; None once it is deleted."""
+        query = "SELECT phase FROM artifacts WHERE id = ? AND name IS NOT NULL"
+        with self._reading() as connection:
+            row = connection.execute(query, (artifact_id,)).fetchone()
+        return row[0] if row else None
+
+    def final_among(self, names: Collection[str]) -> set[str]:
+        """Return those of `names` that are final, or gone."""
+        marks = ", ".join("?" * len(names))
+        query = f"SELECT name FROM artifacts WHERE phase IN ('queued', 'running') AND name IN ({marks})"  # noqa: S608
+        with self._reading() as connection:
+            return {*names} - {row[0] for row in connection.execute(query, tuple(names))}
 
     def published(self, name: str) -> tuple[str, Phase, str | None]:
         """Return (id, phase, digest) of `name`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -13,13 +12,14 @@ from pathlib import Path
 __all__ = ["FARTHEST_OFFSET", "append_line", "append_note", "iter_log"]
 
 _CHUNK_BYTES = 1 << 18
-_LOOK_EVERY_S = 0.05
 FARTHEST_OFFSET = 1 << 42
 """File systems refuse to seek to where no file can reach."""
 
 
 def iter_log(path: Path, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
     """Yield what the log has from byte `offset`; with `is_final`, go on until that is true and all is read.
+
+    b"" means that there is nothing new; the caller asks again a little later.
 
     `is_final` raises when the artifact is deleted, which ends the answer as broken rather than cleanly short.
     """
@@ -33,7 +33,6 @@ def iter_log(path: Path, offset: int, is_final: Callable[[], bool] | None) -> It
                 yield chunk
             if was_final:
                 return
-            time.sleep(_LOOK_EVERY_S)
             yield b""
     finally:
         if descriptor is not None:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +23,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import FileEntry, Manifest, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.bell import Bell, Waiters
+from bonseyes_dagster.tool.bell import Bell, Listener, Waiters
 from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.disk import check_reserve, storage_errors, throw_away
 from bonseyes_dagster.tool.drafts import Draft
@@ -41,6 +42,7 @@ from bonseyes_dagster.tool.reuse import adopt_newest
 from bonseyes_dagster.tool.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
 from bonseyes_dagster.web import backend
+from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Store"]
 
@@ -67,6 +69,7 @@ class Store:
         self._queue_bell = Bell(volume.queue_bell)
         self._final_bell = Bell(volume.final_bell)
         self._waiters = Waiters(self._final_bell)
+        self._finals = FinalWatch(self._index.final_among, Listener(self._final_bell).wait)
         self._manifest = lru_cache(maxsize=64)(self._read_manifest)
 
     @property
@@ -211,21 +214,13 @@ class Store:
         """Return the statuses of the same page."""
         return [self._status(row) for row in self._index.brief(limit=limit, after=after)]
 
-    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
-        """Return the status as soon as it is final, or after `wait_s` seconds."""
-        if wait_s > 0:
-            self._wait(name, wait_s)
+    def status(self, name: str) -> Status:
+        """Return the status as it is now."""
         return self._full_status(self._index.get(name))
 
-    def _wait(self, name: str, wait_s: float) -> None:
-        deadline = time.monotonic() + wait_s
-        while True:
-            rings = self._waiters.count()
-            _, phase = self._index.phase(name)
-            left_s = deadline - time.monotonic()
-            if phase not in ("queued", "running") or left_s <= 0:
-                return
-            self._waiters.wait(rings, left_s)
+    def when_final(self, name: str) -> Future[None]:
+        """Return what is done once the artifact is final, or gone."""
+        return self._finals.when_final(name)
 
     def _full_status(self, record: Record) -> Status:
         row = {key: getattr(record, key) for key in STATUS_COLUMNS}
@@ -274,10 +269,10 @@ class Store:
         path = self._volume.folder(artifact_id).log
 
         def is_final() -> bool:
-            record = self._index.by_id(artifact_id)
-            if record is None or record.name is None:
+            phase = self._index.phase_of(artifact_id)
+            if phase is None:
                 raise NotFoundError(f"The artifact {name!r} was deleted.")
-            return record.phase not in ("queued", "running")
+            return phase not in ("queued", "running")
 
         return iter_log(path, offset, is_final if follow else None)
 

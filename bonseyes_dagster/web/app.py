@@ -35,6 +35,7 @@ from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 __all__ = ["create_app", "json_response"]
 
 _log = logging.getLogger(__name__)
+_STARTED_KEY = "bonseyes.started"
 _RETRY_AFTER_S = {QueueFullError: "5", UnavailableError: "2"}
 _OF_STATUS: dict[int, type[BonseyesError]] = {
     cls.http_status: cls
@@ -136,7 +137,8 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
     @app.before_request
     def begin() -> None:
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
-        g.started = time.monotonic()
+        # A request that is held is asked twice, and has begun once.
+        g.started = request.environ.setdefault(_STARTED_KEY, time.monotonic())
         _refuse_pages_of_others()
         # servers decode what they can and leave the rest; only the raw path tells
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]

@@ -6,6 +6,7 @@ Every method raises the errors of `bonseyes_dagster.errors` (NotFoundError for a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
@@ -78,8 +79,11 @@ class Backend(Protocol):
     def info(self, name: str) -> dict[str, Any]:
         """Return everything known about one: `status`, `parameters`, `digest`, `size`, `provenance`, ..."""
 
-    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
-        """Return the status as soon as it is final, or after `wait_s` seconds."""
+    def status(self, name: str) -> Status:
+        """Return the status as it is now."""
+
+    def when_final(self, name: str) -> Future[None]:
+        """Return what is done once the one is final, or gone; it is cancelled when nobody waits any more."""
 
     def cancel(self, name: str) -> Status:
         """Ask for cancellation; harmless when final already. Return the status as it is now."""
@@ -99,8 +103,7 @@ class Backend(Protocol):
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield the log from byte `offset`; with `follow` until the artifact is final.
 
-        While nothing is written, a followed log yields b"" every few seconds: that lets the server notice a client
-        that has left, and take its thread back.
+        When there is nothing new, a followed log yields b"" at once; the caller asks again a little later.
         """
 
     def manifest(self, name: str) -> Manifest:

@@ -1,4 +1,4 @@
-"""The one place that knows what carries a request: bodies of every framing, and clients that hang up.
+"""The one place that knows what carries a request: bodies of every framing, and the end of a connection.
 
 Under uWSGI a connection carries one request. WSGI alone can neither say `100 Continue`, nor read a chunked body,
 nor notice that the client is gone; uWSGI's own module can, and everything else here works on any WSGI server.
@@ -11,10 +11,12 @@ import os
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from bonseyes_dagster.errors import BadRequestError, TooLargeError
+from bonseyes_dagster.web.holding import HOLDER, HeldRequest, close
+from bonseyes_dagster.web.server import HELD_MARK
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -24,12 +26,10 @@ try:
 except ImportError:  # any other WSGI server, such as the one of the tests
     uwsgi = None
 
-__all__ = ["Body", "Connection", "body_of", "is_client_gone", "send_range"]
+__all__ = ["Body", "Connection", "body_of"]
 
 _BODY_KEY = "bonseyes.body"
 _READ_BYTES = 1 << 18
-_WRITE_TIMEOUT_MS = 60_000
-_SENDFILE_BYTES = 1 << 23
 # How long, and how much, a body that nobody wants is still taken, so that its sender gets to read the answer.
 _LINGER_S = 5.0
 _LINGER_BYTES = 1 << 30
@@ -128,48 +128,8 @@ def body_of(environ: WSGIEnvironment) -> Body:
     return body
 
 
-def is_client_gone() -> bool:
-    """Tell whether the client of the current request has hung up; False where the server cannot know."""
-    if uwsgi is None:
-        return False
-    poll = select.poll()
-    poll.register(uwsgi.connection_fd(), select.POLLRDHUP)
-    return bool(poll.poll(0))
-
-
-def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
-    """Send a part of an open file as the body: from kernel to kernel under uWSGI, else by yielding it.
-
-    uWSGI's own `sendfile` counts in 32 bits, and its offload threads send past the end of a range.
-    """
-    if uwsgi is None:
-        while size_bytes > 0:
-            data = os.pread(fd, min(_READ_BYTES, size_bytes), offset)
-            if not data:
-                raise OSError("the file is shorter than it was")
-            yield data
-            offset, size_bytes = offset + len(data), size_bytes - len(data)
-        return
-    yield b""  # makes uWSGI send the headers
-    client = uwsgi.connection_fd()
-    poll = select.poll()
-    poll.register(client, select.POLLOUT)
-    while size_bytes > 0:
-        try:
-            sent = os.sendfile(client, fd, offset, min(_SENDFILE_BYTES, size_bytes))
-        except BlockingIOError:
-            if not poll.poll(_WRITE_TIMEOUT_MS):
-                return  # a client that takes nothing any more is as good as gone
-            continue
-        except OSError:
-            return  # it is gone; the connection is closed short of its Content-Length
-        if sent == 0:
-            raise OSError("the file is shorter than it was")
-        offset, size_bytes = offset + sent, size_bytes - sent
-
-
 class Connection:
-    """WSGI middleware: lets whoever still sends a body that was refused read the answer before the end.
+    """WSGI middleware: frees the thread of a request that only waits, and lets refused senders read the answer.
 
     Closing a socket with unread input resets the connection, and a proxy in between then reports a failure
     of its own in place of our error.
@@ -181,10 +141,19 @@ class Connection:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
         body = body_of(environ)
-        answer = self._app(environ, start_response)
+        try:
+            answer = self._app(environ, start_response)
+        except HeldRequest as held:
+            return self._hold(environ, held)
         if uwsgi is None or not body.is_present or body.is_ended:
             return answer
         return _Lingering(answer, uwsgi.connection_fd())
+
+    def _hold(self, environ: WSGIEnvironment, held: HeldRequest) -> Iterable[bytes]:
+        """Hand the connection over; without a status line uWSGI sends nothing, and the log leaves the request out."""
+        uwsgi.set_logvar("held", HELD_MARK)
+        HOLDER.answer_later(self._app, dict(environ), held)
+        return ()
 
 
 class _Lingering:
@@ -197,9 +166,7 @@ class _Lingering:
         yield b""  # the headers of an empty answer are sent with this, else only after close()
 
     def close(self) -> None:
-        close: Callable[[], Any] | None = getattr(self._answer, "close", None)
-        if close is not None:
-            close()
+        close(self._answer)
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as client:
             client.shutdown(socket.SHUT_WR)
             _drain(client)

@@ -17,7 +17,7 @@ from werkzeug.http import parse_etags, parse_if_range_header
 from bonseyes_dagster.errors import NotReadyError, PreconditionFailedError, RangeError
 from bonseyes_dagster.web.archive import Archive
 from bonseyes_dagster.web.backend import DataFile
-from bonseyes_dagster.web.connection import send_range
+from bonseyes_dagster.web.sending import send_pieces, send_range
 
 __all__ = ["send_file", "send_zip"]
 
@@ -169,5 +169,5 @@ def send_zip(files: list[DataFile], name: str, prefix: str = "") -> Response:
     headers = _headers(tag.hexdigest(), f"{name}.zip") | {"Accept-Ranges": "none"}
     if _is_current(tag.hexdigest()):
         return _not_modified(headers)
-    content: Iterator[bytes] = iter(()) if request.method == "HEAD" else iter(archive)
+    content: Iterator[bytes] = iter(()) if request.method == "HEAD" else send_pieces(iter(archive))
     return _binary(content, 200, headers, archive.size_bytes, "application/zip")

@@ -9,7 +9,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +26,13 @@ from bonseyes_dagster.errors import (
     ToolError,
 )
 from bonseyes_dagster.model import FileEntry, Manifest, Progress, Status, ToolDescription, now
-from bonseyes_dagster.urls import Collection
+from bonseyes_dagster.urls import Collection as Kind
 from bonseyes_dagster.web.backend import DataFile, Request
+from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Job", "MemoryBackend"]
 
-_HEARTBEAT_S = 1.0
+_LOOK_EVERY_S = 0.05
 
 
 class _CancelledError(Exception):
@@ -127,12 +129,13 @@ class MemoryBackend:
         description: ToolDescription,
         make: Callable[[Job], None],
         *,
-        kind: Collection = "artifacts",
+        kind: Kind = "artifacts",
         queue_limit: int = 1000,
         folder: Path | None = None,
     ) -> None:
-        self.kind: Collection = kind
+        self.kind: Kind = kind
         self.changed = threading.Condition()
+        self._finals = FinalWatch(self._over, self._wait_for_change)
         self._description = description
         self._make = make
         self._queue_limit = queue_limit
@@ -322,13 +325,21 @@ class MemoryBackend:
             "provenance": {"fingerprint": entry.fingerprint, "version": self._description.version},
         }
 
-    def status(self, name: str, *, wait_s: float = 0.0) -> Status:
-        """Return the status, when final or after a while."""
-        entry = self._entry(name)
+    def status(self, name: str) -> Status:
+        """Return the status."""
+        return self._status(self._entry(name))
+
+    def when_final(self, name: str) -> Future[None]:
+        """Return what is done once it is final, or gone."""
+        return self._finals.when_final(name)
+
+    def _over(self, names: Collection[str]) -> list[str]:
         with self.changed:
-            self.changed.wait_for(lambda: self._status(entry).is_final, wait_s)
-        self._entry(name)
-        return self._status(entry)
+            return [name for name in names if name not in self._entries or self._status(self._entries[name]).is_final]
+
+    def _wait_for_change(self) -> None:
+        with self.changed:
+            self.changed.wait(_LOOK_EVERY_S)
 
     def cancel(self, name: str) -> Status:
         """Cancel at once if queued, else soon."""
@@ -374,8 +385,6 @@ class MemoryBackend:
             with self.changed:
                 is_final = self._status(entry).is_final
                 data = bytes(entry.log[offset:])
-                if not data and follow and not is_final:
-                    self.changed.wait(_HEARTBEAT_S)
             offset += len(data)
             yield data
             if is_final or not follow:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Blueprint, Response, g, request
+from flask import Blueprint, Response, request
 
-from bonseyes_dagster.errors import BonseyesError, NotFoundError
-from bonseyes_dagster.model import Status
+from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import collection, is_name, item
 from bonseyes_dagster.web import backend as protocol
 from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.backend import Backend
-from bonseyes_dagster.web.connection import body_of, is_client_gone
+from bonseyes_dagster.web.connection import body_of
 from bonseyes_dagster.web.downloads import send_file, send_zip
 from bonseyes_dagster.web.queries import external_base, flag, idempotency_key, integer, name_of, seconds
+from bonseyes_dagster.web.sending import send_followed, wait_for
 from bonseyes_dagster.web.uploads import read_creation, read_new_name
 
 __all__ = ["METRIC_VIEWS", "PAGE_MAX", "WAIT_MAX_S", "artifact_blueprint"]
@@ -30,7 +29,6 @@ PAGE_MAX = 10_000
 WAIT_MAX_S = 60.0
 OFFSET_MAX = 2**62
 METRIC_VIEWS = ("scalar", "json", "csv")
-_SLICE_S = 5.0  # how often a long poll looks whether its client is still there
 _SIZED_LOG_BYTES = 1 << 20
 _CHANGE_LIMIT_BYTES = 1 << 20
 
@@ -145,14 +143,12 @@ class _Routes:
         return json_response(self._backend.cancel(name).to_json())
 
     def status(self, name: str) -> Response:
-        return json_response(self._wait(name, seconds("wait", maximum=WAIT_MAX_S)).to_json())
-
-    def _wait(self, name: str, wait_s: float) -> Status:
-        until = time.monotonic() + wait_s
-        status = self._backend.status(name, wait_s=min(wait_s, _SLICE_S))
-        while not status.is_final and (left_s := until - time.monotonic()) > 0 and not is_client_gone():
-            status = self._backend.status(name, wait_s=min(left_s, _SLICE_S))
-        return status
+        wait_s = seconds("wait", maximum=WAIT_MAX_S)
+        status = self._backend.status(name)
+        if wait_s > 0 and not status.is_final:
+            wait_for(self._backend.when_final(name), wait_s, request.environ)
+            status = self._backend.status(name)
+        return json_response(status.to_json())
 
     # What it is made of
 
@@ -187,7 +183,7 @@ class _Routes:
         follow = flag("follow")
         self._backend.status(name)  # an unknown name is known now, not in the middle of the answer
         lines = iter(self._backend.log(name, offset=offset, follow=follow))
-        content: Iterable[bytes] = _followed(lines, g.request_id) if follow else _log_so_far(lines)
+        content: Iterable[bytes] = send_followed(lines) if follow else _log_so_far(lines)
         response = Response(content, content_type="text/plain; charset=utf-8")
         response.headers["X-Accel-Buffering"] = "no"  # nginx would hold lines back
         return response
@@ -241,23 +237,6 @@ def _log_so_far(lines: Iterator[bytes]) -> Iterable[bytes]:
 def _chain(pieces: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from pieces
     yield from rest
-
-
-def _followed(lines: Iterator[bytes], request_id: str) -> Iterator[bytes]:
-    """Pass lines on as they come; b"" is the backend's heartbeat, and the moment to see that the client has left."""
-    yield b""  # sends the headers before there is a line
-    try:
-        for line in lines:
-            if line:
-                yield line
-            elif is_client_gone():
-                return
-    except BonseyesError:
-        return  # deleted while it was followed
-    finally:
-        close = getattr(lines, "close", None)
-        if close is not None:
-            close()
 
 
 def _point(line: bytes) -> dict[str, float | int | None]:

@@ -14,7 +14,10 @@ from typing import NoReturn
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["serve", "uwsgi_options"]
+__all__ = ["HELD_MARK", "serve", "uwsgi_options"]
+
+HELD_MARK = "held"
+"""The value of the log variable of that name, by which the log leaves out a request whose connection is held."""
 
 _BUFFER_BYTES = 32768  # the request line and all headers
 _SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
@@ -58,9 +61,9 @@ def uwsgi_options(
         "worker-reload-mercy": stop_s,
         "mule-reload-mercy": mule_stop_s,
         # in a container of its own, or on a machine that has only root, it says this at every step of every start
-        "log-drain": "you are running uWSGI as root",
+        "log-drain": "you are running uWSGI as root|" + f" {HELD_MARK}$",
         "log-master-bufsize": _LOG_RECORD_BYTES,
-        "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms',
+        "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms %(held)',
         # uWSGI puts the base interpreter there, which does not have the virtual environment's packages
         "py-executable": sys.executable,
     }

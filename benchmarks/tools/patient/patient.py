@@ -1,0 +1,12 @@
+"""An artifact that takes its time."""
+
+import time
+
+
+def create(artifact, *, seconds):
+    """Print a line each half second."""
+    artifact.path("noise").write_bytes(bytes(64 << 20))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        print("still waiting")
+        time.sleep(0.5)

@@ -1,0 +1,138 @@
+"""Requests that wait, and readers that are slow, hold no thread of a real server."""
+
+from __future__ import annotations
+
+import re
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+import requests
+
+from tests.contract.serving import LocalServer, memory_argv, serving
+
+THREADS = {"BONSEYES_THREADS": "4"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    """A server with very few threads."""
+    with serving(memory_argv, tmp_path_factory.mktemp("server"), THREADS) as found:
+        yield found
+
+
+@contextmanager
+def asked(server: LocalServer, path: str, count: int, *, headers: str = "") -> Iterator[list[socket.socket]]:
+    """Ask so often for a path of an artifact, and read nothing yet."""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.settimeout(30)
+            client.connect(server.address)
+            client.sendall(f"GET /artifacts/{path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n".encode())
+            clients.append(client)
+        yield clients
+
+
+def median_ms(server: LocalServer, path: str) -> float:
+    """Return how long an ordinary request takes."""
+    taken = []
+    for _ in range(20):
+        begun_s = time.monotonic()
+        assert requests.get(f"{server.url}{path}", timeout=20).status_code == 200
+        taken.append(time.monotonic() - begun_s)
+    return 1e3 * statistics.median(taken)
+
+
+def body_of(client: socket.socket) -> tuple[bytes, bytes]:
+    """Read an answer to its end; return head and body."""
+    with client.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    return head, body
+
+
+def test_others_are_answered_beside_many_that_wait(server: LocalServer) -> None:
+    """Long polls and followed logs, far more of them than threads; all get their answers in the end."""
+    name = server.create(steps=1000, pause=1.0)
+    with asked(server, f"{name}/status?wait=60", 60) as waiters, asked(server, f"{name}/log?follow", 30) as followers:
+        time.sleep(0.5)
+        assert median_ms(server, f"/artifacts/{name}/status") < 50
+        assert median_ms(server, "/healthz") < 50
+        assert requests.post(f"{server.url}/artifacts/{name}/cancel", timeout=5).status_code == 200
+        for client in waiters:
+            head, body = body_of(client)
+            assert head.startswith(b"HTTP/1.1 200 ") and b'"cancelled"' in body
+        for client in followers:
+            head, body = body_of(client)
+            assert head.startswith(b"HTTP/1.1 200 ") and body.startswith(b"begin\nstep 0\n")
+
+
+def test_an_answer_that_was_held_has_the_same_headers(server: LocalServer) -> None:
+    """A client cannot tell that another thread answered."""
+    name = server.create(steps=1, pause=0.8)
+    with asked(server, f"{name}/status?wait=20", 1, headers="X-Request-Id: mine\r\n") as [client]:
+        head, body = body_of(client)
+    with asked(server, f"{name}/status", 1, headers="X-Request-Id: mine\r\n") as [client]:
+        assert body_of(client) == (head, body)
+    assert b"X-Request-Id: mine" in head and b"Connection: close" in head
+
+
+def test_a_wait_ends_when_its_time_is_up(server: LocalServer) -> None:
+    """With the status of that moment."""
+    name = server.create(steps=1000, pause=1.0)
+    begun_s = time.monotonic()
+    status = server.get(f"{name}/status", params={"wait": "1"}).json()
+    assert 0.9 < time.monotonic() - begun_s < 5
+    assert status["result"] == "in-progress"
+    server.request("DELETE", name)
+
+
+def test_who_waits_for_what_is_deleted_learns_of_it(server: LocalServer) -> None:
+    """As a question after the deletion would."""
+    name = server.create(steps=1000, pause=1.0)
+    with asked(server, f"{name}/status?wait=60", 1) as [client]:
+        time.sleep(0.6)
+        server.request("DELETE", name)
+        assert body_of(client)[0].startswith(b"HTTP/1.1 ")
+
+
+@pytest.mark.parametrize(("path", "headers"), [("data", ""), ("data/a", "Range: bytes=7-\r\n"), ("data/a", "")])
+def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, path: str, headers: str) -> None:
+    """A zip that is made meanwhile, a range, and a whole file."""
+    name = server.made(files=["a", "b"], text="0123456789abcdef", repeat=1 << 19)
+    whole = requests.get(f"{server.url}/artifacts/{name}/{path}", timeout=30).content
+    with asked(server, f"{name}/{path}", 20, headers=headers) as clients:
+        time.sleep(0.5)
+        assert median_ms(server, "/healthz") < 50
+        for client in clients[:3]:
+            assert body_of(client)[1] == (whole[7:] if headers else whole)
+
+
+def test_held_requests_leave_the_log_alone(server: LocalServer) -> None:
+    """UWSGI takes a request without a status line for a failed one."""
+    name = server.create(steps=1, pause=0.8)
+    server.wait(name)
+    assert f"{name}/status?wait" not in server.log.read_text()
+
+
+def test_a_held_request_counts_its_waiting(server: LocalServer) -> None:
+    """In the durations of the metrics, and as one request."""
+    before = status_metrics(server)
+    name = server.create(steps=1, pause=0.8)
+    server.wait(name)
+    count, total_s = (after - earlier for after, earlier in zip(status_metrics(server), before, strict=True))
+    assert count == 1
+    assert 0.7 < total_s < 5
+
+
+def status_metrics(server: LocalServer) -> tuple[float, float]:
+    """Return how many statuses were asked for, and the sum of their durations."""
+    text = requests.get(f"{server.url}/metrics", timeout=5).text
+    pattern = r'^bonseyes_http_request_duration_seconds_%s{.*route="/artifacts/<name>/status".*} (\S+)$'
+    count, total_s = (re.findall(pattern % part, text, re.MULTILINE) for part in ("count", "sum"))
+    return sum(map(float, count)), sum(map(float, total_s))
