@@ -16,8 +16,9 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from bonseyes_dagster import __version__
+from bonseyes_dagster import __version__, sockets
 from bonseyes_dagster.client._multipart import Multipart
+from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import (
     BonseyesError,
     ConnectionFailedError,
@@ -53,7 +54,7 @@ class Transport:
         self.base_url = base_url.rstrip("/")
         self.retry_s = retry_s
         host = _host(self.base_url)
-        self._trust_env = not _is_internal(host)
+        self._trust_env = not (sockets.path_of(self.base_url) or _is_internal(host))
         self._session = session
         self._headers = {"Accept": "application/json, */*;q=0.5"}
         if token:
@@ -62,6 +63,11 @@ class Transport:
     def url(self, path: str) -> str:
         """Return the whole URL of a path of the contract."""
         return self.base_url + path
+
+    @property
+    def shown_url(self) -> str:
+        """Return the base URL as messages name it: without the path of a socket."""
+        return sockets.plain_url(self.base_url)
 
     def get_json(self, path: str, parse: Callable[[Any], _T], **options: Any) -> _T:
         """GET `path` and parse its JSON; UnexpectedAnswerError when it is not what the contract promises."""
@@ -73,7 +79,8 @@ class Transport:
             return parse(response.json())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UnexpectedAnswerError(
-                f"{response.url} answered something that is not in the contract ({type(error).__name__}: {error}); "
+                f"{_url_of(response)} answered something that is not in the contract "
+                f"({type(error).__name__}: {error}); "
                 "is it a container of this project?"
             ) from error
 
@@ -128,9 +135,9 @@ class Transport:
                 allow_redirects=False,
             )
         except requests.exceptions.InvalidURL as error:
-            raise InvalidError(f"{self.url(path)}: {error}") from error
+            raise InvalidError(f"{self.shown_url}{path}: {error}") from error
         except requests.RequestException as error:
-            raise ConnectionFailedError(f"no answer from {self.base_url}: {reason_of(error)}") from error
+            raise ConnectionFailedError(f"no answer from {self.shown_url}: {reason_of(error)}") from error
         if response.ok and not response.is_redirect:
             return response
         with response:
@@ -144,7 +151,7 @@ def iter_body(response: requests.Response) -> Iterator[bytes]:
         while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
             yield chunk
     except urllib3.exceptions.HTTPError as error:
-        raise ConnectionFailedError(f"{response.url} hung up: {reason_of(error)}") from error
+        raise ConnectionFailedError(f"{_url_of(response)} hung up: {reason_of(error)}") from error
 
 
 def reason_of(error: BaseException) -> str:
@@ -163,10 +170,14 @@ def _cause(error: BaseException) -> BaseException | None:
     return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)
 
 
+def _url_of(response: requests.Response) -> str:
+    return sockets.plain_url(response.url)
+
+
 def _error_of(response: requests.Response) -> BonseyesError:
     if response.is_redirect:
         where = response.headers.get("Location", "elsewhere")
-        return UnexpectedAnswerError(f"{response.url} sends us to {where}; use the address that it stands for")
+        return UnexpectedAnswerError(f"{_url_of(response)} sends us to {where}; use the address that it stands for")
     try:
         body = response.json()
     except (ValueError, requests.RequestException):
@@ -174,7 +185,7 @@ def _error_of(response: requests.Response) -> BonseyesError:
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         error = error_from_json(response.status_code, body)
     else:
-        text = f"{response.url} answered {response.status_code} {response.reason}"
+        text = f"{_url_of(response)} answered {response.status_code} {response.reason}"
         error = error_from_json(response.status_code, {"error": {"message": text}})
     if response.status_code in _TRANSIENT and not isinstance(error, UnavailableError):
         return UnavailableError(error.message, detail=error.detail, request_id=error.request_id)
@@ -185,8 +196,11 @@ def _host(base_url: str) -> str:
     try:
         parts = urlsplit(base_url)
         host, _ = parts.hostname, parts.port
+        socket = sockets.path_of(base_url)
     except ValueError as error:
         raise InvalidError(f"{base_url!r} is not a URL: {error}") from error
+    if socket is not None and socket.startswith("/"):
+        return socket
     if parts.scheme not in ("http", "https") or not host:
         raise InvalidError(f"{base_url!r} is not a base URL: write http://HOST or http://HOST:PORT")
     return host
@@ -225,6 +239,7 @@ def _new_session(trust_env: bool) -> requests.Session:
     adapter = HTTPAdapter(pool_connections=64, pool_maxsize=_POOL_SIZE)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
+    session.mount(f"{sockets.SCHEME}://", SocketAdapter(pool_connections=64, pool_maxsize=_POOL_SIZE))
     return session
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import aiohttp
+import asyncio
+import socket
+from typing import TYPE_CHECKING
 
+import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
+
+from bonseyes_dagster import sockets
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.gateway.routes import DAGSTER, Target
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
 
 __all__ = ["Upstreams"]
 
@@ -14,36 +24,91 @@ CONNECT_S = 5.0
 KEEP_ALIVE_S = 4.0  # below uvicorn's 5 s, so that we close first and no request meets a closing connection
 # Reading 1 MiB at once halves the trips through the event loop of a large download.
 READ_BYTES = 2**20
+_FULL_PAUSE_S = 0.02
 
 
 class Upstreams:
-    """Base URLs by target, and two client sessions: fresh connections, and kept ones where idle ones cost nothing."""
+    """Base URLs by target, and client sessions: with fresh connections, and with kept ones where these cost nothing.
+
+    Two sessions serve all upstreams with a TCP port, two more each socket.
+    """
 
     def __init__(self, addresses: Addresses, dagster_url: str) -> None:
         self._addresses = addresses
         self._dagster_url = dagster_url.rstrip("/")
-        self._fresh = _session(aiohttp.TCPConnector(limit=0, force_close=True))
-        self._kept = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
+        self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Hang up on everyone."""
-        await self._fresh.close()
-        await self._kept.close()
+        for session in self._sessions.values():
+            await session.close()
 
     def base_url(self, target: Target) -> str:
-        """Return the base URL of a target; raise NotFoundError for a container that the project does not have."""
+        """Return the base URL of a target, `http://NAME` for a socket.
+
+        Raises NotFoundError for a container that the project does not have.
+        """
+        return sockets.plain_url(self._address(target))
+
+    def session(self, target: Target, method: str) -> aiohttp.ClientSession:
+        """Return the session to ask with: a POST on a kept connection that just closed could not be sent again."""
+        key = (sockets.path_of(self._address(target)), target.route.keeps_alive and method in ("GET", "HEAD"))
+        if key not in self._sessions:
+            self._sessions[key] = _session(_connector(*key))
+        return self._sessions[key]
+
+    def _address(self, target: Target) -> str:
         if target.container == DAGSTER:
             return self._dagster_url
         if target.container not in self._addresses.containers():
             raise NotFoundError(f"There is no container {target.container!r}.")
         return self._addresses.base_url(target.container)
 
-    def session(self, target: Target, method: str) -> aiohttp.ClientSession:
-        """Return the session to ask with: a POST on a kept connection that just closed could not be sent again."""
-        return self._kept if target.route.keeps_alive and method in ("GET", "HEAD") else self._fresh
+
+class _SocketConnector(aiohttp.UnixConnector):
+    """Waits, as TCP does, for a server with a full backlog; asyncio takes such a socket for a connected one."""
+
+    async def _create_connection(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> ResponseHandler:
+        try:
+            async with asyncio.timeout(timeout.sock_connect):
+                connected = await _connect(self.path)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise UnixClientConnectorError(self.path, req.connection_key, error) from error
+        _, protocol = await self._loop.create_unix_connection(self._factory, sock=connected)
+        return protocol
 
 
-def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+async def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.setblocking(False)
+    try:
+        while True:
+            try:
+                connection.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(_FULL_PAUSE_S)
+            else:
+                return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connector(path: str | None, is_kept: bool) -> aiohttp.BaseConnector:
+    if path is not None and is_kept:
+        return _SocketConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    if path is not None:
+        return _SocketConnector(path, limit=0, force_close=True)
+    if is_kept:
+        return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+    return aiohttp.TCPConnector(limit=0, force_close=True)
+
+
+def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,

@@ -8,6 +8,7 @@ import logging
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from aiohttp.client_exceptions import UnixClientConnectorError
 from multidict import CIMultiDict
 
 from bonseyes_dagster.errors import BadRequestError, BonseyesError, NotFoundError, UnavailableError
@@ -40,7 +41,9 @@ async def forward_websocket(
     except aiohttp.WSServerHandshakeError as error:
         raise _refusal(target, error) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UnavailableError(f"{target.name} took no websocket: {error}") from error
+        # Its own text names the path of a socket.
+        reason = error.strerror if isinstance(error, UnixClientConnectorError) else error
+        raise UnavailableError(f"{target.name} took no websocket: {reason}") from error
     async with upstream:
         chosen = [upstream.protocol] if upstream.protocol else []
         client = web.WebSocketResponse(

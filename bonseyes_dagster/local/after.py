@@ -1,8 +1,9 @@
 """Start a Dagster server whose imports take seconds at once, but let it run only when what it needs is there.
 
-    python -m bonseyes_dagster.local.after MODULE --after FILE --after HOST:PORT -- ARGUMENTS
+    python -m bonseyes_dagster.local.after MODULE --after FILE --after SOCKET -- ARGUMENTS
 
-The imports then use the time in which the others start: until FILE exists, until somebody listens at HOST:PORT.
+The imports then use the time in which the others start: until FILE exists, until a server listens
+at the unix socket SOCKET.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from __future__ import annotations
 import gc
 import importlib
 import runpy
-import socket
 import sys
 import time
 from pathlib import Path
 
+from bonseyes_dagster.sockets import SUFFIX, connect
+
 _TIMEOUT_S = 120.0
+_CONNECT_S = 5.0
 # Where a package does its work. A module that runs itself must not be imported before: it would exist twice.
 _PRELOADED = {
     "bonseyes_dagster.orchestration.code_server": "dagster._grpc.server",
@@ -49,11 +52,10 @@ def _import(module: str) -> None:
 
 
 def _is_there(needed: str) -> bool:
-    if needed.startswith("/"):
+    if not needed.endswith(SUFFIX):
         return Path(needed).exists()
-    host, _, port = needed.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        connect(needed, _CONNECT_S).close()
     except OSError:
         return False
     return True

@@ -12,7 +12,8 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local import leftovers
 from bonseyes_dagster.local.logs import tail
 from bonseyes_dagster.local.project import Project
-from bonseyes_dagster.local.record import Record, read_record
+from bonseyes_dagster.local.record import Lock, Record, read_record
+from bonseyes_dagster.local.socket_folder import SocketFolder
 from bonseyes_dagster.local.supervisor import STOP_S
 from bonseyes_dagster.settings import Settings
 
@@ -79,4 +80,13 @@ def bring_down(project: Project) -> bool:
     leftovers.kill(found)
     for file in (project.record, project.addresses):
         file.unlink(missing_ok=True)
+    _remove_sockets(project)
     return process is not None or bool(found)
+
+
+def _remove_sockets(project: Project) -> None:
+    """Remove the sockets of a supervisor that was killed; another one that starts now has its own."""
+    lock = Lock(project.lock)
+    if project.state.is_dir() and lock.take():
+        SocketFolder(project).remove()
+        lock.give_back()

@@ -18,20 +18,21 @@ TIMEOUT_S = 10.0
 _ANSWER_BYTES = 65536
 
 Check = Callable[[], Awaitable[None]]
+Place = Path | tuple[str, int]
+"""A unix socket, or a host and a port."""
 
 
 class NotHealthyError(Exception):
     """Not ready; the text says why."""
 
 
-def answers(host: str, port: int, path: str, headers: dict[str, str] | None = None) -> Check:
+def answers(place: Place, path: str, headers: dict[str, str] | None = None) -> Check:
     """Healthy when a GET is answered with 200; a 503's own reason is passed on."""
-    name = f"[{host}]" if ":" in host else host
-    lines = [f"{key}: {value}" for key, value in {"Host": f"{name}:{port}", **(headers or {})}.items()]
+    lines = [f"{key}: {value}" for key, value in {"Host": _host_of(place), **(headers or {})}.items()]
     request = "\r\n".join((f"GET {path} HTTP/1.0", *lines, "", "")).encode()
 
     async def check() -> None:
-        answer = await _ask(host, port, request)
+        answer = await _ask(place, request)
         status_line, _, rest = answer.partition(b"\r\n")
         words = status_line.split()
         if len(words) < 2 or words[1] != b"200":
@@ -40,11 +41,11 @@ def answers(host: str, port: int, path: str, headers: dict[str, str] | None = No
     return check
 
 
-def listens(host: str, port: int) -> Check:
+def listens(place: Place) -> Check:
     """Healthy when a connection is taken."""
 
     async def check() -> None:
-        await _ask(host, port, None)
+        await _ask(place, None)
 
     return check
 
@@ -103,10 +104,23 @@ def _seconds(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 
-async def _ask(host: str, port: int, request: bytes | None) -> bytes:
+def _host_of(place: Place) -> str:
+    if isinstance(place, Path):
+        return "localhost"
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _connect(place: Place) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if isinstance(place, Path):
+        return await asyncio.open_unix_connection(place)
+    return await asyncio.open_connection(*place)
+
+
+async def _ask(place: Place, request: bytes | None) -> bytes:
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await _connect(place)
             try:
                 if request is None:
                     return b""

@@ -52,6 +52,16 @@ class Project:
         return self.state / "addresses.json"
 
     @property
+    def sockets(self) -> Path:
+        """`.bonseyes/sockets/`: where the services listen, if the path is not too long."""
+        return self.state / "sockets"
+
+    @property
+    def socket_place(self) -> Path:
+        """`.bonseyes/socket-folder`: the path of the folder of sockets that lies elsewhere."""
+        return self.state / "socket-folder"
+
+    @property
     def pipelines(self) -> Path:
         """`.bonseyes/pipelines.json`: the pipelines' names, as the definitions had them when last loaded."""
         return self.state / "pipelines.json"

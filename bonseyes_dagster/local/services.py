@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
-import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.local import health
 from bonseyes_dagster.local.leftovers import MARK
 from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.project import Project
+from bonseyes_dagster.local.socket_folder import SocketFolder
 from bonseyes_dagster.orchestration.instance import LOCATION
 from bonseyes_dagster.orchestration.run_protocol import default_socket
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["Kind", "Ports", "Service", "Services"]
+__all__ = ["Kind", "Service", "Services"]
 
 Kind = str
 HOST = "127.0.0.1"
@@ -28,8 +27,6 @@ WEB = "dagster-webserver"
 RUNS = "run-server"
 DAEMON = "dagster-daemon"
 CONTAINER_KINDS = frozenset({"tool", "pipeline", "dashboard", "visualization"})
-_PORT = re.compile(r"\{port:([^}]+)\}")
-_PORT_RANGE = (18_000, 32_000)
 # Secrets and addresses of the gateway: no container needs them, so none gets them.
 _GATEWAY_ONLY = ("BONSEYES_TOKEN", "BONSEYES_HOST", "BONSEYES_ALLOWED_HOSTS")
 
@@ -38,9 +35,9 @@ _GATEWAY_ONLY = ("BONSEYES_TOKEN", "BONSEYES_HOST", "BONSEYES_ALLOWED_HOSTS")
 class Service:
     """One service.
 
-    `argv` and `environ` may hold `{port:NAME}`, filled in at each start; `path` is where the gateway publishes it;
-    `check` makes its health check when it starts; `needs` is the service before whose health asking is in vain, and
-    may cost a lot; `is_forked` tells that it imports Dagster, as the nursery has.
+    `path` is where the gateway publishes it; `check` makes its health check when it starts; `needs` is the service
+    before whose health asking is in vain, and may cost a lot; `is_forked` tells that it imports Dagster, as the nursery
+    has.
     """
 
     name: str
@@ -53,77 +50,35 @@ class Service:
     is_forked: bool = False
 
 
-class Ports:
-    """The loopback ports of the services, given out by name.
-
-    They lie below the range that the kernel takes the ports of outgoing connections from, so that none of these
-    can sit on the port of a service that is down for a moment.
-    """
-
-    def __init__(self) -> None:
-        self._given: dict[str, int] = {}
-
-    def __getitem__(self, name: str) -> int:
-        if name not in self._given:
-            self._given[name] = self._free()
-        return self._given[name]
-
-    def renew(self, name: str) -> bool:
-        """Tell whether `name` got another port because somebody has taken its own while it was down."""
-        if name not in self._given or _can_bind(self._given[name]):
-            return False
-        self._given[name] = self._free()
-        return True
-
-    def fill(self, text: str) -> str:
-        """Put ports in for `{port:NAME}`."""
-        return _PORT.sub(lambda found: str(self[found[1]]), text)
-
-    def _free(self) -> int:
-        while (port := random.randrange(*_PORT_RANGE)) in self._given.values() or not _can_bind(port):  # noqa: S311
-            pass
-        return port
-
-
-def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 class Services:
     """Builds the services of one project."""
 
-    def __init__(self, project: Project, settings: Settings, ports: Ports, mark: str) -> None:
+    def __init__(self, project: Project, settings: Settings, folder: SocketFolder, mark: str) -> None:
         self._project = project
         self._mark = mark
         self._settings = settings
-        self._ports = ports
+        self._sockets = folder
 
     def dagster(self) -> list[Service]:
         """Return what Dagster needs; the slowest to start, so they come first."""
-        project, ports = self._project, self._ports
+        project, code_socket, web_socket = self._project, self._sockets.path(CODE), self._sockets.path(WEB)
         workspace = str(project.dagster_home / "workspace.yaml")
         after_storage = ("--after", str(project.storage_made))
-        after_code = (*after_storage, "--after", f"{HOST}:{{port:{CODE}}}")
+        after_code = (*after_storage, "--after", str(code_socket))
         definitions = ("-f", str(project.definitions), "-d", str(project.folder))
-        code = ("-h", HOST, "-p", f"{{port:{CODE}}}", *definitions, "--location-name", LOCATION)
-        web = ("-h", HOST, "-p", f"{{port:{WEB}}}", "--path-prefix", "/dagster", "-w", workspace)
+        code = ("-s", str(code_socket), *definitions, "--location-name", LOCATION)
+        web = ("--socket", str(web_socket), "--path-prefix", "/dagster", "-w", workspace)
         database = project.dagster_home / "storage" / "history" / "runs.db"
         return [
             self._dagster(
                 CODE,
                 _after("bonseyes_dagster.orchestration.code_server", *after_storage, "--", *code),
-                lambda: health.listens(HOST, ports[CODE]),
+                lambda: health.listens(code_socket),
             ),
             self._dagster(
                 WEB,
                 _after("bonseyes_dagster.orchestration.webserver", *after_code, "--", *web),
-                lambda: health.answers(HOST, ports[WEB], "/dagster/server_info"),
+                lambda: health.answers(web_socket, "/dagster/server_info"),
                 path="/dagster/",
             ),
             self._dagster(
@@ -165,7 +120,7 @@ class Services:
         probe_host = {"0.0.0.0": HOST, "": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         token = self._settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        environ = self._environ("gateway", BONSEYES_DAGSTER_URL=f"http://{HOST}:{{port:{WEB}}}")
+        environ = self._environ("gateway", BONSEYES_DAGSTER_URL=sockets.url_of(self._sockets.path(WEB)))
         environ |= {name: os.environ[name] for name in _GATEWAY_ONLY if name in os.environ}
         bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return Service(
@@ -174,21 +129,21 @@ class Services:
             argv=_python("bonseyes_dagster.gateway", "--bind", bind),
             environ=environ,
             path="/",
-            check=lambda: health.answers(probe_host, port, "/healthz", headers),
+            check=lambda: health.answers((probe_host, port), "/healthz", headers),
         )
 
     def addresses(self, containers: Sequence[str]) -> dict[str, str]:
         """Return the base URL of each container."""
-        return {name: f"http://{HOST}:{self._ports[name]}" for name in containers}
+        return {name: sockets.url_of(self._sockets.path(name)) for name in containers}
 
     def _container(self, name: str, kind: Kind, **environ: str) -> Service:
         return Service(
             name=name,
             kind=kind,
-            argv=_python(f"bonseyes_dagster.{kind}", "--bind", f"{HOST}:{{port:{name}}}"),
+            argv=_python(f"bonseyes_dagster.{kind}", "--bind", str(self._sockets.path(name))),
             environ=self._environ(name, **environ),
             path="/" if kind == "dashboard" else f"/containers/{name}/",
-            check=lambda: health.answers(HOST, self._ports[name], "/healthz"),
+            check=lambda: health.answers(self._sockets.path(name), "/healthz"),
         )
 
     def _dagster(

@@ -22,7 +22,8 @@ from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.preparation import prepare, remembered
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock, Phase, Record, write_json
-from bonseyes_dagster.local.services import CODE, CONTAINER_KINDS, DAEMON, RUNS, WEB, Ports, Service, Services
+from bonseyes_dagster.local.services import CODE, CONTAINER_KINDS, DAEMON, RUNS, Service, Services
+from bonseyes_dagster.local.socket_folder import SocketFolder
 from bonseyes_dagster.local.unit import Unit
 from bonseyes_dagster.orchestration.instance import write_instance, write_workspace
 from bonseyes_dagster.settings import Settings
@@ -46,11 +47,11 @@ class Supervisor:
         self._settings = settings
         self._on_change: Callable[[Record], None] = lambda _: None
         self._lock = Lock(project.lock)
-        self._ports = Ports()
+        self._sockets = SocketFolder(project)
         self._process_start = psutil.Process().create_time()
         # Another than any earlier supervisor's, so that a guard that is late does not take us for its own.
         supervisor = f"{os.getpid()}-{self._process_start:.2f}"
-        self._services = Services(project, settings, self._ports, leftovers.mark_of(project, supervisor))
+        self._services = Services(project, settings, self._sockets, leftovers.mark_of(project, supervisor))
         self._guard = Guard(self._lock.give_back, lambda: self._clean_up_after(supervisor))
         self._units: dict[str, Unit] = {}
         self._containers: list[str] = []
@@ -75,6 +76,7 @@ class Supervisor:
         try:
             leftovers.kill(leftovers.find_leftovers(self._project))
             check_port(self._settings.host, self._settings.port)
+            self._sockets.make()
             self._guard.post()
         except BaseException:
             self._lock.give_back()
@@ -119,7 +121,7 @@ class Supervisor:
     async def _start(self) -> None:
         project = self._project
         write_instance(project.dagster_home, project=project.folder)
-        write_workspace(project.dagster_home, port=self._ports[CODE])
+        write_workspace(project.dagster_home, socket=self._sockets.path(CODE))
         names = remembered(project)
         asking = None if names is not None else asyncio.create_task(prepare(project))
         others = [*self._services.fixed(), *self._services.tools()]
@@ -157,24 +159,15 @@ class Supervisor:
             self._project.volume(service.name).mkdir(mode=0o700, exist_ok=True)
         unit = Unit(
             service,
-            self._ports,
             folder=self._project.folder,
             log=RotatingLog(self._project.logs / f"{service.name}.log"),
             url=f"{self._settings.gateway_url}{service.path}" if service.path else None,
             on_change=self._tell,
-            on_move=self._move,
             is_healthy=lambda name: self._units[name].record.state == "healthy",
             nursery=lambda: self._nursery,
         )
         self._units[service.name] = unit
         self._tasks.append(asyncio.create_task(unit.run(), name=service.name))
-
-    def _move(self, service: Service) -> None:
-        """Tell the others that a service came back at another port."""
-        write_workspace(self._project.dagster_home, port=self._ports[CODE])
-        self._write_addresses()
-        if service.name == WEB:
-            self._units["gateway"].restart()
 
     def _write_addresses(self) -> None:
         write_json(self._project.addresses, self._services.addresses(self._containers))
@@ -212,6 +205,7 @@ class Supervisor:
             unit.mark_stopped()
         self._project.record.unlink(missing_ok=True)
         self._project.addresses.unlink(missing_ok=True)
+        self._sockets.remove()
         self._guard.dismiss()
         self._lock.give_back()
 

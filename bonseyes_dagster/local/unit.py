@@ -13,7 +13,7 @@ from bonseyes_dagster.local.health import Check, NotHealthyError
 from bonseyes_dagster.local.logs import RotatingLog
 from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.record import ServiceRecord
-from bonseyes_dagster.local.services import Ports, Service
+from bonseyes_dagster.local.services import Service
 
 __all__ = ["Unit"]
 
@@ -28,29 +28,25 @@ STABLE_S = 20.0
 class Unit:
     """Runs one service for ever.
 
-    `on_change` hears of each new state, `on_move` of another port; `is_healthy` tells of other services; `nursery`
-    returns what forks this one while there is such a thing.
+    `on_change` hears of each new state; `is_healthy` tells of other services; `nursery` returns what forks this one
+    while there is such a thing.
     """
 
     def __init__(
         self,
         service: Service,
-        ports: Ports,
         *,
         folder: Path,
         log: RotatingLog,
         url: str | None,
         on_change: Callable[[], None],
-        on_move: Callable[[Service], None],
         is_healthy: Callable[[str], bool],
         nursery: Callable[[], Nursery | None],
     ) -> None:
         self._service = service
-        self._ports = ports
         self._folder = folder
         self._log = log
         self._on_change = on_change
-        self._on_move = on_move
         self._is_healthy = is_healthy
         self._nursery = nursery
         self._child: Child | None = None
@@ -76,11 +72,6 @@ class Unit:
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
 
-    def restart(self) -> None:
-        """Ask the process to end; `run` starts another."""
-        if self._child is not None:
-            self._child.terminate()
-
     async def end(self, patience_s: float) -> None:
         """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
         if self._child is None or self._ended is None:
@@ -96,8 +87,6 @@ class Unit:
 
     async def _run_once(self) -> int:
         self._ended = asyncio.get_running_loop().create_future()
-        if self._ports.renew(self._service.name):
-            self._on_move(self._service)
         self._child = await self._start(self._ended)
         self._change(state="starting", pid=self._child.pid)
         watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
@@ -110,11 +99,10 @@ class Unit:
         return status
 
     async def _start(self, ended: asyncio.Future[int]) -> Child:
-        fill = self._ports.fill
         return await Child.start(
-            [fill(argument) for argument in self._service.argv],
+            self._service.argv,
             cwd=self._folder,
-            environ={name: fill(value) for name, value in self._service.environ.items()},
+            environ=self._service.environ,
             log=self._log,
             on_exit=ended.set_result,
             nursery=self._nursery() if self._service.is_forked else None,

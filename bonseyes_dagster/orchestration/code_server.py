@@ -3,7 +3,7 @@
 Arguments are those of `dagster api grpc`, whose "Reload definitions" answers LOADED and loads nothing. `dagster
 code-server start` does load, in a second process that imports Dagster again. Here the first process imports Dagster,
 opens nothing and forks the server. To reload it forks another, which loads the definitions and listens at the same
-port; then the former one ends. A reload whose server does not come up leaves the former one at work.
+port or unix socket; then the former one ends. A reload whose server does not come up leaves the former one at work.
 
 When a server has loaded the definitions, at the start or at a reload, the file `definitions-loaded` of DAGSTER_HOME is
 touched: the pipeline containers load anew, too.
@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from dagster._grpc.__generated__ import dagster_api_pb2
 
 from bonseyes_dagster.orchestration.instance import LOADED_FILE
 from bonseyes_dagster.orchestration.parent_death import end_with_parent
+from bonseyes_dagster.sockets import claim
 
 __all__ = ["CodeServer", "main"]
 
@@ -51,11 +53,32 @@ class _Server:
     control: socket.socket
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A server binds the socket `own` and, once it listens, renames it to `public`.
+
+    So there is always one server at `public`. gRPC unlinks the path that it has bound when a server stops: by then it
+    would be the socket of the successor.
+    """
+
+    public: Path
+    own: Path
+
+
+def _socket_in(arguments: Sequence[str]) -> Path | None:
+    for name, value in pairwise(arguments):
+        if name in ("-s", "--socket"):
+            return Path(value)
+    return None
+
+
 class CodeServer:
     """The parent: forks servers, replaces them, ends with the one at work."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = list(arguments)
+        self._socket = _socket_in(arguments)
+        self._forks = 0
         self._current: _Server | None = None
         self._successor: _Server | None = None
         self._asked_s = 0.0
@@ -64,6 +87,8 @@ class CodeServer:
 
     def run(self) -> int:
         """Serve until the server at work ends; return its exit status."""
+        if self._socket is not None:
+            claim(self._socket)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._pass_on)
         self._current = self._fork()
@@ -80,16 +105,22 @@ class CodeServer:
     def _fork(self, *more: str) -> _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
+        self._forks += 1
         pid = os.fork()
         if pid == 0:
             self._selector.close()
             for other in (ours, *(each.control for each in (self._current, *self._former) if each)):
                 other.close()
-            _serve([*self._arguments, *more], theirs, parent)
+            _serve([*self._arguments, *more], self._place(), theirs, parent)
         theirs.close()
         server = _Server(pid, ours)
         self._selector.register(ours, selectors.EVENT_READ, server)
         return server
+
+    def _place(self) -> _Place | None:
+        if self._socket is None:
+            return None
+        return _Place(self._socket, self._socket.with_name(f"{self._socket.name}.{self._forks}"))
 
     def _hear(self, server: _Server) -> int | None:
         """Do what a server asks; return the exit status when the one at work has ended."""
@@ -129,6 +160,8 @@ class CodeServer:
                 _send(self._current, _FAILED)
         elif server is self._current:
             self._end_others()
+            if self._socket is not None:
+                self._socket.unlink(missing_ok=True)
             return os.waitstatus_to_exitcode(status)
         else:
             self._former.remove(server)
@@ -157,7 +190,7 @@ def _send(server: _Server, message: bytes) -> None:
         server.control.send(message)
 
 
-def _serve(arguments: list[str], control: socket.socket, parent: int) -> NoReturn:
+def _serve(arguments: list[str], place: _Place | None, control: socket.socket, parent: int) -> NoReturn:
     """Be Dagster's code server, in the forked process."""
     code = 1
     try:
@@ -165,7 +198,9 @@ def _serve(arguments: list[str], control: socket.socket, parent: int) -> NoRetur
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         gc.enable()
-        _can_reload(control)
+        _can_reload(control, place)
+        if place is not None:
+            arguments = [str(place.own) if argument == str(place.public) else argument for argument in arguments]
         grpc_command.main(arguments, prog_name="dagster api grpc", standalone_mode=False)
         code = 0
     except SystemExit as error:
@@ -178,7 +213,7 @@ def _serve(arguments: list[str], control: socket.socket, parent: int) -> NoRetur
         os._exit(code)
 
 
-def _can_reload(control: socket.socket) -> None:
+def _can_reload(control: socket.socket, place: _Place | None) -> None:
     """Give Dagster's server a `ReloadCode` that does what it says, and have it tell when it listens."""
     turn = threading.Lock()
 
@@ -189,6 +224,9 @@ def _can_reload(control: socket.socket) -> None:
 
             def start_and_tell() -> None:
                 start()
+                if place is not None:
+                    place.own.chmod(0o600)
+                    place.own.replace(place.public)
                 control.send(_READY)
 
             self.server.start = start_and_tell

@@ -146,9 +146,17 @@ def _is_edited(file: Path) -> bool:
     return bool(separator) and hashlib.sha256(config.encode()).hexdigest() != digest
 
 
-def write_workspace(home: Path, *, host: str = "127.0.0.1", port: int, location: str = LOCATION) -> Path:
-    """Write the workspace file that points at a code server, and return it."""
-    server = {"grpc_server": {"host": host, "port": port, "location_name": location}}
+def write_workspace(
+    home: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    socket: Path | None = None,
+    location: str = LOCATION,
+) -> Path:
+    """Write the workspace file that points at a code server, at a port or a unix socket, and return it."""
+    address = {"socket": str(socket)} if socket else {"host": host, "port": port}
+    server = {"grpc_server": {**address, "location_name": location}}
     return _write(home / WORKSPACE, yaml.safe_dump({"load_from": [server]}, sort_keys=False))
 
 

@@ -1,4 +1,4 @@
-"""Serve one pipeline in the foreground: `python -m bonseyes_dagster.pipeline --bind HOST:PORT`."""
+"""Serve one pipeline in the foreground: `python -m bonseyes_dagster.pipeline --bind BIND`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from bonseyes_dagster.errors import SettingsError
 def main() -> None:
     """Parse the command line, refuse early what is wrong, and become the server."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.pipeline", description=__doc__)
-    parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port to listen at (%(default)s)")
+    parser.add_argument(
+        "--bind", default="127.0.0.1:8080", help="HOST:PORT, or the path of a unix socket (%(default)s)"
+    )
     parser.add_argument("--pipeline", help="the pipeline's name (BONSEYES_PIPELINE)")
     parser.add_argument("--project", type=Path, help="the folder with definitions.py (BONSEYES_PROJECT)")
     parser.add_argument("--volume", type=Path, help="the folder that keeps uploads (BONSEYES_VOLUME)")

@@ -1,4 +1,4 @@
-"""Serve one tool in the foreground: `python -m bonseyes_dagster.tool --bind HOST:PORT`."""
+"""Serve one tool in the foreground: `python -m bonseyes_dagster.tool --bind BIND`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _MULE_STOP_S = 20
 def main() -> None:
     """Parse the command line, refuse early what is wrong, and become the server."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.tool", description=__doc__)
-    parser.add_argument("--bind", default="127.0.0.1:8080", help="address and port to listen at (%(default)s)")
+    parser.add_argument(
+        "--bind", default="127.0.0.1:8080", help="HOST:PORT, or the path of a unix socket (%(default)s)"
+    )
     parser.add_argument("--tool", type=Path, help="the folder with tool.yml (BONSEYES_TOOL)")
     parser.add_argument("--volume", type=Path, help="the folder that keeps the artifacts (BONSEYES_VOLUME)")
     arguments = parser.parse_args()

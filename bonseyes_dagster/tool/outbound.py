@@ -18,7 +18,9 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.client import Addresses
+from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.disk import check_reserve
@@ -53,7 +55,10 @@ class Policy:
 
     def check_url(self, url: str) -> None:
         """Raise ForbiddenError, with the reason, when `url` may not be fetched; asks no DNS."""
-        scheme, host, port = _split(self.resolve_container(url))
+        resolved = self.resolve_container(url)
+        if self._is_known_socket(resolved):
+            return
+        scheme, host, port = _split(resolved)
         if scheme not in _PORTS or not host:
             raise ForbiddenError(f"{url!r} is not an http or https URL.")
         if self._is_container(host, port) or self._is_listed(host, port):
@@ -94,7 +99,12 @@ class Policy:
 
     def _is_known_address(self, host: str, port: int) -> bool:
         bases = (_split(self.addresses.base_url(name)) for name in self.addresses.containers())
-        return any((host, port) == base[1:] for base in bases)
+        return any(base[0] in _PORTS and (host, port) == base[1:] for base in bases)
+
+    def _is_known_socket(self, url: str) -> bool:
+        path = sockets.path_of(url)
+        known = (sockets.path_of(self.addresses.base_url(name)) for name in self.addresses.containers())
+        return path is not None and path in known
 
     def _is_container(self, host: str, port: int) -> bool:
         """Without a file of addresses, a container is a name without dots that answers at port 80."""
@@ -162,6 +172,7 @@ def session(policy: Policy) -> requests.Session:
     made.max_redirects = _MOST_REDIRECTS
     made.mount("http://", _Adapter(policy))
     made.mount("https://", _Adapter(policy))
+    made.mount(f"{sockets.SCHEME}://", _SocketAdapter(policy))
     return made
 
 
@@ -173,6 +184,16 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = _pools(self._policy.resolve)
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        self._policy.check_url(request.url or "")
+        return super().send(request, *args, **kwargs)
+
+
+class _SocketAdapter(SocketAdapter):
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        super().__init__()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         self._policy.check_url(request.url or "")
@@ -257,7 +278,8 @@ def _receive(response: requests.Response, target: Path, settings: Settings) -> t
             size += len(chunk)
             if size > settings.upload_limit_bytes:
                 raise TooLargeError(
-                    f"{response.url} is larger than the {settings.upload_limit_bytes} bytes that this container takes."
+                    f"{sockets.plain_url(response.url)} is larger than "
+                    f"the {settings.upload_limit_bytes} bytes that this container takes."
                 )
             if size - checked > _CHECK_EVERY_BYTES:
                 checked = size

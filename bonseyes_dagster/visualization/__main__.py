@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.visualization --bind HOST:PORT`: the visualization container in the foreground."""
+"""`python -m bonseyes_dagster.visualization --bind BIND`: the visualization container in the foreground."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bonseyes_dagster.web.server import serve
 def main(argv: list[str] | None = None) -> int:
     """Become the server; return only when it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.visualization", description=__doc__)
-    parser.add_argument("--bind", default="0.0.0.0:80", help="HOST:PORT (%(default)s)")
+    parser.add_argument("--bind", default="0.0.0.0:80", help="HOST:PORT, or the path of a unix socket (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
         # One process: the catalogue and the points are in its memory, and two would ask everything twice.

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import requests
 
-from bonseyes_dagster import urls
+from bonseyes_dagster import sockets, urls
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.errors import ConnectionFailedError
 from bonseyes_dagster.model import Status
@@ -31,7 +31,7 @@ class Source:
         self.kind = kind
 
     def move(self, base_url: str) -> None:
-        """Go on at another address: a container that was started again may have a new port."""
+        """Go on at another address: a project that was started again may have other addresses."""
         if base_url.rstrip("/") != self._container.base_url:
             self._container = Container(base_url, retry_s=0.0)
 
@@ -73,7 +73,7 @@ class Source:
             try:
                 yield from response.iter_content(_CHUNK_BYTES)
             except requests.RequestException as error:
-                raise ConnectionFailedError(f"{response.url} broke off: {error}") from error
+                raise ConnectionFailedError(f"{sockets.plain_url(response.url)} broke off: {error}") from error
 
     def _get(self, path: str, parse: Callable[[Any], _T], params: Mapping[str, str] | None = None) -> _T:
         return self._container.transport.get_json(path, parse, params=params, read_timeout_s=READ_TIMEOUT_S)

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
 
@@ -38,15 +39,19 @@ def uwsgi_options(
     stop_s: int = 3,
     mule_stop_s: int = 15,
 ) -> list[str]:
-    """Return uWSGI's options that serve `app` ("module:attribute") at `bind` ("HOST:PORT").
+    """Return uWSGI's options that serve `app` ("module:attribute") at `bind` ("HOST:PORT", or a socket's path).
 
     `mule` ("module:function" or a .py file) runs in one more process, where `import uwsgi` works too. On SIGTERM
     the workers end at once and are killed after `stop_s`; the mule gets SIGINT and is killed after `mule_stop_s`.
     The app is imported once, before the fork: it must open no file that it shares and start no thread until asked.
     """
     host, _, port = bind.rpartition(":")
-    if not host or not port.isdigit():
-        raise SettingsError(f"cannot bind {bind!r}: HOST:PORT is needed, such as 127.0.0.1:8080")
+    is_socket = bind.startswith("/") and ":" not in bind
+    if not is_socket and (not host or not port.isdigit()):
+        raise SettingsError(
+            f"cannot bind {bind!r}: HOST:PORT is needed, such as 127.0.0.1:8080, "
+            "or the absolute path of a unix socket, without a colon"
+        )
     options = {
         "http-socket": bind,
         "module": app,
@@ -69,6 +74,8 @@ def uwsgi_options(
     }
     if mule is not None:
         options["mule"] = mule
+    if is_socket:
+        options["chmod-socket"] = 600
     return [*_flags(settings), *(f"--{key}={value}" for key, value in options.items())]
 
 
@@ -126,6 +133,8 @@ def serve(
         stop_s=stop_s,
         mule_stop_s=mule_stop_s,
     )
+    if bind.startswith("/"):
+        sockets.claim(Path(bind))
     folder = _metrics_folder()
     options.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder

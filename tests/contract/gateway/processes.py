@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import requests
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.gateway.nginx import Nginx, render
 from bonseyes_dagster.gateway.routes import DAGSTER
 from tests.contract.gateway.upstream import Upstream
@@ -135,7 +136,7 @@ def running(
     """Yield a gateway that answers; end it, by SIGTERM, if that is not done yet."""
     if upstreams is None:
         assert upstream is not None
-        upstreams = _upstreams(upstream)
+        upstreams = _upstreams(upstream, kind)
     if kind in (NGINX, IMAGE):
         gateway = _start_nginx(kind, folder, upstreams, stall_s, resolver, environ)
     else:
@@ -150,10 +151,18 @@ def running(
         assert [process.wait(15) for process in processes] == [0] * len(processes)
 
 
-def _upstreams(upstream: Upstream) -> dict[str, str]:
-    here = f"http://127.0.0.1:{upstream.port}"
-    containers = dict.fromkeys(("tool", "dashboard", "visualization"), here)
-    return {**containers, "down": f"http://127.0.0.1:{free_port()}", DAGSTER: here}
+def _upstreams(upstream: Upstream, kind: str) -> dict[str, str]:
+    """Return the addresses as each gateway has them: sockets without Docker, names and ports with it."""
+    remote, down = f"http://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{free_port()}"
+    here = remote
+    if kind == EMBEDDED:
+        here, down = sockets.url_of(upstream.socket), sockets.url_of(upstream.socket.with_name("down.sock"))
+    return {
+        **dict.fromkeys(("tool", "dashboard", "visualization"), here),
+        "remote": remote,
+        "down": down,
+        DAGSTER: here,
+    }
 
 
 def _start_embedded(folder: Path, upstreams: dict[str, str], stall_s: float, environ: dict[str, str]) -> Gateway:

@@ -84,7 +84,8 @@ def test_chunks_pass_as_they_come(gateway: Gateway, upstream: Upstream) -> None:
 def test_a_broken_stream_breaks_at_the_client_too(gateway: Gateway, how: str) -> None:
     """Never cleanly short: a client must be able to tell."""
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        _ = gateway.get(f"/containers/tool/short?how={how}").content
+        # Nothing can reset a unix socket.
+        _ = gateway.get(f"/containers/{'remote' if how == 'reset' else 'tool'}/short?how={how}").content
 
 
 def test_a_broken_stream_is_reset_for_a_client_of_http_1_0(gateway: Gateway) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import socket
 import struct
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -18,13 +20,15 @@ STREAMS = ("bytes", "chunks", "short", "follow", "wait", "swallow")
 
 
 class Upstream:
-    """Runs in a thread of the test. `port` is where; the counters say what the gateway did to it.
+    """Runs in a thread of the test, at `port` and at the unix socket `socket`; the counters say what the gateway did.
 
     `taken` is the test's: of a stream with `?stepwise=1`, each piece is sent when it has read so many before.
     """
 
     def __init__(self) -> None:
         self.port = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="t-")
+        self.socket = Path(self._folder.name) / "upstream.sock"
         self.sent_bytes = 0
         self.received_bytes = 0
         self.cancelled = threading.Event()
@@ -45,6 +49,7 @@ class Upstream:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
+        self._folder.cleanup()
 
     def forget(self) -> None:
         """Begin the next test with clean counters."""
@@ -73,6 +78,7 @@ class Upstream:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self.port = runner.addresses[0][1]
+        await web.UnixSite(runner, self.socket).start()
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
@@ -188,7 +194,7 @@ class Upstream:
         return web.json_response({"size": self.received_bytes})
 
     async def _redirect(self, request: web.Request) -> web.Response:
-        return web.Response(status=201, headers={"Location": f"http://127.0.0.1:{self.port}/artifacts/made"})
+        return web.Response(status=201, headers={"Location": f"http://{request.host}/artifacts/made"})
 
     async def _status(self, request: web.Request) -> web.Response:
         """Any status, with a body that is not the gateway's."""
@@ -231,7 +237,7 @@ class Upstream:
 
     async def _lead(self, request: web.Request) -> web.Response:
         """Redirect wherever it is told."""
-        location = request.query["to"].format(port=self.port)
+        location = request.query["to"].format(host=request.host)
         return web.Response(status=307, headers={"Location": location})
 
     async def _cookies(self, request: web.Request) -> web.Response:

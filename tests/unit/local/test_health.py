@@ -38,7 +38,7 @@ def _check(answer: bytes, make: Callable[[int], health.Check]) -> bytes:
 
 def test_a_200_is_healthy() -> None:
     """Asked with the path and the headers that were given."""
-    asked = _check(b"HTTP/1.0 200 OK\r\n\r\n", lambda port: health.answers("127.0.0.1", port, "/healthz", {"X": "1"}))
+    asked = _check(b"HTTP/1.0 200 OK\r\n\r\n", lambda port: health.answers(("127.0.0.1", port), "/healthz", {"X": "1"}))
     assert asked.startswith(b"GET /healthz HTTP/1.0\r\n")
     assert b"\r\nX: 1\r\n" in asked
 
@@ -59,14 +59,15 @@ def test_a_200_is_healthy() -> None:
 def test_anything_else_is_not_and_says_why(answer: bytes, reason: str) -> None:
     """A container's own sentence is passed on."""
     with pytest.raises(NotHealthyError, match=reason):
-        _check(answer, lambda port: health.answers("127.0.0.1", port, "/healthz"))
+        _check(answer, lambda port: health.answers(("127.0.0.1", port), "/healthz"))
 
 
 def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
     """Neither at a port nor at a socket."""
     for check in (
-        health.answers("127.0.0.1", 1, "/"),
-        health.listens("127.0.0.1", 1),
+        health.answers(("127.0.0.1", 1), "/"),
+        health.answers(tmp_path / "socket", "/"),
+        health.listens(tmp_path / "socket"),
         health.pings(tmp_path / "none" / "socket"),
         health.pings(tmp_path / "socket"),
     ):

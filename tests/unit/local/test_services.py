@@ -1,4 +1,4 @@
-"""What the services are given: ports, addresses, and no secret that they do not need."""
+"""What the services are given: sockets, addresses, and no secret that they do not need."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local.project import Project, find_project
-from bonseyes_dagster.local.services import CONTAINER_KINDS, Ports, Service, Services
+from bonseyes_dagster.local.services import CONTAINER_KINDS, Service, Services
+from bonseyes_dagster.local.socket_folder import SocketFolder
 from bonseyes_dagster.local.supervisor import check_port
 from bonseyes_dagster.settings import Settings
 
@@ -26,6 +28,13 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+def _services(project: Project, settings: Settings) -> Services:
+    project.prepare()
+    folder = SocketFolder(project)
+    folder.make()
+    return Services(project, settings, folder, "mark")
+
+
 def _all(services: Services) -> list[Service]:
     return [
         services.gateway(),
@@ -38,7 +47,7 @@ def _all(services: Services) -> list[Service]:
 
 def test_every_part_of_the_project_is_a_service(project: Project) -> None:
     """Tools of containers/ and of components, pipelines, Dagster's four, dashboard, TensorBoard, gateway."""
-    names = {service.name: service.kind for service in _all(Services(project, Settings(), Ports(), "mark"))}
+    names = {service.name: service.kind for service in _all(_services(project, Settings()))}
     assert names == {
         "gateway": "gateway",
         "code-server": "dagster",
@@ -56,39 +65,30 @@ def test_every_part_of_the_project_is_a_service(project: Project) -> None:
 def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool's code runs with its container's environment."""
     monkeypatch.setenv("BONSEYES_TOKEN", "secret")
-    for service in _all(Services(project, Settings(token="secret"), Ports(), "mark")):
+    for service in _all(_services(project, Settings(token="secret"))):
         has_token = "secret" in (*service.environ.values(), *service.argv)
         assert has_token == (service.name == "gateway"), service.name
 
 
 def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
     """And every service knows where the others are."""
-    ports = Ports()
-    services = Services(project, Settings(port=8123), ports, "mark")
+    services = _services(project, Settings(port=8123))
     containers = [service for service in _all(services) if service.kind in CONTAINER_KINDS]
     addresses = services.addresses([service.name for service in containers])
     assert len(set(addresses.values())) == len(containers)
     for service in containers:
-        bind = ports.fill(service.argv[-1])
-        assert addresses[service.name] == f"http://{bind}"
+        assert addresses[service.name] == sockets.url_of(service.argv[-1])
         assert service.environ["BONSEYES_VOLUME"] == str(project.state / "volumes" / service.name)
         assert service.environ["BONSEYES_ADDRESSES"] == str(project.addresses)
         assert service.environ["BONSEYES_PORT"] == "8123"
 
 
-def test_a_port_is_kept_until_somebody_takes_it() -> None:
-    """A service that comes back is where it was, unless it cannot be."""
-    ports = Ports()
-    first = ports["a"]
-    assert ports["a"] == first
-    assert not ports.renew("a")
-    assert not ports.renew("never given")
-    with socket.socket() as thief:
-        thief.bind(("127.0.0.1", first))
-        thief.listen()
-        assert ports.renew("a")
-        assert ports["a"] != first
-    assert ports.fill("x {port:a} y {port:b}") == f"x {ports['a']} y {ports['b']}"
+def test_only_the_gateway_has_a_port(project: Project) -> None:
+    """Any user of a machine can connect to a port of it."""
+    for service in _all(_services(project, Settings(port=8123))):
+        words = " ".join((*service.argv, *service.environ.values()))
+        assert ("127.0.0.1:8123" in service.argv) == (service.name == "gateway")
+        assert not {"-h", "-p", "--host", "--port"} & set(service.argv), words
 
 
 def test_a_taken_port_is_refused_with_its_holder() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -31,18 +32,21 @@ defs = Definitions(jobs=[only])
 
 
 class Server:
-    """A code server as `bonseyes up` starts it."""
+    """A code server as `bonseyes up` starts it, at a unix socket, or as Docker does, at a port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, at: str) -> None:
         self.folder = folder
         self.file = folder / "definitions.py"
-        self.port = free_port()
-        self.client = DagsterGrpcClient(host="127.0.0.1", port=self.port)
+        self.place: dict[str, Any] = {"host": "127.0.0.1", "port": free_port()}
+        if at == "socket":
+            self.place = {"socket": str(folder / "code.sock")}
+        self.client = DagsterGrpcClient(**self.place)
         self.define("before")
-        command = [sys.executable, "-B", "-m", "bonseyes_dagster.orchestration.code_server", "-h", "127.0.0.1"]
+        command = [sys.executable, "-B", "-m", "bonseyes_dagster.orchestration.code_server"]
+        place = [word for name, value in self.place.items() for word in (f"--{name}", str(value))]
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen(
-                [*command, "-p", str(self.port), "-f", str(self.file), "-d", str(folder)],
+                [*command, *place, "-f", str(self.file), "-d", str(folder)],
                 env={**os.environ, "DAGSTER_HOME": str(folder)},
                 stdout=log,
                 stderr=log,
@@ -67,7 +71,7 @@ class Server:
             return str(answer.to_string())
         from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 
-        origin = GrpcServerCodeLocationOrigin(host="127.0.0.1", port=self.port, location_name="x")
+        origin = GrpcServerCodeLocationOrigin(**{"host": "localhost", **self.place}, location_name="x")
         name = answer.repository_symbols[0].repository_name
         return str(self.client.external_repository(RemoteRepositoryOrigin(origin, name)))
 
@@ -77,9 +81,9 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running one; nothing of it is left afterwards."""
-    server = Server(tmp_path)
+    server = Server(tmp_path, getattr(request, "param", "socket"))
     children = server.children()
     yield server
     if server.process.poll() is None:
@@ -89,6 +93,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
+@pytest.mark.parametrize("server", ["socket", "port"], indirect=True)
 def test_reload_loads_what_was_edited(server: Server) -> None:
     """Definitions that are broken are shown as broken, for runs fail with them as well; the next reload mends that."""
     assert '"before"' in server.jobs()
@@ -107,6 +112,8 @@ def test_reload_loads_what_was_edited(server: Server) -> None:
     server.client.reload_code(timeout=120)
     assert '"mended"' in server.jobs()
     until(lambda: len(server.children()) == 1)
+    # The former servers have not removed the socket of the one at work.
+    assert '"mended"' in server.jobs()
 
 
 def test_a_server_that_starts_has_the_pipeline_containers_load_anew(server: Server) -> None:
@@ -131,6 +138,7 @@ def test_killed_server_ends_its_parent_and_the_other_way_round(server: Server) -
     (child,) = server.children()
     child.send_signal(signal.SIGKILL)
     assert server.process.wait(30) == 128 + signal.SIGKILL
+    assert not Path(server.place["socket"]).exists()
 
 
 def test_killed_parent_leaves_no_server(server: Server) -> None:

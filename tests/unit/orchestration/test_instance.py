@@ -49,6 +49,8 @@ def test_docker_and_postgres_are_configured(tmp_path: Path) -> None:
 def test_workspace_points_at_the_code_server(tmp_path: Path) -> None:
     """Rewriting it replaces it whole."""
     write_workspace(tmp_path, port=1)
+    at_socket = yaml.safe_load(write_workspace(tmp_path, socket=tmp_path / "code.sock").read_text())["load_from"]
+    assert at_socket == [{"grpc_server": {"socket": f"{tmp_path}/code.sock", "location_name": "definitions"}}]
     (entry,) = yaml.safe_load(write_workspace(tmp_path, port=4000).read_text())["load_from"]
     assert entry["grpc_server"] == {"host": "127.0.0.1", "port": 4000, "location_name": "definitions"}
     assert [path.name for path in tmp_path.iterdir()] == ["workspace.yaml"]

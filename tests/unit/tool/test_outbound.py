@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from bonseyes_dagster import sockets
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
@@ -123,6 +125,41 @@ def test_containers(port: int, tmp_path: Path) -> None:
     for url in ("http://other/x", f"http://127.0.0.1:{port + 1}/x", "http://import:81/x", "http://localhost/x"):
         with pytest.raises(ForbiddenError):
             known.check_url(url)
+
+
+def test_containers_at_sockets(tmp_path: Path) -> None:
+    """No other socket of the machine is one, whether a person names it or a redirect leads to it."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            target = {"/to": sockets.url_of(tmp_path / "other.sock") + "/x", "/self": "/data"}.get(self.path)
+            self.send_response(302 if target else 200)
+            self.send_header("Location", target or "")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(socketserver.ThreadingUnixStreamServer):
+        def get_request(self) -> tuple[socket.socket, str]:
+            return super().get_request()[0], "socket"
+
+    file, other = tmp_path / "addresses.json", sockets.url_of(tmp_path / "other.sock")
+    file.write_text(json.dumps({"import": sockets.url_of(tmp_path / "import.sock")}))
+    known = policy(addresses=file)
+    with Server(str(tmp_path / "import.sock"), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        fetch("http://import/self", tmp_path / "ok", known, Settings())
+        with pytest.raises(ForbiddenError):
+            fetch("http://import/to", tmp_path / "bad", known, Settings())
+        server.shutdown()
+    for url in (f"{other}/x", "http+unix://%2Frun%2Fdocker.sock/info", "http://other/x", "http+unix:///x"):
+        with pytest.raises(ForbiddenError):
+            known.check_url(url)
+    (tmp_path / "import.sock").unlink()
+    with pytest.raises(ToolError) as gone:
+        fetch("http://import/self", tmp_path / "gone", known, Settings())
+    assert str(tmp_path) not in gone.value.message
 
 
 def test_containers_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
