@@ -80,7 +80,7 @@ class Settings:
     port: int = _setting("BONSEYES_PORT", _number(1, 65535), 8000, "port that the gateway binds")
     token: str = _setting("BONSEYES_TOKEN", str, "", "secret that every request to the gateway must carry")
     allowed_hosts: tuple[str, ...] = _setting(
-        "BONSEYES_ALLOWED_HOSTS", _words, (), "further Host names that the gateway answers to"
+        "BONSEYES_ALLOWED_HOSTS", _words, (), "further Host names that the gateway, or a server with a port, answers to"
     )
 
     # Dagster, in a deployment of containers

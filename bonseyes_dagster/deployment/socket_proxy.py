@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.hosts import is_own_host, own_names
 from bonseyes_dagster.orchestration.run_container import API_VERSION, LABEL, check_creation, networks
 from bonseyes_dagster.settings import Settings
 
@@ -34,6 +35,7 @@ _REQUEST_BYTES = 65536
 _ANSWER_BYTES = 2**24
 _ENGINE_S = 60.0
 _CLIENT_S = 30.0
+_NAME = "socket-proxy"
 _SIGNALS = ("SIGTERM", "SIGKILL")
 _ID = r"([0-9a-f]{64})"
 Answer = tuple[int, bytes]
@@ -184,7 +186,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         try:
-            status, content = self.server.rules.answer(self.command, self.path, self._body())
+            body = self._body()
+            if not is_own_host(self.headers.get("Host"), self.server.names):
+                raise RefusedError("a request names the proxy as its Host")
+            status, content = self.server.rules.answer(self.command, self.path, body)
             reason = ""
         except RefusedError as error:
             status, reason = 403, str(error)
@@ -240,6 +245,7 @@ class SocketProxy(ThreadingHTTPServer):
         if not settings.compose_project or not settings.run_image:
             raise SettingsError("BONSEYES_COMPOSE_PROJECT and BONSEYES_RUN_IMAGE must say whose runs are launched.")
         self.rules = Rules(engine, settings)
+        self.names = own_names(settings, _NAME)
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

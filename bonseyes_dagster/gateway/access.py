@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bonseyes_dagster.errors import ForbiddenError, SettingsError, UnauthorizedError
+from bonseyes_dagster.hosts import split_host
 from bonseyes_dagster.settings import Settings
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "read_session",
     "rules_from_settings",
     "session_cookie",
-    "split_host",
     "unauthorized",
 ]
 
@@ -74,16 +74,6 @@ def is_loopback(host: str) -> bool:
 
 def _is_wildcard(host: str) -> bool:
     return host in ("", "0.0.0.0", "::", "[::]")  # noqa: S104 - compared, not bound
-
-
-def split_host(text: str) -> _Host:
-    """Return (lower-case name, port or "") of a Host header or an allow-list entry."""
-    text = text.strip().lower()
-    if text.startswith("["):
-        name, bracket, rest = text.partition("]")
-        return name + bracket, rest.removeprefix(":")
-    name, _, port = text.partition(":")
-    return name, port
 
 
 def check_host(host: str | None, rules: Rules) -> None:

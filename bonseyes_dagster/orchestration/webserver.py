@@ -1,7 +1,7 @@
 """`python -m bonseyes_dagster.orchestration.webserver`: Dagster's webserver, for whom the gateway sends.
 
-Its port is one of the machine's, and Dagster executes what comes in a link, mutations too: a page of any site could
-have a browser ask for it, past the gateway, which alone knows whose pages may do so. The containers refuse that, too.
+With a port, as in Docker, Dagster executes what comes in a link, mutations too: a page of any site could have a browser
+ask for it, past the gateway, which alone knows whose pages may do so. The containers refuse that, too.
 """
 
 from __future__ import annotations
@@ -9,61 +9,82 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.errors import ForbiddenError, SettingsError, request_id
+from bonseyes_dagster.hosts import check_own_host, own_names
+from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.sockets import claim
 
 __all__ = ["RefusePages", "main"]
 
+_NAME = "dagster-webserver"
+
 
 class RefusePages:
-    """Refuse what a browser asks that the gateway has not forwarded; a page cannot set the header that tells."""
+    """Refuse what has another Host than `names`, and what a browser asks that the gateway has not forwarded.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A page of another site cannot set the header that tells the latter. A page whose name resolves to this server can:
+    its Host gives it away.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app = app
+        self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or have Dagster answer."""
-        if scope["type"] == "lifespan" or not _is_past_gateway(Headers(scope=scope)):
-            await self._app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await WebSocketClose()(scope, receive, send)
+        try:
+            if scope["type"] != "lifespan":
+                self._check(Headers(scope=scope))
+        except ForbiddenError as error:
+            refusal = JSONResponse(error.to_json(request_id("")), error.http_status)
+            await (WebSocketClose() if scope["type"] == "websocket" else refusal)(scope, receive, send)
         else:
-            await PlainTextResponse("A browser asks Dagster through the gateway only.\n", 403)(scope, receive, send)
+            await self._app(scope, receive, send)
 
-
-def _is_past_gateway(headers: Headers) -> bool:
-    is_browsers = "origin" in headers or "sec-fetch-site" in headers
-    return is_browsers and "x-forwarded-host" not in headers
+    def _check(self, headers: Headers) -> None:
+        hosts = headers.getlist("host")
+        check_own_host(hosts[0] if len(hosts) == 1 else None, self._names)
+        is_browsers = "origin" in headers or "sec-fetch-site" in headers
+        if is_browsers and "x-forwarded-host" not in headers:
+            raise ForbiddenError("A browser asks Dagster through the gateway only.")
 
 
 def main() -> None:
     """Serve; arguments are those of `dagster-webserver`, and `--socket PATH` in the place of a host and a port."""
-
-    def create_guarded(*arguments: Any, **options: Any) -> Starlette:
-        app = create_app_from_workspace_process_context(*arguments, **options)
-        app.add_middleware(RefusePages)
-        return app
-
-    # It looks this up at the start, and has no option for it.
-    vars(cli)[create_app_from_workspace_process_context.__name__] = create_guarded
     path = _take_socket(sys.argv)
-    if path is not None:
-        vars(cli)[cli.host_dagster_ui_with_workspace_process_context.__name__] = _at_socket(path, create_guarded)
+    # It looks these up at the start, and has no option for them.
+    if path is None:
+        vars(cli)[create_app_from_workspace_process_context.__name__] = _create_guarded
+    else:
+        # No browser connects to a unix socket.
+        vars(cli)[cli.host_dagster_ui_with_workspace_process_context.__name__] = _at_socket(path)
     cli.main()  # type: ignore[no-untyped-call]
+
+
+def _create_guarded(*arguments: Any, **options: Any) -> Starlette:
+    app = create_app_from_workspace_process_context(*arguments, **options)
+    app.add_middleware(RefusePages, names=own_names(Settings.from_environ(), _NAME, *_hosts_in(sys.argv)))
+    return app
+
+
+def _hosts_in(argv: list[str]) -> list[str]:
+    return [value for name, value in pairwise(argv) if name in ("-h", "--host")]
 
 
 def _take_socket(argv: list[str]) -> Path | None:
@@ -76,16 +97,18 @@ def _take_socket(argv: list[str]) -> Path | None:
     return Path(path)
 
 
-def _at_socket(path: Path, create_app: Callable[..., Starlette]) -> Callable[..., None]:
+def _at_socket(path: Path) -> Callable[..., None]:
     def serve(
-        context: object,
+        context: IWorkspaceProcessContext[Any],
         host: str | None,
         port: int | None,
         path_prefix: str,
         log_level: str,
         live_data_poll_rate: int | None = None,
     ) -> None:
-        app = create_app(context, path_prefix, live_data_poll_rate, lifespan=cli._lifespan)
+        app = create_app_from_workspace_process_context(
+            context, path_prefix, live_data_poll_rate, lifespan=cli._lifespan
+        )
         try:
             claim(path)
         except SettingsError as error:

@@ -24,6 +24,7 @@ from bonseyes_dagster.visualization import frontend
 from bonseyes_dagster.visualization.catalogue import Catalogue
 from bonseyes_dagster.visualization.provider import ArtifactDataProvider
 from bonseyes_dagster.web.app import create_app
+from bonseyes_dagster.web.own_host import OwnHost
 
 __all__ = ["Containers", "create"]
 
@@ -71,7 +72,7 @@ def create(settings: Settings | None = None) -> WsgiApp:
         gauges=lambda: _gauges(provider),
         openapi=_openapi(name),
     )
-    return _Either(base, tensorboard(provider))
+    return _Either(base, tensorboard(provider), OwnHost(name))
 
 
 def tensorboard(provider: ArtifactDataProvider) -> WsgiApp:
@@ -92,14 +93,16 @@ def tensorboard(provider: ArtifactDataProvider) -> WsgiApp:
 class _Either:
     """TensorBoard everywhere but on the few paths that every container of the project has."""
 
-    def __init__(self, base: WsgiApp, board: WsgiApp) -> None:
+    def __init__(self, base: WsgiApp, board: WsgiApp, own_host: OwnHost) -> None:
         self.base = base
+        self._own_host = own_host
         self.board = board
         self._paths = {urls.HEALTHZ, urls.METRICS, urls.OPENAPI}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").rstrip("/")
-        if path in self._paths:
+        # The base refuses what is for another host, in JSON.
+        if path in self._paths or not self._own_host.is_own(environ.get("HTTP_HOST")):
             return self.base(environ, start_response)
         # Its frontend asks below /experiment/ID/data/.
         allowed = ("GET", "HEAD", "POST") if "/data/" in path else ("GET", "HEAD")

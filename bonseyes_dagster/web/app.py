@@ -29,6 +29,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
 from bonseyes_dagster.web.connection import Connection
+from bonseyes_dagster.web.own_host import OwnHost
 from bonseyes_dagster.web.queries import external_base
 from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 
@@ -134,11 +135,14 @@ def create_app(
 
 
 def _add_observation(app: _App, telemetry: Telemetry) -> None:
+    own_host = OwnHost(app.name)
+
     @app.before_request
     def begin() -> None:
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
         # A request that is held is asked twice, and has begun once.
         g.started = request.environ.setdefault(_STARTED_KEY, time.monotonic())
+        own_host.check()
         _refuse_pages_of_others()
         # servers decode what they can and leave the rest; only the raw path tells
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]

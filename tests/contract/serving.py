@@ -138,6 +138,7 @@ def image_argv(bind: str) -> list[str]:
     closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
     volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # the latter is removed with the container
     limits = ["--env=BONSEYES_UPLOAD_LIMIT_BYTES", "--env=BONSEYES_THREADS", "--env=BONSEYES_PROCESSES"]
+    limits.append("--env=BONSEYES_ALLOWED_HOSTS")
     tool = ["--env=BONSEYES_TOOL=/sample", "bonseyes/tool:latest"]
     return ["docker", "run", "--rm", f"--publish={bind}:80", *closed, *volumes, *limits, *tool]
 
@@ -150,6 +151,7 @@ def serving(
     bind = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
+    env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # what requests name that are written byte by byte
     with log.open("wb") as out:
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True

@@ -212,6 +212,15 @@ def test_malformed_requests_are_no_fault_of_the_server(server: Server, request_b
     assert server.get("/healthz").status_code == 200
 
 
+def test_a_foreign_host_gets_nothing(server: Server) -> None:
+    """The page of a site whose name resolves to this server reads nothing, whatever headers it sets."""
+    forged = "Host: evil.example\r\nX-Forwarded-Host: 127.0.0.1:8000\r\nX-Forwarded-For: 127.0.0.1"
+    for path in ("/", f"/{server.collection}"):
+        answer = server.exchange(f"GET {path} HTTP/1.1\r\n{forged}\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 403 "), answer
+        assert b'"forbidden"' in answer
+
+
 def test_huge_headers_do_not_hurt(server: Server) -> None:
     """More headers than fit are refused; the server goes on."""
     answer = server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * 200_000 + b"\r\n\r\n")

@@ -114,6 +114,13 @@ def test_every_container_answers_these(project: StandIn) -> None:
     assert "TensorBoard" in requests.get(f"{base}/", timeout=10).text
 
 
+def test_a_foreign_host_gets_nothing_of_tensorboard(project: StandIn) -> None:
+    """The page of a site whose name resolves to this server reads nothing of what TensorBoard itself answers."""
+    for path in ("/", "/data/runs", "/healthz"):
+        answer = requests.get(project.addresses["visualization"] + path, headers={"Host": "evil.example"}, timeout=10)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
 @pytest.mark.parametrize(("method", "path"), [("TRACE", "/"), ("POST", "/"), ("DELETE", "/data/runs")])
 def test_no_other_methods(project: StandIn, method: str, path: str) -> None:
     """TensorBoard itself would take them for GET."""

@@ -20,8 +20,8 @@ from bonseyes_dagster.gateway.access import (
     read_session,
     rules_from_settings,
     session_cookie,
-    split_host,
 )
+from bonseyes_dagster.hosts import split_host
 from bonseyes_dagster.settings import Settings
 
 TOKEN = "a token of some length"

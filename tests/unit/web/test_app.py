@@ -111,3 +111,23 @@ def test_a_page_cannot_change_things_past_the_gateway() -> None:
     assert client.post("/changes").status_code == 200
     assert client.post("/changes", headers=page | {"X-Forwarded-Host": "127.0.0.1:8000"}).status_code == 200
     assert client.get("/two-words/a", headers=page).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "twins.evil.example", "localhost.evil.example", ""]
+)
+def test_a_foreign_host_gets_nothing(host: str) -> None:
+    """A page whose name resolves to this server may set every header but that; neither reads nor writes."""
+    client = make().test_client()
+    for path in ("/two-words/a", "/", "/healthz", "/metrics", "/none"):
+        answer = client.get(path, headers={"Host": host, "X-Forwarded-Host": "127.0.0.1:8000"})
+        assert (answer.status_code, answer.json["error"]["code"]) == (403, "forbidden")
+
+
+def test_a_service_answers_to_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Docker others ask it by its service's name; engines and people by localhost or an address."""
+    monkeypatch.setenv("BONSEYES_CONTAINER", "Learn")
+    monkeypatch.setenv("BONSEYES_ALLOWED_HOSTS", "gpu-box:8080")
+    client = make().test_client()
+    for host in ("learn", "Learn:80", "localhost:81", "127.0.0.1:8080", "[::1]:80", "172.18.0.3", "gpu-box:8080"):
+        assert client.get("/healthz", headers={"Host": host}).status_code == 200, host

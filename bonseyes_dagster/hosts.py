@@ -1,0 +1,56 @@
+"""What a server that listens at a port is called: a request with another Host is not for it.
+
+A page whose name resolves to this machine at its second look (DNS rebinding) counts as the server's own for the
+browser: it may set any header and read any answer. Only the Host still has the page's name. So the web services,
+Dagster's webserver and the gateway look at it. At a unix socket nobody needs to: no browser connects to one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+from bonseyes_dagster.errors import ForbiddenError
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["check_own_host", "is_own_host", "own_names", "split_host"]
+
+
+def split_host(text: str) -> tuple[str, str]:
+    """Return (lower-case name, port or "") of a Host header or an allow-list entry."""
+    text = text.strip().lower()
+    if text.startswith("["):
+        name, bracket, rest = text.partition("]")
+        return name + bracket, rest.removeprefix(":")
+    name, _, port = text.partition(":")
+    return name, port
+
+
+def own_names(settings: Settings, *more: str) -> frozenset[str]:
+    """Return the names of this container: its own, the machine's, `localhost`, `more` and those of the settings."""
+    allowed = (split_host(entry)[0] for entry in settings.allowed_hosts)
+    names = ("localhost", socket.gethostname(), settings.container, *more, *allowed)
+    return frozenset(name.lower() for name in names if name)
+
+
+def check_own_host(host: str | None, names: Iterable[str]) -> None:
+    """Raise ForbiddenError unless `host` is one of the server's own."""
+    if not is_own_host(host, names):
+        raise ForbiddenError(
+            f"This server does not answer to the Host {host!r}; BONSEYES_ALLOWED_HOSTS names further ones that it does."
+        )
+
+
+def is_own_host(host: str | None, names: Iterable[str]) -> bool:
+    """Tell whether `host` is one of the names, or an address: no DNS makes somebody else's of an address."""
+    name = split_host(host or "")[0]
+    return name in names or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
