@@ -9,6 +9,7 @@ from bonseyes_dagster.gateway.access import Rules, rules_from_settings
 from bonseyes_dagster.gateway.door import Door, is_websocket
 from bonseyes_dagster.gateway.forward import forward
 from bonseyes_dagster.gateway.headers import request_headers
+from bonseyes_dagster.gateway.peers import Peers
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.gateway.upstreams import Upstreams
 from bonseyes_dagster.gateway.websocket import forward_websocket
@@ -47,4 +48,13 @@ async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:
     """Listen; `runner.cleanup()` stops. Raises SettingsError before listening, OSError when the port is taken."""
     rules = rules_from_settings(settings, host, port)
     upstreams = Upstreams(Addresses.from_settings(settings), settings.dagster_url)
-    return await serve(Gateway(rules, upstreams).answer, host, port, stopped=upstreams.close)
+    # Without a token it is bound to this machine, where others may have accounts.
+    peers = None if rules.token else Peers()
+
+    async def close() -> None:
+        await upstreams.close()
+        if peers is not None:
+            peers.close()
+
+    admits = peers.admits if peers is not None else None
+    return await serve(Gateway(rules, upstreams).answer, host, port, admits=admits, stopped=close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -12,7 +13,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict
 
-from bonseyes_dagster.errors import BadRequestError, BonseyesError, request_id
+from bonseyes_dagster.errors import BadRequestError, BonseyesError, ForbiddenError, request_id
 from bonseyes_dagster.gateway.headers import secure
 
 __all__ = ["IDLE_S", "error_response", "serve"]
@@ -25,6 +26,8 @@ STOP_S = 2.0
 
 # Gets the request and its id; raises what error_response can tell.
 Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+# Gets both ends of a new connection; False refuses what comes over it.
+Admission = Callable[[tuple[str, int], tuple[str, int]], bool]
 
 
 async def serve(
@@ -33,13 +36,14 @@ async def serve(
     port: int,
     *,
     log_level: int = logging.INFO,
+    admits: Admission | None = None,
     stopped: Callable[[], Awaitable[None]] | None = None,
 ) -> web.ServerRunner:
     """Listen, and log each request at `log_level`; `runner.cleanup()` stops, and calls `stopped`.
 
     Raises OSError when the port is taken.
     """
-    runner = _Runner(_Server(answer, log_level), stopped)
+    runner = _Runner(_Server(answer, log_level, admits), stopped)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, backlog=1024).start()
@@ -63,10 +67,11 @@ def error_response(error: BonseyesError, identity: str) -> web.Response:
 class _Server(web.Server):
     """Answers, logs, and never lets an error out as anything but JSON."""
 
-    def __init__(self, answer: Answer, log_level: int) -> None:
+    def __init__(self, answer: Answer, log_level: int, admits: Admission | None) -> None:
         super().__init__(self._handle, handler_cancellation=True)
         self._answer = answer
         self._log_level = log_level
+        self.admits = admits
 
     def __call__(self) -> RequestHandler:
         options: dict[str, Any] = {"keepalive_timeout": IDLE_S, "auto_decompress": False, "access_log": None}
@@ -77,6 +82,7 @@ class _Server(web.Server):
         identity = request_id(request.headers.get("X-Request-Id", ""))
         status: int | str = "aborted"
         try:
+            _check_user(request)
             response = await self._answer(request, identity)
             status = response.status
         except BonseyesError as error:
@@ -90,10 +96,25 @@ class _Server(web.Server):
         return response
 
 
+def _check_user(request: web.BaseRequest) -> None:
+    if isinstance(request.protocol, _Connection) and not request.protocol.is_admitted:
+        raise ForbiddenError(
+            "This gateway answers only to the user who runs it; set BONSEYES_TOKEN, and it answers to all who have it."
+        )
+
+
 class _Connection(RequestHandler):
     """A client's connection whose malformed requests are answered in JSON too."""
 
-    __slots__ = ()
+    __slots__ = ("is_admitted",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask once for each connection who is at its other end."""
+        super().connection_made(transport)
+        admits = self._manager.admits if isinstance(self._manager, _Server) else None
+        ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        # The peer's name is gone when the peer is.
+        self.is_admitted = admits is None or (all(ends) and admits(ends[0][:2], ends[1][:2]))
 
     def handle_error(
         self,

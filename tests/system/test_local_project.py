@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,22 @@ def test_another_user_gets_nothing(project: Embedded) -> None:
     assert as_other_user(lambda: connectable(paths)) == []
     assert as_other_user(lambda: readable([project.folder])), "the project's folder must be open for this to tell"
     assert as_other_user(lambda: readable([project.project.state])) == []
+    # The one port is that of the gateway, which has no token here.
+    assert as_other_user(lambda: _status(project, "/", f"127.0.0.1:{project.port}")) == 403
+
+
+def test_a_rebinding_page_gets_nothing(project: Embedded) -> None:
+    """From the one port that a browser can connect to."""
+    for path in ("/", "/healthz", "/containers/load/artifacts", "/dagster/graphql?query={version}"):
+        assert _status(project, path, "evil.example") == 403
+    assert _status(project, "/healthz", f"127.0.0.1:{project.port}") == 200
+
+
+def _status(project: Embedded, path: str, host: str) -> int:
+    connection = HTTPConnection("127.0.0.1", project.port, timeout=20)
+    connection.request("GET", path, headers={"Host": host, "X-Forwarded-Host": "127.0.0.1:8000"})
+    with contextlib.closing(connection):
+        return connection.getresponse().status
 
 
 # A step with the same parameters would be taken over from the other run, in no time.

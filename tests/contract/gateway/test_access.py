@@ -11,8 +11,9 @@ from http.client import HTTPResponse
 import pytest
 import requests
 
-from tests.contract.gateway.processes import TOKEN, Gateway
+from tests.contract.gateway.processes import EMBEDDED, TOKEN, Gateway
 from tests.contract.gateway.upstream import STREAMS, Upstream, header
+from tests.other_user import as_other_user, needs_root
 
 MIB = 2**20
 
@@ -22,6 +23,45 @@ def test_a_foreign_host_reaches_nothing(gateway: Gateway) -> None:
     for path in ("/", "/healthz", "/containers/tool/x", "/dagster/graphql"):
         answer = gateway.get(path, headers={"Host": f"evil.example:{gateway.port}"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
+@needs_root
+def test_another_user_of_the_machine_needs_the_token(gateway: Gateway, guarded: Gateway) -> None:
+    """Anybody can connect to a port; the kernel tells who has."""
+    if gateway.kind != EMBEDDED:
+        pytest.skip("in Docker nobody can tell whose a connection is: set a token")
+
+    def ask(asked: Gateway, method: str, path: str, *lines: str) -> tuple[int, str]:
+        return as_other_user(lambda: _status_and_text(asked, asked.head(method, path, *lines)))
+
+    handshake = (
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )
+    for method, path, lines in (
+        ("GET", "/healthz", ()),
+        ("GET", "/containers/tool/artifacts", ()),
+        ("DELETE", "/containers/tool/artifacts/a", ()),
+        ("GET", "/dagster/graphql", handshake),
+    ):
+        status, text = ask(gateway, method, path, *lines)
+        assert (status, "BONSEYES_TOKEN" in text) == (403, True), (path, text)
+        assert ask(guarded, method, path, *lines)[0] in (200, 401)
+    assert ask(guarded, "GET", "/containers/tool/artifacts", f"Authorization: Bearer {TOKEN}")[0] == 200
+    assert gateway.get("/containers/tool/artifacts").status_code == 200
+
+
+def _status_and_text(gateway: Gateway, request: bytes) -> tuple[int, str]:
+    """Ask, and ask again on the same connection, as a client that keeps it does."""
+    with gateway.connect() as connection:
+        for _ in range(2):
+            connection.sendall(request)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            text = answer.read().decode()
+        return answer.status, text
 
 
 @pytest.mark.parametrize(
