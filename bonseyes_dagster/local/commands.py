@@ -231,7 +231,7 @@ def tool_run(folder: Path, port: int) -> None:
         environ.setdefault("BONSEYES_ADDRESSES", str(project.addresses))
     click.echo(f"{description.name}: http://127.0.0.1:{port}/  (artifacts in {volume}; Ctrl-C ends it)")
     sys.stdout.flush()
-    _become(["-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{port}"], environ)
+    _become(["-P", "-m", "bonseyes_dagster.tool", "--bind", f"127.0.0.1:{port}"], environ)
 
 
 def _project_around(folder: Path) -> Project:

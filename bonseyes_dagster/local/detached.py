@@ -30,7 +30,7 @@ def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[b
     project.prepare()
     with (project.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "bonseyes_dagster.local", str(project.folder)],
+            [sys.executable, "-P", "-m", "bonseyes_dagster.local", str(project.folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -70,7 +70,7 @@ class Nursery:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST_BYTES)
         self._socket.setblocking(False)
         self._turn = asyncio.Lock()
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), _ROOM]
+        command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), _ROOM]
         self._popen = subprocess.Popen(
             command,
             cwd=folder,
@@ -154,8 +154,9 @@ def _become(order: Mapping[str, Any], output: int) -> NoReturn:
         os.chdir(order["cwd"])
         os.environ.clear()
         os.environ.update(order["environ"])
-        _python, _m, module, *arguments = order["argv"]
-        _show(order["argv"])
+        argv = order["argv"]
+        module, *arguments = argv[argv.index("-m") + 1 :]
+        _show(argv)
         sys.argv = [module, *arguments]
         gc.enable()
         runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -52,6 +52,7 @@ async def prepare(project: Project) -> list[str]:
         project.storage_made.unlink(missing_ok=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",
         "-m",
         __name__,
         str(project.folder),

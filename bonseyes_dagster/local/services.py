@@ -172,7 +172,8 @@ class Services:
 
 
 def _python(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
+    # -P: the working folder is no place for modules.
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def _after(module: str, *arguments: str) -> list[str]:

@@ -100,6 +100,7 @@ class IsolatedStep:
             process = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",
                     "-m",
                     "bonseyes_dagster.orchestration.step_process",
                     str(writer),

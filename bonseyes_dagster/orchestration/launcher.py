@@ -160,7 +160,17 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def _start_cold(self, run: DagsterRun) -> None:
         module = "bonseyes_dagster.orchestration.run_worker"
-        command = [sys.executable, "-m", module, "--folder", str(self.records), "--run-id", run.run_id, "--resume"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            module,
+            "--folder",
+            str(self.records),
+            "--run-id",
+            run.run_id,
+            "--resume",
+        ]
         environment = {**os.environ, "DAGSTER_HOME": self._instance.root_directory}
         process = subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, close_fds=True

@@ -4,13 +4,14 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
-__all__ = ["DEFINITIONS", "load_pipeline", "load_pipelines", "reload_pipeline"]
+__all__ = ["DEFINITIONS", "importing_from", "load_pipeline", "load_pipelines", "reload_pipeline"]
 
 DEFINITIONS = "definitions.py"
 _PACKAGE = __name__.partition(".")[0]
@@ -59,11 +60,22 @@ def _pipelines_in(module: ModuleType) -> Iterator[Pipeline]:
 def _load(file: Path) -> ModuleType:
     if not file.is_file():
         raise SettingsError(f"There is no {file}: run in the project's folder, or set BONSEYES_PROJECT.")
-    # Dagster, too, imports the file with its folder in the path.
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
     spec = importlib.util.spec_from_file_location("definitions", file)
     assert spec is not None and spec.loader is not None  # it is a .py file
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with importing_from(file.parent):
+        spec.loader.exec_module(module)
     return module
+
+
+@contextmanager
+def importing_from(folder: Path | str) -> Iterator[None]:
+    """Import from a project's folder first, as Dagster does while it loads definitions; from then on, from it last.
+
+    So its modules stay importable, and none takes the place of one of Python's that is imported later.
+    """
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path[:] = [*(entry for entry in sys.path if entry != str(folder)), str(folder)]

@@ -320,7 +320,7 @@ def _run(options: ServerOptions, listener: socket.socket, lock: int) -> None:
         kept = [argument for argument in sys.argv[1:] if not argument.startswith("--inherited=")]
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # stays so until the new one handles it
         inherited = f"--inherited={listener.fileno()},{lock}"
-        command = [sys.executable, "-m", "bonseyes_dagster.orchestration.run_server", *kept, inherited]
+        command = [sys.executable, "-P", "-m", "bonseyes_dagster.orchestration.run_server", *kept, inherited]
         os.execv(sys.executable, command)  # noqa: S606 - that is the point: no shell, same process
 
 

@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import sys
 import tempfile
 import threading
 import traceback
@@ -20,6 +19,7 @@ from dagster._core.workspace.autodiscovery import (
 )
 
 from bonseyes_dagster.orchestration.executor import concurrent_executor
+from bonseyes_dagster.orchestration.project import importing_from
 from bonseyes_dagster.orchestration.sqlite_storage import KeptOpenSqliteStorage
 
 __all__ = ["Target", "load_target", "warm_up"]
@@ -60,13 +60,11 @@ class Target:
 
 def load_target(target: Target) -> str | None:
     """Load the definitions whole; return the traceback if that fails, and a run's own process will report it."""
-    # The project's folder stays importable, as in a process that Dagster starts there.
-    if target.working_directory not in sys.path:
-        sys.path.insert(0, target.working_directory)
     try:
-        for found in target.targets():
-            repository = ReconstructableRepository(target.pointer(found.attribute)).get_definition()
-            repository.load_all_definitions()
+        with importing_from(target.working_directory):
+            for found in target.targets():
+                repository = ReconstructableRepository(target.pointer(found.attribute)).get_definition()
+                repository.load_all_definitions()
     except Exception:
         return traceback.format_exc()
     return None

@@ -26,6 +26,7 @@ from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.command import run_command
+from bonseyes_dagster.tool.disk import make_private
 from bonseyes_dagster.tool.drafts import safe_file_name
 from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
@@ -168,7 +169,7 @@ def _enter(job: Job) -> None:
     os.dup2(log, 2)
     os.close(log)
     temporary = job.folder.temporary
-    temporary.mkdir(mode=0o700, exist_ok=True)
+    make_private(temporary)
     os.environ.update({ARTIFACT_VARIABLE: job.record.id, "TMPDIR": str(temporary)})
     tempfile.tempdir = None
     os.chdir(temporary)

@@ -8,21 +8,24 @@ import fcntl
 import os
 import shutil
 import threading
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bonseyes_dagster.errors import StorageFullError, UnavailableError
+from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
 
 __all__ = [
     "allocate",
     "check_reserve",
     "copy",
     "is_full",
+    "is_own_folder",
     "link",
     "link_tree",
     "locked",
+    "make_private",
     "remove",
     "replace_file",
     "start_writing",
@@ -236,6 +239,28 @@ def _remove_files(folder: Path) -> None:
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 Path(entry.path).unlink()
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only this user can enter, in a place where everybody may make one.
+
+    Raises ToolError when something of another user lies there.
+    """
+    if is_own_folder(folder):
+        remove(folder)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise ToolError(f"{folder} is not a folder of this user; remove it, and create the artifact again.") from error
+
+
+def is_own_folder(path: Path) -> bool:
+    """Tell whether a folder, and no link to one, of this user lies there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def remove(path: Path) -> None:

@@ -20,7 +20,7 @@ from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import Kit
 from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants, is_reaped
-from bonseyes_dagster.tool.disk import is_full, remove, replace_file, sync_all, sync_folder, throw_away
+from bonseyes_dagster.tool.disk import is_full, is_own_folder, remove, replace_file, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
@@ -347,7 +347,9 @@ _REASONS: dict[str, str] = {
 
 def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
     """Remove what is of no use once an artifact is final."""
-    parts = [folder.temporary, folder.artifacts, folder.staging]
+    parts = [folder.artifacts, folder.staging]
+    if is_own_folder(folder.temporary):
+        parts.append(folder.temporary)
     if not is_completed:
         parts.append(folder.data)
     for part in parts:

@@ -154,6 +154,6 @@ def _metrics_folder() -> str:
         owner = folder.name.split("-")[2]
         is_alive = owner != str(os.getpid()) and Path("/proc", owner).exists()
         with contextlib.suppress(FileNotFoundError):  # another server that starts now may be faster
-            if not is_alive and folder.stat().st_uid == os.getuid():
+            if not is_alive and folder.lstat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
     return tempfile.mkdtemp(prefix=prefix)

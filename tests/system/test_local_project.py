@@ -30,8 +30,28 @@ def project() -> Iterator[Embedded]:
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         Path(folder).chmod(0o755)
         with embedded(Path(folder) / "project", with_dagster=True) as project:
+            for name in STANDARD:
+                (project.folder / f"{name}.py").write_text(
+                    f"open({str(project.folder / 'ran')!r}, 'a').write('{name} ')\n"
+                )
             project.up()
             yield project
+
+
+# What services import, some of it early, some of it late.
+STANDARD = (
+    "random",
+    "secrets",
+    "uuid",
+    "hmac",
+    "html",
+    "mimetypes",
+    "zipfile",
+    "gzip",
+    "decimal",
+    "statistics",
+    "queue",
+)
 
 
 def _run(project: Embedded, name: str, **parameters: object) -> Artifact:
@@ -78,6 +98,13 @@ def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
     assert {step.phase for step in status.steps or ()} == {"completed"}
     model = Project(project.url).container("learn").artifact("first_learn")
     assert model.read("model.txt") == b"short 50\n"
+
+
+def test_no_service_runs_a_module_of_the_working_folder(project: Embedded) -> None:
+    """Python and uWSGI would look for modules there before they look in the standard library."""
+    assert _run(project, "modules").wait(120).phase == "completed"
+    ran = project.folder / "ran"
+    assert not ran.exists(), ran.read_text()
 
 
 def _sockets(project: Embedded, kind: str) -> set[Any]:

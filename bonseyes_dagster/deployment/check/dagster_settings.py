@@ -25,7 +25,7 @@ def check_settings(folder: Path) -> list[Finding]:
     if not settings or importlib.util.find_spec("dagster") is None:
         return []
     done = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder)],
+        [sys.executable, "-P", "-m", __name__, str(folder)],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT_S,

@@ -29,7 +29,7 @@ def ask_pipelines(folder: Path) -> tuple[Mapping[str, tuple[str, ...]] | None, s
         return None, "Dagster is not installed: pip install 'bonseyes-dagster[pipeline]'", []
     try:
         done = subprocess.run(
-            [sys.executable, "-m", __name__, str(folder)],
+            [sys.executable, "-P", "-m", __name__, str(folder)],
             cwd=folder,
             env={**os.environ, "BONSEYES_PROJECT": str(folder)},
             capture_output=True,

@@ -51,7 +51,11 @@ def started(folder: Path, how: str) -> tuple[list[dict[str, int]], list[Any]]:
     """Return what the supervisor and its services said."""
     (folder / "service.py").write_text(SERVICE)
     command = [sys.executable, "-c", SUPERVISOR, str(folder), how]
-    out = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=True).stdout
+    # No service finds modules in its working folder.
+    environ = {**os.environ, "PYTHONPATH": str(folder)}
+    out = subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=True
+    ).stdout
     return json.loads(out), (folder / "log").read_text().splitlines()
 
 
