@@ -162,6 +162,35 @@ def test_unknown_classes_are_refused(make: Make, model: Path, archives: dict[str
     )
 
 
+def test_unknown_classes_without_samples_are_no_matter(
+    make: Make, model: Path, archives: dict[str, Path], report: dict[str, Any]
+) -> None:
+    """A class that no sample has cannot be wrong: the report is that of the same tensors without it."""
+    more = make(
+        "import",
+        images=archives["test-images"],
+        labels=archives["test-labels"],
+        class_names=["0", "1", "2", "3", "four"],
+    )
+    made = make("benchmarking", model=model, tensors=make("export", dataset=make("processing", dataset=more, size=12)))
+    assert json.loads((made / "report.json").read_text())["confusion_matrix"] == report["confusion_matrix"]
+
+
+def test_labels_with_gaps_reach_the_report(make: Make, tmp_path: Path) -> None:
+    """From archives with the labels 1 and 3 to the report: classes 0 and 2 are there, and have no samples."""
+    labels = np.array([1, 3] * 8, np.uint8)
+    images = np.repeat(labels, 64).reshape(-1, 8, 8) * 60
+    (tmp_path / "images").write_bytes(bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes())
+    (tmp_path / "labels").write_bytes(bytes([0, 0, 8, 1]) + np.array([16], ">u4").tobytes() + labels.tobytes())
+    dataset = make("import", images=tmp_path / "images", labels=tmp_path / "labels")
+    tensors = make("export", dataset=make("processing", dataset=dataset, size=8))
+    fitted = make("training", training_set=make("training-set", tensors=tensors), epochs=1, model="mlp")
+    report = json.loads((make("benchmarking", model=fitted, tensors=tensors) / "report.json").read_text())
+    assert [entry["support"] for entry in report["per_class"]] == [0, 8, 0, 8]
+    assert report["confusion_matrix"]["classes"] == ["0", "1", "2", "3"]
+    assert report["metrics"]["lowest_recall"] == min(entry["recall"] for entry in report["per_class"][1::2])
+
+
 def test_classes_in_another_order_are_matched(
     make: Make, model: Path, archives: dict[str, Path], report: dict[str, Any]
 ) -> None:

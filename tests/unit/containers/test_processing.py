@@ -92,7 +92,9 @@ def test_augmentation_moves_but_keeps_the_image(make: Make, dataset: Path, proce
     assert np.mean([labels[near] == label for near, label in zip(nearest, labels, strict=True)]) > 0.9
 
 
-@pytest.mark.parametrize("parameters", [{"size": 3}, {"size": 1025}, {"std": 0}, {"view": "no/slash"}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "parameters", [{"size": 3}, {"size": 1025}, {"std": 0}, {"mean": 1e300}, {"view": "no/slash"}, {"seed": -1}]
+)
 def test_refuses_senseless_parameters(make: Make, dataset: Path, parameters: dict[str, Any]) -> None:
     """What cannot work is refused before it runs."""
     with pytest.raises(InvalidError):

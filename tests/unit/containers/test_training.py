@@ -43,6 +43,7 @@ def test_describes_the_model(model: Path, training_set: Path) -> None:
 def test_the_onnx_model_stands_alone(model: Path, test_tensors: Path) -> None:
     """It is valid, takes batches of any length, and finds the class of most made-up shapes."""
     onnx.checker.check_model(str(model / "model.onnx"), full_check=True)
+    assert json.loads(onnx.load(model / "model.onnx").metadata_props[0].value) == ["0", "1", "2", "3"]
     session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
     inputs, outputs = np.load(test_tensors / "inputs.npy"), np.load(test_tensors / "outputs.npy")
     (scores,) = session.run(["scores"], {"inputs": inputs})

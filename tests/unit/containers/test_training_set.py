@@ -56,13 +56,39 @@ def test_small_classes_are_on_both_sides(make: Make, tmp_path: Path, write_tenso
 
 
 def test_too_small_classes_are_named(make: Make, tmp_path: Path, write_tensors: Callable[..., Path]) -> None:
-    """A class with one sample or none cannot be split, and the sentence says which."""
+    """A class with one sample cannot be split, and the sentence says which; a class with none is not too small."""
     folder = write_tensors(tmp_path, [0, 0, 0, 1, 3, 3], classes=["ant", "bee", "cat", "dog"])
     with pytest.raises(ToolError) as caught:
         make("training-set", tensors=folder)
     assert caught.value.message == (
-        "Each class needs at least 2 samples, one to train and one to validate with; too few have: bee (1), cat (0)."
+        "Each class that has samples needs at least 2 samples, one to train and one to validate with;"
+        " too few have: bee (1)."
     )
+
+
+def test_labels_may_have_gaps(make: Make, tmp_path: Path, write_tensors: Callable[..., Path]) -> None:
+    """A class without samples is in neither part, as EMNIST's class 0 or one that was filtered out."""
+    made = make("training-set", tensors=write_tensors(tmp_path, [1, 1, 1, 3, 3, 3], classes=list("abcde")))
+    document = json.loads((made / "tensors.json").read_text())
+    assert document["class_counts"] == {"train": [0, 2, 0, 2, 0], "validation": [0, 1, 0, 1, 0]}
+    assert document["classes"] == list("abcde")
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        ([], "The tensors hold no samples; a split needs at least two."),
+        ([0, 0, -1], "There are labels from -1 to 0, but 2 classes."),
+        ([0, 0, 2], "There are labels from 0 to 2, but 2 classes."),
+    ],
+)
+def test_labels_that_cannot_be_split_are_refused(
+    make: Make, tmp_path: Path, write_tensors: Callable[..., Path], labels: list[int], sentence: str
+) -> None:
+    """No samples at all, or a label that is no class's number, is a sentence."""
+    with pytest.raises(ToolError) as caught:
+        make("training-set", tensors=write_tensors(tmp_path, labels, classes=["a", "b"]))
+    assert caught.value.message == sentence
 
 
 def test_tensors_that_are_not_as_promised_are_found(make: Make, tensors: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm
@@ -29,8 +30,11 @@ _DPI = 150
 _MOST_NUMBERS = 26
 _MOST_NAMES = 60
 _LONGEST_NAME = 18
+# Names of classes are text: matplotlib would set what is between two `$` as a formula, and fail where it is none.
+_PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
 
 
+@rc_context(_PLAIN_TEXT)
 def draw_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
     """Draw true classes as rows, predicted ones as columns; colours are shares of a row, numbers are counts."""
     side = float(np.clip(0.52 * len(classes) + 2.2, 5.2, 16))
@@ -57,6 +61,7 @@ def draw_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str], pat
     _save(figure, path)
 
 
+@rc_context(_PLAIN_TEXT)
 def draw_per_class(quality: Quality, classes: Sequence[str], path: Path) -> None:
     """Draw two bars for each class, precision and recall."""
     figure = _figure(8, float(np.clip(0.46 * len(classes) + 1.9, 3.6, 24)))
@@ -68,7 +73,7 @@ def draw_per_class(quality: Quality, classes: Sequence[str], path: Path) -> None
     ):
         axes.barh(rows + offset, values, 0.34, color=colour, label=label)
         if len(classes) <= _MOST_NUMBERS:
-            _write_values(axes, rows + offset, values)
+            _write_values(axes, rows + offset, values, quality.support)
     axes.axvline(quality.accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
     _title(axes, "Precision and recall of each class", f"dashed: accuracy, {quality.accuracy:.2%}")
     axes.set_yticks(rows, [_short(name) for name in classes], color=_INK)
@@ -110,7 +115,9 @@ def _name_ticks(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+    """Return the name in one line of characters that can be drawn."""
+    line = "".join(character if character.isprintable() else " " for character in name)
+    return line if len(line) <= _LONGEST_NAME else line[: _LONGEST_NAME - 1] + "…"
 
 
 def _write_counts(axes: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
@@ -127,11 +134,14 @@ def _grid_between_cells(axes: Axes, count: int) -> None:
     axes.tick_params(which="minor", length=0)
 
 
-def _write_values(axes: Axes, rows: NDArray[np.floating[Any]], values: NDArray[np.float64]) -> None:
+def _write_values(
+    axes: Axes, rows: NDArray[np.floating[Any]], values: NDArray[np.float64], support: NDArray[np.int64]
+) -> None:
     # A ground of its own keeps the line of the accuracy out of the digits.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
-    for row, value in zip(rows, values, strict=True):
-        axes.text(value + 0.008, row, f"{value:.1%}", va="center", fontsize=7.5, color=_FAINT, bbox=box)
+    for row, value, count in zip(rows, values, support, strict=True):
+        text = f"{value:.1%}" if count else "no samples"
+        axes.text(value + 0.008, row, text, va="center", fontsize=7.5, color=_FAINT, bbox=box)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "TensorFile",
     "TensorSet",
     "blocks",
+    "count_labels",
     "open_tensor",
 ]
 
@@ -168,3 +169,10 @@ def blocks(path: Path, rows: int) -> Iterator[NDArray[Any]]:
         for start in range(0, shape[0], rows):
             count = min(rows, shape[0] - start)
             yield np.fromfile(file, dtype, count * row_values).reshape(count, *shape[1:])
+
+
+def count_labels(labels: NDArray[np.int64], class_count: int) -> NDArray[np.int64]:
+    """Return how many samples each class has; ToolError when a label is no class's number."""
+    if len(labels) and not 0 <= labels.min() <= labels.max() < class_count:
+        raise ToolError(f"There are labels from {labels.min()} to {labels.max()}, but {class_count} classes.")
+    return np.bincount(labels, minlength=class_count)

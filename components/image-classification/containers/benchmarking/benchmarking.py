@@ -9,14 +9,16 @@ from dataclasses import asdict
 from typing import Any
 
 import image_classification  # noqa: F401  # first: it keeps the libraries below quiet
+import numpy as np
 import onnxruntime
 from image_classification.artifacts import Source, Work, write_json
 from image_classification.charts import draw_confusion_matrix, draw_per_class
 from image_classification.inference import Classifier
 from image_classification.measuring import Measurement, measure
 from image_classification.models import ModelDescription
-from image_classification.tensors import TENSORS, TensorSet
+from image_classification.tensors import TENSORS, TensorSet, count_labels
 from image_classification.verdicts import judge
+from numpy.typing import NDArray
 
 from bonseyes_dagster.errors import ToolError
 
@@ -40,11 +42,12 @@ def create(
     known, samples = ModelDescription.read(model), TensorSet.read(tensors, TENSORS)
     _check_preprocessing(known, samples)
     classifier = Classifier(model.path(known.onnx.path))
+    outputs = samples.open(tensors, "outputs")
     measurement = measure(
         classifier,
         samples.open(tensors, "inputs"),
-        samples.open(tensors, "outputs"),
-        _class_numbers(known, samples),
+        outputs,
+        _class_numbers(known, samples.classes, outputs),
         len(known.classes),
         known.onnx.size,
         lambda done, total: artifact.set_progress(done, total, "samples"),
@@ -69,15 +72,20 @@ def _check_preprocessing(model: ModelDescription, samples: TensorSet) -> None:
         raise ToolError(f"The tensors were not made as the model's training samples were: {'; '.join(differing)}.")
 
 
-def _class_numbers(model: ModelDescription, samples: TensorSet) -> list[int]:
-    """Return the model's number of each class of the samples: they may be fewer, or in another order."""
-    unknown = [name for name in samples.classes if name not in model.classes]
+def _class_numbers(model: ModelDescription, classes: Sequence[str], outputs: NDArray[np.int64]) -> list[int]:
+    """Return the model's number of each class of the samples: they may be fewer, or in another order.
+
+    A class that the model does not know is refused only if it has samples; without any it gets -1.
+    """
+    counts = count_labels(outputs, len(classes))
+    numbers = {name: number for number, name in enumerate(model.classes)}
+    unknown = [name for name, count in zip(classes, counts, strict=True) if count and name not in numbers]
     if unknown:
         raise ToolError(
             f"The tensors have classes that the model does not know: {', '.join(unknown)}."
             f" It knows {', '.join(model.classes)}."
         )
-    return [model.classes.index(name) for name in samples.classes]
+    return [numbers.get(name, -1) for name in classes]
 
 
 def _report(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -111,7 +112,7 @@ def _write(
     inputs: np.ndarray[Any, np.dtype[np.float32]],
 ) -> None:
     onnx_path = artifact.path("model.onnx")
-    write_onnx(network, onnx_path, shape, len(tensors.classes), {"classes": ",".join(tensors.classes)})
+    write_onnx(network, onnx_path, shape, len(tensors.classes), {"classes": json.dumps(tensors.classes)})
     difference = check_onnx(network, onnx_path, inputs)
     print(f"onnxruntime's scores differ from torch's by at most {difference:.1e}")
     save_weights(network, artifact.path("model.safetensors"))
