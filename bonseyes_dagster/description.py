@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import yaml
 
 from bonseyes_dagster import __version__
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.json_schema import check_schema, identities
 from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
 from bonseyes_dagster.sources import Sources
@@ -184,9 +184,12 @@ def _check_document(document: Mapping[str, Any]) -> Iterator[str]:
         yield "'parameters' must map names to descriptions"
         return
     yield from _check_names(parameters)
-    for name, entry in parameters.items():
-        for problem in _check_parameter(str(name), entry):
-            yield f"parameter {name!r}: {problem}"
+    wrong = [
+        f"parameter {name!r}: {problem}"
+        for name, entry in parameters.items()
+        for problem in _check_parameter(str(name), entry)
+    ]
+    yield from wrong or _check_identities(parameters)
 
 
 def _check_how_run(document: Mapping[str, Any]) -> Iterator[str]:
@@ -278,10 +281,16 @@ def _check_schemas(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if "schema" in entry:
         if kind != "json":
             yield "'schema' is for the type json"
-        try:
-            jsonschema.Draft202012Validator.check_schema(entry["schema"])
-        except jsonschema.SchemaError as error:
-            yield f"'schema' is not a JSON Schema: {error.message}"
+        yield from check_schema(entry["schema"])
+
+
+def _check_identities(parameters: Mapping[str, Any]) -> Iterator[str]:
+    owners: dict[str, str] = {}
+    for name, entry in parameters.items():
+        for identity in identities(entry.get("schema", {})):
+            if identity in owners:
+                yield f"parameter {name!r}: 'schema' has the '$id' {identity!r}, which {owners[identity]!r} has, too"
+            owners[identity] = name
 
 
 def _check_default(name: str, entry: Mapping[str, Any]) -> Iterator[str]:

@@ -7,9 +7,8 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-import jsonschema
-
 from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.json_schema import DIALECT, embed, find_error
 from bonseyes_dagster.model import Parameter
 
 __all__ = ["check_parameters", "check_value", "parameter_schema", "parameters_schema"]
@@ -24,7 +23,7 @@ def parameter_schema(parameter: Parameter) -> dict[str, Any]:
         case "choice":
             body = {"type": "string", "enum": list(parameter.choices)}
         case "json":
-            body = dict(parameter.schema or {})
+            body = embed(parameter.schema or {}, parameter.name)
         case "file" | "url":
             body = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"}
         case "artifact":
@@ -50,7 +49,7 @@ def parameters_schema(parameters: Iterable[Parameter]) -> dict[str, Any]:
     """Return the JSON Schema 2020-12 of a tool's parameters. An uploaded part stands for its `file` parameter."""
     parameters = tuple(parameters)
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$schema": DIALECT,
         "type": "object",
         "properties": {parameter.name: parameter_schema(parameter) for parameter in parameters},
         "required": [parameter.name for parameter in parameters if parameter.required],
@@ -115,11 +114,8 @@ def check_value(parameter: Parameter, value: Any) -> str | None:
         return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
     if parameter.type != "json" and b"\\u0000" in text:
         return "It must not hold a NUL character."
-    schema = parameter_schema(parameter)
-    failure = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(value))
-    if failure is None:
-        return None
-    return _sentence(parameter, value) or f"{failure.message[:300]}."
+    failure = find_error(parameter_schema(parameter), value)
+    return failure and (_sentence(parameter, value) or f"{failure}.")
 
 
 def _sentence(parameter: Parameter, value: Any) -> str | None:

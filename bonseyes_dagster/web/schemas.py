@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bonseyes_dagster import errors
+from bonseyes_dagster.json_schema import relocate
 from bonseyes_dagster.model import NOT_SELECTED, PARAMETER_TYPES, TERMINAL_PHASES, Parameter, ToolDescription
 from bonseyes_dagster.urls import Collection
 
@@ -192,16 +193,21 @@ def run_status() -> dict[str, Any]:
 def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str, Any]:
     """Return the bodies of a POST, exact for the parameters of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
+    shared: dict[str, Any] = {}
     values = {key: value for key, value in description.schema.items() if key != "$schema"} or {"type": "object"}
     if "properties" in values:
-        types = {parameter.name: parameter.type for parameter in description.parameters}
-        properties = values["properties"].items()
-        exact = {key: value if types.get(key) == "json" else _exact(value) for key, value in properties}
+        free = {parameter.name for parameter in description.parameters if parameter.type == "json"}
+        shared = {f"Parameter.{key}": value for key, value in values["properties"].items() if key in free}
+        shared = {key: relocate(value, ref(key)["$ref"]) for key, value in shared.items()}
+        exact = {
+            key: ref(f"Parameter.{key}") if key in free else _exact(value)
+            for key, value in values["properties"].items()
+        }
         values = {**values, "properties": exact}
     # a run without a name, which a form sends as an empty one, gets a good one
     name = {"anyOf": [NAME, {"type": "string", "maxLength": 0}]} if kind == "runs" else NAME
     optional = {"name"} if kind == "runs" else set()
-    return {
+    return shared | {
         "CreateByJson": _object({"name": name, "parameters": values}, *optional, *_optional(values, "parameters")),
         "CreateByForm": _object(
             {"name": name, "data": _data(values, files), **{file.name: _part(file) for file in files}},

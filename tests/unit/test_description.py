@@ -101,6 +101,15 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ({"parameters": {"a": {"type": "string", "minimum": 1}}}, "'minimum' is for"),
         ({"parameters": {"a": {"type": "string", "pattern": "("}}}, "not a regular expression"),
         ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),
+        ({"parameters": {"a": {"type": "json", "schema": True}}}, "parameter 'a': 'schema' must be a mapping"),
+        (
+            {"parameters": {n: {"type": "json", "schema": {"$id": "urn:x"}} for n in "ab"}},
+            "parameter 'b': 'schema' has the '$id' 'urn:x', which 'a' has, too",
+        ),
+        (
+            {"parameters": {"a": {"type": "json", "schema": {"$ref": "http://127.0.0.1:9/box.json"}}}},
+            "parameter 'a': 'schema' refers to 'http://127.0.0.1:9/box.json', which is not in it",
+        ),
         ({"parameters": {"a": {"type": "string", "defualt": "x"}}}, "'defualt' is unknown"),
         ({"parameters": {"a b": {"type": "string"}}}, "its name must be"),
         ({"parameters": {"class": {"type": "string"}}}, "that name is taken"),

@@ -1,0 +1,123 @@
+"""Schemas of `json` parameters: which are refused, and that `#` is the parameter's own schema where it is embedded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from openapi_spec_validator import validate
+
+from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.json_schema import check_schema, find_error
+from bonseyes_dagster.model import Parameter, ToolDescription
+from bonseyes_dagster.parameters import check_parameters, parameters_schema
+from bonseyes_dagster.web.openapi import service_document
+
+BOXES = {
+    "$defs": {"box": {"type": "array", "items": {"type": "number"}, "minItems": 4}},
+    "type": "array",
+    "items": {"$ref": "#/$defs/box"},
+}
+TREE = {"type": "object", "properties": {"left": {"$ref": "#"}}, "additionalProperties": False}
+ANCHOR = {"$defs": {"size": {"$anchor": "size", "type": "integer"}}, "$ref": "#size"}
+ENTRIES = {
+    "boxes": {"type": "json", "schema": BOXES},
+    "tree": {"type": "json", "schema": TREE, "required": True},
+    "anchored": {"type": "json", "schema": ANCHOR, "default": 1, "label": "A size"},
+    "other-anchor": {"type": "json", "schema": {"$defs": {"size": {"$anchor": "size"}}, "$ref": "#size"}},
+}
+PARAMETERS = tuple(Parameter.from_json(name, entry) for name, entry in ENTRIES.items())
+RIGHT: list[dict[str, Any]] = [
+    {"tree": {}},
+    {"tree": {"left": {"left": {}}}, "boxes": [[1, 2, 3, 4]], "anchored": 2, "other-anchor": "x"},
+]
+WRONG: list[dict[str, Any]] = [
+    {"tree": {}, "boxes": [[1, 2, 3]]},
+    {"tree": {"left": {"right": {}}}},
+    {"tree": {}, "anchored": "x"},
+]
+
+
+@pytest.mark.parametrize("values", RIGHT)
+def test_references_lead_to_the_parameters_own_schema(values: dict[str, Any]) -> None:
+    """What fits is taken by the check of a request, and by the combined schema of `GET /`."""
+    check_parameters(PARAMETERS, values)
+    assert jsonschema.Draft202012Validator(parameters_schema(PARAMETERS)).is_valid(values)
+
+
+@pytest.mark.parametrize("values", WRONG)
+def test_what_does_not_fit_is_refused(values: dict[str, Any]) -> None:
+    """By both as well."""
+    with pytest.raises(InvalidError):
+        check_parameters(PARAMETERS, values)
+    assert not jsonschema.Draft202012Validator(parameters_schema(PARAMETERS)).is_valid(values)
+
+
+def test_openapi_documents_have_references_that_lead_somewhere() -> None:
+    """Readers of OpenAPI pass over `$id`, so references are those of the document; the schema stands there once."""
+    parameters = PARAMETERS[:2]
+    described = ToolDescription(
+        name="t",
+        description="d",
+        parameters=parameters,
+        output_type="com.x",
+        version="1",
+        schema=parameters_schema(parameters),
+    )
+    found = service_document(described)
+    validate(found)
+    schemas = found["components"]["schemas"]
+    assert schemas["Parameter.boxes"]["anyOf"][0]["items"] == {
+        "$ref": "#/components/schemas/Parameter.boxes/anyOf/0/$defs/box"
+    }
+    assert schemas["Parameter.tree"]["properties"]["left"] == {"$ref": "#/components/schemas/Parameter.tree"}
+    properties = schemas["CreateByJson"]["properties"]["parameters"]["properties"]
+    assert properties["boxes"] == {"$ref": "#/components/schemas/Parameter.boxes"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "sentence"),
+    [
+        ([], "'schema' must be a mapping"),
+        ({"type": "nothing"}, "'schema' is not a JSON Schema: 'nothing' is not valid"),
+        ({"$ref": "#/$defs/box"}, "'schema' refers to '#/$defs/box', which is not in it"),
+        ({"$ref": "#nowhere"}, "'schema' refers to '#nowhere', which is not in it"),
+        ({"$ref": "http://127.0.0.1:9/x.json"}, "nothing is fetched from elsewhere"),
+        ({"$ref": "#/x", "x": {"$ref": "#/y"}}, "'schema' refers to '#/y', which is not in it"),
+        ({"$ref": "#/required", "required": ["a"]}, "'schema' refers to '#/required', which is not a JSON Schema"),
+        ({"$schema": "http://json-schema.org/draft-07/schema#"}, "'schema' has the '$schema' 'http://json-schema"),
+        ({"$defs": {"a": {"$schema": "urn:x"}}}, "'schema' has the '$schema' 'urn:x'"),
+        ({"allOf": [{"$ref": "#"}]}, "'schema' refers to itself without an end"),
+        ({"$id": "http://[::", "$ref": "a"}, "'schema' has an '$id' or a '$ref' that is not a URI"),
+    ],
+)
+def test_schemas_that_cannot_work_are_refused(schema: Any, sentence: str) -> None:
+    """When the tool is loaded, not when somebody first uses the parameter."""
+    (problem,) = check_schema(schema)
+    assert sentence in problem
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        BOXES,
+        TREE,
+        ANCHOR,
+        {"$schema": "https://json-schema.org/draft/2020-12/schema"},
+        {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+        {"enum": [{"$ref": "no reference"}]},
+        {"$id": "https://x.invalid/a", "items": {"$ref": "a#/$defs/b"}, "$defs": {"b": {}}},
+    ],
+)
+def test_schemas_that_work_are_taken(schema: dict[str, Any]) -> None:
+    """References within the schema, by pointer, anchor or `$id`, and to JSON Schema's own."""
+    assert not list(check_schema(schema))
+
+
+def test_values_nested_too_deep_are_a_sentence() -> None:
+    """A schema that refers to itself follows a value as deep as it goes, but ends before Python does."""
+    value: list[Any] = []
+    for _ in range(400):
+        value = [value]
+    assert find_error({"type": "array", "items": {"$ref": "#"}}, value) == "It is nested too deep to be checked"
