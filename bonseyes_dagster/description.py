@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bonseyes_dagster import __version__
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.json_schema import check_schema, identities
@@ -19,6 +17,7 @@ from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
 from bonseyes_dagster.sources import Sources
 from bonseyes_dagster.urls import is_name
+from bonseyes_dagster.yaml_file import parse_yaml
 
 __all__ = [
     "ToolFolder",
@@ -144,10 +143,7 @@ def _checked(folder: Path, text: bytes) -> dict[str, Any]:
 
 
 def _parsed(file: Path, text: bytes) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(text.decode())
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}") from error
+    document = parse_yaml(text, file)
     if not isinstance(document, dict):
         raise SettingsError(f"{file} must hold a mapping with the keys {', '.join(sorted(_KEYS))}.")
     return document

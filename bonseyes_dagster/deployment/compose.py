@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bonseyes_dagster.deployment.dockerfile import bases_of, user_of
 from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.deployment.interpolation import interpolate
 from bonseyes_dagster.deployment.merge import Loader, merge
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.yaml_file import read_yaml
 
 __all__ = ["BUILD_FILE", "DEPLOY_FILE", "Deployment", "Image", "Mount", "Service", "read_deployment", "read_images"]
 
@@ -172,12 +171,11 @@ def _change(
 
 def _read(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), Loader)  # noqa: S506 - it is a safe one
-        document = interpolate(document, environ)
+        document = read_yaml(file, Loader)
     except FileNotFoundError:
         raise SettingsError(f"There is no {file}.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}") from error
+    try:
+        document = interpolate(document, environ)
     except SettingsError as error:
         raise SettingsError(f"{file}: {error.message}") from error
     if not isinstance(document, dict):

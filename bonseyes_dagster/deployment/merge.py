@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import yaml
 
+from bonseyes_dagster.yaml_file import StrictLoader
+
 __all__ = ["Loader", "merge"]
 
 # The one key of what is written as `!override VALUE`, or as `!reset`, which has no value.
@@ -18,7 +20,7 @@ _REPLACED = frozenset({"command", "entrypoint", "test"})
 _NAMED = frozenset({"networks", "depends_on", "environment", "labels", "args"})
 
 
-class Loader(yaml.SafeLoader):
+class Loader(StrictLoader):
     """Reads Compose's own tags, too."""
 
     def construct_override(self, node: yaml.Node) -> Any:

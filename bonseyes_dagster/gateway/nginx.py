@@ -18,8 +18,6 @@ from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
 from bonseyes_dagster.errors import (
     REQUEST_ID,
     BadRequestError,
@@ -44,6 +42,7 @@ from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import is_name
+from bonseyes_dagster.yaml_file import read_yaml
 
 __all__ = ["Nginx", "read_upstreams", "render"]
 
@@ -241,8 +240,8 @@ def read_upstreams(file: Path) -> dict[str, str]:
 
 def _services(file: Path) -> dict[str, Any]:
     try:
-        services = yaml.safe_load(file.read_text(encoding="utf-8"))["services"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        services = read_yaml(file)["services"]
+    except (FileNotFoundError, KeyError, TypeError) as error:
         raise SettingsError(f"{file} is no compose file that can be read: {error}") from error
     if not isinstance(services, dict) or not all(isinstance(service, dict) for service in services.values()):
         raise SettingsError(f"{file}: 'services' must map names to services.")

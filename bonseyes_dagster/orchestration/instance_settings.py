@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.yaml_file import read_yaml
 
 __all__ = ["SETTINGS_FILE", "check_values", "merge_settings", "read_settings"]
 
@@ -51,11 +52,9 @@ def read_settings(project: Path) -> dict[str, Any]:
     """Return what a project's `dagster.yaml` sets, nothing if there is none; raise SettingsError that names the key."""
     file = project / SETTINGS_FILE
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = read_yaml(file)
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SettingsError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     if found is None:
         return {}
     if not isinstance(found, dict):

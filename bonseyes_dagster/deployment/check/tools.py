@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from bonseyes_dagster.deployment.check.finding import Finding, line_of
@@ -46,8 +47,15 @@ def tool_description(subject: Subject) -> Iterator[Finding]:
         try:
             load_tool(tool.folder)
         except SettingsError as error:
-            problem = error.message.replace(f"{tool.folder / 'tool.yml'}: ", "")
-            yield Finding(file=file, problem=f"{problem}.", remedy="docs/authoring.md has the keys.")
+            line, problem = _place(error.message.removeprefix(str(tool.folder / "tool.yml")))
+            yield Finding(file=file, line=line, problem=problem, remedy="docs/authoring.md has the keys.")
+
+
+def _place(message: str) -> tuple[int | None, str]:
+    """Return the line that a message about a file names, and what it says of it, as a sentence."""
+    found = re.match(r"(?:, line (\d+))?:? ?(.*)", message, re.DOTALL)
+    assert found is not None  # it matches everything
+    return int(found[1]) if found[1] else None, f"{found[2].rstrip('.')}."
 
 
 def tool_name(subject: Subject) -> Iterator[Finding]:

@@ -263,6 +263,16 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "tool_description",
         "tool.yml: There",
     ),
+    "a key of tool.yml that comes twice": (
+        lambda c: c.replace("containers/import/tool.yml", "name: import\n", "name: import\nname: import\n"),
+        "tool_description",
+        "containers/import/tool.yml:2: the key 'name' was given before, in line 1. docs/",
+    ),
+    "a key of a Compose file that comes twice": (
+        lambda c: c.replace("docker-compose.yml", "services:\n", "services: {}\nservices:\n"),
+        "readable",
+        "the key 'services' was given before",
+    ),
     "wrong tool.yml": (_wrong_tool_yml, "tool_description", "'entrypoint' is unknown"),
     "impossible name": (_impossible_name, "tool_name", "'up..down' cannot be"),
     "name of a service": (_name_of_our_own, "tool_name", "'postgres' is the name of a service"),
