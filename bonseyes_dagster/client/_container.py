@@ -14,7 +14,8 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.client._artifact import Artifact, names_of
 from bonseyes_dagster.client._multipart import FileSource, Multipart
 from bonseyes_dagster.client._transport import RETRY_S, Transport, json_body
-from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.errors import BonseyesError, InvalidError
+from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.model import Status, Task, ToolDescription
 from bonseyes_dagster.urls import Collection
 
@@ -115,6 +116,7 @@ class Container:
         Raises ConflictError, InvalidError (`detail` names every bad parameter), QueueFullError, TooLargeError.
         """
         values = {key: _value(value) for key, value in (parameters or {}).items()}
+        _refuse_infinite(values)
         headers = {"Idempotency-Key": idempotency_key or str(uuid.uuid4())}
         body: Multipart | bytes
         if files:
@@ -179,6 +181,17 @@ def _page(limit: int | None, after: str | None) -> dict[str, str]:
 
 def _value(value: Any) -> Any:
     return value.url if isinstance(value, Artifact) else value
+
+
+def _refuse_infinite(values: Mapping[str, Any]) -> None:
+    wrong = {
+        name: "It must hold finite numbers only; JSON has no others."
+        for name, value in values.items()
+        if format_json(value) != json.dumps(value)
+    }
+    if wrong:
+        message = "; ".join(f"{name!r}: {sentence}" for name, sentence in wrong.items())
+        raise InvalidError(f"Nothing was sent: {message}", detail=wrong)
 
 
 def objects(body: Any) -> list[dict[str, Any]]:

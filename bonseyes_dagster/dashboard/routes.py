@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from flask import Blueprint, Response, make_response, render_template, request
 from bonseyes_dagster.dashboard.containers import Containers, makes_runs
 from bonseyes_dagster.dashboard.registry import Registry, check_name
 from bonseyes_dagster.errors import BadRequestError, InvalidError, UnsupportedMediaError
+from bonseyes_dagster.json_text import format_json, parse_json
 from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.connection import body_of
 from bonseyes_dagster.web.queries import external_base
@@ -57,7 +57,7 @@ def _posted_name() -> str:
     body = body_of(request.environ)
     body.limit(_BODY_LIMIT_BYTES)
     try:
-        value = json.loads(b"".join(iter(body.read, b"")))
+        value = parse_json(b"".join(iter(body.read, b"")))
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict) or "name" not in value:
@@ -77,7 +77,7 @@ def _page(containers: Containers) -> Response:
             pipelines=pipelines,
             tasks={name: containers.task(name) for name in pipelines},
             containers=descriptions,
-            known=json.dumps(descriptions),  # Jinja's own filter would sort the parameters
+            known=format_json(descriptions),  # Jinja's own filter would sort the parameters
         )
     )
     answer.mimetype = "text/html"

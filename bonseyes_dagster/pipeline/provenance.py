@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
+from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.orchestration.names import run_name
 from bonseyes_dagster.pipeline.asking import Asker
@@ -83,7 +83,7 @@ class Provenance:
 
     def files(self, state: RunState, parameters: Mapping[str, Any]) -> list[DataFile]:
         """Return `run.json` and the files of each benchmark, below its step's name."""
-        content = json.dumps(provenance_of(state, parameters), indent=2, ensure_ascii=False).encode() + b"\n"
+        content = format_json(provenance_of(state, parameters), indent=2, ensure_ascii=False).encode() + b"\n"
         entry = FileEntry(RUN_FILE, len(content), hashlib.sha256(content).hexdigest())
         files = [DataFile(entry, lambda: _opened(content))]
         for step in state.steps:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -27,6 +26,7 @@ from bonseyes_dagster.errors import (
     UnsupportedMediaError,
     request_id,
 )
+from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
 from bonseyes_dagster.web.connection import Connection
 from bonseyes_dagster.web.own_host import OwnHost
@@ -60,21 +60,10 @@ _SENTENCES = {
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return `body` as a JSON answer; numbers that JSON does not have (NaN, infinity) become null."""
     try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, default=str)
-        data = text.encode()
-    except ValueError:  # not-a-number, or text that is no Unicode
-        data = json.dumps(_finite(body), default=str).encode()
+        data = format_json(body, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:  # text that is no Unicode
+        data = format_json(body, default=str).encode()
     return Response(data, status, headers, mimetype="application/json")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, Mapping):
-        return {str(key): _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value
 
 
 class _Response(Response):

@@ -10,6 +10,7 @@ from flask import request
 from werkzeug.http import parse_options_header
 
 from bonseyes_dagster.errors import BadRequestError, InvalidError, TooLargeError, UnsupportedMediaError
+from bonseyes_dagster.json_text import parse_json
 from bonseyes_dagster.urls import is_name
 from bonseyes_dagster.web.backend import Draft
 from bonseyes_dagster.web.connection import Body
@@ -109,15 +110,11 @@ def _decode(data: bytes, what: str) -> str:
 
 def _parse_json(data: bytes, what: str) -> Any:
     try:
-        content = json.loads(_decode(data, what), parse_constant=_refuse_constant)
+        content = parse_json(_decode(data, what))
         json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate is no text that could be stored
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"{what} is not well-formed JSON: {error}") from error
     return content
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
 
 
 def _read_form(body: Body, draft: Draft, boundary: str) -> dict[str, bytes]:

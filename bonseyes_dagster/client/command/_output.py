@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from bonseyes_dagster.json_text import format_json
+
 __all__ = ["age", "clean", "duration", "print_fields", "print_json", "print_note", "print_table", "size"]
 
 
@@ -19,8 +21,8 @@ def clean(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=not _speaks_unicode()))
+    """Print one JSON document; a number that JSON does not have is null."""
+    click.echo(format_json(value, indent=2, ensure_ascii=not _speaks_unicode()))
 
 
 def print_note(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.json_text import parse_json
 from bonseyes_dagster.model import Parameter
 
 __all__ = ["read_parameters"]
@@ -100,11 +100,16 @@ def _check(parameter: Parameter, value: Any) -> None:
         raise ValueError(f"must be one of {', '.join(parameter.choices)}, not {value!r}")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if parameter.minimum is not None and value < parameter.minimum:
-            raise ValueError(f"must be at least {parameter.minimum:g}, not {value:g}")
+            raise ValueError(f"must be at least {parameter.minimum:g}, not {_shown(value)}")
         if parameter.maximum is not None and value > parameter.maximum:
-            raise ValueError(f"must be at most {parameter.maximum:g}, not {value:g}")
+            raise ValueError(f"must be at most {parameter.maximum:g}, not {_shown(value)}")
     if isinstance(value, str) and parameter.pattern and not re.search(parameter.pattern, value):
         raise ValueError(f"must match {parameter.pattern}, which {value!r} does not")
+
+
+def _shown(number: float) -> str:
+    text = f"{number:g}" if isinstance(number, float) else str(number)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _integer(text: str) -> int:
@@ -140,10 +145,10 @@ def _json(text: str) -> Any:
     try:
         if text.startswith("@"):
             text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
-        return json.loads(text)
+        return parse_json(text)
     except OSError as error:
         raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"must be JSON (or @FILE with JSON in it): {error}") from error
 
 

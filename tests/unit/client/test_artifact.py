@@ -210,6 +210,13 @@ def test_a_metric_is_read_while_it_grows(server: UnrulyServer, container: Contai
     assert artifact.metric("loss", offset) == ([], offset)
 
 
+def test_numbers_that_json_lacks_are_never_sent(container: Container) -> None:
+    """The parameter is named, as in the container's own refusal."""
+    with pytest.raises(errors.InvalidError) as caught:
+        container.create("a", {"rate": float("nan"), "sizes": [1, float("inf")], "epochs": 1})
+    assert list(caught.value.detail) == ["rate", "sizes"]
+
+
 def test_what_is_known_of_one(server: UnrulyServer, container: Container) -> None:
     """The remaining reads of the contract."""
     server.on("GET", "/artifacts/a", Answer({"name": "a", "provenance": {}}))

@@ -277,6 +277,16 @@ def test_json_is_one_document(
     assert isinstance(json.loads(out), kind)
 
 
+def test_json_has_null_for_what_is_no_number(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """A loss that is NaN is a point without a value, for every reader of JSON."""
+    project.on("GET", "/containers/training/artifacts/first_train/metrics", Answer(["loss"]))
+    lines = Answer(b"1.5 0 0.25\n2.5 1 nan\n3.5 2 inf\n")
+    project.on("GET", "/containers/training/artifacts/first_train/metrics/loss/scalar", lines)
+    _, out, _ = bonseyes("artifact", "metrics", "training/first_train", "loss", "--json")
+    points = json.loads(out, parse_constant=pytest.fail)
+    assert [point["value"] for point in points] == [0.25, None, None]
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [

@@ -97,6 +97,8 @@ def test_answers_are_reused_for_a_while(project: Project, monkeypatch: pytest.Mo
         ({"json": {}}, 422),
         ({"json": ["training"]}, 422),
         ({"data": "{", "content_type": "application/json"}, 400),
+        ({"data": '{"name": "training", "x": NaN}', "content_type": "application/json"}, 400),
+        ({"data": '{"name": "training", "x": 1e999}', "content_type": "application/json"}, 400),
         ({"data": b"\xff", "content_type": "application/json"}, 400),
         ({"data": "[" * 50_000, "content_type": "application/json"}, 400),
         ({"data": " " * 100_000, "content_type": "application/json"}, 413),

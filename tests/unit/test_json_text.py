@@ -1,0 +1,30 @@
+"""JSON as its standard has it, both ways."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bonseyes_dagster.json_text import format_json, parse_json
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "1e999", b"[-1e999]", "{", b"\xff"])
+def test_what_is_no_json_is_refused(text: str | bytes) -> None:
+    """By the ValueError that every caller translates into its own sentence."""
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+def test_what_is_json_is_read() -> None:
+    """Large integers and small floats as well."""
+    assert parse_json(b'{"a": [1.5, 1e-999, 100000000000000000000, null]}') == {"a": [1.5, 0.0, 10**20, None]}
+
+
+def test_what_is_no_number_is_written_as_null() -> None:
+    """However deep it lies, with the options of `json.dumps`, and without a change to what is written."""
+    value = {"a": [float("nan"), 1.5, {"b": (float("inf"), -float("inf"))}], "é": 1}
+    text = format_json(value, indent=2, ensure_ascii=False)
+    assert json.loads(text, parse_constant=pytest.fail) == {"a": [None, 1.5, {"b": [None, None]}], "é": 1}
+    assert '  "é": 1' in text
+    assert value["a"][1:] == [1.5, {"b": (float("inf"), -float("inf"))}]
