@@ -384,7 +384,13 @@ function parameterValue(value) {
 async function showFiles({ item, name, after, files }) {
   const entries = await ask(`${item}/files`);
   const report = entries.find((entry) => entry.path.split("/").at(-1) === "report.json" && entry.size < 4e6);
-  if (report) await showReport(item, report, entries, after);
+  if (report) {
+    // Any tool may write a report.json, with anything in it; the files are shown all the same.
+    await showReport(item, report, entries, after).catch((error) => {
+      if (view.signal.aborted) throw error;
+      show(after, el("p", { class: "note" }, `${report.path} cannot be shown as a report: ${error.message}`));
+    });
+  }
   const { body, node } = table(`Files of ${name}`, ["File", "#Size", "SHA-256"]);
   fill(body, entries.slice(0, 500), (entry) => el("tr", {},
     el("th", { scope: "row" }, link(entry.path, `${item}/data/${path(entry.path)}`, { download: entry.path.split("/").at(-1) })),
