@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ __all__ = ["ProgressWriter", "progress_from_json", "read_progress"]
 _EVERY_S = 0.1
 _LONGEST_TEXT = 500
 _LARGEST_FILE_BYTES = 1 << 16
+_LARGEST_NUMBER = sys.float_info.max
 
 
 class ProgressWriter:
@@ -41,7 +42,8 @@ class ProgressWriter:
         pending, self._pending = self._pending, None
         self._written_s = time.monotonic()
         body = {"done": pending.done, "total": pending.total, "unit": pending.unit, "message": pending.message}
-        replace_file(self._path, json.dumps(body).encode())
+        # NumPy's numbers are none of Python's, and become what they are as a float.
+        replace_file(self._path, json.dumps(body, default=float).encode())
 
 
 def read_progress(path: Path) -> dict[str, Any] | None:
@@ -66,7 +68,8 @@ def progress_from_json(body: Mapping[str, Any] | None) -> Progress:
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) else None
+    # An integer may be larger than any float, in which its readers hold it; NaN compares as false.
+    return value if abs(value) <= _LARGEST_NUMBER else None
 
 
 def _text(value: object) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError
@@ -79,6 +80,13 @@ def test_progress_is_throttled_but_ends_right(artifact: Artifact, tmp_path: Path
     }
 
 
+def test_progress_takes_the_numbers_of_numpy(tmp_path: Path) -> None:
+    """A count out of an array is no int, and is as good."""
+    writer = ProgressWriter(tmp_path / "progress.json")
+    writer.set(Progress(np.int64(3), np.float32(4), "samples"))  # type: ignore[arg-type]
+    assert progress_from_json(read_progress(tmp_path / "progress.json")) == Progress(3, 4, "samples")
+
+
 def test_progress_that_is_none(tmp_path: Path) -> None:
     """Whatever a command tool writes there, a status can be made of it."""
     path = tmp_path / "progress.json"
@@ -89,6 +97,8 @@ def test_progress_that_is_none(tmp_path: Path) -> None:
     path.write_text('{"done": 1, "total": "many", "unit": 3, "message": "m", "other": 1}')
     assert progress_from_json(read_progress(path)) == Progress(1, None, None, "m")
     assert progress_from_json({"done": float("nan"), "total": True}) == Progress()
+    path.write_text(f'{{"done": 1{"0" * 400}, "total": 1e999, "unit": "m"}}')
+    assert progress_from_json(read_progress(path)) == Progress(None, None, "m")
 
 
 def test_paths(artifact: Artifact) -> None:
