@@ -101,9 +101,10 @@ class IdxArchive:
         if magic[2] != _UNSIGNED_BYTES:
             raise ToolError(f"The {self._title} archive holds {_TYPES[magic[2]]}; only unsigned bytes are read.")
         if magic[3] != dimensions:
+            hint = "; are the images and the labels swapped?" if magic[3] in _AXES else "."
             raise ToolError(
                 f"The {self._title} archive has {magic[3]} dimension{'s' * (magic[3] != 1)} where"
-                f" {_AXES[dimensions]} have {dimensions}; are the images and the labels swapped?"
+                f" {_AXES[dimensions]} have {dimensions}{hint}"
             )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:

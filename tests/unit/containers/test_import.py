@@ -135,6 +135,11 @@ BROKEN = {
         "The images archive has 1 dimension where images (count, rows, columns) have 3;"
         " are the images and the labels swapped?",
     ),
+    "colour": (
+        idx(IMAGES.reshape(3, 4, 5, 1)),
+        idx(LABELS),
+        "The images archive has 4 dimensions where images (count, rows, columns) have 3.",
+    ),
     "header cut": (
         idx(IMAGES)[:9],
         idx(LABELS),

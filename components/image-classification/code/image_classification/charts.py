@@ -29,6 +29,7 @@ _DPI = 150
 # Beyond so many classes a number in each cell, or a name at each row, could not be read.
 _MOST_NUMBERS = 26
 _MOST_NAMES = 60
+_MOST_ROWS = 120
 _LONGEST_NAME = 18
 # Names of classes are text: matplotlib would set what is between two `$` as a formula, and fail where it is none.
 _PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
@@ -76,7 +77,8 @@ def draw_per_class(quality: Quality, classes: Sequence[str], path: Path) -> None
             _write_values(axes, rows + offset, values, quality.support)
     axes.axvline(quality.accuracy, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
     _title(axes, "Precision and recall of each class", f"dashed: accuracy, {quality.accuracy:.2%}")
-    axes.set_yticks(rows, [_short(name) for name in classes], color=_INK)
+    places = _places(len(classes), _MOST_ROWS)
+    axes.set_yticks(places, [_short(classes[place]) for place in places], color=_INK)
     axes.set_xlim(0, 1.09)
     axes.set_ylim(len(classes) - 0.45, -0.55)
     ticks = np.linspace(0, 1, 6)
@@ -106,12 +108,16 @@ def _title(axes: Axes, title: str, below: str) -> None:
 
 
 def _name_ticks(axes: Axes, classes: Sequence[str]) -> None:
-    step = -(-len(classes) // _MOST_NAMES)
-    places = list(range(0, len(classes), step))
+    places = _places(len(classes), _MOST_NAMES)
     names = [_short(classes[place]) for place in places]
     tilted = max(map(len, names)) > 3
     axes.set_yticks(places, names, color=_INK)
     axes.set_xticks(places, names, color=_INK, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+
+
+def _places(count: int, most: int) -> range:
+    """Return which classes have room for their names, evenly chosen."""
+    return range(0, count, -(-count // most))
 
 
 def _short(name: str) -> str:
