@@ -108,6 +108,9 @@ class Settings:
     upload_limit_bytes: int = _setting(
         "BONSEYES_UPLOAD_LIMIT_BYTES", _number(1, 2**50), 2**36, "largest request body that is taken"
     )
+    files_limit: int = _setting(
+        "BONSEYES_FILES_LIMIT", _number(1, 10**7), 250_000, "files and folders that one artifact may have"
+    )
     disk_reserve_bytes: int = _setting(
         "BONSEYES_DISK_RESERVE_BYTES", _number(0, 2**50), 2**26, "free space that creating must leave on the volume"
     )

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
+from bonseyes_dagster.tool.trees import remove_tree
 
 __all__ = [
     "allocate",
@@ -265,18 +266,10 @@ def is_own_folder(path: Path) -> bool:
 
 def remove(path: Path) -> None:
     """Remove a tree, also where the tool took away its own permissions; what is gone already does no harm."""
-    for _ in range(2):
-        shutil.rmtree(path, ignore_errors=True)
-        if not path.exists():
-            return
-        _permit(path)
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _permit(path: Path) -> None:
-    for folder, _, _ in os.walk(path):
-        with _ignored():
-            Path(folder).chmod(0o700)
+    remove_tree(path)
+    if path.exists():
+        # Somebody wrote to it meanwhile.
+        remove_tree(path)
 
 
 @contextmanager

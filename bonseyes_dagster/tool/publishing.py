@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
@@ -25,6 +26,11 @@ __all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan"]
 
 _CHUNK_BYTES = 1 << 20
 _CLOSED_WITHIN_S = 1.0
+# Zips, URLs and other systems have limits like these, and whoever reads an artifact meets them.
+_MOST_FOLDERS = 100
+_LONGEST_PATH_BYTES = 1024
+_SHOWN_CHARACTERS = 80
+_NO_LIMIT = 10**9
 _LOOK_EVERY_S = 0.01
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,17 +44,21 @@ class StoppedError(Exception):
 
 
 def publish(
-    folder: Folder, check: Callable[[], None], record_of: Callable[[Manifest], Record] | None = None
+    folder: Folder,
+    check: Callable[[], None],
+    record_of: Callable[[Manifest], Record] | None = None,
+    *,
+    files_limit: int = _NO_LIMIT,
 ) -> Manifest:
     """Publish what is in staging; everything is durable and in place when this returns, save the row in the index.
 
     A copy of the row that `record_of` returns lies beside the manifest then. `check` is called between chunks and
-    raises StoppedError to give up. Raises ToolError for outputs that cannot be an artifact, OSError when the disk
-    fails.
+    raises StoppedError to give up. Raises ToolError for outputs that cannot be an artifact, as those with more than
+    `files_limit` files and folders; OSError when the disk fails.
     """
     if not stat.S_ISDIR(folder.staging.lstat().st_mode):
         raise ToolError("The output folder was replaced by something that is not a folder.")
-    entries = scan(folder.staging, check)
+    entries = scan(folder.staging, check, files_limit)
     manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
     with folder.manifest.open("xb") as file:
         # In this form the digest of the file is that of the artifact.
@@ -98,13 +108,13 @@ def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
         yield Path(folder)
 
 
-def scan(root: Path, check: Callable[[], None]) -> list[FileEntry]:
-    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder.
+def scan(root: Path, check: Callable[[], None], files_limit: int = _NO_LIMIT) -> list[FileEntry]:
+    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder, and too much.
 
     Raises ToolError for a file that another process writes to, or changes before the last one is digested.
     """
-    _Scan(root, check).resolve_links()
-    found = list(_Scan(root, check).files())
+    _Scan(root, check, files_limit).resolve_links()
+    found = list(_Scan(root, check, files_limit).files())
     _detach(found)
     asks = has_leases(root)
     settled = [_settle(path, root, check, asks) for path in found]
@@ -120,10 +130,11 @@ class _Scan:
 
     root: Path
     check: Callable[[], None]
+    files_limit: int
 
     def resolve_links(self) -> None:
         """Put the file in the place of each symbolic link to a file of the artifact; refuse all other links."""
-        for path in list(self._walk(self.root)):
+        for path in list(self._walk()):
             if path.is_symlink():
                 self._resolve(path)
 
@@ -143,7 +154,7 @@ class _Scan:
 
     def files(self) -> Iterator[Path]:
         """Yield every file; raise ToolError for anything that is neither file nor folder."""
-        for path in self._walk(self.root):
+        for path in self._walk():
             mode = path.lstat().st_mode
             shown = path.relative_to(self.root).as_posix()
             if not stat.S_ISREG(mode):
@@ -151,15 +162,48 @@ class _Scan:
             _check_name(shown)
             yield path
 
-    def _walk(self, folder: Path) -> Iterator[Path]:
-        """Yield everything below `folder` but the folders, links not followed."""
-        self.check()
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
+    def _walk(self) -> Iterator[Path]:
+        """Yield everything but the folders, links not followed; raise ToolError for too many, too deep or too long."""
+        waiting, count = [(os.fspath(self.root), 0)], 0
+        start = len(waiting[0][0]) + 1
+        while waiting:
+            folder, depth = waiting.pop()
+            self.check()
+            with os.scandir(folder) as entries:
+                listed = sorted(islice(entries, self.files_limit - count + 1), key=lambda entry: entry.name)
+            count += len(listed)
+            if count > self.files_limit:
+                raise _too_many(self.files_limit)
+            folders = []
+            for entry in listed:
+                _check_place(entry.path[start:], depth)
                 if entry.is_dir(follow_symlinks=False):
-                    yield from self._walk(Path(entry.path))
+                    folders.append((entry.path, depth + 1))
                 else:
                     yield Path(entry.path)
+            waiting += reversed(folders)
+
+
+def _too_many(files_limit: int) -> ToolError:
+    return ToolError(
+        f"The tool wrote more than {files_limit} files and folders, which is the limit of this container "
+        "(BONSEYES_FILES_LIMIT); put many small files into one."
+    )
+
+
+def _check_place(shown: str, depth: int) -> None:
+    if depth > _MOST_FOLDERS:
+        raise ToolError(
+            f"The output {_shortened(shown)} lies more than {_MOST_FOLDERS} folders deep; put it into fewer folders."
+        )
+    if len(os.fsencode(shown)) > _LONGEST_PATH_BYTES:
+        raise ToolError(
+            f"The output {_shortened(shown)} has a path of more than {_LONGEST_PATH_BYTES} bytes; shorten it."
+        )
+
+
+def _shortened(shown: str) -> str:
+    return repr(shown if len(shown) <= _SHOWN_CHARACTERS else f"{shown[:_SHOWN_CHARACTERS]}...")
 
 
 def _kind(mode: int) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.errors import BonseyesError
-from bonseyes_dagster.tool.disk import locked, remove, sync_all, sync_folder, throw_away
+from bonseyes_dagster.tool.disk import is_full, locked, remove, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.drafts import is_abandoned
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
@@ -27,11 +28,14 @@ _log = logging.getLogger(__name__)
 def recover(index: Index, volume: Volume, tool: str) -> None:
     """Bring index, folders and processes in agreement; only the holder of the worker's lock may call this."""
     for record in index.running():
-        _end(record, index, volume, tool)
+        with _setting_aside(record, index, volume):
+            _end(record, index, volume, tool)
     for artifact_id in index.waiting():
         # Only an index that is older than the folders, or a claim that a power cut took back, leaves such folders.
-        if volume.folder(artifact_id).path.exists():
-            _settle_waiting(index.by_id(artifact_id), index, volume, tool)
+        waiting = index.by_id(artifact_id) if volume.folder(artifact_id).path.exists() else None
+        if waiting is not None:
+            with _setting_aside(waiting, index, volume):
+                _settle_waiting(waiting, index, volume, tool)
     finish_deletions(index, volume)
     sweep(index, volume, tool)
 
@@ -59,6 +63,29 @@ def finish_deletions(index: Index, volume: Volume) -> None:
         index.remove(*gone)
 
 
+@contextmanager
+def _setting_aside(record: Record, index: Index, volume: Volume) -> Iterator[None]:
+    """End the artifact if the block fails, and set its folder aside: it must not keep the others waiting."""
+    try:
+        yield
+    except BonseyesError:  # the index; without it nothing can be recovered
+        raise
+    except Exception as error:
+        if is_full(error):  # that passes
+            raise
+        _log.exception("%s (%s) cannot be recovered", record.name, record.id)
+        reason = f"The container could not recover this artifact after a restart: {error}"
+        if record.name is not None:
+            _put_away(volume.folder(record.id), volume, reason)
+        index.finish(record.id, "interrupted", reason=reason)
+
+
+def _put_away(folder: Folder, volume: Volume, why: str) -> None:
+    if folder.path.exists():
+        with suppress(OSError):
+            set_aside(volume, [folder.path], folder.id, why)
+
+
 def _end(record: Record, index: Index, volume: Volume, tool: str) -> None:
     folder = volume.folder(record.id)
     ended = end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
@@ -69,10 +96,8 @@ def _end(record: Record, index: Index, volume: Volume, tool: str) -> None:
     index.finish(record.id, "interrupted", reason="The server ended while it ran.")
 
 
-def _settle_waiting(record: Record | None, index: Index, volume: Volume, tool: str) -> None:
+def _settle_waiting(record: Record, index: Index, volume: Volume, tool: str) -> None:
     """Learn what came of it since, or leave of its folder what its turn begins with: the uploads."""
-    if record is None:
-        return
     folder = volume.folder(record.id)
     if folder.process.exists():
         end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
@@ -143,7 +168,8 @@ def _settle_orphan(folder: Folder, index: Index, volume: Volume, tool: str, doub
     if has_result(folder) and (doubt or not _may_be_unacknowledged(folder, index)):
         made = put_back(index, folder, tool)
         if made.phase == "running":
-            _end(made, index, volume, tool)
+            with _setting_aside(made, index, volume):
+                _end(made, index, volume, tool)
     elif doubt:
         if folder.process.exists():
             # Its row said that it was running.

@@ -100,8 +100,10 @@ class Runner:
 
     def abandon(self, record: Record, error: Exception) -> None:
         """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
-        with contextlib.suppress(OSError):
+        try:
             clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        except Exception:  # whatever it is, the row must not run for ever
+            _log.exception("%s: its folder cannot be cleared", record.name)
         self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
 
     def _attempt(self, record: Record, *, is_fetched: bool = False) -> Outcome:
@@ -255,7 +257,7 @@ class Runner:
             values.update(size=manifest.size, digest=manifest.digest)
             return self._finished(record, replace(outcome, values=values))
 
-        publish(folder, self._check(record.id), record_of)
+        publish(folder, self._check(record.id), record_of, files_limit=self._kit.settings.files_limit)
         return replace(outcome, values=values)
 
     def _finished(self, record: Record, outcome: Outcome) -> Record:

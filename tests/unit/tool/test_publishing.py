@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,39 @@ def test_names_that_cannot_travel(folder: Folder, name: str) -> None:
     (folder.staging / name).write_text("x")
     with pytest.raises(ToolError, match="name"):
         publish(folder, never)
+
+
+def test_folders_that_are_too_deep_are_refused(folder: Folder, nest: Callable[..., None]) -> None:
+    """The tool's author learns the limit."""
+    nest(folder.staging, 101)
+    with pytest.raises(ToolError, match="more than 100 folders deep"):
+        publish(folder, never)
+
+
+def test_the_deepest_folders_and_the_longest_path_are_published(folder: Folder, nest: Callable[..., None]) -> None:
+    """The limits themselves are allowed."""
+    nest(folder.staging, 100, "x" * 9)
+    (folder.staging / ("y" * 255) / ("y" * 255) / ("y" * 255)).mkdir(parents=True)
+    (folder.staging / ("y" * 255) / ("y" * 255) / ("y" * 255) / ("y" * 255)).write_text("x")
+    longest = max(len(entry.path) for entry in publish(folder, never).files)
+    assert longest == 1023
+
+
+def test_paths_that_are_too_long_are_refused(folder: Folder, nest: Callable[..., None]) -> None:
+    """A path has to fit into a URL."""
+    nest(folder.staging, 5, "x" * 250)
+    with pytest.raises(ToolError, match="path of more than 1024 bytes"):
+        publish(folder, never)
+
+
+def test_too_many_files_are_refused(folder: Folder) -> None:
+    """The sentence names the setting."""
+    for number in range(3):
+        (folder.staging / str(number)).mkdir()
+        (folder.staging / str(number) / "file").write_text("x")
+    with pytest.raises(ToolError, match=r"more than 5 files and folders.*BONSEYES_FILES_LIMIT"):
+        publish(folder, never, files_limit=5)
+    assert len(publish(folder, never, files_limit=6).files) == 3
 
 
 def test_links_among_themselves(folder: Folder) -> None:

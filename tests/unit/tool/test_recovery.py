@@ -1,0 +1,44 @@
+"""One artifact that cannot be recovered never keeps the others waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.tool import recovery
+from bonseyes_dagster.tool.layout import Folder
+from bonseyes_dagster.tool.runner import clear_leftovers
+from tests.unit.tool.kept import Kept
+
+
+def test_deep_staging_is_removed_by_the_next_start(tmp_path: Path, nest: Callable[..., None]) -> None:
+    """The worker was killed while its tool had written 1,200 folders, one in the other."""
+    kept = Kept.at(tmp_path / "volume")
+    kept.running("deep")
+    nest(kept.folder("deep").staging)
+    index = kept.start()
+    assert index.get("deep").phase == "interrupted"
+    assert not kept.folder("deep").staging.exists()
+
+
+def test_one_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are recovered, the queue stays, and the reason is said."""
+    kept = Kept.at(tmp_path / "volume")
+    bad, good = kept.running("bad"), kept.running("good")
+    kept.queued("waiting")
+
+    def clear(folder: Folder, *, is_completed: bool) -> None:
+        if folder.id == bad.id:
+            raise RecursionError("too deep")
+        clear_leftovers(folder, is_completed=is_completed)
+
+    monkeypatch.setattr(recovery, "clear_leftovers", clear)
+    index = kept.start()
+    assert index.get("bad").phase == "interrupted"
+    assert "too deep" in str(index.get("bad").reason)
+    assert index.get("good").phase == "interrupted"
+    assert not kept.volume.folder(good.id).staging.exists()
+    assert index.waiting() == [kept.promised["waiting"].id]
+    assert list(kept.volume.lost_and_found.glob(f"{bad.id}-*/{bad.id}"))
