@@ -6,16 +6,14 @@ A server process does it some time after its start and once a day. It finds what
 from __future__ import annotations
 
 import logging
-import os
 import time
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from bonseyes_dagster.errors import BonseyesError, UnavailableError
 from bonseyes_dagster.tool.index import Index, Record, TakenError
 from bonseyes_dagster.tool.layout import Folder, Volume
-from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.publishing import DamagedError, read_manifest, size_damage
 from bonseyes_dagster.tool.rows import read_sound_row, write_row
 
 __all__ = ["audit", "keep_auditing"]
@@ -99,11 +97,10 @@ def _mend(index: Index, row: Record | None, copy: Record) -> None:
 
 
 def _copy_row(row: Record, folder: Folder, index: Index) -> None:
-    """Write the copy that is missing or wrong; that the files are right is not known, so its time is none."""
+    """Write the copy that is missing or wrong."""
     current: Record | None = row
     while current is not None and current.name is not None and folder.path.is_dir():
         write_row(folder, current)
-        os.utime(folder.row, (0, 0))
         # A rename may have come in between, and written its copy before this one.
         written, current = current, index.by_id(row.id)
         if current == written:
@@ -129,15 +126,6 @@ def _damage(row: Record, folder: Folder) -> str | None:
     except FileNotFoundError:
         return "Its manifest is gone."
     for entry in manifest.files:
-        size_bytes = _size_bytes(folder.data / entry.path)
-        if size_bytes != entry.size:
-            there = "is gone" if size_bytes is None else f"has {size_bytes} bytes instead of {entry.size}"
-            return f"Its file {entry.path!r} {there}."
+        if (damage := size_damage(entry, f"{folder.data}/{entry.path}")) is not None:
+            return damage
     return None
-
-
-def _size_bytes(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

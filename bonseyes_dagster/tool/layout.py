@@ -54,6 +54,11 @@ class Folder:
         return self.path / "row.json"
 
     @property
+    def file_states(self) -> Path:
+        """The states of the published files when their digests were last known to be right; not of small artifacts."""
+        return self.path / "file-states"
+
+    @property
     def log(self) -> Path:
         """All that the tool printed or logged."""
         return self.path / "log"

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool import file_states
 from bonseyes_dagster.tool.disk import copy, sync_folder, syncing
 from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.rows import write_row
 from bonseyes_dagster.tool.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
-__all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan"]
+__all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan", "size_damage"]
 
 _CHUNK_BYTES = 1 << 20
 _CLOSED_WITHIN_S = 1.0
@@ -32,6 +33,8 @@ _LONGEST_PATH_BYTES = 1024
 _SHOWN_CHARACTERS = 80
 _NO_LIMIT = 10**9
 _LOOK_EVERY_S = 0.01
+# A part of a path that is empty, `.` or `..`; a zero byte.
+_OUTSIDE = re.compile(r"(?:^|/)\.{0,2}(?:/|\Z)|\0")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,6 +69,8 @@ def publish(
     with syncing([folder.manifest, *_written(folder.staging, manifest)]):
         if record_of is not None:
             write_row(folder, record_of(manifest))
+        if not file_states.is_quick_to_read(manifest):
+            file_states.keep(manifest.digest, file_states.look(folder.staging), folder)
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest
@@ -76,26 +81,34 @@ def read_manifest(folder: Folder, digest: str | None = None) -> Manifest:
     content = folder.manifest.read_bytes()
     try:
         manifest = Manifest.from_json(json.loads(content))
-        if digest is None or hashlib.sha256(content).hexdigest() != digest:
-            # Earlier versions wrote it in another form.
-            _check_manifest(manifest, digest)
+        _check_entries(manifest)
+        # Earlier versions wrote it in another form.
+        if digest is not None and hashlib.sha256(content).hexdigest() != digest != manifest.digest:
+            raise ValueError("it does not have the digest of the artifact.")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"Its manifest is damaged: {error}") from error
     return manifest
 
 
-def _check_manifest(manifest: Manifest, digest: str | None) -> None:
+def size_damage(entry: FileEntry, path: str) -> str | None:
+    """Return a sentence when the published file at `path` is gone, or does not have its size."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return f"Its file {entry.path!r} is gone."
+    if not stat.S_ISREG(found.st_mode):
+        return f"Its file {entry.path!r} is {_kind(found.st_mode)} by now."
+    if found.st_size != entry.size:
+        return f"Its file {entry.path!r} has {found.st_size} bytes instead of {entry.size}."
+    return None
+
+
+def _check_entries(manifest: Manifest) -> None:
     for entry in manifest.files:
-        if not isinstance(entry.path, str) or not _is_inside(entry.path):
+        if not isinstance(entry.path, str) or _OUTSIDE.search(entry.path):
             raise ValueError(f"the path {entry.path!r} leads out of the artifact.")
         if not isinstance(entry.size, int) or not _SHA256.fullmatch(entry.sha256):
             raise ValueError(f"size and digest of {entry.path!r} cannot be read.")
-    if digest is not None and manifest.digest != digest:
-        raise ValueError("it does not have the digest of the artifact.")
-
-
-def _is_inside(path: str) -> bool:
-    return not any(part in ("", ".", "..") for part in path.split("/")) and "\0" not in path
 
 
 def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
@@ -207,7 +220,12 @@ def _shortened(shown: str) -> str:
 
 
 def _kind(mode: int) -> str:
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFLNK: "a symbolic link"}
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFLNK: "a symbolic link",
+    }
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 

@@ -240,7 +240,6 @@ def _put_and_tell(index: Index, record: Record, folder: Folder) -> Record:
     if made != record and made.phase not in _UNFINISHED and folder.path.is_dir():
         with contextlib.suppress(OSError):
             write_row(folder, made)
-            os.utime(folder.row, (0, 0))
     return made
 
 

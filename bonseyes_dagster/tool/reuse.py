@@ -4,68 +4,93 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Set
 from pathlib import Path
 
-from bonseyes_dagster.model import FileEntry
+from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool import file_states
 from bonseyes_dagster.tool.disk import link, link_tree, remove, sync_folder
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
 from bonseyes_dagster.tool.rows import write_row
 
-__all__ = ["adopt", "adopt_newest"]
+__all__ = ["LongReadingError", "adopt", "adopt_newest", "mark_damaged"]
 
 _log = logging.getLogger(__name__)
-# A copy of a row that was itself copied, as by a restore, tells nothing of the files: its two times differ.
-_SAME_TIME_NS = 10_000_000_000
+_CHUNK_BYTES = 1 << 20
+
+
+class LongReadingError(Exception):
+    """Too many bytes would have to be read to know that the files are right."""
+
+
+def _go_on() -> None:
+    pass
 
 
 def adopt_newest(
-    index: Index, volume: Volume, fingerprint: str | None, target: Folder, record_of: Callable[[Record], Record]
+    index: Index,
+    volume: Volume,
+    fingerprint: str | None,
+    target: Folder,
+    record_of: Callable[[Record], Record],
+    *,
+    check: Callable[[], None] = _go_on,
+    most_bytes: int | None = None,
 ) -> Record | None:
     """Make `target` from the newest artifact with the fingerprint that is whole; return its row, None without one.
 
-    `record_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again.
+    `record_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
+    is called between chunks and raises StoppedError to give up. Raises LongReadingError before more than `most_bytes`
+    are read.
     """
     while fingerprint and (source := index.reusable(fingerprint)) is not None:
         folder, made = volume.folder(source.id), record_of(source)
         try:
-            adopt(folder, target, record=made, digest=source.digest)
+            adopt(folder, target, record=made, digest=source.digest, check=check, most_bytes=most_bytes)
         except DamagedError as error:
-            _mark(index, source, str(error))
+            mark_damaged(index, source, str(error))
         except FileNotFoundError:
             there = index.by_id(source.id)
             if there is None or there.name is None:
                 return None
-            _mark(index, source, "Files of it are gone.")
+            mark_damaged(index, source, "Files of it are gone.")
         else:
             return made
     return None
 
 
-def _mark(index: Index, source: Record, damage: str) -> None:
+def mark_damaged(index: Index, source: Record, damage: str) -> None:
+    """Name an artifact that is damaged in the log, and see to it that it is never re-used."""
     _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
     index.mark_damaged(source.id, damage)
 
 
-def adopt(source: Folder, target: Folder, *, record: Record | None = None, digest: str | None = None) -> None:
+def adopt(
+    source: Folder,
+    target: Folder,
+    *,
+    record: Record | None = None,
+    digest: str | None = None,
+    check: Callable[[], None] = _go_on,
+    most_bytes: int | None = None,
+) -> None:
     """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `record`.
 
     Raises DamagedError when `source` is not what has the digest `digest`, and FileNotFoundError when it is being
-    deleted meanwhile; `target` has no data, no log and no metrics then.
+    deleted meanwhile; `target` has no data, no log and no metrics then. For the other errors see `adopt_newest`.
     """
     try:
-        _check_whole(source, digest)
-        _link_all(source, target)
+        if digest is None or not _link_unchanged(source, target, digest):
+            _link_and_read(source, target, digest, check, most_bytes)
+        _link_rest(source, target)
         if not source.manifest.exists():
             # What was not found may have been deleted.
             raise FileNotFoundError(source.manifest)
-    except FileNotFoundError:
+    except Exception:
         # Links to the files of other artifacts, to which whoever makes `target` after all would append.
-        for file in (target.log, target.progress, target.manifest):
+        for file in (target.log, target.progress, target.manifest, target.file_states):
             file.unlink(missing_ok=True)
         for folder in (target.metrics, target.data):
             remove(folder)
@@ -75,8 +100,7 @@ def adopt(source: Folder, target: Folder, *, record: Record | None = None, diges
     sync_folder(target.path)
 
 
-def _link_all(source: Folder, target: Folder) -> None:
-    link_tree(source.data, target.data)
+def _link_rest(source: Folder, target: Folder) -> None:
     for path, place in ((source.log, target.log), (source.progress, target.progress)):
         if path.exists():
             place.unlink(missing_ok=True)
@@ -87,53 +111,56 @@ def _link_all(source: Folder, target: Folder) -> None:
     link(source.manifest, target.manifest)
 
 
-def _check_whole(source: Folder, digest: str | None) -> None:
-    """Raise DamagedError when the files are not those that were published.
-
-    The kernel changes a file's time whenever somebody writes to it. So the files are read again only where one of them
-    is younger than the copy of the row, which was written when they were last known to be right.
-    """
-    if digest is None:
-        digest = read_manifest(source).digest
-    if hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest or not _is_untouched(source):
-        _read_all(source, digest)
-        with suppress(OSError):
-            # From now on only what is written later has to be read again.
-            os.utime(source.row)
-
-
-def _is_untouched(source: Folder) -> bool:
-    try:
-        known = source.row.stat()
-    except FileNotFoundError:
+def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
+    """Link the files of a large artifact if the kernel says that they are as they were when they were digested."""
+    if not source.file_states.exists() or hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest:
         return False
-    if known.st_ctime_ns - known.st_mtime_ns > _SAME_TIME_NS:
+    before = file_states.look(source.data)
+    if not file_states.are_kept(digest, before, source):
         return False
-    return all(time_ns <= known.st_mtime_ns for time_ns in _times_ns(source.data))
+    link_tree(source.data, target.data)
+    linked = file_states.look(target.data)
+    if not file_states.is_same_content(before, linked):
+        remove(target.data)
+        return False
+    # The links changed the states, which both have in common.
+    file_states.keep(digest, linked, source, target)
+    return True
 
 
-def _times_ns(folder: Path | str) -> Iterator[int]:
-    yield os.stat(folder).st_mtime_ns  # noqa: PTH116 - a Path for each of ten thousand entries costs more than the call
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _times_ns(entry.path)
-            else:
-                yield entry.stat(follow_symlinks=False).st_mtime_ns
+def _link_and_read(
+    source: Folder, target: Folder, digest: str | None, check: Callable[[], None], most_bytes: int | None
+) -> None:
+    """Link the files and compare the content of each with the manifest."""
+    manifest = read_manifest(source, digest)
+    is_quick = file_states.is_quick_to_read(manifest)
+    if not is_quick and most_bytes is not None and manifest.size > most_bytes:
+        raise LongReadingError
+    link_tree(source.data, target.data)
+    linked = file_states.look(target.data)
+    _read_all(target.data, manifest, {state[0] for state in linked}, check)
+    # Whoever writes to a file, or makes a link to it, while it is read, costs another reading.
+    if not is_quick and linked == file_states.look(target.data):
+        # Links have the same states as the files, copies have not.
+        is_linked = file_states.is_same_content(linked, file_states.look(source.data))
+        file_states.keep(digest or manifest.digest, linked, target, *([source] if is_linked else []))
 
 
-def _read_all(source: Folder, digest: str) -> None:
-    entries = {entry.path: entry for entry in read_manifest(source, digest).files}
-    there = {path.relative_to(source.data).as_posix() for path in source.data.rglob("*") if not path.is_dir()}
+def _read_all(data: Path, manifest: Manifest, there: Set[str], check: Callable[[], None]) -> None:
+    entries = {entry.path: entry for entry in manifest.files}
     if differing := sorted(there ^ entries.keys()):
         raise DamagedError(f"Its file {differing[0]!r} is {'new' if differing[0] in there else 'gone'}.")
     for path, entry in entries.items():
-        if not _is_as_published(source.data / path, entry):
+        if not _is_as_published(data / path, entry, check):
             raise DamagedError(f"Its file {path!r} is not what was published.")
 
 
-def _is_as_published(path: Path, entry: FileEntry) -> bool:
+def _is_as_published(path: Path, entry: FileEntry, check: Callable[[], None]) -> bool:
     if path.is_symlink() or path.stat().st_size != entry.size:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            check()
+    return digest.hexdigest() == entry.sha256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -46,7 +45,6 @@ def write_row(folder: Folder, record: Record) -> None:
 
     The disk begins to write it here. It is durable with the next sync on the file system, which takes its blocks along
     (ext4, XFS), or soon after: a sync of its own would cost a tenth of a small artifact, and the index is durable.
-    The time of this file says until when the published files are known to be as they were published.
     """
     temporary = folder.row.with_name(f".{folder.row.name}.new")
     content = encode_row(record)
@@ -57,9 +55,8 @@ def write_row(folder: Folder, record: Record) -> None:
 
 
 def rewrite_row(folder: Folder, record: Record) -> None:
-    """Write the copy anew, durably. It does not say that the files are right: the next re-use reads them."""
+    """Write the copy anew, durably."""
     write_row(folder, record)
-    os.utime(folder.row, (0, 0))
     sync_all([folder.row, folder.path])
 
 

@@ -296,7 +296,8 @@ class Runner:
             # The file of the progress is not linked yet.
             return replace(self._finished(record, replace(outcome, values=values)), progress=source.progress)
 
-        if adopt_newest(self._index, self._volume, mark, folder, record_of) is None:
+        check = self._check(record.id)
+        if adopt_newest(self._index, self._volume, mark, folder, record_of, check=check) is None:
             return None
         sync_folder(self._volume.artifacts)
         return replace(outcome, values=values)
@@ -359,7 +360,7 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             remove(part)
         else:
             part.unlink(missing_ok=True)
-    gone = () if is_completed else (folder.manifest, folder.row)
+    gone = () if is_completed else (folder.manifest, folder.row, folder.file_states)
     for file in (folder.process, folder.parameters, folder.given_files, *gone):
         file.unlink(missing_ok=True)
 

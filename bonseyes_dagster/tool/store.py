@@ -35,10 +35,10 @@ from bonseyes_dagster.tool.metrics import iter_metric, metric_names
 from bonseyes_dagster.tool.outbound import Policy
 from bonseyes_dagster.tool.parameters import check_creation
 from bonseyes_dagster.tool.progress import progress_from_json, read_progress
-from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.publishing import DamagedError, read_manifest, size_damage
 from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
 from bonseyes_dagster.tool.renaming import rename
-from bonseyes_dagster.tool.reuse import adopt_newest
+from bonseyes_dagster.tool.reuse import LongReadingError, adopt_newest, mark_damaged
 from bonseyes_dagster.tool.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
 from bonseyes_dagster.web import backend
@@ -48,6 +48,8 @@ __all__ = ["Store"]
 
 # TERM, 10 s of grace, KILL, and some time for the worker to notice.
 _LONGEST_DELETE_S = 20.0
+# To read so much takes about a third of a second.
+_MOST_READ_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -193,11 +195,19 @@ class Store:
         """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
         if record.fingerprint is None or self._index.reusable(record.fingerprint) is None:
             return False
-        made = adopt_newest(
-            self._index, self._volume, record.fingerprint, draft.folder(), lambda source: reused_record(record, source)
-        )
+        try:
+            made = adopt_newest(
+                self._index,
+                self._volume,
+                record.fingerprint,
+                draft.folder(),
+                lambda source: reused_record(record, source),
+                most_bytes=_MOST_READ_BYTES,
+            )
+        except LongReadingError:  # the worker does it, nobody waits for an answer there
+            made = None
         if made is None:
-            # It is damaged, or being deleted right now.
+            # Else it is damaged, or being deleted right now.
             draft.clear_but_inputs()
             return False
         self._insert(made, draft)
@@ -293,6 +303,9 @@ class Store:
         ]
         if prefix and not entries:
             raise NotFoundError(f"The artifact {name!r} has no file {prefix!r}.")
+        for entry in entries:
+            if (damage := size_damage(entry, f"{folder}/{entry.path}")) is not None:
+                raise self._damaged(name, artifact_id, damage)
         return [_data_file(entry, f"{folder}/{entry.path}") for entry in entries]
 
     def _published(self, name: str) -> tuple[str, Manifest]:
@@ -303,10 +316,16 @@ class Store:
         try:
             return artifact_id, self._manifest(artifact_id, digest)
         except FileNotFoundError as error:
-            self._index.phase(name)  # NotFoundError when it was deleted meanwhile
             damage = str(error) if isinstance(error, DamagedError) else "Its manifest is gone."
-            _log.error("the artifact %s (%s) is damaged: %s", name, artifact_id, damage)
-            raise NotReadyError(f"The data of the artifact {name!r} is damaged. {damage}") from None
+            raise self._damaged(name, artifact_id, damage) from None
+
+    def _damaged(self, name: str, artifact_id: str, damage: str) -> NotReadyError:
+        """Return the error of data that is not as it was published, and mark the artifact."""
+        record = self._index.get(name)  # NotFoundError when it was deleted meanwhile
+        if record.id == artifact_id and record.damage is None:
+            with suppress(StorageFullError, UnavailableError):
+                mark_damaged(self._index, record, damage)
+        return NotReadyError(f"The data of the artifact {name!r} is damaged. {damage}")
 
     def _read_manifest(self, artifact_id: str, digest: str | None) -> Manifest:
         return read_manifest(self._volume.folder(artifact_id), digest)

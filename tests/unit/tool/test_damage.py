@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotReadyError
+from bonseyes_dagster.tool import file_states
 from bonseyes_dagster.tool.audit import audit
 from bonseyes_dagster.tool.index import Index, Record
 from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.publishing import DamagedError
-from bonseyes_dagster.tool.reuse import adopt, adopt_newest
+from bonseyes_dagster.tool.publishing import DamagedError, StoppedError
+from bonseyes_dagster.tool.reuse import LongReadingError, adopt, adopt_newest
 from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
 from bonseyes_dagster.tool.store import reused_record
 from tests.unit.tool.kept import Kept, store_of, tick
@@ -58,6 +58,7 @@ def add(folder: Folder) -> None:
 
 DAMAGES: dict[str, Callable[[Folder], None]] = {
     "a flipped byte": lambda folder: change(folder.data / "folder/other", 2500),
+    "a flipped byte with its time set back": lambda folder: change(folder.data / "folder/other", 9, keep_time=True),
     "a short file": cut,
     "a missing file": lambda folder: (folder.data / "folder/other").unlink(),
     "a new file": add,
@@ -76,9 +77,23 @@ def take(kept: Kept, name: str) -> tuple[Record | None, Folder]:
     return made, folder
 
 
+@pytest.fixture
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+    """A volume with one artifact that counts as large: its files are not read at each re-use."""
+    monkeypatch.setattr(file_states, "_QUICK_BYTES", -1)
+    made = Kept.at(tmp_path / "volume")
+    made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
+    tick()
+    return made
+
+
+@pytest.mark.parametrize("size", ["kept", "large"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_artifacts_are_not_re_used(kept: Kept, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_artifacts_are_not_re_used(
+    size: str, damage: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
     """It is marked, named in the log, said in its status, and nothing of it is left where it was to be linked to."""
+    kept: Kept = request.getfixturevalue(size)
     DAMAGES[damage](kept.folder("first"))
     made, folder = take(kept, "second")
     assert made is None
@@ -108,26 +123,67 @@ def test_an_older_whole_artifact_is_re_used_in_its_place(kept: Kept) -> None:
     assert index.get("second").damage is not None and index.get("first").damage is None
 
 
-def test_re_use_reads_only_what_was_written_to(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that nobody has written to since they were digested are linked without being read, again and again."""
+def test_small_artifacts_are_read_at_each_re_use(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So even what rots below the file system is found, where that costs little."""
+    read: list[object] = []
+    monkeypatch.setattr("bonseyes_dagster.tool.reuse._read_all", lambda *arguments: read.append(arguments))
+    for name in ("second", "third"):
+        assert take(kept, name)[0] is not None
+    assert len(read) == 2
+
+
+def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody has touched since it was digested is linked without being read, again and again."""
     monkeypatch.setattr("bonseyes_dagster.tool.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
-        made, folder = take(kept, name)
+        made, folder = take(large, name)
         assert made is not None and (folder.data / "file").read_text() == "content of first"
         tick()
-    other = Folder(kept.volume.artifacts / ("f" * 32))
+    other = Folder(large.volume.artifacts / ("f" * 32))
     other.path.mkdir()
-    adopt(folder, other, record=made)
+    adopt(folder, other, record=made, digest=made.digest)
 
 
-def test_what_was_restored_is_read_once(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restore brings the times back, so they tell nothing: the flip in one of its files is found."""
-    change(kept.folder("first").data / "folder/other", 7, keep_time=True)
-    known = kept.folder("first").row.stat()
-    long_ago = time.time_ns() - 3600 * 10**9
-    for path in (kept.folder("first").row, kept.folder("first").data / "folder/other"):
-        os.utime(path, ns=(long_ago, long_ago + known.st_mtime_ns % 1000))
-    assert take(kept, "second")[0] is None
+def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
+    """A link from elsewhere is a change, too. The request that creates waits for the queue only, not for the disk."""
+    (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
+    record = large.queued("second")
+    folder = large.volume.folder(record.id)
+    folder.path.mkdir()
+
+    def attempt(most_bytes: int | None) -> Record | None:
+        index = Index(large.volume.index)
+        return adopt_newest(index, large.volume, "of first", folder, lambda _: record, most_bytes=most_bytes)
+
+    with pytest.raises(LongReadingError):
+        attempt(5000)
+    assert not list(folder.path.iterdir())
+    assert attempt(None) is not None
+
+
+def test_a_cancelled_reading_leaves_no_links(kept: Kept) -> None:
+    """The log of another artifact must not get the lines of this one."""
+    record = kept.queued("second")
+    folder = kept.volume.folder(record.id)
+    folder.path.mkdir()
+
+    def stop() -> None:
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        adopt_newest(Index(kept.volume.index), kept.volume, "of first", folder, lambda _: record, check=stop)
+    assert not list(folder.path.iterdir())
+
+
+def test_what_was_restored_is_read_once(large: Kept) -> None:
+    """A restore brings times and the kept states back, but not the inodes: the flip in one of its files is found."""
+    change(large.folder("first").data / "folder/other", 7, keep_time=True)
+    restored = large.folder("first").data / "folder/other"
+    before, content = restored.stat(), restored.read_bytes()
+    (restored.parent / "new").write_bytes(content)
+    (restored.parent / "new").replace(restored)
+    os.utime(restored, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert take(large, "second")[0] is None
 
 
 def test_re_used_artifacts_have_a_row_of_their_own(kept: Kept) -> None:
@@ -145,6 +201,35 @@ def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
     kept.folder("first").manifest.write_text(content)
     with pytest.raises(NotReadyError, match="is damaged"):
         store_of(kept).manifest("first")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("a short file", "Its file 'file' has 3 bytes instead of 16."),
+        ("a missing file", "Its file 'folder/other' is gone."),
+        ("no manifest", "Its manifest is gone."),
+    ],
+)
+def test_reading_what_is_damaged_marks_it(kept: Kept, damage: str, sentence: str) -> None:
+    """The answer names artifact, file and damage. The next equal request makes it anew."""
+    DAMAGES[damage](kept.folder("first"))
+    for _ in range(2):
+        with pytest.raises(NotReadyError, match=f"The data of the artifact 'first' is damaged. {sentence}"):
+            store_of(kept).data("first")
+    index = Index(kept.volume.index)
+    assert index.get("first").damage == sentence
+    assert index.reusable("of first") is None
+
+
+def test_a_file_replaced_by_a_link_is_not_served(kept: Kept) -> None:
+    """What the link leads to may be a secret of the same size."""
+    secret = kept.volume.path / "secret"
+    secret.write_text("content of first")
+    (kept.folder("first").data / "file").unlink()
+    (kept.folder("first").data / "file").symlink_to(secret)
+    with pytest.raises(NotReadyError, match="is a symbolic link by now"):
+        store_of(kept).data("first", "file")
 
 
 def test_a_manifest_never_leads_out_of_the_artifact(kept: Kept) -> None:
@@ -218,14 +303,13 @@ def test_the_audit_mends_a_row_that_lies(kept: Kept, column: str, value: str) ->
 
 
 def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
-    """A damaged one is written anew, and says nothing of the files."""
+    """A damaged one is written anew."""
     row = kept.folder("first").row
     change(row, 100)
     with pytest.raises(RowDamagedError):
         read_row(kept.folder("first"))
     audit(Index(kept.volume.index), kept.volume, pause_s=0)
     assert read_row(kept.folder("first")) == kept.promised["first"]
-    assert row.stat().st_mtime == 0
 
 
 def test_the_audit_marks_what_has_no_manifest_and_two_rows(kept: Kept) -> None:
