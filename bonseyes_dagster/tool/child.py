@@ -13,6 +13,7 @@ import pickle
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.inputs import RemoteInput
 from bonseyes_dagster.tool.layout import Folder, Volume
+from bonseyes_dagster.tool.leaving import run_exit_functions
 from bonseyes_dagster.tool.loading import attribute_of, find_modules, load_function
 from bonseyes_dagster.tool.metrics import MetricsWriter
 from bonseyes_dagster.tool.modules import UncoveredModules
@@ -313,9 +315,24 @@ def _of_tool(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _leave(job: Job | None, report: int, code: int) -> NoReturn:
-    """Write out what is buffered and exit without the clean-up that belongs to the server."""
+    """End the tool's threads and pools, and exit without the clean-up that belongs to the server."""
+    is_leaving = threading.Lock()
+
+    def exit_now() -> NoReturn:
+        # The first one; the other one waits until it is gone.
+        is_leaving.acquire()
+        _exit(job, report, code)
+
     try:
-        for step in (atexit._run_exitfuncs, logging.shutdown, sys.stdout.flush, sys.stderr.flush, flush_all):
+        run_exit_functions(exit_now)
+    finally:
+        exit_now()
+
+
+def _exit(job: Job | None, report: int, code: int) -> NoReturn:
+    """Write out what is buffered, and the report."""
+    try:
+        for step in (logging.shutdown, sys.stdout.flush, sys.stderr.flush, flush_all):
             with contextlib.suppress(Exception):
                 step()
         with contextlib.suppress(Exception):
