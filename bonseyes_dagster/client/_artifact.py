@@ -20,6 +20,7 @@ from bonseyes_dagster.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
+from bonseyes_dagster.metric_lines import parse_points
 from bonseyes_dagster.model import FileEntry, Manifest, Point, Status
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class Artifact:
         path = self._path("metrics", name, "scalar")
         text = self.container.transport.request("GET", path, params=params, headers={"Accept": "text/plain"}).content
         whole = text[: text.rfind(b"\n") + 1]
-        return [_point(line) for line in whole.splitlines() if line.strip()], offset + len(whole)
+        return parse_points(whole.splitlines()), offset + len(whole)
 
     def _entry(self, path: str) -> FileEntry:
         for entry in self.manifest().files:
@@ -269,11 +270,6 @@ def names_of(body: Any) -> list[str]:
     if not isinstance(body, list) or not all(isinstance(name, str) for name in body):
         raise TypeError("not a list of names")
     return body
-
-
-def _point(line: bytes) -> Point:
-    moment, step, value = line.split()
-    return Point(float(moment), int(step), float(value))
 
 
 def _inside(folder: Path, path: str) -> Path:

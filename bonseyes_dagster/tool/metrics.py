@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.metric_lines import parse_point
 from bonseyes_dagster.tool.logs import FARTHEST_OFFSET
 from bonseyes_dagster.urls import is_name
 
-__all__ = ["MetricsWriter", "iter_metric", "metric_names"]
+__all__ = ["MetricsWriter", "iter_metric", "metric_names", "skipped_lines"]
 
 _CHUNK_BYTES = 1 << 18
+_SHOWN_BYTES = 80
 
 
 class MetricsWriter:
@@ -66,6 +68,20 @@ def iter_metric(folder: Path, name: str, offset: int) -> Iterator[bytes]:
     except OSError:
         raise NotFoundError(f"There is no metric {name!r}.") from None
     return _lines(descriptor, offset)
+
+
+def skipped_lines(folder: Path) -> Iterator[str]:
+    """Yield a sentence for each metric with lines that are no points; a program wrote them, and readers skip them."""
+    for name in metric_names(folder):
+        with (folder / name).open("rb") as file:
+            count, first = 0, b""
+            for line in file:
+                if line.strip() and parse_point(line) is None:
+                    count, first = count + 1, first or line[:_SHOWN_BYTES]
+        if count:
+            lines = f"{count} lines that are" if count > 1 else "a line that is"
+            shown = first.decode(errors="replace").strip()
+            yield f"The metric {name!r} has {lines} no point, as {shown!r}: a point is `UNIX_TIME STEP VALUE`."
 
 
 def _lines(descriptor: int, offset: int) -> Iterator[bytes]:

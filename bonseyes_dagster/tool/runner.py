@@ -26,6 +26,7 @@ from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.layout import Folder
 from bonseyes_dagster.tool.logs import append_note
+from bonseyes_dagster.tool.metrics import skipped_lines
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, holds, signal_group
 from bonseyes_dagster.tool.progress import read_progress
 from bonseyes_dagster.tool.publishing import StoppedError, publish
@@ -151,6 +152,7 @@ class Runner:
         finally:
             report = child.report()
         ending = self._end_all(self._volume.folder(record.id))
+        self._note_skipped_lines(record)
         outcome = _without_survivors(self._judge(why, status, report), ending)
         # Only now: what the tool left behind ran its code, too.
         if report.get("is_fetched_only") or not self._is_code_changed(record, difference):
@@ -173,6 +175,14 @@ class Runner:
         self._survivors |= ending.survivors.keys()
         _tell(folder, ending)
         return ending
+
+    def _note_skipped_lines(self, record: Record) -> None:
+        """Say in the log, once, which lines of a program's metrics are no points."""
+        if self._kit.tool.command:
+            folder = self._volume.folder(record.id)
+            with contextlib.suppress(OSError):
+                for sentence in skipped_lines(folder.metrics):
+                    append_note(folder.log, sentence)
 
     def _note_difference(self, record: Record) -> str | None:
         """Look at the tool's code before it runs; return, and log, in what it is not that of the version."""

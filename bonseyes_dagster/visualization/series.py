@@ -7,6 +7,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from bonseyes_dagster.metric_lines import parse_point
 from bonseyes_dagster.model import Point
 
 __all__ = ["Series", "SeriesCache"]
@@ -57,13 +58,11 @@ class Series:
                 self._add(line)
 
     def _add(self, line: bytes) -> None:
-        words = line.split()
-        try:
-            point = Point(float(words[0]), int(float(words[1])), float(words[2]))
-            if self._seen % self._stride == 0:
-                self._append(point)
-        except (ValueError, IndexError, OverflowError):
-            return  # a line that is no point: the chart goes on without it
+        point = parse_point(line)
+        if point is None:
+            return  # the chart goes on without it
+        if self._seen % self._stride == 0:
+            self._append(point)
         self._last = point
         self._seen += 1
 

@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.metric_lines import parse_points
+from bonseyes_dagster.model import Point
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import collection, is_name, item
 from bonseyes_dagster.web import backend as protocol
@@ -203,7 +205,7 @@ class _Routes:
         headers = {"X-Next-Offset": str(offset + len(scalar))}
         if view == "scalar":
             return Response(scalar, headers=headers, content_type="text/plain; charset=utf-8")
-        points = [_point(line) for line in scalar.splitlines()]
+        points = [_point_json(point) for point in parse_points(scalar.splitlines())]
         if view == "json":
             return json_response(points, headers=headers)
         return Response(_as_csv(points), headers=headers, content_type="text/csv; charset=utf-8")
@@ -239,10 +241,8 @@ def _chain(pieces: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _point(line: bytes) -> dict[str, float | int | None]:
-    moment, step, value = line.split()
-    number = float(value)
-    return {"time": float(moment), "step": int(step), "value": number if math.isfinite(number) else None}
+def _point_json(point: Point) -> dict[str, float | int | None]:
+    return {"time": point.time, "step": point.step, "value": point.value if math.isfinite(point.value) else None}
 
 
 def _as_csv(points: list[dict[str, Any]]) -> str:

@@ -1,0 +1,54 @@
+"""The one reader of metric lines, `UNIX_TIME STEP VALUE`: for routes, client, charts and the worker.
+
+Programs write these lines, too, each in its own way. A line that is no point costs that point only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from bonseyes_dagster.model import Point
+
+__all__ = ["parse_point", "parse_points"]
+
+_WORDS = 3
+_STEPS_LIMIT = 1 << 63
+
+
+def parse_point(line: bytes) -> Point | None:
+    """Return the point of a line; None for an empty line, a header, or anything else.
+
+    A number may have a decimal comma, a step may be written `3.0` or `1e+06`. A value may be infinite or no number.
+    """
+    words = line.split()
+    if len(words) < _WORDS:
+        return None
+    try:
+        moment, step, value = _number(words[0]), _step(words[1]), _number(words[2])
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(moment) or abs(step) >= _STEPS_LIMIT:
+        return None
+    return Point(moment, step, value)
+
+
+def parse_points(lines: Iterable[bytes]) -> list[Point]:
+    """Return the points of those lines that are points."""
+    return [point for point in map(parse_point, lines) if point is not None]
+
+
+def _number(word: bytes) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        if b"." in word:
+            raise
+        return float(word.replace(b",", b".", 1))
+
+
+def _step(word: bytes) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        return int(_number(word))
