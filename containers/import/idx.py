@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import math
 import zlib
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,13 @@ from bonseyes_dagster.errors import ToolError
 
 __all__ = ["IdxArchive"]
 
+_log = logging.getLogger(__name__)
 _GZIP_MAGIC = b"\x1f\x8b"
 _TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 _UNSIGNED_BYTES = 0x08
 _AXES = {1: "labels (count)", 3: "images (count, rows, columns)"}
+_HINTS = dict.fromkeys(_AXES, "are the images and the labels swapped?")
+_HINTS[4] = "images with colour channels are not read: convert them to shades of grey."
 _MOST_PIXELS = 2**26
 
 
@@ -32,7 +36,7 @@ class IdxArchive:
 
     def __init__(self, path: Path, title: str, dimensions: int) -> None:
         self._title = title
-        self._file = _open(path)
+        self._file = _open(path, title)
         self._read_bytes = 0
         self._sample_index = 0
         try:
@@ -101,10 +105,10 @@ class IdxArchive:
         if magic[2] != _UNSIGNED_BYTES:
             raise ToolError(f"The {self._title} archive holds {_TYPES[magic[2]]}; only unsigned bytes are read.")
         if magic[3] != dimensions:
-            hint = "; are the images and the labels swapped?" if magic[3] in _AXES else "."
+            hint = _HINTS.get(magic[3], f"only {_AXES[dimensions]} are read.")
             raise ToolError(
                 f"The {self._title} archive has {magic[3]} dimension{'s' * (magic[3] != 1)} where"
-                f" {_AXES[dimensions]} have {dimensions}{hint}"
+                f" {_AXES[dimensions]} have {dimensions}; {hint}"
             )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
@@ -129,11 +133,43 @@ class IdxArchive:
         return data
 
 
-def _open(path: Path) -> IO[bytes]:
+class _Gunzip(io.RawIOBase):
+    """The content of a gzip file. What follows its end and is no gzip is left out with a warning, as `gunzip` does."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        self._file = gzip.GzipFile(path, "rb")
+        self._title = title
+        self._is_at_end = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill some of `buffer`; 0 at the end."""
+        if self._is_at_end:
+            return 0
+        try:
+            # One read at a time: what precedes the error is not lost then.
+            data = self._file.read1(len(buffer))
+        except gzip.BadGzipFile as error:
+            if not str(error).startswith("Not a gzipped file"):
+                raise
+            self._is_at_end = True
+            _log.warning("The %s archive has bytes after its gzip stream; they are left out.", self._title)
+            return 0
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _open(path: Path, title: str) -> IO[bytes]:
     """Open the archive by what it starts with: names lie."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == _GZIP_MAGIC
     if is_gzip:
         # Buffered: a plain GzipFile may answer with fewer bytes than were asked for.
-        return io.BufferedReader(gzip.open(path, "rb"), 2**20)
+        return io.BufferedReader(_Gunzip(path, title), 2**20)
     return path.open("rb")
