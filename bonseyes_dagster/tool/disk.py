@@ -7,8 +7,8 @@ import errno
 import fcntl
 import os
 import shutil
-import threading
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
