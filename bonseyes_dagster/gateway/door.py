@@ -52,6 +52,8 @@ class Door:
         if path == login.LOGIN:
             return await self._login.sign_in(request)
         if not self._is_signed_in(request):
+            if access.bearer_token(request.headers) is not None:
+                await self._login.slow_down()
             return _ask_to_sign_in(request)
         if path == login.LOGOUT:
             return self._login.sign_out(request.cookies)

@@ -41,7 +41,8 @@ class Gateway:
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
-        return await forward(request, target, base_url, session, headers)
+        large_bodies = self._upstreams.large_bodies(target)
+        return await forward(request, target, base_url, session, headers, large_bodies)
 
 
 async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:

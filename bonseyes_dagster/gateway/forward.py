@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -17,7 +18,7 @@ from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.gateway.headers import answer_headers
 from bonseyes_dagster.gateway.routes import Target
 
-__all__ = ["HEADER_WAIT_S", "STALL_S", "forward"]
+__all__ = ["HEADER_WAIT_S", "SMALL_BODY_BYTES", "STALL_S", "forward"]
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +27,26 @@ HEADER_WAIT_S = 300.0
 # A client that neither sends nor reads for so long is gone. Silence of the upstream is allowed: it may follow a log.
 STALL_S = 60.0
 
+SMALL_BODY_BYTES = 2**18
+
 _UPSTREAM_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
 
 async def forward(
-    request: web.BaseRequest, target: Target, base_url: str, session: aiohttp.ClientSession, headers: CIMultiDict[str]
+    request: web.BaseRequest,
+    target: Target,
+    base_url: str,
+    session: aiohttp.ClientSession,
+    headers: CIMultiDict[str],
+    large_bodies: asyncio.Semaphore,
 ) -> web.StreamResponse:
-    """Ask the upstream and stream its answer; raise UnavailableError when it does not answer."""
+    """Ask the upstream and stream its answer; raise UnavailableError when it does not answer.
+
+    A small body is sent when all of it is there; large ones are streamed, as many at a time as `large_bodies` lets.
+    """
     url = upstream_url(base_url, target, request)
     try:
-        answer = await _ask(request, target, url, session, headers)
+        answer = await _ask(request, target, url, session, headers, large_bodies)
     except _UPSTREAM_ERRORS as error:
         raise _unavailable(request, target, error) from error
     try:
@@ -50,15 +61,20 @@ async def _ask(
     url: URL,
     session: aiohttp.ClientSession,
     headers: CIMultiDict[str],
+    large_bodies: asyncio.Semaphore,
 ) -> aiohttp.ClientResponse:
+    options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
     async with asyncio.timeout(HEADER_WAIT_S) as patience:
-        return await session.request(
-            request.method,
-            url,
-            headers=headers,
-            data=_body(request, target, patience) if request.body_exists else None,
-            allow_redirects=False,
-        )
+        if not request.body_exists:
+            return await session.request(request.method, url, **options)
+        body = _body(request, target, patience)
+        if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
+            # An upstream that has to wait for it would hold a thread meanwhile.
+            whole = b"".join([chunk async for chunk in body])
+            return await session.request(request.method, url, data=whole, **options)
+        async with large_bodies:
+            patience.reschedule(asyncio.get_running_loop().time() + HEADER_WAIT_S)
+            return await session.request(request.method, url, data=body, **options)
 
 
 def upstream_url(base_url: str, target: Target, request: web.BaseRequest) -> URL:

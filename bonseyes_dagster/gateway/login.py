@@ -65,11 +65,15 @@ class Login:
         target = _local(form.get("next", ""))
         if not self._rules.token or is_token(form.get("token"), self._rules):
             return self._let_in(request, target)
-        async with self._guess:
-            await asyncio.sleep(WRONG_TOKEN_S)
+        await self.slow_down()
         if "text/html" in request.headers.get("Accept", ""):
             return self._answer_page(target, wrong=True)
         raise UnauthorizedError("That is not the token.")
+
+    async def slow_down(self) -> None:
+        """Let whoever came with a wrong token wait for the refusal."""
+        async with self._guess:
+            await asyncio.sleep(WRONG_TOKEN_S)
 
     def sign_out(self, cookies: Mapping[str, str]) -> web.Response:
         """Answer /logout: this session's cookie is worth nothing from now on."""

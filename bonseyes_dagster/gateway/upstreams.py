@@ -25,6 +25,8 @@ KEEP_ALIVE_S = 4.0  # below uvicorn's 5 s, so that we close first and no request
 # Reading 1 MiB at once halves the trips through the event loop of a large download.
 READ_BYTES = 2**20
 _FULL_PAUSE_S = 0.02
+# Less than half of a container's threads.
+LARGE_BODIES = 24
 
 
 class Upstreams:
@@ -37,6 +39,7 @@ class Upstreams:
         self._addresses = addresses
         self._dagster_url = dagster_url.rstrip("/")
         self._sessions: dict[tuple[str | None, bool], aiohttp.ClientSession] = {}
+        self._large_bodies: dict[str, asyncio.Semaphore] = {}
 
     async def close(self) -> None:
         """Hang up on everyone."""
@@ -56,6 +59,10 @@ class Upstreams:
         if key not in self._sessions:
             self._sessions[key] = _session(_connector(*key))
         return self._sessions[key]
+
+    def large_bodies(self, target: Target) -> asyncio.Semaphore:
+        """Return what bounds the uploads to a target at the same time, each of which holds a thread of it."""
+        return self._large_bodies.setdefault(target.name, asyncio.Semaphore(LARGE_BODIES))
 
     def _address(self, target: Target) -> str:
         if target.container == DAGSTER:

@@ -237,3 +237,17 @@ def test_a_line_of_a_followed_log_comes_at_once(gateway: Gateway, upstream: Upst
         for number in range(3):
             assert answer.raw.read(7, decode_content=False) == b"a line\n"
             upstream.taken = number + 1
+
+
+def test_a_small_body_that_comes_slowly_keeps_no_container_waiting(
+    kind: str, gateway: Gateway, upstream: Upstream
+) -> None:
+    """A container would give a thread to it. nginx has no such rule: it streams bodies of any size."""
+    if kind != EMBEDDED:
+        pytest.skip("only the embedded gateway collects small bodies")
+    with gateway.connect() as connection:
+        connection.sendall(gateway.head("POST", "/containers/tool/swallow", "Content-Length: 6") + b"abc")
+        time.sleep(0.5)
+        assert not upstream.began.is_set()
+        connection.sendall(b"def")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
