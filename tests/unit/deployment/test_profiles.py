@@ -22,6 +22,17 @@ BASE, GPU, RUNS = (f"docker-compose{name}.yml" for name in ("", ".gpu", ".run-co
 LAUNCHER = "BONSEYES_RUN_LAUNCHER"
 
 
+def has_compose() -> bool:
+    """Tell whether Docker's command has the Compose plugin."""
+    try:
+        return subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+needs_compose = pytest.mark.skipif(not has_compose(), reason="there is no Docker Compose")
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with this project's compose files, and one more that Compose reads by itself."""
@@ -147,7 +158,7 @@ def _config(*files: str, **environ: str) -> dict[str, Any]:
     return services
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="there is no Docker")
+@needs_compose
 @pytest.mark.parametrize(("environ", "count"), [({}, 1), ({"BONSEYES_GPUS": "3"}, 3)])
 def test_the_training_alone_gets_a_gpu(environ: dict[str, str], count: int) -> None:
     """As Compose reads the file."""
@@ -157,7 +168,7 @@ def test_the_training_alone_gets_a_gpu(environ: dict[str, str], count: int) -> N
     assert services == plain
 
 
-@pytest.mark.skipif(shutil.which("docker") is None, reason="there is no Docker")
+@needs_compose
 def test_the_launcher_of_runs_is_what_the_files_say() -> None:
     """A variable alone would have it look for a proxy that is not there."""
     asked = {LAUNCHER: "docker"}
