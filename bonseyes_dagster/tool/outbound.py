@@ -34,6 +34,11 @@ _READ_TIMEOUT_S = 60.0
 _MOST_REDIRECTS = 5
 _CHECK_EVERY_BYTES = 1 << 24
 _PORTS = {"http": 80, "https": 443}
+# NAT64's well-known prefix, IPv4-compatible and IPv4-translated addresses.
+_IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+_LOOPBACK = 1
+# Where its IPv4 address stands depends on the length of a prefix that only the gateway knows.
+_LOCAL_NAT64 = (ipaddress.IPv6Network("64:ff9b:1::/48"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +93,14 @@ class Policy:
         return list(allowed)
 
     def _is_allowed(self, host: str, port: int, address: _Address) -> bool:
-        plain = getattr(address, "ipv4_mapped", None) or address
+        plain = _reached(address)
         if self._is_known_address(host, port):
             return True
         if self._is_container(host, port):
             return plain.is_private and not (plain.is_loopback or plain.is_link_local or plain.is_unspecified)
-        if self._is_address_listed(plain, port):
+        if self._is_address_listed(plain, port) or self._is_address_listed(address, port):
             return self._is_listed(host, port)
-        return plain.is_global and not plain.is_multicast and self._is_listed(host, port)
+        return _is_public(plain) and self._is_listed(host, port)
 
     def _is_known_address(self, host: str, port: int) -> bool:
         bases = (_split(self.addresses.base_url(name)) for name in self.addresses.containers())
@@ -117,6 +122,27 @@ class Policy:
 
     def _is_address_listed(self, address: _Address, port: int) -> bool:
         return any(_is_network_match(entry, address, port) for entry in self.outbound)
+
+
+def _reached(address: _Address) -> _Address:
+    """Return the IPv4 address that a packet to `address` ends at, `address` itself if it ends there.
+
+    A NAT64 gateway, a 6to4 or Teredo relay, or the system itself takes the IPv4 address out of the IPv6 one.
+    """
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped or address.sixtofour:
+        return address.ipv4_mapped or address.sixtofour or address
+    if address.teredo:
+        return address.teredo[1]
+    if any(address in network for network in _IPV4_AT_THE_END) and int(address) > _LOOPBACK:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
+
+
+def _is_public(address: _Address) -> bool:
+    is_translated = any(address in network for network in _LOCAL_NAT64)
+    return address.is_global and not address.is_multicast and not is_translated
 
 
 def _split(url: str) -> tuple[str, str, int]:

@@ -210,8 +210,11 @@ def _add_base_routes(
 
     @app.get(HEALTHZ)
     def healthz() -> Response:
-        check_health()
-        told = list(notices())
+        try:
+            check_health()
+            told = list(notices())
+        except OSError as error:
+            raise UnavailableError(f"The storage of this container does not work: {error}.") from error
         return json_response({"status": "ready", **({"notices": told} if told else {})})
 
     @app.get(OPENAPI)

@@ -186,3 +186,34 @@ def test_sizes(port: int, tmp_path: Path) -> None:
         fetch(f"http://127.0.0.1:{port}/short", tmp_path / "b", allowed, Settings())
     with pytest.raises(ToolError, match="404"):
         fetch(f"http://127.0.0.1:{port}/missing", tmp_path / "c", allowed, Settings())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::10.0.0.1",
+        "64:ff9b:1:a00:0:100::",
+        "2002:7f00:1::1",
+        "2002:a9fe:a9fe::1",
+        "::127.0.0.1",
+        "::10.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "2001:0:808:808::f5ff:fffe",
+    ],
+)
+def test_a_private_address_inside_an_ipv6_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAT64, 6to4, Teredo and IPv4-compatible addresses lead to the IPv4 address that they hold."""
+    answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    with pytest.raises(ForbiddenError, match="may not connect"):
+        policy("*.example.org").resolve("good.example.org", 80)
+
+
+@pytest.mark.parametrize("address", ["64:ff9b::8.8.8.8", "2002:808:808::1", "2606:4700::1111", "8.8.8.8"])
+def test_a_public_address_of_a_listed_name_is_taken(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine behind NAT64 reaches the public IPv4 Internet in this way alone."""
+    answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    assert policy("*.example.org").resolve("good.example.org", 80) == answer

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +48,18 @@ def test_a_fault_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> Non
     assert "secret" not in answer.text
     assert "id-1" in caplog.text
     assert "RuntimeError: the secret reason" in caplog.text
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_a_volume_that_fails_is_503_with_the_reason(number: int) -> None:
+    """A health check that meets an error of the disk says so; it is no fault of the server's code."""
+
+    def check() -> None:
+        raise OSError(number, os.strerror(number), "/volume/index.sqlite")
+
+    answer = make(check).test_client().get("/healthz")
+    assert answer.status_code == 503
+    assert os.strerror(number) in answer.json["error"]["message"]
 
 
 def test_not_ready_is_503_with_the_reason() -> None:
