@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import jsonschema
@@ -21,6 +22,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
 # Keywords that mean something else in another resource.
 _OWN_KEYWORDS = {*_REFERENCES, "$anchor", "$dynamicAnchor"}
+# A value of many parts can have a failure in each.
+_MOST_ERRORS = 100
 _PREFIX = "urn:bonseyes:parameter:"
 # A schema that leads back to itself in one place does so for one of these.
 _PROBES: tuple[Any, ...] = (None, False, 0, "", [], {})
@@ -68,7 +71,7 @@ def _moved(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
 def find_error(schema: Mapping[str, Any], value: Any) -> str | None:
     """Return what is wrong with the value, in the words of the most telling failure; None when nothing is."""
     try:
-        errors = _validator(schema).iter_errors(value)
+        errors = islice(_validator(schema).iter_errors(value), _MOST_ERRORS)
         failure = jsonschema.exceptions.best_match(errors)
     except RecursionError:
         return "It is nested too deep to be checked"

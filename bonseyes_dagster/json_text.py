@@ -13,10 +13,12 @@ from typing import Any
 
 __all__ = ["finite", "format_json", "parse_json"]
 
+_DIGITS_LIMIT = 4300  # what Python converts
+
 
 def parse_json(text: str | bytes) -> Any:
     """Return what the text holds; ValueError for NaN, Infinity, and a number as 1e999 that is too large for a float."""
-    return json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite_float, parse_int=_integer)
 
 
 def format_json(value: Any, **options: Any) -> str:
@@ -45,5 +47,11 @@ def _refuse(text: str) -> Any:
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
+        raise ValueError(f"the number {text[:40]} is too large; 1.7e308 is the most")
     return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS_LIMIT:
+        raise ValueError(f"a number has {len(text)} digits; {_DIGITS_LIMIT} are the most")
+    return int(text)

@@ -10,10 +10,16 @@ from typing import Any
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.json_schema import DIALECT, embed, find_error
 from bonseyes_dagster.model import Parameter
+from bonseyes_dagster.nesting import VALUE_DEPTH_LIMIT, depth_of
 
 __all__ = ["check_parameters", "check_value", "parameter_schema", "parameters_schema"]
 
 _INTEGER_LIMIT = 2**63 - 1
+# What an error shows of a request: an answer must stay small, however wrong the request is.
+_SHOWN_UNKNOWN = 20
+_SHOWN_NAME_CHARACTERS = 128
+_SHOWN_CHARACTERS = 1000
+# Of a value that is wrong in very many places, the best of the first errors is told.
 
 
 def parameter_schema(parameter: Parameter) -> dict[str, Any]:
@@ -65,10 +71,9 @@ def check_parameters(
     `files` are the parts that were uploaded; they stand for their `file` parameters and are not in what is returned.
     """
     known = {parameter.name: parameter for parameter in parameters}
-    wrong: dict[str, str] = {}
-    for name in [*values, *files]:
-        if name not in known:
-            wrong[name] = f"There is no such parameter; there are: {', '.join(known) or 'none'}."
+    unknown = [name for name in [*values, *files] if name not in known]
+    no_such = f"There is no such parameter; there are: {', '.join(known)[:_SHOWN_CHARACTERS] or 'none'}."
+    wrong: dict[str, str] = {name[:_SHOWN_NAME_CHARACTERS]: no_such for name in unknown[:_SHOWN_UNKNOWN]}
     checked: dict[str, Any] = {}
     for name, parameter in known.items():
         if name in files:
@@ -83,6 +88,8 @@ def check_parameters(
             wrong[name] = problem
     if wrong:
         message = "; ".join(f"{name!r}: {sentence}" for name, sentence in wrong.items())
+        if len(unknown) > _SHOWN_UNKNOWN:
+            message += f"; and {len(unknown) - _SHOWN_UNKNOWN} more unknown names"
         raise InvalidError(f"Wrong parameters: {message}", detail=wrong)
     return checked
 
@@ -112,6 +119,8 @@ def check_value(parameter: Parameter, value: Any) -> str | None:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
+    if (depth := depth_of(text)) > VALUE_DEPTH_LIMIT:
+        return f"It is nested {depth} deep; {VALUE_DEPTH_LIMIT} is the most."
     if parameter.type != "json" and b"\\u0000" in text:
         return "It must not hold a NUL character."
     failure = find_error(parameter_schema(parameter), value)

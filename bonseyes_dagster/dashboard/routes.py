@@ -11,10 +11,11 @@ from flask import Blueprint, Response, make_response, render_template, request
 
 from bonseyes_dagster.dashboard.containers import Containers, makes_runs
 from bonseyes_dagster.dashboard.registry import Registry, check_name
-from bonseyes_dagster.errors import BadRequestError, InvalidError, UnsupportedMediaError
-from bonseyes_dagster.json_text import format_json, parse_json
+from bonseyes_dagster.errors import InvalidError, UnsupportedMediaError
+from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.connection import body_of
+from bonseyes_dagster.web.json_text import parse_json
 from bonseyes_dagster.web.queries import external_base
 
 __all__ = ["dashboard_blueprint"]
@@ -56,10 +57,7 @@ def _posted_name() -> str:
         raise UnsupportedMediaError('register with a JSON body such as {"name": "training"}')
     body = body_of(request.environ)
     body.limit(_BODY_LIMIT_BYTES)
-    try:
-        value = parse_json(b"".join(iter(body.read, b"")))
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from error
+    value = parse_json(b"".join(iter(body.read, b"")), "the body")
     if not isinstance(value, dict) or "name" not in value:
         sentence = "give the container's name"
         raise InvalidError(f"name: {sentence}", detail={"name": sentence})

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from flask import request
 from werkzeug.http import parse_options_header
 
-from bonseyes_dagster.errors import BadRequestError, InvalidError, TooLargeError, UnsupportedMediaError
-from bonseyes_dagster.json_text import parse_json
+from bonseyes_dagster.errors import InvalidError, TooLargeError, UnsupportedMediaError
 from bonseyes_dagster.urls import is_name
 from bonseyes_dagster.web.backend import Draft
 from bonseyes_dagster.web.connection import Body
+from bonseyes_dagster.web.json_text import decode, parse_json
 from bonseyes_dagster.web.multipart import Part, read_parts
 
 __all__ = ["read_creation", "read_new_name"]
 
 # what is held in memory: a JSON body, or `name` and `data` of a form
 _TEXT_LIMIT_BYTES = 1 << 24
+# of the keys that an error names
+_SHOWN_KEYS = 20
+_SHOWN_CHARACTERS = 128
+_FILENAME_LIMIT_BYTES = 200  # a file system takes 255
 _NAME_RULE = "must be 1 to 128 letters, digits, `.`, `_` or `-`, begin with a letter or digit, and hold no `..`"
 
 
@@ -32,8 +36,8 @@ def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[
     mimetype, options = parse_options_header(request.headers.get("Content-Type", ""))
     if mimetype == "multipart/form-data":
         fields = _read_form(body, draft, options.get("boundary", ""))
-        parameters = _parse_json(fields["data"], "the field `data`") if "data" in fields else {}
-        name: Any = _decode(fields.get("name", b""), "the field `name`")
+        parameters = parse_json(fields["data"], "the field `data`") if "data" in fields else {}
+        name: Any = decode(fields.get("name", b""), "the field `name`")
         where = "data"
     elif mimetype == "application/json":
         name, parameters = _read_json(body)
@@ -76,14 +80,15 @@ def _read_json(body: Body) -> tuple[Any, Any]:
 
 
 def _read_object(body: Body, keys: tuple[str, ...], example: str) -> dict[str, Any]:
-    content = _parse_json(_read_text(iter(body.read, b"")), "the body")
+    content = parse_json(_read_text(iter(body.read, b"")), "the body")
     if not isinstance(content, dict):
         raise InvalidError("the body must be a JSON object", detail={"body": f"must be an object such as {example}"})
-    unknown = sorted(set(content) - set(keys))
+    unknown = [key[:_SHOWN_CHARACTERS] for key in islice((key for key in content if key not in keys), _SHOWN_KEYS)]
     if unknown:
         known = " and ".join(f"`{key}`" for key in keys)
+        others = f" and {count} more" if (count := len(content.keys() - keys) - len(unknown)) else ""
         raise InvalidError(
-            f"unknown in the body: {', '.join(unknown)}; it has {known}",
+            f"unknown in the body: {', '.join(unknown)}{others}; it has {known}",
             detail=dict.fromkeys(unknown, f"the body has only {known}"),
         )
     return content
@@ -99,22 +104,6 @@ def _read_text(pieces: Iterable[bytes | memoryview]) -> bytes:
                 detail={"limit_bytes": _TEXT_LIMIT_BYTES},
             )
     return bytes(text)
-
-
-def _decode(data: bytes, what: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequestError(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _parse_json(data: bytes, what: str) -> Any:
-    try:
-        content = parse_json(_decode(data, what))
-        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate is no text that could be stored
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"{what} is not well-formed JSON: {error}") from error
-    return content
 
 
 def _read_form(body: Body, draft: Draft, boundary: str) -> dict[str, bytes]:
@@ -151,4 +140,5 @@ def _basename(part: Part) -> str:
     """Return the last segment of the filename that the client gave, or the part's name."""
     name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
     name = "".join(character for character in name if character.isprintable())[-128:]
+    name = name.encode(errors="ignore")[-_FILENAME_LIMIT_BYTES:].decode(errors="ignore")
     return name if name.strip(". ") else part.name

@@ -405,7 +405,10 @@ def test_every_bad_parameter_is_named(server: Server) -> None:
         ("\ud83d".encode("utf-8", "surrogatepass"), 400),
         ('{"text": "\\ud800"}', 400),
         ("[" * 100_000, 400),
+        ('{"text": ' + "[" * 600 + "]" * 600 + "}", 400),
+        ('{"text": ' + "[" * 70 + "]" * 70 + "}", 422),
         ("1" * 5000, 400),
+        ('{"rate": 1e400}', 400),
         (b"\xff", 400),
     ],
 )
@@ -511,7 +514,7 @@ def test_part_names_cannot_escape(server: Server, part: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "filename", ["../../../tmp/escape", "..", "/etc/passwd", "C:\\x\\y", "a\x00b", "ü", "a" * 500, ""]
+    "filename", ["../../../tmp/escape", "..", "/etc/passwd", "C:\\x\\y", "a\x00b", "ü", "a" * 500, "😀" * 128, ""]
 )
 def test_filenames_cannot_escape(server: Server, filename: str) -> None:
     """Whatever filename a client sends, the content is the parameter's and stays inside."""
@@ -813,6 +816,8 @@ def test_empty_file_and_large_file(server: Server) -> None:
         "d%5Cb.txt",
         "%0a",
         "a.txt%20",
+        "a" * 5000,
+        "d/" + "a" * 256,
     ],
 )
 def test_paths_stay_inside(server: Server, made: str, path: str) -> None:

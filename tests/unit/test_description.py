@@ -18,6 +18,7 @@ from bonseyes_dagster.description import (
 )
 from bonseyes_dagster.errors import InvalidError, SettingsError
 from bonseyes_dagster.model import Parameter
+from bonseyes_dagster.parameters import check_value
 
 GOOD: dict[str, Any] = {
     "name": "learn",
@@ -254,3 +255,27 @@ def test_version_follows_linked_folders_and_the_files_that_a_command_names(tmp_p
             file.write_text(content)
             versions.add(load_description(folder).version)
     assert len(versions) == 7
+
+
+def test_many_unknown_parameters_make_a_short_error() -> None:
+    """An answer stays small, however many names a request has; each of the tool's own is still named."""
+    values = {f"{'x' * 1000}{number}": 1 for number in range(10_000)} | {"epochs": 0}
+    with pytest.raises(InvalidError, match="and 9980 more unknown names") as caught:
+        check_parameters(PARAMETERS, values)
+    assert {"epochs", "training-set", "archive"} < set(caught.value.detail)
+    assert len(str(caught.value.detail)) + len(caught.value.message) < 20_000
+
+
+@pytest.mark.parametrize(("depth", "problem"), [(64, None), (65, "It is nested 65 deep; 64 is the most.")])
+def test_depth_of_a_value_is_bounded(depth: int, problem: str | None) -> None:
+    """What is deeper fails in pickle or in a JSON Schema, after the request was answered with 200."""
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    assert check_value(Parameter(name="criteria", type="json"), value) == problem
+
+
+def test_a_value_with_very_many_faults_is_checked_quickly() -> None:
+    """The first hundred failures are enough to tell one."""
+    parameter = Parameter(name="list", type="json", schema={"items": {"type": "integer"}})
+    assert check_value(parameter, ["x"] * 200_000) == "'x' is not of type 'integer'."
