@@ -15,6 +15,7 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.json_schema import check_schema, identities
 from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
+from bonseyes_dagster.patterns import check_patterns, compile_pattern
 from bonseyes_dagster.sources import Sources
 from bonseyes_dagster.urls import is_name
 from bonseyes_dagster.yaml_file import parse_yaml
@@ -271,13 +272,16 @@ def _check_schemas(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
         if kind != "string":
             yield "'pattern' is for the type string"
         try:
-            re.compile(str(entry["pattern"]))
-        except re.error as error:
+            compile_pattern(str(entry["pattern"]))
+        except ValueError as error:
             yield f"'pattern' is not a regular expression: {error}"
     if "schema" in entry:
         if kind != "json":
             yield "'schema' is for the type json"
-        yield from check_schema(entry["schema"])
+        problems = list(check_schema(entry["schema"]))
+        yield from problems
+        if not problems:
+            yield from (f"'schema': {problem}" for problem in check_patterns(entry["schema"]))
 
 
 def _check_identities(parameters: Mapping[str, Any]) -> Iterator[str]:

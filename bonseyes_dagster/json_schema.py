@@ -16,6 +16,8 @@ from referencing import Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from bonseyes_dagster.patterns import SchemaValidator
+
 __all__ = ["DIALECT", "check_schema", "embed", "find_error", "identities", "relocate"]
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -187,8 +189,9 @@ def _is_endless(schema: Mapping[str, Any]) -> bool:
 
 
 def _validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
+    own = {key: value for key, value in schema.items() if key != "$schema"}
     # With a registry of its own: by default, jsonschema fetches what a `$ref` names.
-    return jsonschema.Draft202012Validator(dict(schema), registry=REGISTRY)
+    return SchemaValidator(own, registry=REGISTRY)
 
 
 def _has_own_keywords(value: object) -> bool:

@@ -29,7 +29,9 @@ def parameter_schema(parameter: Parameter) -> dict[str, Any]:
         case "choice":
             body = {"type": "string", "enum": list(parameter.choices)}
         case "json":
-            body = embed(parameter.schema or {}, parameter.name)
+            # With its dialect in it, the library would check it by a validator that knows other patterns.
+            own = {key: value for key, value in (parameter.schema or {}).items() if key != "$schema"}
+            body = embed(own, parameter.name)
         case "file" | "url":
             body = {"type": "string", "format": "uri", "pattern": "^[Hh][Tt][Tt][Pp][Ss]?://[^/]"}
         case "artifact":

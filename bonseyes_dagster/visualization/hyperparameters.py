@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from tensorboard.data.provider import HyperparameterDomainType as Domain
 from tensorboard.data.provider import HyperparameterFilterType as FilterType
 
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
+from bonseyes_dagster.patterns import is_match
 from bonseyes_dagster.visualization.catalogue import Entry
 
 __all__ = ["ARTIFACTS", "ask", "list_all", "newest", "read"]
@@ -126,8 +126,8 @@ def _passes(entry: Entry, rule: Any, domains: Mapping[str, Domain]) -> bool:
         return False
     if rule.filter_type == FilterType.REGEX:
         try:
-            return re.search(rule.filter, str(value)) is not None
-        except re.error as error:
+            return is_match(rule.filter, str(value))
+        except ValueError as error:
             raise errors.InvalidArgumentError(f"{rule.filter!r} is not a regular expression: {error}") from error
     if rule.filter_type == FilterType.INTERVAL:
         low, high = rule.filter

@@ -101,6 +101,28 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ({"parameters": {"a": {"type": "integer", "default": 1, "required": True}}}, "no 'default'"),
         ({"parameters": {"a": {"type": "string", "minimum": 1}}}, "'minimum' is for"),
         ({"parameters": {"a": {"type": "string", "pattern": "("}}}, "not a regular expression"),
+        ({"parameters": {"a": {"type": "string", "pattern": "(?=a)b"}}}, "has no look-around"),
+        ({"parameters": {"a": {"type": "string", "pattern": r"(a)\1"}}}, "no look-around, back-references"),
+        (
+            {"parameters": {"a": {"type": "json", "schema": {"items": {"pattern": "(?!a)"}}}}},
+            "'(?!a)' is not a regular",
+        ),
+        (
+            {"parameters": {"a": {"type": "json", "schema": {"patternProperties": {"(?<=a)": {}}}}}},
+            "'(?<=a)' is not a regular",
+        ),
+        (
+            {
+                "parameters": {
+                    "a": {"type": "json", "schema": {"patternProperties": {"a": {}}, "unevaluatedProperties": False}}
+                }
+            },
+            "use 'additionalProperties'",
+        ),
+        (
+            {"parameters": {"a": {"type": "json", "schema": {"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}}}}},
+            "at the top alone",
+        ),
         ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),
         ({"parameters": {"a": {"type": "json", "schema": True}}}, "parameter 'a': 'schema' must be a mapping"),
         (
@@ -279,3 +301,42 @@ def test_a_value_with_very_many_faults_is_checked_quickly() -> None:
     """The first hundred failures are enough to tell one."""
     parameter = Parameter(name="list", type="json", schema={"items": {"type": "integer"}})
     assert check_value(parameter, ["x"] * 200_000) == "'x' is not of type 'integer'."
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        (Parameter(name="a", type="string", pattern="^(a+)+$"), "a" * 5000 + "!"),
+        (Parameter(name="a", type="json", schema={"items": {"pattern": "^(a|a)*$"}}), ["a" * 5000 + "!"]),
+        (Parameter(name="a", type="json", schema={"$schema": DIALECT, "pattern": "^(a+)+$"}), "a" * 5000 + "!"),
+        (
+            Parameter(
+                name="a", type="json", schema={"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}
+            ),
+            {"a" * 5000 + "!": 1},
+        ),
+    ],
+)
+@pytest.mark.timeout(10)
+def test_a_pattern_that_backtracks_is_checked_in_linear_time(parameter: Parameter, value: Any) -> None:
+    """In Python's `re`, each of these takes longer than the universe has."""
+    assert check_value(parameter, value)
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"pattern": "^[a-z]+$"}, "abc", "abc\n"),
+        ({"patternProperties": {"^x": {"type": "integer"}}}, {"x1": 1, "y": "z"}, {"x1": "z"}),
+        ({"properties": {"a": {}}, "additionalProperties": False}, {"a": 1}, {"b": 1}),
+        ({"patternProperties": {"^x": {}}, "additionalProperties": {"type": "string"}}, {"x": 1, "y": "z"}, {"y": 1}),
+    ],
+)
+def test_patterns_of_a_schema_mean_what_json_schema_says(schema: dict[str, Any], right: Any, wrong: Any) -> None:
+    """The keywords that match patterns are ours; a null value is for optional parameters."""
+    parameter = Parameter(name="a", type="json", required=True, schema=schema)
+    assert check_value(parameter, right) is None
+    assert check_value(parameter, wrong)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,8 +102,7 @@ def _check(parameter: Parameter, value: Any) -> None:
             raise ValueError(f"must be at least {parameter.minimum:g}, not {_shown(value)}")
         if parameter.maximum is not None and value > parameter.maximum:
             raise ValueError(f"must be at most {parameter.maximum:g}, not {_shown(value)}")
-    if isinstance(value, str) and parameter.pattern and not re.search(parameter.pattern, value):
-        raise ValueError(f"must match {parameter.pattern}, which {value!r} does not")
+    # The container checks the pattern: here it would run in `re`, which a hostile one holds up for ever.
 
 
 def _shown(number: float) -> str:

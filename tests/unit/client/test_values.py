@@ -82,7 +82,6 @@ def test_files_are_checked(tmp_path: Path) -> None:
         (["model=rnn"], [], "model", "one of cnn, mlp"),
         (["criteria={"], [], "criteria", "must be JSON"),
         (["criteria=@/nowhere"], [], "criteria", "cannot read /nowhere"),
-        (["view=A"], [], "view", "must match"),
         (["epoch=3"], [], "epoch", "epochs?"),
         (["zzz=3"], [], "zzz", "there is images, epochs"),
         (["epochs"], [], "epochs", "write -p KEY=VALUE"),

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tensorboard import errors
 from tensorboard.data import provider as tb
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 
@@ -218,6 +219,23 @@ def test_hyperparameters_are_filtered(
     groups = board.read_hyperparameters(experiment_ids=[""], filters=filters, sort=sort, hparams_to_include=[])
     assert [group.root.run for group in groups] == [f"training/{name}" for name in passing]
     assert {value.hyperparameter_name for group in groups for value in group.hyperparameter_values} == {"epochs"}
+
+
+@pytest.mark.timeout(10)
+def test_a_filter_that_backtracks_ends_and_one_with_look_around_is_refused(
+    server: ArtifactServer, board: ArtifactDataProvider
+) -> None:
+    """In Python's `re` the first holds a thread of the server for ever."""
+    server.add("a", "completed", text="a" * 5000 + "!")
+    server.append("a", "loss", 1.0)
+
+    def matches(pattern: str) -> int:
+        filters = [tb.HyperparameterFilter("text", tb.HyperparameterFilterType.REGEX, pattern)]
+        return len(board.read_hyperparameters(experiment_ids=[""], filters=filters))
+
+    assert (matches("^(a+)+$"), matches("^(a+)+!$")) == (0, 1)
+    with pytest.raises(errors.InvalidArgumentError, match="not a regular expression"):
+        matches("(?=a)")
 
 
 def test_hyperparameters_are_sorted_and_mixed_types_are_text(
