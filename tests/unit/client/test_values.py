@@ -76,7 +76,7 @@ def test_files_are_checked(tmp_path: Path) -> None:
         (["epochs=" + "9" * 400], [], "epochs", "at most 100, not 9999"),
         (["criteria=NaN"], [], "criteria", "must be JSON (or @FILE with JSON in it): NaN is no JSON number"),
         (["criteria=[-Infinity]"], [], "criteria", "-Infinity is no JSON number"),
-        (["criteria=1e999"], [], "criteria", "1e999 is too large a number"),
+        (["criteria=1e999"], [], "criteria", "the number 1e999 is too large"),
         (["criteria=" + "[" * 100_000], [], "criteria", "must be JSON"),
         (["augment=maybe"], [], "augment", "true or false"),
         (["model=rnn"], [], "model", "one of cnn, mlp"),
