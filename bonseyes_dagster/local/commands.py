@@ -93,14 +93,13 @@ def _wait_for_other(project: Project, state: State) -> None:
 def _up_detached(project: Project, settings: Settings, state: State) -> None:
     supervisor = detached.start_supervisor(project, settings)
     try:
-        with display.show(as_json=state.json) as shown:
-            record = detached.wait_healthy(project, shown.update, supervisor=supervisor)
+        with display.show() if not state.json else contextlib.nullcontext() as shown:
+            on_record = shown.update if shown is not None else lambda _: None
+            record = detached.wait_healthy(project, on_record, supervisor=supervisor)
     except KeyboardInterrupt:
         detached.bring_down(project)
         raise
-    record = _healthy(project, record)
-    if not state.json:  # which the display has printed
-        _print_up(record, state, "It runs on; `bonseyes down` ends it.")
+    _print_up(_healthy(project, record), state, "It runs on; `bonseyes down` ends it.")
 
 
 def _up_here(project: Project, settings: Settings, state: State) -> None:
@@ -123,8 +122,14 @@ def _up_here(project: Project, settings: Settings, state: State) -> None:
 
 
 def _healthy(project: Project, record: Record | None) -> Record:
-    if record is not None:
+    if record is not None and not record.broken:
         return record
+    if record is not None:
+        raise UnavailableError(
+            f"The code of {', '.join(service.name for service in record.broken)} cannot be loaded; "
+            f"mend it, and its container loads it by itself. All else is healthy and runs on at {record.url}.",
+            detail={service.name: service.reason for service in record.broken},
+        )
     latest = read_record(project)
     sick = [s for s in latest.services if s.state != "healthy"] if latest is not None else []
     raise UnavailableError(

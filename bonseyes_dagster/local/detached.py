@@ -47,7 +47,7 @@ def wait_healthy(
     supervisor: subprocess.Popen[bytes] | None = None,
     timeout_s: float = START_S,
 ) -> Record | None:
-    """Return the record once everything is healthy, or None when that takes too long.
+    """Return the record once everything is healthy or broken, or None when that takes too long.
 
     Raises SettingsError with the supervisor's own words when it ended.
     """
@@ -59,7 +59,7 @@ def wait_healthy(
         if record is not None:
             last_seen_s = time.monotonic()
             on_record(record)
-            if record.phase == "up" and record.is_healthy:
+            if record.phase == "up" and record.is_settled:
                 return record
         elif has_ended:
             said = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()

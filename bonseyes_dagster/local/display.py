@@ -33,7 +33,8 @@ class Display:
     def update(self, record: Record) -> None:
         """Show the record."""
         if self._live is not None:
-            self._live.update(Group(_table(record), Text(summary(record))))
+            reasons = (Text(f"{service.name}: {service.reason}", "red") for service in record.broken)
+            self._live.update(Group(_table(record), Text(summary(record)), *reasons))
             return
         if not self._as_json:
             for service in record.services:
@@ -77,6 +78,9 @@ def summary(record: Record) -> str:
     healthy = sum(service.state == "healthy" for service in record.services)
     if record.phase == "stopping":
         return "Stopping."
+    if record.phase == "up" and record.broken and record.is_settled:
+        names = ", ".join(service.name for service in record.broken)
+        return f"{healthy} of {len(record.services)} services are healthy; the code of {names} cannot be loaded."
     if record.phase == "starting" or healthy < len(record.services):
         return f"{healthy} of {len(record.services)} services are healthy."
     seconds = f" after {record.seconds:.1f} s" if record.seconds is not None else ""

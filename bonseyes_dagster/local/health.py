@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bonseyes_dagster.orchestration.run_protocol import PROTOCOL_VERSION, socket_address
 
-__all__ = ["Check", "NotHealthyError", "answers", "beats", "listens", "pings"]
+__all__ = ["BrokenError", "Check", "NotHealthyError", "answers", "beats", "listens", "pings"]
 
 TIMEOUT_S = 10.0
 _ANSWER_BYTES = 65536
@@ -26,6 +26,10 @@ class NotHealthyError(Exception):
     """Not ready; the text says why."""
 
 
+class BrokenError(NotHealthyError):
+    """Not ready until somebody mends the code; waiting is in vain."""
+
+
 def answers(place: Place, path: str, headers: dict[str, str] | None = None) -> Check:
     """Healthy when a GET is answered with 200; a 503's own reason is passed on."""
     lines = [f"{key}: {value}" for key, value in {"Host": _host_of(place), **(headers or {})}.items()]
@@ -36,7 +40,7 @@ def answers(place: Place, path: str, headers: dict[str, str] | None = None) -> C
         status_line, _, rest = answer.partition(b"\r\n")
         words = status_line.split()
         if len(words) < 2 or words[1] != b"200":
-            raise NotHealthyError(_reason(status_line, rest))
+            raise _not_healthy(status_line, rest)
 
     return check
 
@@ -134,8 +138,10 @@ async def _ask(place: Place, request: bytes | None) -> bytes:
         raise NotHealthyError("does not listen") from error
 
 
-def _reason(status_line: bytes, rest: bytes) -> str:
+def _not_healthy(status_line: bytes, rest: bytes) -> NotHealthyError:
     body = rest.partition(b"\r\n\r\n")[2]
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(body)["error"]["message"])
-    return f"answers {status_line.decode(errors='replace') or 'nothing'}"
+        error = json.loads(body)["error"]
+        is_broken = isinstance(error.get("detail"), dict) and error["detail"].get("state") == "broken"
+        return (BrokenError if is_broken else NotHealthyError)(str(error["message"]))
+    return NotHealthyError(f"answers {status_line.decode(errors='replace') or 'nothing'}")

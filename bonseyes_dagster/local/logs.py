@@ -24,6 +24,11 @@ class RotatingLog:
         self._open: BinaryIO | None = None
         self._size_bytes = 0
 
+    @property
+    def file(self) -> Path:
+        """The file that is written now."""
+        return self._file
+
     def write(self, data: bytes) -> None:
         """Append; every write is on disk for readers when this returns."""
         if self._open is not None and self._size_bytes + len(data) > self._limit_bytes:

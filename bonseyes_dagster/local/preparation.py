@@ -73,7 +73,7 @@ async def prepare(project: Project) -> list[str]:
     if process.returncode == _WRONG_SETTINGS:
         raise SettingsError(err.decode(errors="replace").strip())
     if process.returncode:
-        raise SettingsError(f"{project.definitions} cannot be loaded:\n{err.decode(errors='replace').strip()}")
+        raise SettingsError(err.decode(errors="replace").strip() or f"{project.definitions} ended its process.")
     names = list(json.loads(out.splitlines()[-1]))
     write_json(project.pipelines, {"sources": digest, "names": names})
     return names

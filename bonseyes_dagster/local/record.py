@@ -14,9 +14,9 @@ import psutil
 
 from bonseyes_dagster.local.project import Project
 
-__all__ = ["Lock", "Record", "ServiceRecord", "read_record", "write_json"]
+__all__ = ["Lock", "Record", "ServiceRecord", "State", "read_record", "write_json"]
 
-State = Literal["waiting", "starting", "healthy", "unhealthy", "restarting", "stopped"]
+State = Literal["waiting", "starting", "healthy", "unhealthy", "broken", "restarting", "stopped"]
 Phase = Literal["starting", "up", "stopping"]
 
 
@@ -72,6 +72,16 @@ class Record:
     def is_healthy(self) -> bool:
         """Whether every service is."""
         return all(service.state == "healthy" for service in self.services)
+
+    @property
+    def broken(self) -> tuple[ServiceRecord, ...]:
+        """The services whose code cannot be loaded: none gets healthy before somebody mends it."""
+        return tuple(service for service in self.services if service.state == "broken")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether waiting is in vain: every service is healthy or broken."""
+        return all(service.state in ("healthy", "broken") for service in self.services)
 
 
 def read_record(project: Project) -> Record | None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.local.child import Child
-from bonseyes_dagster.local.health import Check, NotHealthyError
-from bonseyes_dagster.local.logs import RotatingLog
+from bonseyes_dagster.local.health import BrokenError, Check, NotHealthyError
+from bonseyes_dagster.local.logs import RotatingLog, tail
 from bonseyes_dagster.local.nursery import Nursery
-from bonseyes_dagster.local.record import ServiceRecord
+from bonseyes_dagster.local.record import ServiceRecord, State
 from bonseyes_dagster.local.services import Service
 
 __all__ = ["Unit"]
@@ -21,6 +22,11 @@ START_POLL_S = 0.1
 POLL_S = 5.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
+# A broken service asks its own files whether they changed.
+BROKEN_POLL_S = 0.5
+# Settings that are refused cost a start little, and somebody may mend them at any time.
+LAST_BROKEN_BACKOFF_S = 4.0
+_LAST_LINES = 20
 # Having run so long, a crash is a new story and the back-off begins anew.
 STABLE_S = 20.0
 
@@ -66,11 +72,19 @@ class Unit:
             status = await self._run_once()
             if time.monotonic() - begun_s > STABLE_S:
                 self._backoff_s = FIRST_BACKOFF_S
-            reason = f"ended with {_describe(status)}"
-            self._say(f"{reason}; starts again in {self._backoff_s:g} s")
-            self._change(state="restarting", pid=None, reason=reason, restarts=self.record.restarts + 1)
+            self._tell_end(status)
             await asyncio.sleep(self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+
+    def _tell_end(self, status: int) -> None:
+        reason, state = f"ended with {_describe(status)}", "restarting"
+        if status == os.EX_CONFIG:
+            # Its last words say which file is wrong.
+            said = tail(self._log.file, _LAST_LINES)
+            reason, state = said[-1].decode(errors="replace") if said else reason, "broken"
+            self._backoff_s = min(self._backoff_s, LAST_BROKEN_BACKOFF_S)
+        self._say(f"ended with {_describe(status)}; starts again in {self._backoff_s:g} s")
+        self._change(state=state, pid=None, reason=reason, restarts=self.record.restarts + 1)
 
     async def end(self, patience_s: float) -> None:
         """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
@@ -88,7 +102,9 @@ class Unit:
     async def _run_once(self) -> int:
         self._ended = asyncio.get_running_loop().create_future()
         self._child = await self._start(self._ended)
-        self._change(state="starting", pid=self._child.pid)
+        # A broken service stays broken until it is healthy: its next start may end in the same way.
+        is_broken = self.record.state == "broken"
+        self._change(state="broken" if is_broken else "starting", pid=self._child.pid)
         watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
         try:
             status = await asyncio.shield(self._ended)
@@ -118,14 +134,23 @@ class Unit:
             except NotHealthyError as error:
                 if self.record.state == "healthy":
                     self._say(f"not healthy: {error}")
-                is_new = self.record.state == "starting"
-                self._change(state="starting" if is_new else "unhealthy", reason=str(error))
+                poll_s = BROKEN_POLL_S if isinstance(error, BrokenError) else poll_s
+                state = self._state_after(error)
+                is_told = state == "broken" and not isinstance(error, BrokenError)
+                self._change(state=state, reason=self.record.reason if is_told else str(error))
             else:
                 if self.record.state == "starting":
                     self._change(seconds=round(time.monotonic() - begun_s, 2))
                 self._change(state="healthy", reason=None)
                 poll_s = POLL_S
             await asyncio.sleep(poll_s)
+
+    def _state_after(self, error: NotHealthyError) -> State:
+        if isinstance(error, BrokenError):
+            return "broken"
+        if self.record.state in ("starting", "broken"):
+            return self.record.state
+        return "unhealthy"
 
     def _change(self, **changes: object) -> None:
         record = replace(self.record, **changes)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
@@ -63,8 +64,14 @@ def _load(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("definitions", file)
     assert spec is not None and spec.loader is not None  # it is a .py file
     module = importlib.util.module_from_spec(spec)
-    with importing_from(file.parent):
-        spec.loader.exec_module(module)
+    try:
+        with importing_from(file.parent):
+            spec.loader.exec_module(module)
+    except SettingsError:
+        raise
+    except (Exception, SystemExit) as error:
+        reason = describe_code_error(error, [file.parent])
+        raise SettingsError(f"{file} cannot be loaded: {reason}") from error
     return module
 
 

@@ -5,11 +5,10 @@ import logging
 import os
 import tempfile
 import threading
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from dagster import DagsterInstance, execute_job, job, op
+from dagster import DagsterError, DagsterInstance, execute_job, job, op
 from dagster._core.code_pointer import CodePointer
 from dagster._core.definitions.reconstruct import ReconstructableRepository, reconstructable
 from dagster._core.workspace.autodiscovery import (
@@ -18,6 +17,7 @@ from dagster._core.workspace.autodiscovery import (
     loadable_targets_from_python_module,
 )
 
+from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.orchestration.executor import concurrent_executor
 from bonseyes_dagster.orchestration.project import importing_from
 from bonseyes_dagster.orchestration.sqlite_storage import KeptOpenSqliteStorage
@@ -59,15 +59,23 @@ class Target:
 
 
 def load_target(target: Target) -> str | None:
-    """Load the definitions whole; return the traceback if that fails, and a run's own process will report it."""
+    """Load the definitions whole; return the place and the error if that fails; a run's own process reports it, too."""
     try:
         with importing_from(target.working_directory):
             for found in target.targets():
                 repository = ReconstructableRepository(target.pointer(found.attribute)).get_definition()
                 repository.load_all_definitions()
-    except Exception:
-        return traceback.format_exc()
+    except Exception as error:
+        logger.debug("the definitions cannot be loaded", exc_info=True)
+        return describe_code_error(_inner(error), [Path(target.working_directory)])
     return None
+
+
+def _inner(error: BaseException) -> BaseException:
+    """Return the error of the project's code that Dagster wrapped."""
+    while isinstance(error, DagsterError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 @op

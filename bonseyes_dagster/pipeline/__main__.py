@@ -27,7 +27,9 @@ def main() -> None:
     try:
         _serve(arguments.bind)
     except SettingsError as error:
-        sys.exit(f"bonseyes_dagster.pipeline: {error.message}")
+        sys.stderr.write(f"bonseyes_dagster.pipeline: {error.message}\n")
+        # A supervisor says so instead of counting crashes.
+        sys.exit(os.EX_CONFIG)
 
 
 def _serve(bind: str) -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import bonseyes_dagster.absolute_path  # noqa: F401 - before all others
+from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.pipeline.app import application as make_application
 
-application = make_application()
+try:
+    application = make_application()
+except SettingsError as error:
+    # uWSGI would print a traceback that is mostly its own.
+    sys.exit(error.message)

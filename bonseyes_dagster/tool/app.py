@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 
@@ -58,7 +59,8 @@ def work() -> None:
     """Be the worker; uWSGI's mule calls this."""
     code = 1
     try:
-        Worker(*load(), watch_code()).run()
+        # uWSGI's master is the parent of its mule. On SIGHUP it starts anew, and the code with it.
+        Worker(*load(), watch_code(), lambda: os.kill(os.getppid(), signal.SIGHUP)).run()
         code = 0
     except Exception:
         logging.getLogger(__name__).exception("the worker failed")

@@ -92,4 +92,7 @@ def check_worker(volume: Volume) -> None:
         os.close(descriptor)
     state = read_state(volume)
     if state.get("state") == "broken":
-        raise UnavailableError(f"The tool's code cannot be loaded: {state.get('reason')}")
+        raise UnavailableError(
+            f"The tool's code cannot be loaded: {state.get('reason')} (It is loaded anew when a file changes.)",
+            detail={"state": "broken"},
+        )

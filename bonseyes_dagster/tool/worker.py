@@ -6,13 +6,12 @@ import gc
 import logging
 import os
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.description import ToolFolder
-from bonseyes_dagster.errors import BonseyesError, SettingsError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
@@ -35,6 +34,8 @@ __all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 5.0
+# Fail fast: somebody who mends the code waits for it.
+_LOOK_AT_CODE_EVERY_S = 0.5
 _PAUSE_AFTER_ERROR_S = 1.0
 _SWEEP_EVERY_S = 900.0
 # So often code may end the worker when it is loaded, by a crash for instance, before it is left to children.
@@ -45,7 +46,13 @@ class Worker:
     """Takes artifacts from the queue until it is told to stop."""
 
     def __init__(
-        self, tool: ToolFolder, description: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch
+        self,
+        tool: ToolFolder,
+        description: ToolDescription,
+        volume: Volume,
+        settings: Settings,
+        code: CodeWatch,
+        reload_server: Callable[[], None] | None = None,
     ) -> None:
         volume.make()
         self._tool = tool
@@ -53,6 +60,8 @@ class Worker:
         self._volume = volume
         self._settings = settings
         self._code = code
+        self._reload_server = reload_server
+        self._is_loaded = True
         self._index = Index(volume.index)
         self._wakeups = Wakeups(Bell(volume.queue_bell))
 
@@ -71,6 +80,7 @@ class Worker:
         # The lock closes itself in children, and its number may be something else's there.
         inherited = _open_files() - {lock}
         function = self._load()
+        self._is_loaded = function is not None or bool(self._tool.command)
         uncovered = UncoveredModules(self._tool)
         uncovered.look()
         kit = Kit(self._tool, self._description, self._volume, self._settings, function, uncovered)
@@ -86,6 +96,9 @@ class Worker:
     def _serve(self, runner: Runner) -> None:
         swept_s = time.monotonic()
         while not self._wakeups.is_stopping:
+            if self._is_mended():
+                self._ask_for_reload()
+                return
             try:
                 runner.prepare()
                 if self._take_one(runner):
@@ -95,13 +108,25 @@ class Worker:
                     # Server processes can be killed in the middle of something, too.
                     sweep(self._index, self._volume, self._description.name)
                     swept_s = time.monotonic()
-                self._wakeups.wait(_LOOK_EVERY_S)
+                self._wakeups.wait(_LOOK_EVERY_S if self._is_loaded else _LOOK_AT_CODE_EVERY_S)
             except IndexDamagedError:
                 # The next worker rebuilds it before it does anything else.
                 raise
             except Exception:  # the disk's trouble, or the system's, must not end the worker
                 _log.exception("the worker goes on after an error")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
+
+    def _is_mended(self) -> bool:
+        """Tell whether code that cannot be loaded has changed since."""
+        return not self._is_loaded and self._reload_server is not None and self._code.difference() is not None
+
+    def _ask_for_reload(self) -> None:
+        """Let the whole server start anew: the version in its other processes changes with the code."""
+        assert self._reload_server is not None
+        _log.info("the tool's code changed and is loaded anew")
+        self._reload_server()
+        while not self._wakeups.is_stopping:
+            self._wakeups.wait(_LOOK_EVERY_S)
 
     def _take_one(self, runner: Runner) -> bool:
         record = self._index.claim()
@@ -144,7 +169,7 @@ class Worker:
         try:
             function = load_function(self._tool)
         except (Exception, SystemExit) as error:
-            reason = error.message if isinstance(error, SettingsError) else _reason(error)
+            reason = describe_code_error(error, [self._tool.folder, *self._tool.code])
             self._end_loading()
             _log.error("the tool's code cannot be loaded: %s", reason, exc_info=error)
             write_state(self._volume, state="broken", reason=reason, version=version)
@@ -158,12 +183,6 @@ class Worker:
         if fault is not None:
             _log.warning("%s", fault)
         return fault
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, BonseyesError):
-        return error.message
-    return traceback.format_exception_only(error)[-1].strip()
 
 
 def _open_files() -> frozenset[int]:

@@ -71,6 +71,8 @@ def uwsgi_options(
         "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms %(held)',
         # uWSGI puts the base interpreter there, which does not have the virtual environment's packages
         "py-executable": sys.executable,
+        # what it becomes anew on SIGHUP, for the same reason
+        "binary-path": sys.executable,
     }
     if mule is not None:
         options["mule"] = mule

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -182,8 +183,30 @@ def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
 def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
     """With their own error; nothing is left running."""
     with embedded(tmp_path / "broken", with_dagster=True) as broken:
-        (broken.folder / "definitions.py").write_text("import nonsense_that_is_not_there\n")
+        file = broken.folder / "definitions.py"
+        file.write_text("import os\nimport nonsense_that_is_not_there\n")
         done = broken.call("up", "--detach")
         assert done.returncode == 2
-        assert "No module named 'nonsense_that_is_not_there'" in done.stderr
+        assert done.stderr == (
+            f"bonseyes: {file} cannot be loaded: {file}:2: ModuleNotFoundError: No module named "
+            "'nonsense_that_is_not_there': import nonsense_that_is_not_there\n"
+        )
         assert broken.processes() == []
+
+
+def test_a_broken_tool_is_named_and_loads_when_mended(tmp_path: Path) -> None:
+    """`up` does not wait for what cannot get well; everything else comes up."""
+    with embedded(tmp_path / "broken", with_dagster=False) as broken:
+        (name, folder), *_ = broken.project.tools().items()
+        file = folder / "broken.py"
+        file.write_text("import os\ndef create(artifact:\n    pass\n")
+        description = folder / "tool.yml"
+        text = re.sub(r"entry_point: *\S+", "entry_point: broken:create", description.read_text())
+        description.write_text(text)
+        done = broken.call("up", "--detach")
+        assert done.returncode == 5
+        assert f"{name}: The tool's code cannot be loaded: {file}:2: SyntaxError: '(' was never closed" in done.stderr
+        states = {each["name"]: each["state"] for each in broken.status()["services"]}
+        assert states.pop(name) == "broken" and set(states.values()) == {"healthy"}
+        file.write_text("def create(artifact, **parameters):\n    pass\n")
+        until(lambda: broken.service(name)["state"] == "healthy", 30)

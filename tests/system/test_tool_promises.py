@@ -418,7 +418,7 @@ def broken_health(server: ToolServer) -> str | None:
 
 
 def test_broken_code_is_told(tmp_path: Path) -> None:
-    """A tool that cannot be imported is not healthy, and its artifacts fail with the reason."""
+    """A tool that cannot be imported is not healthy, its artifacts fail with the reason; mended, it loads by itself."""
     tool = tmp_path / "broken"
     tool.mkdir()
     (tool / "tool.yml").write_text("{name: broken, description: b, entry_point: 'broken:create', output_type: x}")
@@ -430,6 +430,11 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
         assert "No module named 'a_module_that_is_not_there'" in health
         status = server.container.create("any").wait(timeout_s=20)
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
+        assert f"{tool / 'broken.py'}:1: ModuleNotFoundError" in health
+        (tool / "broken.py").write_text("def create(artifact):\n    artifact.path('made').touch()\n")
+        until(lambda: requests.get(f"{server.url}/healthz", timeout=5).status_code == 200, 30)
+        status = server.container.create("mended").wait(timeout_s=20)
+        assert (status.phase, status.reason) == ("completed", None)
     finally:
         server.end()
 

@@ -120,7 +120,14 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
             "use 'additionalProperties'",
         ),
         (
-            {"parameters": {"a": {"type": "json", "schema": {"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}}}}},
+            {
+                "parameters": {
+                    "a": {
+                        "type": "json",
+                        "schema": {"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}},
+                    }
+                }
+            },
             "at the top alone",
         ),
         ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),

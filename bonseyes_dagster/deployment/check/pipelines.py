@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bonseyes_dagster.deployment.check.finding import Finding
+from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["DEFINITIONS", "ask_pipelines"]
 
@@ -58,7 +59,10 @@ def main(folder: str) -> None:
     """Print the pipelines of the project in `folder` as JSON."""
     from bonseyes_dagster.orchestration.project import load_pipelines  # here: it imports Dagster
 
-    pipelines = load_pipelines(Path(folder))
+    try:
+        pipelines = load_pipelines(Path(folder))
+    except SettingsError as error:
+        sys.exit(error.message.replace(f"{folder}/", "").removeprefix(f"{DEFINITIONS} cannot be loaded: "))
     sys.stdout.write(f"\n{json.dumps({name: each.containers for name, each in pipelines.items()})}\n")
 
 

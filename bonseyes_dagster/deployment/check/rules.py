@@ -9,6 +9,7 @@ from pathlib import Path
 from bonseyes_dagster.deployment.check import hardening, images, isolation, services, tools
 from bonseyes_dagster.deployment.check.dagster_settings import check_settings
 from bonseyes_dagster.deployment.check.finding import Finding
+from bonseyes_dagster.deployment.check.imports import check_imports
 from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
 from bonseyes_dagster.deployment.check.subject import Subject, read_subject
 
@@ -36,8 +37,9 @@ def check_project(folder: Path) -> Report:
     """Check the project in `folder` by every rule."""
     pipelines, why, findings = ask_pipelines(folder)
     subject, wrong = read_subject(folder, pipelines)
-    findings = [*findings, *check_settings(folder), *wrong, *find(subject)]
-    skipped = [f"the pipelines: {why}"] if why else []
+    unloadable, unseen = check_imports(subject)
+    findings = [*findings, *check_settings(folder), *wrong, *find(subject), *unloadable]
+    skipped = [*([f"the pipelines: {why}"] if why else []), *unseen]
     return Report(subject=subject, findings=tuple(findings), skipped=tuple(skipped))
 
 

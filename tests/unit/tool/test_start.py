@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,6 @@ def test_what_is_wrong_is_told(tool: Path, volume: str, sentence: str) -> None:
     """A volume that was not mounted, and a folder that is no tool."""
     command = [sys.executable, "-m", "bonseyes_dagster.tool", "--tool", str(tool), "--volume", volume]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_CONFIG
     assert done.stderr.startswith(f"bonseyes_dagster.tool: {sentence}")
     assert done.stderr.count("\n") == 1

@@ -1,0 +1,32 @@
+"""An error of a project's file is told with its place and its source line."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.code_errors import describe_code_error
+
+
+def load(file: Path) -> None:
+    """Import a file as a module."""
+    spec = importlib.util.spec_from_file_location("loaded", file)
+    assert spec is not None and spec.loader is not None
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import os\ndef create(:\n    pass\n", ":2: SyntaxError: invalid syntax: def create(:"),
+        ("import json\njson.loads('{')\n", ":2: json.decoder.JSONDecodeError: "),
+        ("x = 1\n\nx.gone\n", ":3: AttributeError: 'int' object has no attribute 'gone': x.gone"),
+    ],
+)
+def test_the_last_place_in_the_projects_code_is_told(tmp_path: Path, text: str, told: str) -> None:
+    """Frames of libraries below it are left out."""
+    file = tmp_path / "tool.py"
+    file.write_text(text)
+    with pytest.raises(Exception) as caught:
+        load(file)
+    assert describe_code_error(caught.value, [tmp_path]).startswith(f"{file}{told}")
