@@ -51,6 +51,8 @@ class Ending:
         except (DagsterError, OSError):  # no launcher, no process, no answer
             is_told = False
         if not is_told and not self._records.is_finished(run.run_id):
+            # Its steps end by this, and not by themselves.
+            self._instance.report_run_canceling(run)
             cancel_run(self._instance, run, "Cancelled; no process was executing it.")
             self._cancel_artifacts(run)
 

@@ -29,6 +29,7 @@ __all__ = ["RunState", "States", "StepState"]
 
 # A container that does not answer in this time is left out of the status, not waited for.
 ASK_TIMEOUT_S = 2.0
+_CANCELLED = (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING)
 # So long after its end, an event of a run may still be on its way.
 _SETTLED_S = 60.0
 _MOST_SETTLED = 20_000
@@ -47,6 +48,8 @@ class StepState:
     stats: RunStepKeyStatsSnapshot | None = None
     is_inherited: bool = False
     is_selected: bool = True
+    is_cancelled: bool = False
+    """Whether it failed only after somebody cancelled its run: Dagster has no other end for a step."""
 
     @property
     def artifact(self) -> str:
@@ -67,7 +70,7 @@ class StepState:
         if status is StepEventStatus.SUCCESS:
             return "completed"
         if status is StepEventStatus.FAILURE:
-            return "failed"
+            return "cancelled" if self.is_cancelled else "failed"
         if self.run.is_finished:
             return "cancelled" if phase_of(self.run) == "cancelled" or status is None else "interrupted"
         return "queued" if status is None else "running"
@@ -187,9 +190,20 @@ class States:
         for step in self._pipeline.steps:
             for key in keys[step.name]:
                 origin = origins[key]
-                yield _state(step, key, origin, is_inherited=origin.run.run_id != run.run_id)
+                state = _state(step, key, origin, is_inherited=origin.run.run_id != run.run_id)
+                yield replace(state, is_cancelled=self._is_cancelled(origin))
             if not keys[step.name]:
                 yield StepState(step, step.name, run, is_selected=False)
+
+    def _is_cancelled(self, origin: Origin) -> bool:
+        """Tell whether a step failed after its run was asked to cancel."""
+        stats = origin.stats
+        if origin.run.status not in _CANCELLED or stats is None or stats.status is not StepEventStatus.FAILURE:
+            return False
+        asked = self._records.instance.get_records_for_run(
+            origin.run.run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1
+        ).records
+        return bool(asked) and (stats.end_time or 0.0) >= asked[0].timestamp
 
     def _live(self, state: RunState) -> list[Step]:
         running = {each.name: each for each in state.steps if each.phase == "running"}

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEvent, DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.events import DagsterEventType, RunFailureReason
+from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.orchestration.project import load_pipeline
-from bonseyes_dagster.orchestration.run_end import fail_run_with
+from bonseyes_dagster.orchestration.run_end import cancel_run, fail_run_with
 from bonseyes_dagster.pipeline.asking import Asker
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
@@ -95,3 +96,25 @@ def test_a_run_of_some_steps_is_read(instance: DagsterInstance, states: States) 
     part = record.dagster_run._replace(step_keys_to_execute=["load_train"])
     status = states.brief(record._replace(dagster_run=part))
     assert "completed" not in {step.phase for step in status.steps or ()}
+
+
+def test_a_step_that_ends_by_its_runs_cancellation_is_cancelled(instance: DagsterInstance, states: States) -> None:
+    """A step that failed by itself before that has failed."""
+    run = DagsterRun(job_name="tiny_one", status=DagsterRunStatus.STARTED)
+    instance.run_storage.add_run(run)
+    for key in ("load_train", "load_test"):
+        instance.report_dagster_event(
+            DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key=key), run.run_id
+        )
+    failure = DagsterEvent(
+        DagsterEventType.STEP_FAILURE.value,
+        "tiny_one",
+        step_key="load_train",
+        event_specific_data=StepFailureData(error=None, user_failure_data=None),  # type: ignore[no-untyped-call]
+    )
+    instance.report_dagster_event(failure, run.run_id)
+    instance.report_run_canceling(run)
+    cancel_run(instance, run)
+    [record] = instance.get_run_records(limit=1)
+    phases = {step.name: step.phase for step in states.brief(record).steps or ()}
+    assert (phases.pop("load_train"), set(phases.values())) == ("failed", {"cancelled"})
