@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bonseyes_dagster.client import Container
+from bonseyes_dagster.client.command._choices import Choice, check_choice
 from bonseyes_dagster.client.command._completion import complete_container
 from bonseyes_dagster.client.command._existing import SHARED
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
@@ -20,15 +21,26 @@ from bonseyes_dagster.client.command._launching import (
 )
 from bonseyes_dagster.client.command._output import age, duration, print_json, print_note, print_table, size
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
-from bonseyes_dagster.model import Status
+from bonseyes_dagster.model import TERMINAL_PHASES, Status
 
 __all__ = ["COMMANDS"]
+
+STATUSES = ("in-progress", "queued", "running", *sorted(TERMINAL_PHASES))
+KINDS = ("data", "model", "other")
 
 
 @click.command(epilog="\b\nbonseyes artifacts training\nbonseyes artifacts digits-cnn --output-type com.bonseyes.model")
 @click.argument("container", metavar="[CONTAINER|PIPELINE]", required=False, shell_complete=complete_container)
-@click.option("--status", help="Only those with this phase or result, e.g. running.")
-@click.option("--type", "kind", help="Only those of containers of this type: data, model or other. Of pipelines only.")
+@click.option(
+    "--status", type=Choice(STATUSES), metavar="STATUS", help="Only those with this phase or result, e.g. running."
+)
+@click.option(
+    "--type",
+    "kind",
+    type=Choice(KINDS),
+    metavar="TYPE",
+    help="Only those of containers of this type: data, model or other. Of pipelines only.",
+)
 @click.option("--output-type", help="Only those of this type, e.g. com.bonseyes.model.")
 @json_option
 @pass_state
@@ -42,7 +54,13 @@ def artifacts(
     filters = {"status": status, "type": kind, "output_type": output_type}
     wanted = {key: value for key, value in filters.items() if value}
     if container is not None and state.project.container(container).kind == "runs":
-        entries, silent = state.pipeline(container).survey(**wanted)
+        pipeline = state.pipeline(container)
+        if output_type:
+            infos = [each.get("info") or {} for each in pipeline.containers()]
+            # A container that does not answer could make any type.
+            if all(infos):
+                check_choice(output_type, {str(each.get("output_type")) for each in infos}, "--output-type")
+        entries, silent = pipeline.survey(**wanted)
         for name in silent:
             print_note(f"{name}: does not answer")
         _print_pipeline_artifacts(state, entries)
@@ -54,6 +72,8 @@ def artifacts(
         found = [(container, _list(state.project.container(container)))]
     else:
         found = ask_all(names, lambda name: _list(state.project.container(name)))
+    if output_type and len(found) == len(names):
+        check_choice(output_type, {made for _, (made, _) in found}, "--output-type")
     rows = [
         {"container": name, "output_type": made, **entry.to_json()}
         for name, (made, entries) in found

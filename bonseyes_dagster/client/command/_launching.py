@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from bonseyes_dagster.client import Artifact, Container
+from bonseyes_dagster.client.command._benchmark import print_benchmarks, read_benchmarks
 from bonseyes_dagster.client.command._completion import complete_address, complete_parameter
 from bonseyes_dagster.client.command._exits import FAILED
 from bonseyes_dagster.client.command._output import print_json, print_note
@@ -78,12 +79,15 @@ def launch(
 
 
 def finish(state: State, artifact: Artifact, timeout_s: float | None) -> None:
-    """Wait, print the result, and exit 1 unless it is completed."""
+    """Wait, print the result and a run's benchmarks, and exit 1 unless it is completed."""
     status = wait(state, artifact, timeout_s)
+    is_run = artifact.container.kind == "runs"
+    benchmarks = read_benchmarks(artifact) if is_run and status.phase == "completed" else {}
     if state.json:
-        print_json(status.to_json())
+        print_json({**status.to_json(), **({"benchmarks": benchmarks} if is_run else {})})
     else:
         click.echo(summary(status))
+        print_benchmarks(benchmarks)
     if status.phase != "completed":
         click.get_current_context().exit(FAILED)
 

@@ -466,3 +466,41 @@ def test_completion_scripts(bonseyes: Bonseyes, shell: str) -> None:
     code, out, _ = bonseyes("completion", shell)
     assert code == 0
     assert "_BONSEYES_COMPLETE" in out
+
+
+def test_an_unknown_filter_is_refused_with_what_there_is(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """A typo must not look like an empty project."""
+    code, out, err = bonseyes("artifacts", "--status", "completd")
+    assert (code, out) == (2, "")
+    assert "'completd' is none of in-progress, queued, running, cancelled, completed" in err
+    assert "Did you mean 'completed'?" in err
+    code, out, err = bonseyes("artifacts", "training", "--output-type", "com.bonseyes.modle")
+    assert (code, out) == (2, "")
+    assert "'com.bonseyes.modle' is none of com.bonseyes.model. Did you mean 'com.bonseyes.model'?" in err
+
+
+def test_the_wait_for_a_run_ends_with_its_benchmark(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """Figures and verdicts, each with value and limit; a failed criterion does not fail the run."""
+    verdicts = [
+        {"name": "Exact", "metric": "accuracy", "minimum": 0.9, "value": 0.95, "passed": True,
+         "reason": "accuracy is 0.95, at least 0.9."},
+        {"name": "Fast", "metric": "latency_ms", "maximum": 1, "value": 2.5, "passed": False},
+    ]  # fmt: skip
+    report = {
+        "passed": False,
+        "metrics": {"accuracy": 0.95, "latency_ms": 2.5},
+        "evaluation_criterias": verdicts[:1],
+        "constraints": verdicts[1:],
+        "confusion_matrix": [],
+    }
+    text = json.dumps(report).encode()
+    project.serve_file("bench/report.json", text, container="/containers/digits-cnn", name="first", kind="runs")
+    code, out, _ = bonseyes("runs", "wait", "digits-cnn/first")
+    assert (code, out) == (
+        0,
+        "first completed (2.5 s)\n\nbench FAILED\n  accuracy    0.95\n  latency_ms  2.5\n"
+        "  passed: Exact: accuracy is 0.95, at least 0.9.\n  FAILED: Fast: 2.5, maximum 1\n",
+    )
+    code, out, _ = bonseyes("runs", "wait", "digits-cnn/first", "--json")
+    del report["confusion_matrix"]
+    assert json.loads(out)["benchmarks"] == {"bench": report}

@@ -77,9 +77,11 @@ class UnrulyServer:
         """Say what is answered."""
         self._replies[method, path] = list(replies)
 
-    def serve_file(self, path: str, content: bytes, *first: Reply, container: str = "", name: str = "a") -> None:
+    def serve_file(
+        self, path: str, content: bytes, *first: Reply, container: str = "", name: str = "a", kind: str = "artifacts"
+    ) -> None:
         """Serve an artifact with one file, with ranges, after the replies `first`."""
-        base = f"{container}/artifacts/{name}"
+        base = f"{container}/{kind}/{name}"
         entry = {"path": path, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         self.on("GET", f"{base}/files", Answer([entry]))
         self.on("GET", f"{base}/data/{path}", *first, lambda call: ranged(call, content))
