@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from bonseyes_dagster.client import Project as ProjectClient
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json
@@ -188,8 +189,20 @@ def _changed_code(record: Record, state: State) -> list[str]:
         return []
 
 
+def _complete_service(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    try:
+        names = _logs_of(find_project())
+    except SettingsError:
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _logs_of(project: Project) -> dict[str, Path]:
+    return {file.name.removesuffix(".log"): file for file in sorted(project.logs.glob("*.log"))}
+
+
 @click.command()
-@click.argument("service", required=False)
+@click.argument("service", required=False, shell_complete=_complete_service)
 @click.option("--follow", "-f", "follows", is_flag=True, help="Go on until the project is down or Ctrl-C.")
 @click.option("--lines", "-n", default=50, show_default=True, help="How many lines of each log to begin with.")
 def logs(service: str | None, follows: bool, lines: int) -> None:
@@ -197,7 +210,7 @@ def logs(service: str | None, follows: bool, lines: int) -> None:
     project = find_project()
     if read_record(project) is None and is_in_docker(project.folder):
         docker_commands.print_logs(project.folder, service, follows=follows, lines=lines)
-    files = {file.name.removesuffix(".log"): file for file in sorted(project.logs.glob("*.log"))}
+    files = _logs_of(project)
     if service is not None:
         if service not in files:
             raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(files) or 'none'}.")

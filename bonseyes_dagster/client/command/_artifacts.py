@@ -9,7 +9,7 @@ import click
 
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.client.command._choices import Choice, check_choice
-from bonseyes_dagster.client.command._completion import complete_container
+from bonseyes_dagster.client.command._completion import complete_container, complete_output_type
 from bonseyes_dagster.client.command._existing import SHARED
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
 from bonseyes_dagster.client.command._launching import (
@@ -41,7 +41,9 @@ KINDS = ("data", "model", "other")
     metavar="TYPE",
     help="Only those of containers of this type: data, model or other. Of pipelines only.",
 )
-@click.option("--output-type", help="Only those of this type, e.g. com.bonseyes.model.")
+@click.option(
+    "--output-type", shell_complete=complete_output_type, help="Only those of this type, e.g. com.bonseyes.model."
+)
 @json_option
 @pass_state
 def artifacts(

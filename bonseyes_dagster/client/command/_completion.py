@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from bonseyes_dagster.client import Project
+from bonseyes_dagster.client import Artifact, Project
+from bonseyes_dagster.client.command import _bash  # noqa: F401 - it replaces click's completion in bash
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.model import Parameter
 
-__all__ = ["COMMANDS", "complete_address", "complete_container", "complete_parameter", "complete_pipeline"]
+__all__ = [
+    "COMMANDS",
+    "complete_address",
+    "complete_container",
+    "complete_file",
+    "complete_metric",
+    "complete_output_type",
+    "complete_parameter",
+    "complete_pipeline",
+]
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -48,33 +61,87 @@ def complete_container(context: click.Context, _: click.Parameter, incomplete: s
 
 def complete_address(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return CONTAINER/ until there is a slash, and the artifacts or runs of that container then."""
-    container, slash, _ = incomplete.partition("/")
-    if not slash:
-        return _items(incomplete, lambda: [(f"{name}/", text) for name, text in _containers(context)])
+    return _items(incomplete, lambda: _addresses(context, incomplete))
 
-    def names() -> Iterable[tuple[str, str]]:
-        statuses = _project(context).container(container).statuses()
-        return [(f"{container}/{status.name}", status.phase) for status in reversed(statuses)]
 
-    return _items(incomplete, names)
+def complete_file(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the files of the artifact that the command line names."""
+    return _items(incomplete, lambda: [(entry.path, "") for entry in _artifact(context).manifest().files])
+
+
+def complete_metric(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the metrics of the artifact that the command line names."""
+    return _items(incomplete, lambda: [(name, "") for name in _artifact(context).metrics()])
+
+
+def complete_output_type(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the output types that the project's containers make."""
+
+    def types() -> Iterable[tuple[str, str]]:
+        return sorted({(said.output_type, "") for said in _project(context).containers().values() if said})
+
+    return _items(incomplete, types)
 
 
 def complete_parameter(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return KEY= for the parameters of the container or pipeline that the command line names."""
+    """Return KEY= for the parameters of the container or pipeline that the command line names, and values after it."""
     # An option without its value stops click before it gives out the arguments: they are still in `args` then.
     given = context.params.get("pipeline") or context.params.get("address") or next(iter(context.args), "")
     container = str(given).partition("/")[0]
     wants_files = option.name == "files"
+    key, has_key, value = incomplete.partition("=")
 
-    def keys() -> Iterable[tuple[str, str]]:
+    def words() -> Iterable[tuple[str, str]]:
+        if has_key and wants_files:
+            return [(f"{key}={path}", "") for path in _paths(value)]
         described = _project(context).container(container).describe().parameters
+        if has_key:
+            wanted = [each for each in described if each.name.replace("-", "_") == key.replace("-", "_")]
+            return [(f"{key}={word}", text) for each in wanted for word, text in _values(context, each, value)]
         return [
             (f"{parameter.name}=", parameter.description or parameter.type)
             for parameter in described
             if (parameter.type == "file") == wants_files
         ]
 
-    return _items(incomplete, keys) if container else []
+    return _items(incomplete, words) if container else []
+
+
+def _values(context: click.Context, parameter: Parameter, value: str) -> Iterable[tuple[str, str]]:
+    """Return the values of a parameter that are known, each with a text."""
+    if parameter.type == "artifact":
+        return _addresses(context, value)
+    if parameter.type == "json" and value.startswith("@"):
+        return [(f"@{path}", "") for path in _paths(value[1:])]
+    known = ("true", "false") if parameter.type == "boolean" else parameter.choices
+    return [(word, "") for word in known or ()]
+
+
+def _addresses(context: click.Context, incomplete: str) -> Iterable[tuple[str, str]]:
+    container, slash, _ = incomplete.partition("/")
+    if not slash:
+        return [(f"{name}/", text) for name, text in _containers(context)]
+    statuses = _project(context).container(container).statuses()
+    return [(f"{container}/{status.name}", status.phase) for status in reversed(statuses)]
+
+
+def _paths(incomplete: str) -> list[str]:
+    """Return the paths that begin with `incomplete`, folders with a slash at their end."""
+    folder, name = os.path.split(incomplete)
+    try:
+        found = sorted(Path(folder or ".").expanduser().iterdir())
+    except OSError:
+        return []
+    return [
+        f"{os.path.join(folder, each.name)}{'/' if each.is_dir() else ''}"  # noqa: PTH118 - keeps `~` and `./`
+        for each in found
+        if each.name.startswith(name) and (name or not each.name.startswith("."))
+    ]
+
+
+def _artifact(context: click.Context) -> Artifact:
+    container, _, name = str(context.params.get("address") or next(iter(context.args), "")).partition("/")
+    return _project(context).container(container).artifact(name)
 
 
 def _containers(context: click.Context) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from bonseyes_dagster.client.command._completion import complete_file, complete_metric
 from bonseyes_dagster.client.command._launching import address_argument, ask_all, find_artifact, finish
 from bonseyes_dagster.client.command._output import duration, print_fields, print_json, print_table, size
 from bonseyes_dagster.client.command._progress import show_bytes
@@ -116,9 +117,13 @@ def files(state: State, address: str) -> None:
     "bonseyes artifact data benchmarking/first_benchmark report.json -o -"
 )
 @address_argument
-@click.argument("path", required=False)
+@click.argument("path", required=False, shell_complete=complete_file)
 @click.option(
-    "-o", "--output", metavar="TARGET", help="Folder (or, for one file, file) to write to; - is standard output."
+    "-o",
+    "--output",
+    type=click.Path(allow_dash=True),
+    metavar="TARGET",
+    help="Folder (or, for one file, file) to write to; - is standard output.",
 )
 @json_option
 @pass_state
@@ -188,7 +193,7 @@ def cancel(state: State, address: str) -> None:
     "bonseyes artifact metrics training/first_train validation_accuracy",
 )
 @address_argument
-@click.argument("metric", required=False)
+@click.argument("metric", required=False, shell_complete=complete_metric)
 @json_option
 @pass_state
 def metrics(state: State, address: str, metric: str | None) -> None:
