@@ -49,10 +49,3 @@ def _is_inside(file: str, folders: Iterable[Path]) -> bool:
 def _placed(file: str, line: int | None, told: str, source: str | None) -> str:
     text = (source or "").strip()
     return f"{file}:{line}: {told}" + (f": {text}" if text else "")
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ""

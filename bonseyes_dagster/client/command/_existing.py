@@ -53,7 +53,7 @@ def show(state: State, address: str) -> None:
     if status.steps:
         click.echo()
         rows = ((step.name, step.phase, _address_of(step)) for step in status.steps)
-        print_table(("STEP", "PHASE", "ARTIFACT"), rows)
+        print_table(("STEP", "PHASE", "ARTIFACT"), rows, names=("STEP", "ARTIFACT"))
 
 
 def _address_of(step: Step) -> str:
@@ -109,7 +109,8 @@ def files(state: State, address: str) -> None:
     if state.json:
         print_json(manifest.to_json())
         return
-    print_table(("SIZE", "SHA256", "PATH"), ((str(entry.size), entry.sha256, entry.path) for entry in manifest.files))
+    rows = ((str(entry.size), entry.sha256, entry.path) for entry in manifest.files)
+    print_table(("SIZE", "SHA256", "PATH"), rows, names=("PATH",))
 
 
 @click.command(
@@ -214,7 +215,7 @@ def metrics(state: State, address: str, metric: str | None) -> None:
         print_json({name: [asdict(point) for point in points] for name, points in points_of})
     else:
         rows = ((name, str(points[-1].step), f"{points[-1].value:g}") for name, points in points_of if points)
-        print_table(("METRIC", "STEP", "VALUE"), rows)
+        print_table(("METRIC", "STEP", "VALUE"), rows, names=("METRIC", "VALUE"))
 
 
 SHARED: tuple[click.Command, ...] = (show, wait_command, log, files, data, metrics, cancel, delete)

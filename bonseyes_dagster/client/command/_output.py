@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bonseyes_dagster.json_text import format_json
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 __all__ = ["age", "clean", "duration", "print_fields", "print_json", "print_note", "print_table", "size"]
+
+# Texts that may take several lines, and the least width that each needs.
+_FLOWING = {"DESCRIPTION": 20, "DEFAULT": 8}
+_GAP = 1
 
 
 def clean(text: str) -> str:
@@ -30,21 +37,59 @@ def print_note(text: str) -> None:
     click.echo(clean(text), err=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under headings: fitted to a terminal, or whole lines with tabs for other programs."""
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, names: Collection[str] = ()) -> None:
+    """Print rows under headings: fitted to a terminal, or whole lines with tabs for other programs.
+
+    The columns `names` (the first one by default) are whole on every terminal. Of the others, those that a terminal has
+    no room for are left out, the last ones first.
+    """
     cells = [[clean(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
             click.echo("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in row))
         return
     from rich.console import Console
+
+    console = Console()
+    shown = _fitting(columns, cells, names or columns[:1], console.width)
+    if len(shown) == 1:
+        # The terminal itself wraps what is longer than a line, and a copy of it is still one word.
+        click.echo("\n".join([columns[shown[0]], *(row[shown[0]] for row in cells)]))
+    else:
+        console.print(_table(columns, cells, shown))
+    hidden = [column for number, column in enumerate(columns) if number not in shown]
+    if hidden:
+        print_note(f"A wider terminal or --json has {', '.join(hidden)}, too.")
+
+
+def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], shown: Sequence[int]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number in shown:
+        table.add_column(columns[number], overflow="fold", no_wrap=columns[number] not in _FLOWING)
     for row in cells:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        table.add_row(*(Text(row[number]) for number in shown))
+    return table
+
+
+def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], names: Collection[str], width: int) -> list[int]:
+    """Return the numbers of the columns that fit into `width` characters; those in `names` are always there."""
+    from rich.cells import cell_len
+
+    widths = [
+        max(cell_len(text) for text in (column, *column_cells))
+        for column, *column_cells in zip(columns, *cells, strict=True)
+    ]
+    widths = [min(each, _FLOWING.get(column, each)) for column, each in zip(columns, widths, strict=True)]
+    shown = list(range(len(columns)))
+    while sum(widths[number] for number in shown) + _GAP * (len(shown) - 1) > width:
+        spare = [number for number in shown if columns[number] not in names]
+        if not spare:
+            break
+        shown.remove(spare[-1])
+    return shown
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
