@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bonseyes_dagster.client import Project as ProjectClient
-from bonseyes_dagster.client.command import State, json_option, pass_state, print_json
+from bonseyes_dagster.client.command import State, json_option, pass_state, print_json, suggestion
 from bonseyes_dagster.deployment import commands as docker_commands
 from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
@@ -143,7 +143,9 @@ def _print_up(record: Record, state: State, sentence: str) -> None:
     if state.json:
         print_json(record.to_json())
         return
-    click.echo(f"{sentence}\n\n  the project    {record.url}/\n  Dagster        {record.url}/dagster/")
+    click.echo(f"{sentence}\n\n  the project    {record.url}/")
+    if record.has_dagster:
+        click.echo(f"  Dagster        {record.url}/dagster/")
     click.echo(f"  TensorBoard    {record.url}/containers/visualization/")
 
 
@@ -204,7 +206,14 @@ def _logs_of(project: Project) -> dict[str, Path]:
 @click.command()
 @click.argument("service", required=False, shell_complete=_complete_service)
 @click.option("--follow", "-f", "follows", is_flag=True, help="Go on until the project is down or Ctrl-C.")
-@click.option("--lines", "-n", default=50, show_default=True, help="How many lines of each log to begin with.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="How many lines of each log to begin with.",
+)
 def logs(service: str | None, follows: bool, lines: int) -> None:
     """Print the logs of the services, or of SERVICE alone."""
     project = find_project()
@@ -213,7 +222,8 @@ def logs(service: str | None, follows: bool, lines: int) -> None:
     files = _logs_of(project)
     if service is not None:
         if service not in files:
-            raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(files) or 'none'}.")
+            there = ", ".join(files) or "none"
+            raise NotFoundError(f"There is no log of {service!r}; there is: {there}.{suggestion(service, files)}")
         files = {service: files[service]}
     prefix = service is None
     for name, file in files.items():

@@ -118,4 +118,7 @@ def find_project(start: Path | None = None) -> Project:
     for folder in reversed(folders):
         if any(folder.glob("containers/*/tool.yml")):
             return Project(folder)
-    raise SettingsError(f"{start} is not in a project: none of its folders holds definitions.py or containers/.")
+    raise SettingsError(
+        f"{start} is not in a project: none of its folders holds definitions.py or containers/. "
+        "Change to the project's folder."
+    )

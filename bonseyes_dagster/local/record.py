@@ -74,6 +74,11 @@ class Record:
         return all(service.state == "healthy" for service in self.services)
 
     @property
+    def has_dagster(self) -> bool:
+        """Whether Dagster's UI is one of the services."""
+        return any(service.name == "dagster-webserver" for service in self.services)
+
+    @property
     def broken(self) -> tuple[ServiceRecord, ...]:
         """The services whose code cannot be loaded: none gets healthy before somebody mends it."""
         return tuple(service for service in self.services if service.state == "broken")

@@ -6,6 +6,7 @@ use what is named here, raise any BonseyesError, and leave exit codes and messag
 
 from __future__ import annotations
 
+from bonseyes_dagster.client.command._choices import suggestion
 from bonseyes_dagster.client.command._main import cli, main
 from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table, size
 from bonseyes_dagster.client.command._progress import show_bytes
@@ -23,4 +24,5 @@ __all__ = [
     "print_table",
     "show_bytes",
     "size",
+    "suggestion",
 ]

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.client.command._completion import complete_file, complete_metric
 from bonseyes_dagster.client.command._launching import address_argument, ask_all, find_artifact, finish
 from bonseyes_dagster.client.command._output import duration, print_fields, print_json, print_table, size
@@ -68,6 +69,13 @@ def _progress(status: Status) -> str:
     return " ".join(filter(None, [f"{progress.done:g}{total}", progress.unit, progress.message]))
 
 
+def _existing(state: State, address: str) -> Artifact:
+    """Return an artifact or run that answers now; what follows would wait a minute for a project that is not up."""
+    handle = find_artifact(state, address)
+    handle.status()
+    return handle
+
+
 @click.command("wait")
 @address_argument
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
@@ -76,7 +84,7 @@ def _progress(status: Status) -> str:
 @pass_state
 def wait_command(state: State, address: str, timeout_s: float | None) -> None:
     """Wait for one; exit 1 if it failed."""
-    finish(state, find_artifact(state, address), timeout_s)
+    finish(state, _existing(state, address), timeout_s)
 
 
 @click.command(epilog="\b\nbonseyes artifact log training/first_train --follow")
@@ -90,7 +98,7 @@ def log(state: State, address: str, follow: bool, offset: int) -> None:
 
     That of a run has the logs of all its steps in it, in order of time.
     """
-    chunks = find_artifact(state, address).iter_log(offset, follow)
+    chunks = _existing(state, address).iter_log(offset, follow)
     if state.json:
         print_json({"log": b"".join(chunks).decode(errors="replace")})
         return

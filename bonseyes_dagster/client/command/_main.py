@@ -15,11 +15,18 @@ from bonseyes_dagster.client.command._exits import EXITS, INTERNAL, INTERRUPTED,
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
 from bonseyes_dagster.client.command._output import clean, print_json
 from bonseyes_dagster.client.command._state import State
-from bonseyes_dagster.errors import BonseyesError, ConnectionFailedError, UnauthorizedError
+from bonseyes_dagster.errors import BonseyesError, ConnectionFailedError, NotFoundError, UnauthorizedError
 
 __all__ = ["cli", "main"]
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXITS.items())
+
+# By the noun after "There is no": which command lists those that there are.
+_HINTS = {
+    "container": "`bonseyes containers` lists those that there are.\n",
+    "artifact": "`bonseyes artifacts` lists those that there are.\n",
+    "run": "`bonseyes runs` lists those that there are.\n",
+}
 
 
 class _PipeClosedError(Exception):
@@ -101,6 +108,8 @@ def _tell(error: BonseyesError, state: State) -> None:
             click.echo(f"  {clean(str(field))}: {clean(str(sentence))}", err=True)
     if isinstance(error, ConnectionFailedError):
         click.echo("Is the project running (bonseyes up), and is this its address (--url, BONSEYES_URL)?", err=True)
+    if isinstance(error, NotFoundError):
+        click.echo(_HINTS.get(" ".join(error.message.split()[3:4]), ""), err=True, nl=False)
     if isinstance(error, UnauthorizedError):
         click.echo("The project wants a token: BONSEYES_TOKEN or --token.", err=True)
     if error.request_id and exit_code(error) in (INTERNAL, UNREACHABLE):

@@ -504,3 +504,25 @@ def test_the_wait_for_a_run_ends_with_its_benchmark(project: UnrulyServer, bonse
     code, out, _ = bonseyes("runs", "wait", "digits-cnn/first", "--json")
     del report["confusion_matrix"]
     assert json.loads(out)["benchmarks"] == {"bench": report}
+
+
+@pytest.mark.parametrize("words", [("log",), ("log", "--follow"), ("wait",)])
+def test_a_project_that_is_not_up_is_not_waited_for(
+    project: UnrulyServer, bonseyes: Bonseyes, words: tuple[str, ...]
+) -> None:
+    """Only a server that has answered is waited for when it restarts."""
+    project.stop()
+    begun_s = time.monotonic()
+    code, out, err = bonseyes("runs", words[0], "digits-cnn/first", *words[1:])
+    assert (code, out) == (5, "")
+    assert "Is the project running (bonseyes up)" in err
+    assert time.monotonic() - begun_s < 10
+
+
+def test_a_wrong_name_leads_to_the_right_ones(project: UnrulyServer, bonseyes: Bonseyes) -> None:
+    """The message says which command lists them."""
+    missing = error(404, "not_found", "There is no artifact 'b'.")
+    project.on("GET", "/containers/training/artifacts/b/status", missing)
+    code, _, err = bonseyes("artifact", "wait", "training/b")
+    assert code == 3
+    assert err == "bonseyes: There is no artifact 'b'.\n`bonseyes artifacts` lists those that there are.\n"
