@@ -12,6 +12,8 @@ from urllib.parse import quote
 Collection = Literal["artifacts", "runs"]
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+METRIC_CHARACTERS = 128
+METRIC_PATTERN = r"^[^.\s\\]"
 _NAME = re.compile(NAME_PATTERN)
 
 HEALTHZ = "/healthz"
@@ -20,8 +22,20 @@ OPENAPI = "/openapi.json"
 
 
 def is_name(text: str) -> bool:
-    """Tell whether `text` can name an artifact, a run, a container, a metric or a pipeline."""
+    """Tell whether `text` can name an artifact, a run, a container or a pipeline."""
     return _NAME.fullmatch(text) is not None and ".." not in text and not text.endswith("\n")
+
+
+def is_metric_name(text: str) -> bool:
+    """Tell whether `text` can name a metric: also with slashes, blanks, `@`, brackets or letters of any alphabet.
+
+    Every name of `is_name` can. A part between slashes is not empty and does not begin with a dot.
+    """
+    if is_name(text):
+        return True
+    is_printable = text.isprintable() and "\\" not in text and text == text.strip()
+    is_path = all(part and not part.startswith(".") for part in text.split("/"))
+    return is_printable and is_path and len(text) <= METRIC_CHARACTERS
 
 
 def collection(kind: Collection = "artifacts") -> str:

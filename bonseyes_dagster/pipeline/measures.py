@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bonseyes_dagster.pipeline.states import RunState
-from bonseyes_dagster.urls import is_name
+from bonseyes_dagster.urls import is_metric_name
 
 __all__ = ["measures_of"]
 
@@ -21,6 +21,6 @@ def measures_of(state: RunState) -> dict[str, bytes]:
         values |= {key.removeprefix(_METRIC): value for key, value in step.made.items() if key.startswith(_METRIC)}
         for metric, value in values.items():
             name = f"{step.name}.{metric}"
-            if value is not None and is_name(name):
+            if value is not None and is_metric_name(name):
                 lines[name] = f"{ended:.3f} 0 {value!r}\n".encode()
     return lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from bonseyes_dagster import errors
 from bonseyes_dagster.model import API_VERSION, ToolDescription
-from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI, Collection, collection
+from bonseyes_dagster.urls import HEALTHZ, METRIC_CHARACTERS, METRIC_PATTERN, METRICS, OPENAPI, Collection, collection
 from bonseyes_dagster.web.schemas import NAME, SCHEMAS, creation_schemas, ref, run_status, wire_errors
 
 __all__ = [
@@ -343,7 +343,8 @@ def _input_paths(item: str) -> dict[str, Any]:
 
 
 def _metric_paths(item: str) -> dict[str, Any]:
-    metric = parameter("metric", NAME, "one of the list", where="path")
+    metric_name = {"type": "string", "pattern": METRIC_PATTERN, "maxLength": METRIC_CHARACTERS}
+    metric = parameter("metric", metric_name, "one of the list; its slashes may be encoded or not", where="path")
     view = parameter("view", {"type": "string", "enum": list(METRIC_VIEWS)}, "how it is written", where="path")
     offset = parameter("offset", _OFFSET, "the byte of the scalar view to begin at")
     points = {
@@ -351,7 +352,7 @@ def _metric_paths(item: str) -> dict[str, Any]:
         "application/json": {"schema": {"type": "array", "items": ref("Point")}},
         "text/csv": {"schema": {"type": "string"}},
     }
-    names = {"type": "array", "items": NAME}
+    names = {"type": "array", "items": metric_name}
     views = {"type": "array", "items": {"type": "string", "enum": list(METRIC_VIEWS)}}
     return {
         f"{item}/metrics": {"get": _of_one("metrics", "The metrics that have points so far", names)},

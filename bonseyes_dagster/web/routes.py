@@ -68,7 +68,7 @@ def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = Non
     add("/<name>/input-files/<file>", routes.input_file)
     add("/<name>/metrics", routes.metrics)
     add("/<name>/metrics/<metric>", routes.metric)
-    add("/<name>/metrics/<metric>/<view>", routes.metric_view)
+    add("/<name>/metrics/<path:metric>/<view>", routes.metric_view)
     return blueprint
 
 
@@ -198,6 +198,12 @@ class _Routes:
         return json_response(list(METRIC_VIEWS))
 
     def metric_view(self, name: str, metric: str, view: str) -> Response:
+        known = self._backend.metrics(name)
+        if (view not in METRIC_VIEWS or metric not in known) and f"{metric}/{view}" in known:
+            # Not a view: the name of the metric has slashes.
+            return self.metric(name, f"{metric}/{view}")
+        if metric not in known:
+            raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
         if view not in METRIC_VIEWS:
             raise NotFoundError(f"there is no view {view[:40]!r}; there are {', '.join(METRIC_VIEWS)}")
         offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
@@ -211,7 +217,7 @@ class _Routes:
         return Response(_as_csv(points), headers=headers, content_type="text/csv; charset=utf-8")
 
     def _lines(self, name: str, metric: str, offset: int) -> Iterable[bytes]:
-        if not is_name(metric) or metric not in self._backend.metrics(name):
+        if metric not in self._backend.metrics(name):
             raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
         return self._backend.metric(name, metric, offset=offset)
 

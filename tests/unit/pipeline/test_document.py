@@ -26,10 +26,7 @@ def test_document_has_every_route(tmp_path: Path) -> None:
     settings = Settings(volume=tmp_path)
     runs = Runs(load_pipeline(PROJECT, "digits-cnn"), settings, volume=tmp_path, workspace=tmp_path / "w.yaml")
     app = create_app(runs, settings)
-    routes = {
-        rule.rule.replace("<path:path>", "{path}").replace("<", "{").replace(">", "}")
-        for rule in app.url_map.iter_rules()
-    }
+    routes = {rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}") for rule in app.url_map.iter_rules()}
     twins = {route.replace("input_", "input-") for route in routes}
     assert twins == set(pipeline_document(runs.describe())["paths"])
 
