@@ -12,6 +12,7 @@ import requests
 
 from bonseyes_dagster import urls
 from bonseyes_dagster.client._artifact import Artifact, names_of
+from bonseyes_dagster.client._bounds import DESCRIPTION_LIMIT_BYTES
 from bonseyes_dagster.client._multipart import FileSource, Multipart
 from bonseyes_dagster.client._transport import RETRY_S, Transport, json_body
 from bonseyes_dagster.errors import BonseyesError, InvalidError
@@ -72,7 +73,7 @@ class Container:
 
     def describe(self) -> ToolDescription:
         """Return its name, parameters, output type and version."""
-        return self.transport.get_json("/", ToolDescription.from_json)
+        return self.transport.get_json("/", ToolDescription.from_json, limit_bytes=DESCRIPTION_LIMIT_BYTES)
 
     def is_healthy(self) -> bool:
         """Tell whether it answers and is ready; asked once, never raises."""

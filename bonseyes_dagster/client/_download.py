@@ -162,6 +162,9 @@ class _Download:
                 self.restart()
             self._note(response)
             for chunk in iter_body(response):
+                if self.size_bytes is not None and self.had_bytes + len(chunk) > self.size_bytes:
+                    where = self.transport.url(self.path)
+                    raise DigestMismatchError(f"{where} gave more than the {self.size_bytes} bytes that were promised")
                 self.file.write(chunk)
                 self._count(chunk)
 

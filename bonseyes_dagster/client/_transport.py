@@ -17,6 +17,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from bonseyes_dagster import __version__, sockets
+from bonseyes_dagster.client._bounds import ANSWER_LIMIT_BYTES, check_encoding, read_whole
 from bonseyes_dagster.client._multipart import Multipart
 from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import (
@@ -36,6 +37,8 @@ RETRY_S = 10.0
 """How long a call is repeated that finds nobody; a container that restarts is back by then."""
 _POOL_SIZE = 256
 _CHUNK_BYTES = 1 << 20
+_WHOLE_ANSWER = 10  # times the timeout of one read
+_ERROR_LIMIT_BYTES = 1 << 24
 _TRANSIENT = frozenset({502, 503, 504})
 _T = TypeVar("_T")
 
@@ -56,7 +59,7 @@ class Transport:
         host = _host(self.base_url)
         self._trust_env = not (sockets.path_of(self.base_url) or _is_internal(host))
         self._session = session
-        self._headers = {"Accept": "application/json, */*;q=0.5"}
+        self._headers = {"Accept": "application/json, */*;q=0.5", "Accept-Encoding": "identity"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
@@ -84,6 +87,10 @@ class Transport:
                 "is it a container of this project?"
             ) from error
 
+    def pieces(self, response: requests.Response) -> Iterator[bytes]:
+        """Yield the body of a streamed answer as it arrives; ConnectionFailedError when it ends before its time."""
+        return iter_body(response)
+
     def request(
         self,
         method: str,
@@ -94,17 +101,19 @@ class Transport:
         body: Multipart | bytes | None = None,
         stream: bool = False,
         read_timeout_s: float = READ_TIMEOUT_S,
+        limit_bytes: int = ANSWER_LIMIT_BYTES,
         repeat: bool = True,
     ) -> requests.Response:
         """Send and return a successful answer; raise its error otherwise.
 
+        Unless it is to `stream`, an answer has at most `limit_bytes` and comes within ten times `read_timeout_s`.
         With `repeat`, connection errors and 502-504 are met with further tries; pass False where those do harm.
         """
         give_up = time.monotonic() + (self.retry_s if repeat else 0.0)
         pause_s = 0.05
         while True:
             try:
-                return self._send(method, path, params, headers, body, stream, read_timeout_s)
+                return self._send(method, path, params, headers, body, stream, read_timeout_s, limit_bytes)
             except (ConnectionFailedError, UnavailableError):
                 # Spread, so that many clients of one restarted container do not come back all at once.
                 pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - no secret
@@ -122,7 +131,9 @@ class Transport:
         body: Multipart | bytes | None,
         stream: bool,
         read_timeout_s: float,
+        limit_bytes: int,
     ) -> requests.Response:
+        until = time.monotonic() + _WHOLE_ANSWER * read_timeout_s
         try:
             response = (self._session or _shared_session(self._trust_env)).request(
                 method,
@@ -130,15 +141,20 @@ class Transport:
                 params=params,
                 headers={**self._headers, **(headers or {})},
                 data=body,
-                stream=stream,
+                stream=True,
                 timeout=(CONNECT_TIMEOUT_S, read_timeout_s),
                 allow_redirects=False,
             )
+            is_good = response.ok and not response.is_redirect
+            if is_good:
+                check_encoding(response)
+            if not stream or not is_good:
+                read_whole(response, limit_bytes=limit_bytes if is_good else _ERROR_LIMIT_BYTES, until=until)
         except requests.exceptions.InvalidURL as error:
             raise InvalidError(f"{self.shown_url}{path}: {error}") from error
-        except requests.RequestException as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise ConnectionFailedError(f"no answer from {self.shown_url}: {reason_of(error)}") from error
-        if response.ok and not response.is_redirect:
+        if is_good:
             return response
         with response:
             raise _error_of(response)

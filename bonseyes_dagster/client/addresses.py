@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +38,17 @@ class Addresses:
         if not urls.is_name(container):
             raise InvalidError(f"{container!r} is not a container's name")
         return self._read().get(container) or f"http://{container}"
+
+    def is_listed(self, container: str) -> bool:
+        """Tell whether a name can be one of the project's: in the file, or without a file one without dots."""
+        return urls.is_name(container) and (container in self._read() if self._file else "." not in container)
+
+    def is_known(self, container: str) -> bool:
+        """Tell whether a name is one of the project's: in the file, or without one of private addresses alone.
+
+        Without a file it asks DNS. That of an engine has the services of the project, and no other private names.
+        """
+        return self.is_listed(container) and (self._file is not None or _is_private(container))
 
     def containers(self) -> list[str]:
         """Return the names in the file, sorted; empty when containers are found by their names alone."""
@@ -79,6 +92,19 @@ class Addresses:
             if stamp != self._stamp:
                 self._known, self._stamp = _load(self._file), stamp
             return self._known
+
+
+def _is_private(host: str) -> bool:
+    try:
+        found = [ipaddress.ip_address(info[4][0]) for info in socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM)]
+    except (OSError, ValueError):
+        return False
+    return bool(found) and all(each.is_private and not _is_special(each) for each in found)
+
+
+def _is_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    plain = getattr(address, "ipv4_mapped", None) or address
+    return bool(plain.is_loopback or plain.is_link_local or plain.is_unspecified or plain.is_multicast)
 
 
 def _load(file: Path) -> dict[str, str]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import Any
 
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.dashboard.registry import Registry
-from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.errors import BonseyesError, ForbiddenError
 
 __all__ = ["Containers", "makes_runs"]
 
 FRESH_S = 5.0
 ASK_TIMEOUT_S = 2.0
+# A container may send its answer byte by byte, each in time.
+ANSWERS_TIMEOUT_S = 5.0
+_LIMITS: Mapping[str, Any] = {"read_timeout_s": ASK_TIMEOUT_S, "limit_bytes": 1 << 20}
 _ASKED_AT_ONCE = 32
 
 Description = Mapping[str, Any]
@@ -32,6 +35,7 @@ class Containers:
         self._lock = threading.Lock()
         self._asked_at: dict[str, float] = {}
         self._seen: dict[str, Description] = {}
+        self._asked: dict[str, Future[Description | None]] = {}
         self._tasks: dict[str, Mapping[str, Any]] = {}
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "container")
 
@@ -40,9 +44,18 @@ class Containers:
         registered = self._registry.entries()
         unregistered = {*self._addresses.containers()} - {*registered, self._own_name}
         self._refresh([*registered, *unregistered])
-        result = {name: self._seen.get(name) or last for name, last in registered.items()}
+        # A name that cannot be one of the project's is as good as missing, whatever was once said under it.
+        result = {
+            name: (self._seen.get(name) or last) if self._addresses.is_listed(name) else {}
+            for name, last in registered.items()
+        }
         result |= {name: self._seen[name] for name in sorted(unregistered) if self._seen.get(name)}
         return result
+
+    def check_known(self, name: str) -> None:
+        """Raise ForbiddenError for a name that is no container of the project: whoever registers is asked."""
+        if not self._addresses.is_known(name):
+            raise ForbiddenError(f"{name!r} is no container of this project; one registers under its own name.")
 
     def pipelines(self) -> list[dict[str, str]]:
         """Return name, container and description of the containers that make runs."""
@@ -66,9 +79,7 @@ class Containers:
             return
         try:
             stale = self._stale(names)
-            answers = {
-                name: answer for name, answer in zip(stale, self._pool.map(self._ask, stale), strict=True) if answer
-            }
+            answers = self._ask_all(stale)
             self._seen |= answers
             self._asked_at |= dict.fromkeys(stale, time.monotonic())
             self._registry.describe(answers)
@@ -79,15 +90,26 @@ class Containers:
         oldest = time.monotonic() - FRESH_S
         return [name for name in names if self._asked_at.get(name, float("-inf")) < oldest]
 
+    def _ask_all(self, names: Iterable[str]) -> dict[str, Description]:
+        """Return the answers that come in time; a container that is still busy with the last question gets no other."""
+        for name in names:
+            if name not in self._asked or self._asked[name].done():
+                self._asked[name] = self._pool.submit(self._ask, name)
+        done, _ = wait([self._asked[name] for name in names], ANSWERS_TIMEOUT_S)
+        answers = {name: self._asked[name].result() for name in names if self._asked[name] in done}
+        return {name: answer for name, answer in answers.items() if answer}
+
     def _ask(self, name: str) -> Description | None:
+        if not self._addresses.is_known(name):
+            return None
         try:
             transport = Container(self._addresses.base_url(name), retry_s=0.0).transport
-            description = transport.get_json("/", _description, read_timeout_s=ASK_TIMEOUT_S)
+            description = transport.get_json("/", _description, **_LIMITS)
         except BonseyesError:
             return None
         if makes_runs(description):
             with suppress(BonseyesError):
-                self._tasks[name] = transport.get_json("/task", dict, read_timeout_s=ASK_TIMEOUT_S)
+                self._tasks[name] = transport.get_json("/task", dict, **_LIMITS)
         return description
 
 

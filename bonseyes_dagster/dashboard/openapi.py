@@ -60,6 +60,7 @@ def document(name: str) -> dict[str, Any]:
                 ),
                 "post": _register(),
             },
+            "/containers/{name}": {"delete": _remove()},
             "/healthz": {
                 "get": _get("Readiness", _json("ready", {"type": "object"})) | {"responses": _health_answers()}
             },
@@ -76,6 +77,7 @@ def _register() -> dict[str, Any]:
     schema = {"type": "object", "required": ["name"], "properties": {"name": name}}
     refusals = {
         "400": "the body is not JSON",
+        "403": "the name is of no container of this project",
         "413": "the body is too large",
         "415": "the body is not sent as JSON",
         "422": "the name cannot be a container's",
@@ -86,6 +88,17 @@ def _register() -> dict[str, Any]:
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {"200": _json("registered durably", _REGISTERED)}
         | {code: _error(t) for code, t in refusals.items()},
+    }
+
+
+def _remove() -> dict[str, Any]:
+    return {
+        "summary": "Forget a registered container; one that runs registers again within a minute",
+        "parameters": [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": _json("forgotten durably", {"type": "object", "properties": {"result": {"const": "success"}}}),
+            "404": _error("it is not registered"),
+        },
     }
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
+from bonseyes_dagster.errors import InvalidError, NotFoundError, StorageFullError, UnavailableError
 from bonseyes_dagster.urls import NAME_PATTERN, is_name
 
 __all__ = ["ADDRESS_PATTERN", "LIMIT", "Registry", "check_name"]
@@ -93,6 +93,12 @@ class Registry:
 
         self._change(change)
 
+    def remove(self, name: str) -> None:
+        """Forget `name` durably; raise NotFoundError when it is not registered."""
+        if name not in self.entries():
+            raise NotFoundError(f"There is no registered container {name[:128]!r}.")
+        self._change(lambda entries: entries.pop(name, None))
+
     def describe(self, descriptions: Entries) -> None:
         """Remember what registered containers say of themselves; writes only what is new."""
         known = self.entries()
@@ -106,7 +112,7 @@ class Registry:
         if not os.access(self._file.parent, os.W_OK):
             raise UnavailableError(f"{self._file.parent} cannot be written")
 
-    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+    def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         with self._lock, self._exclusive():
             entries = dict(self._read_or_set_aside())
             change(entries)

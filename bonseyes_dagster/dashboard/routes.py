@@ -46,8 +46,14 @@ def dashboard_blueprint(registry: Registry, containers: Containers) -> Blueprint
     @blueprint.post("/containers")
     def register() -> Response:
         name = _posted_name()
+        containers.check_known(name)
         registry.add(name)
         return json_response({"result": "success", "name": name, "url": f"{external_base()}/containers/{name}"})
+
+    @blueprint.delete("/containers/<name>")
+    def remove(name: str) -> Response:
+        registry.remove(name)
+        return json_response({"result": "success"})
 
     return blueprint
 

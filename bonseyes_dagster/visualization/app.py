@@ -31,6 +31,7 @@ __all__ = ["Containers", "create"]
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 _REGISTRY_S = 10.0
+_REGISTRY_LIMIT_BYTES = 1 << 26
 
 
 class Containers:
@@ -55,7 +56,12 @@ class Containers:
             self._asked_at = time.monotonic()
             dashboard = Container(self._addresses.base_url("dashboard"), retry_s=0.0)
             with suppress(BonseyesError):  # what is known already stays
-                self._registered = dashboard.transport.get_json("/containers", frozenset, read_timeout_s=5.0)
+                names = dashboard.transport.get_json(
+                    "/containers", frozenset, read_timeout_s=5.0, limit_bytes=_REGISTRY_LIMIT_BYTES
+                )
+                # One that was known stays: while it is down, its name may have no address.
+                known = (name for name in names if name in self._registered or self._addresses.is_known(name))
+                self._registered = frozenset(known)
             return self._registered
 
 

@@ -7,6 +7,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
+from bonseyes_dagster.errors import UnexpectedAnswerError
 from bonseyes_dagster.metric_lines import parse_point
 from bonseyes_dagster.model import Point
 
@@ -15,6 +16,7 @@ __all__ = ["Series", "SeriesCache"]
 # A chart has about a thousand pixels: ten times as many points lose nothing that can be seen.
 SERIES_POINTS = 10_000
 CACHE_POINTS = 2_000_000
+_LINE_LIMIT_BYTES = 1 << 20
 # What an empty series costs, in points, so that very many short ones are bounded too.
 _OVERHEAD_POINTS = 20
 
@@ -53,6 +55,8 @@ class Series:
         for piece in pieces:
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
+            if len(rest) > _LINE_LIMIT_BYTES:
+                raise UnexpectedAnswerError(f"a metric has a line of more than {_LINE_LIMIT_BYTES} bytes")
             for line in lines:
                 self.offset += len(line) + 1
                 self._add(line)

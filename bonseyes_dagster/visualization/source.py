@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-import requests
-
-from bonseyes_dagster import sockets, urls
+from bonseyes_dagster import urls
 from bonseyes_dagster.client import Container
-from bonseyes_dagster.errors import ConnectionFailedError
 from bonseyes_dagster.model import Status
 
 __all__ = ["PAGE", "Source"]
 
 PAGE = 1000
 READ_TIMEOUT_S = 10.0
-_CHUNK_BYTES = 256 * 1024
+# What one answer may have: a page of statuses, or the parameters of one artifact.
+_ANSWER_LIMIT_BYTES = 1 << 25
+_PAGES_LIMIT = 1000
+# A metric that does not end is left here and read on at the next look.
+_LINES_LIMIT_BYTES = 1 << 28
+_LINES_LIMIT_S = 60.0
 _T = TypeVar("_T")
 
 
@@ -45,7 +48,7 @@ class Source:
 
     def statuses(self, after: str | None = None) -> Iterator[Status]:
         """Yield every status after the artifact `after`, oldest first, a page at a time."""
-        while True:
+        for _ in range(_PAGES_LIMIT):
             params = {"detail": "1", "limit": str(PAGE), **({"after": after} if after else {})}
             page = self._get(
                 urls.collection(self.kind), lambda body: [Status.from_json(entry) for entry in body], params
@@ -66,17 +69,21 @@ class Source:
     def lines(self, name: str, metric: str, offset: int = 0) -> Iterator[bytes]:
         """Yield the metric's text from byte `offset`, in pieces."""
         path = urls.part(name, "metrics", metric, "scalar", kind=self.kind)
-        request = self._container.transport.request
-        with request(
+        transport = self._container.transport
+        with transport.request(
             "GET", path, params={"offset": str(offset)}, stream=True, read_timeout_s=READ_TIMEOUT_S
         ) as response:
-            try:
-                yield from response.iter_content(_CHUNK_BYTES)
-            except requests.RequestException as error:
-                raise ConnectionFailedError(f"{sockets.plain_url(response.url)} broke off: {error}") from error
+            until, size_bytes = time.monotonic() + _LINES_LIMIT_S, 0
+            for piece in transport.pieces(response):
+                yield piece
+                size_bytes += len(piece)
+                if size_bytes > _LINES_LIMIT_BYTES or time.monotonic() > until:
+                    return
 
     def _get(self, path: str, parse: Callable[[Any], _T], params: Mapping[str, str] | None = None) -> _T:
-        return self._container.transport.get_json(path, parse, params=params, read_timeout_s=READ_TIMEOUT_S)
+        return self._container.transport.get_json(
+            path, parse, params=params, read_timeout_s=READ_TIMEOUT_S, limit_bytes=_ANSWER_LIMIT_BYTES
+        )
 
 
 def _names(body: Any) -> list[str]:

@@ -273,7 +273,9 @@ def test_acknowledged_registrations_survive_a_kill(project: StandIn) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     folder = project.folder / "killed"
     folder.mkdir()
-    environ = {"BONSEYES_VOLUME": str(folder)}
+    addresses = folder / "addresses.json"
+    addresses.write_text(json.dumps({f"c{i}": "http://127.0.0.1:1" for i in range(20)}))
+    environ = {"BONSEYES_VOLUME": str(folder), "BONSEYES_ADDRESSES": str(addresses)}
     with project.process("dashboard", url, environ) as process:
         for i in range(20):
             requests.post(f"{url}/containers", json={"name": f"c{i}"}, timeout=10).raise_for_status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from bonseyes_dagster.errors import (
     DigestMismatchError,
     NotFoundError,
     NotReadyError,
+    UnexpectedAnswerError,
 )
 from tests.unit.client.unruly_server import Answer, Call, UnrulyServer, error, ranged
 
@@ -71,6 +73,17 @@ def test_a_wrong_length_is_refused(server: UnrulyServer, container: Container, t
     server.on("GET", DATA, Answer(content))
     with pytest.raises(DigestMismatchError, match="were promised"):
         container.artifact("a").download("m/model.onnx", tmp_path / "model.onnx")
+    assert left_over(tmp_path) == []
+
+
+def test_a_download_ends_where_the_manifest_says(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
+    """A body without end fills no disk."""
+    server.serve_file("m/model.onnx", CONTENT)
+    server.on("GET", DATA, Answer(chunks=itertools.repeat(CONTENT)))
+    with pytest.raises(DigestMismatchError, match="more than the 2048000 bytes that were promised"):
+        container.artifact("a").download("m/model.onnx", tmp_path / "model.onnx")
+    with pytest.raises(UnexpectedAnswerError, match="more than 2048000 bytes"):
+        container.artifact("a").read("m/model.onnx")
     assert left_over(tmp_path) == []
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bonseyes_dagster import errors
-from bonseyes_dagster.client import Container, Project
+from bonseyes_dagster.client import Container, Project, _transport
 from bonseyes_dagster.client._transport import Transport, _is_internal
 from tests.unit.client.unruly_server import Answer, UnrulyServer, error
 
@@ -219,3 +222,48 @@ def test_pipelines_are_found_by_either_name(server: UnrulyServer) -> None:
     assert project.pipeline("digits-cnn").base_url == f"{server.url}/containers/digits-cnn"
     with pytest.raises(errors.NotFoundError, match="there is digits-cnn"):
         project.pipeline("other")
+
+
+def test_a_compressed_answer_is_refused(server: UnrulyServer) -> None:
+    """A few kilobytes of gzip can be gigabytes; none is asked for."""
+    bomb = gzip.compress(json.dumps({"name": " " * 10_000_000}).encode())
+    server.on("GET", "/", Answer(bomb, headers={"Content-Encoding": "gzip"}))
+    with pytest.raises(errors.UnexpectedAnswerError, match="Content-Encoding gzip; we asked for none"):
+        Container(server.url, retry_s=0.0).describe()
+    assert server.calls[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_an_answer_is_taken_up_to_its_limit(server: UnrulyServer, is_chunked: bool) -> None:
+    """One byte more is refused, announced or not; the rest is not read."""
+    content = b'"' + b"x" * 998 + b'"'
+    answer = Answer(chunks=[content[:500], content[500:]]) if is_chunked else Answer(content)
+    server.on("GET", "/", answer)
+    transport = Container(server.url, retry_s=0.0).transport
+    assert transport.get_json("/", str, limit_bytes=1000) == "x" * 998
+    with pytest.raises(errors.UnexpectedAnswerError, match="more than 999 bytes"):
+        transport.get_json("/", str, limit_bytes=999)
+
+
+def test_an_answer_that_drips_ends_with_the_deadline(server: UnrulyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece comes within the timeout of a read, all of them never do."""
+
+    def drip() -> Iterator[bytes]:
+        for _ in range(100):
+            time.sleep(0.04)
+            yield b" "
+
+    monkeypatch.setattr(_transport, "_WHOLE_ANSWER", 1)
+    server.on("GET", "/", Answer(chunks=drip()))
+    started = time.monotonic()
+    with pytest.raises(errors.ConnectionFailedError, match="did not finish its answer in time"):
+        Container(server.url, retry_s=0.0).transport.get_json("/", dict, read_timeout_s=0.5)
+    assert time.monotonic() - started < 3
+
+
+def test_a_redirect_is_not_followed(server: UnrulyServer) -> None:
+    """Whoever answers must not choose where we connect to."""
+    server.on("GET", "/", Answer(status=302, headers={"Location": f"{server.url}/elsewhere"}))
+    with pytest.raises(errors.UnexpectedAnswerError, match="sends us to"):
+        Container(server.url, retry_s=0.0).describe()
+    assert server.count("GET", "/elsewhere") == 0

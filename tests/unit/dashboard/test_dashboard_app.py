@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,5 +194,79 @@ def test_openapi_names_every_route(project: Project) -> None:
     """What is served is described."""
     client = project.client()
     paths = set(client.get("/openapi.json").json["paths"])
-    assert paths == {"/", "/pipelines", "/containers", "/healthz", "/metrics", "/openapi.json"}
+    assert paths == {"/", "/pipelines", "/containers", "/containers/{name}", "/healthz", "/metrics", "/openapi.json"}
     assert "bonseyes_containers" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("name", ["router", "metadata.example.org", "evil"])
+def test_a_name_that_is_no_container_is_refused(project: Project, name: str) -> None:
+    """Else the dashboard and TensorBoard would ask whatever answers there, again and again."""
+    client = project.client()
+    answer = register(client, name)
+    assert (answer.status_code, answer.json["error"]["code"]) == (403, "forbidden")
+    assert name not in client.get("/containers").json
+
+
+@pytest.mark.parametrize(
+    ("addresses", "status"),
+    [
+        (["172.18.0.5"], 200),
+        (["fd00::5"], 200),
+        (["172.18.0.5", "93.184.215.14"], 403),
+        (["93.184.215.14"], 403),
+        (["127.0.0.1"], 403),
+        (["169.254.169.254"], 403),
+        ([], 403),
+    ],
+)
+def test_without_a_file_a_container_has_private_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], status: int
+) -> None:
+    """An engine's DNS gives those of the project's own network."""
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        if not addresses:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in addresses]
+
+    client = dashboard.create(Settings(volume=tmp_path)).test_client()
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert register(client, "training").status_code == status
+    assert register(client, "training.example.org").status_code == 403
+
+
+def test_a_wrong_entry_is_missing_is_not_asked_and_can_be_removed(project: Project) -> None:
+    """A registry of before may hold any name; what was said under it is not shown."""
+    client = project.client()
+    assert project.settings.volume is not None
+    entries = {"training": {}, "evil.example.org": {"name": "evil", "artifacts": ["/runs"]}}
+    (project.settings.volume / "containers.json").write_text(json.dumps({"containers": entries}))
+    assert client.get("/containers").json["evil.example.org"] == {}
+    assert client.get("/pipelines").json == [{"name": "fake", "container": "digits", "description": ""}]
+    assert client.delete("/containers/evil.example.org").status_code == 200
+    assert "evil.example.org" not in client.get("/containers").json
+    assert client.delete("/containers/evil.example.org").status_code == 404
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_container_that_answers_too_much_or_for_ever_holds_nobody_up(
+    project: Project, monkeypatch: pytest.MonkeyPatch, is_slow: bool
+) -> None:
+    """It is shown as missing, and the others are there."""
+    monkeypatch.setattr(module, "ANSWERS_TIMEOUT_S", 0.5)
+    tool_port = json.loads(project.addresses.read_text())["training"].rpartition(":")[2]
+
+    def answer(self: ArtifactServer, path: str, query: Any) -> Any:
+        if self.url.endswith(tool_port):
+            if is_slow:
+                time.sleep(1.5)
+            return {"name": "x" * (2 << 20), "artifacts": ["/artifacts"]}
+        return {"name": "fake", "artifacts": ["/runs"]}
+
+    monkeypatch.setattr(ArtifactServer, "answer", answer)
+    client = project.client()
+    register(client, "training")
+    began = time.monotonic()
+    found = client.get("/containers").json
+    assert time.monotonic() - began < 1.2
+    assert (found["training"], found["digits"]["artifacts"]) == ({}, ["/runs"])
