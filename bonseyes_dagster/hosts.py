@@ -14,7 +14,17 @@ from collections.abc import Iterable
 from bonseyes_dagster.errors import ForbiddenError
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["check_own_host", "is_own_host", "own_names", "split_host"]
+__all__ = ["check_own_host", "is_loopback", "is_own_host", "own_names", "split_host"]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can connect to `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def split_host(text: str) -> tuple[str, str]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bonseyes_dagster.errors import ForbiddenError, SettingsError, UnauthorizedError
-from bonseyes_dagster.hosts import split_host
+from bonseyes_dagster.hosts import is_loopback, split_host
 from bonseyes_dagster.settings import Settings
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "check_bind",
     "check_host",
     "check_site",
-    "is_loopback",
     "is_token",
     "make_session",
     "read_session",
@@ -60,16 +58,6 @@ def check_bind(host: str, token: str) -> None:
         raise SettingsError(
             f"The gateway would be open to everyone who can reach {host}: set BONSEYES_TOKEN, or bind 127.0.0.1."
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can connect to `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_wildcard(host: str) -> bool:
@@ -158,4 +146,5 @@ def _mac(rules: Rules, *parts: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogateescape")
+    # Bytes that are no UTF-8 come as surrogates, and any text must be comparable.
+    return text.encode(errors="surrogatepass")

@@ -9,10 +9,10 @@ from bonseyes_dagster.gateway.access import Rules, rules_from_settings
 from bonseyes_dagster.gateway.door import Door, is_websocket
 from bonseyes_dagster.gateway.forward import forward
 from bonseyes_dagster.gateway.headers import request_headers
-from bonseyes_dagster.gateway.peers import Peers
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.gateway.upstreams import Upstreams
 from bonseyes_dagster.gateway.websocket import forward_websocket
+from bonseyes_dagster.peers import Peers
 from bonseyes_dagster.settings import Settings
 
 __all__ = ["Gateway", "start"]

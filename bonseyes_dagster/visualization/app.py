@@ -107,8 +107,8 @@ class _Either:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").rstrip("/")
-        # The base refuses what is for another host, in JSON.
-        if path in self._paths or not self._own_host.is_own(environ.get("HTTP_HOST")):
+        # The base refuses, in JSON, what is not for this service.
+        if path in self._paths or not self._own_host.admits(environ):
             return self.base(environ, start_response)
         # Its frontend asks below /experiment/ID/data/.
         allowed = ("GET", "HEAD", "POST") if "/data/" in path else ("GET", "HEAD")

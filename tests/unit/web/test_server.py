@@ -21,6 +21,7 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.web.server import uwsgi_options
 from tests.contract.serving import ROOT, Server, assert_gone, memory_argv, processes_of, serving, stop
+from tests.other_user import as_other_user, needs_root
 
 _MULE = """
 import sys
@@ -47,6 +48,21 @@ def open_streams(server: Server, count: int) -> list[socket.socket]:
         sockets.append(connection)
     time.sleep(0.5)
     return sockets
+
+
+@needs_root
+def test_another_user_of_the_machine_gets_nothing(tmp_path: Path) -> None:
+    """Anybody can connect to a port: `bonseyes tool run` has one."""
+
+    def status(host: str) -> int:
+        connection = http.client.HTTPConnection(*server.address, timeout=20)
+        connection.request("GET", "/artifacts", headers={"Host": host})
+        with contextlib.closing(connection):
+            return connection.getresponse().status
+
+    with serving(memory_argv, tmp_path) as server:
+        assert status("localhost") == 200
+        assert as_other_user(lambda: status("localhost")) == 403
 
 
 def test_stops_soon_while_streams_are_open(tmp_path: Path) -> None:

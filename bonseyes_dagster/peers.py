@@ -1,7 +1,8 @@
-"""Which user of this machine is at the other end of a loopback connection; a gateway without a token asks it.
+"""Which user of this machine is at the other end of a loopback connection.
 
-The kernel knows the owner of each socket, and finds one by its addresses: through `sock_diag` in microseconds, or by a
-look through `/proc/net/tcp`, which takes 18 ms with 2,000 connections, where the kernel has no `tcp_diag`.
+A gateway without a token asks, and a container at a loopback port. The kernel knows the owner of each socket, and finds
+one by its addresses: through `sock_diag` in microseconds, or by a look through `/proc/net/tcp`, which takes 18 ms with
+2,000 connections, where the kernel has no `tcp_diag`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ Address = tuple[str, int]
 
 
 class Peers:
-    """Tells who may connect: the user of this process, and root."""
+    """Tells who may connect: the user of this process, and root. For one thread at a time."""
 
     def __init__(self) -> None:
         self._users = {0, os.getuid()}
