@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,15 @@ TOOL = "name: {name}\ndescription: d\nentry_point: m:create\noutput_type: t\n"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def project(tmp_path: Path) -> Iterator[Project]:
     """A project with two tools and a definitions file."""
     for folder in ("containers/import", "components/images/containers/training"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "tool.yml").write_text(TOOL.format(name=folder.rsplit("/", 1)[-1]))
     (tmp_path / "definitions.py").write_text("")
-    return Project(tmp_path)
+    project = Project(tmp_path)
+    yield project
+    SocketFolder(project).remove()
 
 
 def _services(project: Project, settings: Settings) -> Services:
