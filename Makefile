@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-docker test-crash check bench stop clean constraints
+.PHONY: help setup demo test test-browser test-docker test-crash fuzz check bench stop clean constraints
 
 help: ## say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -49,6 +49,10 @@ test-crash: $(READY) ## kill containers, fill and break their disks, damage what
 	  CRASH_EDITS=$(EDITS) CRASH_DAMAGES=$(DAMAGES) CRASH_REEXECUTIONS=$(REEXECUTIONS) \
 	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
 	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
+
+CASES ?= 100000
+fuzz: $(READY) ## give every parser 100,000 inputs that are almost right (an hour; CASES=, SEED=, ONLY=)
+	FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/fuzz -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 
 check: $(READY) ## format, lint, types, import rule, and whether tools, images, services and pipelines fit together
 	$(BIN)/ruff format --check .

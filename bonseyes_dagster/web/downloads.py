@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 from werkzeug.datastructures import ETags
-from werkzeug.http import parse_etags, parse_if_range_header
+from werkzeug.http import parse_etags
 
 from bonseyes_dagster.errors import NotReadyError, PreconditionFailedError, RangeError
 from bonseyes_dagster.web.archive import Archive
@@ -21,7 +21,7 @@ from bonseyes_dagster.web.sending import send_pieces, send_range
 
 __all__ = ["send_file", "send_zip"]
 
-_RANGE = re.compile(r"[Bb][Yy][Tt][Ee][Ss]=\s*([0-9]{0,18})-([0-9]{0,18})\s*")
+_RANGE = re.compile(r"[Bb][Yy][Tt][Ee][Ss]=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 _CHUNK_BYTES = 1 << 20
 _ZIP_FORMAT = b"zip 2\n"  # changes when the same files would give another archive
 _SECURITY = {
@@ -139,7 +139,8 @@ def _requested_range(size: int, tag: str) -> tuple[int, int] | None:
     if text is None or request.method != "GET":
         return None
     if_range = request.headers.get("If-Range")
-    if if_range is not None and parse_if_range_header(if_range).etag != tag:
+    # RFC 9110 13.1.5: compared strongly, so neither a weak tag nor a date stands for these bytes.
+    if if_range is not None and if_range.strip(" \t") != f'"{tag}"':
         return None
     match = _RANGE.fullmatch(text)
     if match is None or not (match[1] or match[2]) or (match[1] and match[2] and int(match[1]) > int(match[2])):
@@ -148,6 +149,8 @@ def _requested_range(size: int, tag: str) -> tuple[int, int] | None:
         begin, end = int(match[1]), min(int(match[2]) + 1, size) if match[2] else size
     else:
         begin, end = max(0, size - int(match[2])), size
+        if size == 0 and int(match[2]):
+            return None  # satisfiable, but Content-Range has no form for it
     if begin >= end:
         raise RangeError(f"the file has {size} bytes; the range {text[:80]!r} has none of them", detail={"size": size})
     return begin, end
