@@ -110,9 +110,11 @@ def _is_special(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 def _load(file: Path) -> dict[str, str]:
     try:
         known = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"BONSEYES_ADDRESSES={file}: {error}") from error
-    if not isinstance(known, dict) or not all(isinstance(url, str) for url in known.values()):
+    if not isinstance(known, dict) or not all(
+        urls.is_name(name) and isinstance(url, str) for name, url in known.items()
+    ):
         raise SettingsError(f"BONSEYES_ADDRESSES={file}: must be a JSON object of container names and base URLs")
     return {name: url.rstrip("/") for name, url in known.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,9 @@ _IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", ":
 _LOOPBACK = 1
 # Where its IPv4 address stands depends on the length of a prefix that only the gateway knows.
 _LOCAL_NAT64 = (ipaddress.IPv6Network("64:ff9b:1::/48"),)
+_PORT = re.compile("[0-9]{1,5}")
+# urlsplit() leaves some of these out, and decodes no %2e in a host; the library that connects differs in both.
+_AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,10 @@ class Policy:
 
     def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
         """Return the addresses of `host` that may be connected to; raise ForbiddenError when there is none."""
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise ForbiddenError(f"{host[:80]!r} cannot be a host's name: {error}.") from error
         allowed = [info for info in found if self._is_allowed(host, port, ipaddress.ip_address(info[4][0]))]
         if not allowed:
             shown = ", ".join(sorted({str(info[4][0]) for info in found}))
@@ -148,6 +155,9 @@ def _is_public(address: _Address) -> bool:
 def _split(url: str) -> tuple[str, str, int]:
     try:
         parts = urlsplit(url)
+        is_escaped = "%" in (parts.hostname or "") and "[" not in parts.netloc
+        if is_escaped or _AMBIGUOUS.search(url) or re.search(r"[\s\\]", parts.netloc):
+            raise ValueError("one reader finds another host in it than the next")
         return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError as error:
         raise ForbiddenError(f"{url!r} is not a URL: {error}.") from error
@@ -157,9 +167,9 @@ def _entry(text: str) -> tuple[str, int | None]:
     """Split `HOST[:PORT]`; an IPv6 address needs brackets to have a port."""
     if text.startswith("[") and "]" in text:
         host, _, port = text[1:].partition("]")
-        return host, int(port[1:]) if port[1:].isdigit() else None
+        return host, int(port[1:]) if _PORT.fullmatch(port[1:]) else None
     host, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and ":" not in host:
+    if colon and _PORT.fullmatch(port) and ":" not in host:
         return host, int(port)
     return text, None
 
