@@ -74,6 +74,16 @@ def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key in names}
 
 
+def _check_text(what: str, *values: object) -> None:
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{what} must be text")
+
+
+def _check_objects(what: str, values: object) -> None:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, Mapping) for value in values):
+        raise TypeError(f"{what} must be a list of objects")
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """How far a running artifact is: `done` of `total` `unit`s; all None until the tool says so."""
@@ -106,6 +116,7 @@ class Step:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a step of a run's status."""
         values = _known(cls, data)
+        _check_text("a step's name, container, artifact and phase", *(values[f.name] for f in fields(cls)[:4]))
         values["progress"] = Progress(**_known(Progress, values.get("progress") or {}))
         return cls(**values)
 
@@ -158,6 +169,7 @@ class Status:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read a status object."""
         values = _known(cls, data)
+        _check_text("name and phase", values["name"], values["phase"])
         values["progress"] = Progress(**_known(Progress, values.get("progress") or {}))
         if values.get("steps") is not None:
             values["steps"] = tuple(Step.from_json(step) for step in values["steps"])
@@ -199,7 +211,11 @@ class Manifest:
     @classmethod
     def from_json(cls, data: Iterable[Mapping[str, Any]]) -> Self:
         """Read the answer of `GET .../files`."""
-        entries = (FileEntry(**_known(FileEntry, entry)) for entry in data)
+        entries = [FileEntry(**_known(FileEntry, entry)) for entry in data]
+        for entry in entries:
+            _check_text("path and sha256", entry.path, entry.sha256)
+            if not isinstance(entry.size, int) or entry.size < 0:
+                raise TypeError(f"the size of {entry.path!r} must be a number of bytes")
         return cls(tuple(sorted(entries, key=lambda entry: entry.path)))
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -274,6 +290,7 @@ class Parameter:
     def from_json(cls, name: str, data: Mapping[str, Any]) -> Self:
         """Read one entry of `parameters`."""
         values = _known(cls, data)
+        _check_text("the type of a parameter", data["type"])
         values["name"] = name
         values["choices"] = tuple(data.get("choices", ()))
         values["artifact_type"] = data.get("artifact-type")
@@ -315,13 +332,18 @@ class ToolDescription:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read the body of `GET /`."""
+        texts = {key: data.get(key, "") for key in ("description", "output_type", "version")}
+        _check_text("name and description", data["name"], *texts.values())
+        _check_objects("schema and dagster", [data.get("schema", {}), data.get("dagster") or {}])
+        collection = (data.get("artifacts") or ["/artifacts"])[0]
+        _check_text("artifacts", collection)
         return cls(
             name=data["name"],
-            description=data.get("description", ""),
+            description=texts["description"],
             parameters=tuple(Parameter.from_json(name, entry) for name, entry in data.get("parameters", {}).items()),
-            output_type=data.get("output_type", ""),
-            version=data.get("version", ""),
-            collection=(data.get("artifacts") or ["/artifacts"])[0],
+            output_type=texts["output_type"],
+            version=texts["version"],
+            collection=collection,
             schema=data.get("schema", {}),
             dagster=data.get("dagster"),
             code_changed=bool(data.get("code_changed")),
@@ -357,5 +379,6 @@ class Task:
         """Read the body of `GET /task`."""
         values = _known(cls, data)
         for key in ("constraints", "evaluation_criterias"):
+            _check_objects(key, values.get(key, ()))
             values[key] = tuple(values.get(key, ()))
         return cls(**values)

@@ -25,7 +25,7 @@ OnBytes = Callable[[int], None]
 
 _CHUNK_BYTES = 1 << 20
 _FRUITLESS_TRIES = 5
-_REPR_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]+):")
+_REPR_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
 def fetch(

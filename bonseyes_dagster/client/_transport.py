@@ -80,7 +80,7 @@ class Transport:
         """Return `parse(JSON of the answer)`."""
         try:
             return parse(response.json())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnexpectedAnswerError(
                 f"{_url_of(response)} answered something that is not in the contract "
                 f"({type(error).__name__}: {error}); "
