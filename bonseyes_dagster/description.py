@@ -155,8 +155,22 @@ def _programs(folders: list[Path], command: Sequence[str]) -> Iterator[Path]:
     inside = [folder.resolve() for folder in folders]
     for word in command:
         path = folders[0] / word
-        if "/" in word and path.is_file() and not any(path.resolve().is_relative_to(folder) for folder in inside):
+        if "/" in word and _is_file(path) and not any(path.resolve().is_relative_to(folder) for folder in inside):
             yield path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long for the disk
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _sources(folders: list[Path]) -> Sources:
@@ -313,7 +327,7 @@ def _check_code(folder: Path, code: object) -> Iterator[str]:
         yield "'code' must be a list of folders, relative to this one"
         return
     for entry in code:
-        if not (folder / entry).is_dir():
+        if not _is_folder(folder / entry):
             yield f"'code' names {entry!r}, which is not a folder"
 
 

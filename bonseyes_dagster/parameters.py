@@ -119,7 +119,7 @@ def check_value(parameter: Parameter, value: Any) -> str | None:
         return "It must fit in 64 bits."
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
     if (depth := depth_of(text)) > VALUE_DEPTH_LIMIT:
         return f"It is nested {depth} deep; {VALUE_DEPTH_LIMIT} is the most."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bonseyes_dagster.errors import SettingsError
 
@@ -28,7 +29,15 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _path(text: str) -> Path:
-    return Path(text).expanduser().absolute()
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise ValueError("there is no such user, whose home folder ~ could be") from None
+
+
+def _url(text: str) -> str:
+    urlsplit(text)
+    return text
 
 
 def _choice(*choices: str) -> Callable[[str], str]:
@@ -64,7 +73,7 @@ class Settings:
     )
 
     # Where others are
-    url: str = _setting("BONSEYES_URL", str, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
+    url: str = _setting("BONSEYES_URL", _url, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
     addresses: Path | None = _setting(
         "BONSEYES_ADDRESSES", _path, None, "JSON file {container: base URL}; without it a container is http://NAME"
     )
@@ -74,7 +83,7 @@ class Settings:
 
     # The gateway
     dagster_url: str = _setting(
-        "BONSEYES_DAGSTER_URL", str, "http://dagster-webserver:3000", "where the gateway finds Dagster's webserver"
+        "BONSEYES_DAGSTER_URL", _url, "http://dagster-webserver:3000", "where the gateway finds Dagster's webserver"
     )
     host: str = _setting("BONSEYES_HOST", str, "127.0.0.1", "address that the gateway binds")
     port: int = _setting("BONSEYES_PORT", _number(1, 65535), 8000, "port that the gateway binds")
@@ -91,7 +100,7 @@ class Settings:
         "how runs get a process: forked by the run server, or in a container for each",
     )
     postgres: str = _setting(
-        "BONSEYES_POSTGRES", str, "", "database of Dagster's runs, postgresql://USER@HOST/DATABASE; SQLite without it"
+        "BONSEYES_POSTGRES", _url, "", "database of Dagster's runs, postgresql://USER@HOST/DATABASE; SQLite without it"
     )
     postgres_password_file: Path | None = _setting(
         "BONSEYES_POSTGRES_PASSWORD_FILE", _path, None, "file with the database's password"

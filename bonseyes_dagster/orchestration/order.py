@@ -1,6 +1,7 @@
 """What a step wants of its container: placed so that the same step, asked again, finds the same artifact."""
 
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -185,7 +186,7 @@ def _step_name(context: OpExecutionContext) -> str:
 
 
 def _local_file(parameter: str, value: str) -> Path:
-    path = Path(value).expanduser()
+    path = Path(os.path.expanduser(value))  # noqa: PTH111 - Path.expanduser() fails for an unknown user
     if not path.is_file():
         raise Failure(f"{parameter}: there is no file {path.absolute()} where the run executes.", allow_retries=False)
     return path

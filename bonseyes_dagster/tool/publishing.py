@@ -107,7 +107,8 @@ def _check_entries(manifest: Manifest) -> None:
     for entry in manifest.files:
         if not isinstance(entry.path, str) or _OUTSIDE.search(entry.path):
             raise ValueError(f"the path {entry.path!r} leads out of the artifact.")
-        if not isinstance(entry.size, int) or not _SHA256.fullmatch(entry.sha256):
+        entry.path.encode()  # a lone surrogate is no text that could be served
+        if not isinstance(entry.size, int) or entry.size < 0 or not _SHA256.fullmatch(entry.sha256):
             raise ValueError(f"size and digest of {entry.path!r} cannot be read.")
 
 

@@ -74,7 +74,7 @@ def read_row(folder: Folder) -> Record | None:
         return None
     except RowDamagedError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RowDamagedError(f"{folder.row} cannot be read: {error}") from error
     if record.id != folder.id:
         raise RowDamagedError(f"{folder.row} is the row of another artifact, {record.id}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def _unknown(key: str, by_name: Mapping[str, Parameter]) -> str:
 def _file(parameter: Parameter, text: str) -> Path:
     if parameter.type != "file":
         raise ValueError(f"is no file but of type {parameter.type}: -p {parameter.name}=VALUE")
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser() fails for an unknown user
     if not path.exists():
         raise ValueError(f"there is no file {text}")
     if not path.is_file():
@@ -142,7 +143,8 @@ def _json(text: str) -> Any:
     """Parse JSON, or with `@FILE` the JSON in a file."""
     try:
         if text.startswith("@"):
-            text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
+            file = os.path.expanduser(text[1:])  # noqa: PTH111 - Path.expanduser() fails for an unknown user
+            text = Path(file).read_text(encoding="utf-8")
         return parse_json(text)
     except OSError as error:
         raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -40,6 +42,11 @@ def _compare(
         return False, f"There is no metric `{metric}`; there are {', '.join(sorted(metrics))}."
     if minimum is None and maximum is None:
         return False, f"Neither a minimum nor a maximum is given for {metric}."
+    if math.isnan(value):
+        return False, f"{metric} is not a number."
+    for name, bound in (("minimum", minimum), ("maximum", maximum)):
+        if bound is not None and not _is_number(bound):
+            return False, f"The {name} of {metric} must be a finite number, not {bound!r}."
     if minimum is not None and value < minimum:
         return False, f"{metric} is {value:.6g}, below the minimum of {minimum:.6g}."
     if maximum is not None and value > maximum:
@@ -47,3 +54,8 @@ def _compare(
     bounds = [f"at least {minimum:.6g}"] if minimum is not None else []
     bounds += [f"at most {maximum:.6g}"] if maximum is not None else []
     return True, f"{metric} is {value:.6g}, {' and '.join(bounds)}."
+
+
+def _is_number(bound: object) -> bool:
+    # False for nan, and for an integer that no float can hold.
+    return isinstance(bound, int | float) and not isinstance(bound, bool) and abs(bound) <= sys.float_info.max
