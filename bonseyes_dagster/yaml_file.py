@@ -91,6 +91,9 @@ def parse_yaml(content: bytes, file: Path, loader: type[StrictLoader] = StrictLo
         raise SettingsError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     except RecursionError as error:
         raise SettingsError(f"{file} cannot be read: it is nested too deep.") from error
+    # PyYAML lets errors of Python out for a value that is none of its tag, such as `!!bool x`.
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise SettingsError(f"{file} cannot be read: a value is none of its tag ({error}).") from error
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:

@@ -52,7 +52,7 @@ _SEGMENTS += ("/metrics/loss", "/metrics/loss/csv", "/metrics/loss/json", "/canc
 _PATHS = ("/", "/healthz", "/metrics", "/openapi.json")
 _WORDS = ("/", "..", "%2e%2e", "%00", "%ff", "&", "=", "?", ";", "%0d%0a", "a" * 200)
 _HEADERS = {
-    "Host": "sample",
+    "Host": "localhost",
     "Idempotency-Key": "key",
     "X-Forwarded-Host": "example.com",
     "X-Forwarded-Proto": "https",
