@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -12,8 +9,6 @@ from urllib.parse import urlencode
 from flask import Blueprint, Response, request
 
 from bonseyes_dagster.errors import NotFoundError
-from bonseyes_dagster.metric_lines import parse_points
-from bonseyes_dagster.model import Point
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import collection, is_name, item
 from bonseyes_dagster.web import backend as protocol
@@ -21,6 +16,7 @@ from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.backend import Backend
 from bonseyes_dagster.web.connection import body_of
 from bonseyes_dagster.web.downloads import send_file, send_zip
+from bonseyes_dagster.web.points import as_csv, as_json
 from bonseyes_dagster.web.queries import external_base, flag, idempotency_key, integer, name_of, seconds
 from bonseyes_dagster.web.sending import send_followed, wait_for
 from bonseyes_dagster.web.uploads import read_creation, read_new_name
@@ -32,6 +28,7 @@ WAIT_MAX_S = 60.0
 OFFSET_MAX = 2**62
 METRIC_VIEWS = ("scalar", "json", "csv")
 _SIZED_LOG_BYTES = 1 << 20
+_HELD_POINTS_BYTES = 1 << 20
 _CHANGE_LIMIT_BYTES = 1 << 20
 
 
@@ -207,14 +204,27 @@ class _Routes:
         if view not in METRIC_VIEWS:
             raise NotFoundError(f"there is no view {view[:40]!r}; there are {', '.join(METRIC_VIEWS)}")
         offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
-        scalar = b"".join(self._lines(name, metric, offset))
-        headers = {"X-Next-Offset": str(offset + len(scalar))}
-        if view == "scalar":
-            return Response(scalar, headers=headers, content_type="text/plain; charset=utf-8")
-        points = [_point_json(point) for point in parse_points(scalar.splitlines())]
+        size_bytes, pieces = self._points_so_far(name, metric, offset)
+        headers = {"X-Next-Offset": str(offset + size_bytes)}
         if view == "json":
-            return json_response(points, headers=headers)
-        return Response(_as_csv(points), headers=headers, content_type="text/csv; charset=utf-8")
+            return Response(_short(as_json(pieces), size_bytes), headers=headers, content_type="application/json")
+        if view == "csv":
+            content = _short(as_csv(pieces), size_bytes)
+            return Response(content, headers=headers, content_type="text/csv; charset=utf-8")
+        headers["Content-Length"] = str(size_bytes)
+        return Response(pieces, headers=headers, content_type="text/plain; charset=utf-8")
+
+    def _points_so_far(self, name: str, metric: str, offset: int) -> tuple[int, Iterable[bytes]]:
+        """Return the size of the whole lines that there are, and the lines; many are read anew when they are sent."""
+        held: list[bytes] = []
+        size_bytes = 0
+        for piece in self._lines(name, metric, offset):
+            size_bytes += len(piece)
+            if size_bytes <= _HELD_POINTS_BYTES:
+                held.append(piece)
+        if size_bytes <= _HELD_POINTS_BYTES:
+            return size_bytes, held
+        return size_bytes, _first(self._lines(name, metric, offset), size_bytes)
 
     def _lines(self, name: str, metric: str, offset: int) -> Iterable[bytes]:
         if metric not in self._backend.metrics(name):
@@ -247,13 +257,15 @@ def _chain(pieces: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _point_json(point: Point) -> dict[str, float | int | None]:
-    return {"time": point.time, "step": point.step, "value": point.value if math.isfinite(point.value) else None}
+def _first(pieces: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
+    """Yield the first bytes: a file that grows has more lines than a moment ago."""
+    for piece in pieces:
+        yield piece[:size_bytes]
+        size_bytes -= len(piece)
+        if size_bytes <= 0:
+            return
 
 
-def _as_csv(points: list[dict[str, Any]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ("time", "step", "value"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(points)
-    return text.getvalue()
+def _short(pieces: Iterator[bytes], size_bytes: int) -> Iterable[bytes]:
+    """Return few points as one piece, which makes their length known."""
+    return [b"".join(pieces)] if size_bytes <= _HELD_POINTS_BYTES else pieces
