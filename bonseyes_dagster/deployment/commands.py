@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import click
 
-from bonseyes_dagster.client.command import State, print_note
+from bonseyes_dagster.client.command import State, print_note, write_bytes
 from bonseyes_dagster.deployment.build import build_images
 from bonseyes_dagster.deployment.compose import read_images
 from bonseyes_dagster.deployment.engine import RefusedError, check_engine
@@ -195,20 +195,15 @@ def read_record(folder: Path) -> Record | None:
 
 
 def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) -> NoReturn:
-    """Print the logs of all services, or of one, and exit; into a pipe go no codes for terminals."""
+    """Print the logs of all services, or of one, and exit; what the services say steers no terminal."""
     project = ComposedProject(folder)
     there = [container.service for container in project.containers()]
     if service is not None and service not in there:
         raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")
     argv = project.logs(service, lines=lines, follows=follows)
-    if sys.stdout.isatty():
-        sys.stdout.flush()
-        os.chdir(folder)
-        os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
     with subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE) as process:
         try:
-            for line in process.stdout or ():
-                click.echo(line.replace(CLEAR_LINE.encode(), b""), nl=False)
+            write_bytes(line.replace(CLEAR_LINE.encode(), b"") for line in process.stdout or ())
         except BaseException:
             process.terminate()
             raise

@@ -91,7 +91,7 @@ class _Server(web.Server):
         finally:
             duration_ms = (time.monotonic() - begun_s) * 1000
             # Not the query: it may hold what is nobody's business.
-            path = request.raw_path.partition("?")[0]
+            path = _visible(request.raw_path.partition("?")[0])
             log.log(self._log_level, "%s %s %s %.1f ms %s", request.method, path, status, duration_ms, identity)
         return response
 
@@ -128,7 +128,7 @@ class _Connection(RequestHandler):
         if status == 400:
             error: BonseyesError = BadRequestError(f"This is not HTTP: {message or exc}")
         else:
-            log.error("%s %s failed", request.method, request.raw_path, exc_info=exc)
+            log.error("%s %s failed", request.method, _visible(request.raw_path), exc_info=exc)
             error = BonseyesError("The gateway failed; its log says how.")
         response = error_response(error, request_id(""))
         response.force_close()
@@ -145,3 +145,8 @@ class _Runner(web.ServerRunner):
     async def shutdown(self) -> None:
         if self._stopped is not None:
             await self._stopped()
+
+
+def _visible(path: str) -> str:
+    """Return a path that adds no line to the log and no colour to a terminal."""
+    return ascii(path)[1:-1]

@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from bonseyes_dagster.client import Project as ProjectClient
-from bonseyes_dagster.client.command import State, json_option, pass_state, print_json, suggestion
+from bonseyes_dagster.client.command import State, escape, json_option, pass_state, print_json, suggestion
 from bonseyes_dagster.deployment import commands as docker_commands
 from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
@@ -236,7 +236,8 @@ def logs(service: str | None, follows: bool, lines: int) -> None:
 
 def _print_line(name: str, line: bytes, prefix: bool) -> None:
     text = line.decode(errors="replace")
-    click.echo(f"{name:<20} {text}" if prefix else text)
+    text = f"{name:<20} {text}" if prefix else text
+    click.echo(escape(text) if sys.stdout.isatty() else text)
 
 
 @click.command()

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from bonseyes_dagster.client.command import clean
 from bonseyes_dagster.local.record import Record, ServiceRecord
 
 __all__ = ["Display", "lines", "show"]
@@ -91,7 +92,7 @@ def _line(service: ServiceRecord) -> str:
     seconds = f"{service.seconds:.1f} s" if service.seconds is not None else ""
     restarts = f"restarted {service.restarts} x" if service.restarts else ""
     details = "  ".join(part for part in (service.url, restarts, service.reason) if part)
-    return f"{service.name:<20} {service.state:<10} {seconds:>7}  {details}".rstrip()
+    return clean(f"{service.name:<20} {service.state:<10} {seconds:>7}  {details}".rstrip())
 
 
 def _table(record: Record) -> Table:
@@ -105,6 +106,6 @@ def _table(record: Record) -> Table:
             Text(service.state, style),
             Text(seconds, justify="right"),
             Text(urlsplit(service.url or "").path, "dim"),  # whole, it would not fit beside the rest
-            Text(service.reason or "", "dim", overflow="ellipsis", no_wrap=True),
+            Text(clean(service.reason or ""), "dim", overflow="ellipsis", no_wrap=True),
         )
     return table

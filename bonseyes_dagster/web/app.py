@@ -135,6 +135,8 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
         _refuse_pages_of_others()
         # servers decode what they can and leave the rest; only the raw path tells
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]
+        if re.search(r"[\x00-\x20\x7f]", raw):
+            raise BadRequestError("the path has a blank or a control character; write it as % and two digits")
         if re.search(r"%(?![0-9A-Fa-f]{2})", raw):
             raise BadRequestError("the path has a % that two hexadecimal digits do not follow")
         try:
@@ -190,7 +192,7 @@ def _add_errors(app: Flask) -> None:
 
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
-        _log.exception("request %s: %s %s failed", g.request_id, request.method, request.path, exc_info=error)
+        _log.exception("request %s: %s %s failed", g.request_id, request.method, ascii(request.path), exc_info=error)
         message = "the server failed; its log has the reason beside this request id"
         return json_response(BonseyesError(message).to_json(g.request_id), 500)
 

@@ -14,7 +14,8 @@ __all__ = ["as_csv", "as_json"]
 
 # A line whose words are JSON's numbers as they stand, as nearly all are. A longer exponent may be that of infinity.
 _LINE = re.compile(
-    rb"^((?:0|[1-9][0-9]*)(?:\.[0-9]+)?) (-?(?:0|[1-9][0-9]*)) (-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)$",
+    rb"^((?:0|[1-9][0-9]*)(?:\.[0-9]+)?) (-?(?:0|[1-9][0-9]*)) "
+    rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)$",
     re.MULTILINE,
 )
 

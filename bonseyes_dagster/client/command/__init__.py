@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from bonseyes_dagster.client.command._choices import suggestion
 from bonseyes_dagster.client.command._main import cli, main
-from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table, size
+from bonseyes_dagster.client.command._output import clean, print_fields, print_json, print_note, print_table, size
 from bonseyes_dagster.client.command._progress import show_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
+from bonseyes_dagster.client.command._terminal import escape, write_bytes
 
 __all__ = [
     "State",
+    "clean",
     "cli",
+    "escape",
     "json_option",
     "main",
     "pass_state",
@@ -25,4 +28,5 @@ __all__ = [
     "show_bytes",
     "size",
     "suggestion",
+    "write_bytes",
 ]

@@ -19,7 +19,7 @@ from bonseyes_dagster.client.command._launching import (
     launch,
     launch_options,
 )
-from bonseyes_dagster.client.command._output import age, duration, print_json, print_note, print_table, size
+from bonseyes_dagster.client.command._output import age, clean, duration, print_json, print_note, print_table, size
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 from bonseyes_dagster.model import TERMINAL_PHASES, Status
 
@@ -171,7 +171,7 @@ def rename(state: State, address: str, name: str) -> None:
     if state.json:
         print_json({"result": "success", "address": f"{handle.container.name}/{renamed.name}", "url": renamed.url})
     else:
-        click.echo(f"{address} is {handle.container.name}/{renamed.name} now")
+        click.echo(clean(f"{address} is {handle.container.name}/{renamed.name} now"))
 
 
 for _command in SHARED:

@@ -11,9 +11,10 @@ import click
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.client.command._completion import complete_file, complete_metric
 from bonseyes_dagster.client.command._launching import address_argument, ask_all, find_artifact, finish
-from bonseyes_dagster.client.command._output import duration, print_fields, print_json, print_table, size
+from bonseyes_dagster.client.command._output import clean, duration, print_fields, print_json, print_table, size
 from bonseyes_dagster.client.command._progress import show_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
+from bonseyes_dagster.client.command._terminal import write_bytes
 from bonseyes_dagster.model import Status, Step
 
 __all__ = ["SHARED"]
@@ -102,9 +103,7 @@ def log(state: State, address: str, follow: bool, offset: int) -> None:
     if state.json:
         print_json({"log": b"".join(chunks).decode(errors="replace")})
         return
-    for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
-        sys.stdout.buffer.flush()
+    write_bytes(chunks)
 
 
 @click.command()
@@ -146,8 +145,7 @@ def data(state: State, address: str, path: str | None, output: str | None) -> No
     if output == "-":
         if path is None or state.json:
             raise click.UsageError("-o - takes one PATH and no --json")
-        sys.stdout.buffer.write(handle.read(path))
-        sys.stdout.buffer.flush()
+        write_bytes([handle.read(path)])
         return
     if path is None:
         folder = Path(output or handle.name)
@@ -159,7 +157,7 @@ def data(state: State, address: str, path: str | None, output: str | None) -> No
     if state.json:
         print_json({"written": written})
     else:
-        click.echo("\n".join(written))
+        click.echo(clean("\n".join(written)))
 
 
 @click.command()
@@ -181,7 +179,7 @@ def delete(state: State, address: str, with_artifacts: bool, yes: bool) -> None:
         return
     click.echo(f"{address} removed")
     for url in kept:
-        click.echo(f"  stays: {url}")
+        click.echo(clean(f"  stays: {url}"))
 
 
 @click.command()
@@ -194,7 +192,7 @@ def cancel(state: State, address: str) -> None:
     if state.json:
         print_json(status.to_json())
     else:
-        click.echo(f"{address} {'is being cancelled' if not status.is_final else status.phase}")
+        click.echo(clean(f"{address} {'is being cancelled' if not status.is_final else status.phase}"))
 
 
 @click.command(

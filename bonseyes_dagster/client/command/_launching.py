@@ -12,7 +12,7 @@ from bonseyes_dagster.client import Artifact, Container
 from bonseyes_dagster.client.command._benchmark import print_benchmarks, read_benchmarks
 from bonseyes_dagster.client.command._completion import complete_address, complete_parameter
 from bonseyes_dagster.client.command._exits import FAILED
-from bonseyes_dagster.client.command._output import print_json, print_note
+from bonseyes_dagster.client.command._output import clean, print_json, print_note
 from bonseyes_dagster.client.command._progress import summary, wait
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.client.command._values import read_parameters
@@ -72,7 +72,7 @@ def launch(
         if state.json:
             print_json({"name": artifact.name, "container": container.name, "url": artifact.url})
         else:
-            click.echo(f"{container.name}/{artifact.name}")
+            click.echo(clean(f"{container.name}/{artifact.name}"))
             print_note(f"Watch it with: bonseyes {group} wait {container.name}/{artifact.name}")
         return
     finish(state, artifact, timeout_s)
@@ -86,7 +86,7 @@ def finish(state: State, artifact: Artifact, timeout_s: float | None) -> None:
     if state.json:
         print_json({**status.to_json(), **({"benchmarks": benchmarks} if is_run else {})})
     else:
-        click.echo(summary(status))
+        click.echo(clean(summary(status)))
         print_benchmarks(benchmarks)
     if status.phase != "completed":
         click.get_current_context().exit(FAILED)

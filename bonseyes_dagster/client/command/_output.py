@@ -29,7 +29,14 @@ def clean(text: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print one JSON document; a number that JSON does not have is null."""
-    click.echo(format_json(value, indent=2, ensure_ascii=not _speaks_unicode()))
+    text = format_json(value, indent=2, ensure_ascii=not _speaks_unicode())
+    # JSON itself escapes less than terminals obey: not U+009B, which begins an escape sequence.
+    click.echo(text if text.isascii() and "\x7f" not in text else "".join(map(_in_json, text)))
+
+
+def _in_json(character: str) -> str:
+    is_shown = character.isprintable() or character == "\n"
+    return character if is_shown else json.dumps(character)[1:-1].replace("\x7f", "\\u007f")
 
 
 def print_note(text: str) -> None:

@@ -145,3 +145,18 @@ def test_a_service_answers_to_its_names(monkeypatch: pytest.MonkeyPatch) -> None
     client = make().test_client()
     for host in ("learn", "Learn:80", "localhost:81", "127.0.0.1:8080", "[::1]:80", "172.18.0.3", "gpu-box:8080"):
         assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
+
+
+def test_a_path_adds_no_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A newline in a path would forge a record, an escape would steer the operator's terminal."""
+    app = make()
+
+    @app.get("/broken/<name>")
+    def broken(name: str) -> None:
+        raise RuntimeError
+
+    with caplog.at_level(logging.ERROR):
+        app.test_client().get("/broken/a%0aERROR%20forged%1b%5b2J")
+    (message,) = (record.getMessage() for record in caplog.records if "broken" in record.getMessage())
+    assert message.isprintable()
+    assert r"a\nERROR forged\x1b[2J" in message
