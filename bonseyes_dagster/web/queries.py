@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from urllib.parse import urlsplit
 
 from flask import request
 
@@ -81,6 +82,16 @@ def idempotency_key() -> str | None:
     return key
 
 
+def _is_host(text: str) -> bool:
+    """Tell whether a Location can hold it: werkzeug splits and encodes it once more, and fails where that fails."""
+    try:
+        parts = urlsplit(f"//{text}")
+        (parts.hostname or "").encode("idna")
+        return _HOST.fullmatch(text) is not None and parts.port != 0
+    except ValueError:
+        return False
+
+
 def external_base() -> str:
     """Return what clients put before a path of this service: scheme, host and prefix as the gateway forwards them."""
     headers = request.headers
@@ -88,6 +99,6 @@ def external_base() -> str:
     host = headers.get("X-Forwarded-Host", "") or headers.get("Host", "")
     prefix = headers.get("X-Forwarded-Prefix", "")
     prefix = prefix.rstrip("/") if _PREFIX.fullmatch(prefix) else ""
-    if not _HOST.fullmatch(host):
+    if not _is_host(host):
         return prefix
     return f"{scheme if scheme in ('http', 'https') else request.scheme}://{host}{prefix}"

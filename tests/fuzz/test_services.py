@@ -155,6 +155,15 @@ def test_no_request_makes_a_container_fail(app: Any) -> None:
     assert ask(app, "GET", "/").status == 200
 
 
+@pytest.mark.parametrize("host", ["example..com", "a" * 64 + ".com", "[::::]", "example.com:99999", "."])
+def test_a_host_that_cannot_be_one_is_left_out_of_the_location(app: Any, host: str) -> None:
+    """The artifact is there; the answer must not fail because of how it would be called."""
+    body = json.dumps({"name": "there", "parameters": {"steps": 0}}).encode()
+    answer = ask(app, "POST", app.collection, [("Content-Type", _JSON), ("X-Forwarded-Host", host)], body)
+    assert answer.status == 200
+    assert answer.headers["location"] == f"{app.collection}/there"
+
+
 def test_a_text_that_was_taken_comes_back(app: Any) -> None:
     """Parameters are what was sent, whatever is in them."""
 
