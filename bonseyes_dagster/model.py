@@ -214,6 +214,7 @@ class Manifest:
         entries = [FileEntry(**_known(FileEntry, entry)) for entry in data]
         for entry in entries:
             _check_text("path and sha256", entry.path, entry.sha256)
+            entry.path.encode()  # a lone surrogate is no text that could be asked for
             if not isinstance(entry.size, int) or entry.size < 0:
                 raise TypeError(f"the size of {entry.path!r} must be a number of bytes")
         return cls(tuple(sorted(entries, key=lambda entry: entry.path)))

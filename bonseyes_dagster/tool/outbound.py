@@ -294,7 +294,7 @@ def fetch(url: str, target: Path, policy: Policy, settings: Settings) -> Fetched
             if not response.ok:
                 raise ToolError(f"{url} answered {response.status_code} {response.reason}.")
             size, sha256 = _receive(response, target, settings)
-    except requests.RequestException as error:
+    except (requests.RequestException, UnicodeError) as error:
         raise ToolError(f"{url} could not be fetched: {error}") from error
     return Fetched(target.name, size, sha256)
 

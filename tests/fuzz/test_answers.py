@@ -91,6 +91,14 @@ def test_an_answer_is_read_or_named_as_one_that_is_not_in_the_contract(kind: str
     fuzz(f"answers with a {kind}", make, check)
 
 
+@pytest.mark.parametrize("change", [{"path": "\ud800"}, {"path": 1}, {"size": "3"}, {"size": -1}, {"sha256": None}])
+def test_a_manifest_of_wrong_types_is_not_in_the_contract(change: dict[str, Any]) -> None:
+    """It is named at once, not when the files are asked for."""
+    body = json.dumps([{"path": "a", "size": 3, "sha256": "0" * 64, **change}]).encode()
+    with pytest.raises(UnexpectedAnswerError):
+        Container("http://training").transport.parsed(a_response(body), Manifest.from_json)
+
+
 def test_any_error_body_becomes_an_error_with_a_sentence() -> None:
     """Proxies answer what they like."""
     whole = {"error": {"code": "not_found", "message": "m", "detail": {"a": "b"}, "request_id": "r"}}

@@ -146,7 +146,9 @@ def test_only_public_addresses_are_connected_to(tmp_path: Path) -> None:
     fuzz("addresses", lambda random: mutated_text(random, random.choice(_HOSTS), words), check)
 
 
-@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", "\u2488example", "x.\u00ad"])
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "a..example", "\u2488example", "x.\u00ad", "\u4609:@127.0.0.1"]
+)
 def test_a_host_that_cannot_be_one_is_refused_with_a_sentence(host: str, tmp_path: Path) -> None:
     """Python's resolver raises UnicodeError for it, which nobody expects."""
     policy = Policy(("*",), Addresses(tmp_path / "none.json"))
