@@ -140,6 +140,10 @@ class Connection:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
+        # uWSGI hands on what has no request line, and Flask fails without a method; this is answered as no route's.
+        environ.setdefault("REQUEST_METHOD", "")
+        environ.setdefault("PATH_INFO", "")
+        environ.setdefault("QUERY_STRING", "")
         body = body_of(environ)
         try:
             answer = self._app(environ, start_response)

@@ -121,6 +121,7 @@ def test_an_archive_that_promises_much_takes_no_memory_for_it(tmp_path: Path) ->
         archive.read(64)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of `re`, about patterns
 def test_a_description_is_taken_or_refused_with_sentences(tmp_path: Path) -> None:
     """Authors write it by hand."""
     (tmp_path / "sample.py").write_text("def create(artifact): ...\n")
