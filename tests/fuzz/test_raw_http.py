@@ -59,7 +59,7 @@ def exchange(server: LocalServer, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"GET\r\n\r\n"])
 def test_a_request_without_a_request_line_is_answered(server: LocalServer, data: bytes) -> None:
-    """uWSGI hands it to the application without a method."""
+    """UWSGI hands it to the application without a method."""
     assert exchange(server, data).startswith(b"HTTP/1.0 404")
 
 
