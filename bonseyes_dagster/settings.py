@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["Settings"]
+
+_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?")
 
 
 def _number(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -26,6 +29,16 @@ def _number(minimum: int, maximum: int) -> Callable[[str], int]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in text.replace(",", " ").split() if word)
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = _words(text)
+    for pattern in patterns:
+        if not _PATTERN.fullmatch(pattern):
+            raise ValueError(f"{pattern!r} is not the name of a variable, or the beginning of names and `*`")
+        if pattern.startswith("UWSGI_") or pattern.rstrip("*").lower().endswith("_proxy"):
+            raise ValueError(f"{pattern!r} would change how the services themselves start or connect")
+    return patterns
 
 
 def _path(text: str) -> Path:
@@ -79,6 +92,14 @@ class Settings:
     )
     outbound: tuple[str, ...] = _setting(
         "BONSEYES_OUTBOUND", _words, (), "hosts that tools may fetch URLs from, beside the project's containers"
+    )
+
+    # What a project's processes get of the shell
+    pass_env: tuple[str, ...] = _setting(
+        "BONSEYES_PASS_ENV",
+        _patterns,
+        (),
+        "further variables of the shell that the project's processes get: names, or beginnings of names and `*`",
     )
 
     # The gateway

@@ -21,6 +21,7 @@ from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.local import detached, display
+from bonseyes_dagster.local.environment import chosen_environ
 from bonseyes_dagster.local.logs import follow, tail
 from bonseyes_dagster.local.project import Project, find_project
 from bonseyes_dagster.local.record import Record, read_record
@@ -254,7 +255,8 @@ def tool_run(folder: Path, port: int) -> None:
     project.state.mkdir(mode=0o700, exist_ok=True)
     volume = project.state / "tools" / folder.absolute().name
     volume.mkdir(mode=0o700, parents=True, exist_ok=True)
-    environ = {**os.environ, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
+    chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
+    environ = {**chosen, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
     environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)
     if read_record(project) is not None:
         environ.setdefault("BONSEYES_ADDRESSES", str(project.addresses))

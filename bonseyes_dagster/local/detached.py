@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local import leftovers
+from bonseyes_dagster.local.environment import GATEWAY_ONLY, chosen_environ
 from bonseyes_dagster.local.logs import tail
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock, Record, read_record
@@ -35,9 +36,14 @@ def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[b
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=project.folder,
-            env={**os.environ, "BONSEYES_PORT": str(settings.port), "BONSEYES_URL": settings.url},
+            env={**_environ(settings), "BONSEYES_PORT": str(settings.port), "BONSEYES_URL": settings.url},
             start_new_session=True,
         )
+
+
+def _environ(settings: Settings) -> dict[str, str]:
+    gateway = {name: os.environ[name] for name in GATEWAY_ONLY if name in os.environ}
+    return {**chosen_environ(os.environ, settings.pass_env), **gateway}
 
 
 def wait_healthy(

@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
 import bonseyes_dagster
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local.environment import chosen_environ
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import write_json
 from bonseyes_dagster.orchestration.instance_settings import SETTINGS_FILE, check_values
@@ -41,8 +43,10 @@ def remembered(project: Project) -> list[str] | None:
         return None
 
 
-async def prepare(project: Project) -> list[str]:
+async def prepare(project: Project, passed: Iterable[str] = ()) -> list[str]:
     """Make the storage and ask the definitions for their pipelines, in a process of their own.
+
+    `passed` are the names of BONSEYES_PASS_ENV, which definitions may need.
 
     Raises SettingsError when the definitions cannot be loaded, or `dagster.yaml` is wrong.
     """
@@ -61,7 +65,7 @@ async def prepare(project: Project) -> list[str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=project.folder,
-        env={**os.environ, "DAGSTER_HOME": str(project.dagster_home)},
+        env={**chosen_environ(os.environ, passed), "DAGSTER_HOME": str(project.dagster_home)},
     )
     try:
         async with asyncio.timeout(_TIMEOUT_S):

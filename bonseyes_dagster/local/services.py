@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from bonseyes_dagster import sockets
 from bonseyes_dagster.local import health
+from bonseyes_dagster.local.environment import GATEWAY_ONLY, chosen_environ
 from bonseyes_dagster.local.leftovers import MARK
 from bonseyes_dagster.local.nursery import Nursery
 from bonseyes_dagster.local.project import Project
@@ -27,8 +28,6 @@ WEB = "dagster-webserver"
 RUNS = "run-server"
 DAEMON = "dagster-daemon"
 CONTAINER_KINDS = frozenset({"tool", "pipeline", "dashboard", "visualization"})
-# Secrets and addresses of the gateway: no container needs them, so none gets them.
-_GATEWAY_ONLY = ("BONSEYES_TOKEN", "BONSEYES_HOST", "BONSEYES_ALLOWED_HOSTS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ class Services:
         token = self._settings.token
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         environ = self._environ("gateway", BONSEYES_DAGSTER_URL=sockets.url_of(self._sockets.path(WEB)))
-        environ |= {name: os.environ[name] for name in _GATEWAY_ONLY if name in os.environ}
+        environ |= {name: os.environ[name] for name in GATEWAY_ONLY if name in os.environ}
         bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return Service(
             name="gateway",
@@ -154,9 +153,8 @@ class Services:
 
     def _environ(self, name: str, **more: str) -> dict[str, str]:
         project = self._project
-        kept = {key: value for key, value in os.environ.items() if key not in _GATEWAY_ONLY}
         return {
-            **kept,
+            **chosen_environ(os.environ, self._settings.pass_env),
             "PYTHONUNBUFFERED": "1",
             "DAGSTER_HOME": str(project.dagster_home),
             "DAGSTER_DISABLE_TELEMETRY": "yes",

@@ -123,7 +123,7 @@ class Supervisor:
         write_instance(project.dagster_home, project=project.folder)
         write_workspace(project.dagster_home, socket=self._sockets.path(CODE))
         names = remembered(project)
-        asking = None if names is not None else asyncio.create_task(prepare(project))
+        asking = None if names is not None else asyncio.create_task(prepare(project, self._settings.pass_env))
         others = [*self._services.fixed(), *self._services.tools()]
         dagster = self._services.dagster() if project.definitions.exists() else []
         pipelines = self._services.pipelines(names or [])

@@ -140,6 +140,8 @@ def serve(
     folder = _metrics_folder()
     options.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder
+    for name in [name for name in os.environ if name.startswith("UWSGI_")]:
+        del os.environ[name]  # uWSGI would take it as one more option
     import pyuwsgi  # here, for it prints and changes what `import uwsgi` finds
 
     sys.stdout.flush()

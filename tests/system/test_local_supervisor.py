@@ -28,8 +28,12 @@ def project(tmp_path: Path) -> Iterator[Embedded]:
 
 
 def test_a_project_comes_up_whole_once_and_goes_down_whole(project: Embedded) -> None:
-    """Healthy when `up` returns; a second changes nothing; after `down` nothing runs, and what was made is kept."""
-    project.up()
+    """Healthy when `up` returns, and free of the shell's secrets; a second changes nothing; `down` ends all of it."""
+    shell = {"AWS_SECRET_ACCESS_KEY": "x", "UWSGI_INI": "/nowhere", "http_proxy": "http://127.0.0.1:1"}
+    project.up(**shell, WANDB_API_KEY="passed", BONSEYES_PASS_ENV="WANDB_*")
+    for process in project.processes():
+        assert not shell.keys() & process.environ().keys()
+        assert process.environ()["WANDB_API_KEY"] == "passed"
     assert project.get("/healthz").status_code == 200
     assert project.get("/containers/load/").json()["name"] == "load"
     assert project.get("/containers/visualization/").status_code == 200

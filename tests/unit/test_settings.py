@@ -36,3 +36,10 @@ def test_every_wrong_variable_is_named() -> None:
         Settings.from_environ({"BONSEYES_PORT": "0", "BONSEYES_LOG_LEVEL": "LOUD"})
     assert "BONSEYES_PORT" in caught.value.message
     assert "BONSEYES_LOG_LEVEL" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["A=B", "*", "*_KEY", "UWSGI_INI", "http_proxy", "HTTPS_PROXY"])
+def test_a_variable_that_cannot_be_passed_is_refused(text: str) -> None:
+    """It would be left out without a word."""
+    with pytest.raises(SettingsError, match="BONSEYES_PASS_ENV"):
+        Settings.from_environ({"BONSEYES_PASS_ENV": text})

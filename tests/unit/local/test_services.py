@@ -73,6 +73,15 @@ def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pyte
         assert has_token == (service.name == "gateway"), service.name
 
 
+def test_no_service_is_given_the_secrets_of_the_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting names what they get beside the usual variables."""
+    for name in ("AWS_SECRET_ACCESS_KEY", "http_proxy", "UWSGI_INI", "DATABASE_URL"):
+        monkeypatch.setenv(name, "of the shell")
+    services = _all(_services(project, Settings(pass_env=("DATABASE_*",))))
+    for service in services:
+        assert [name for name, value in service.environ.items() if value == "of the shell"] == ["DATABASE_URL"]
+
+
 def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
     """And every service knows where the others are."""
     services = _services(project, Settings(port=8123))

@@ -170,6 +170,12 @@ def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
     assert "unable to load app" in result.stdout
 
 
+def test_options_in_the_environment_change_nothing(tmp_path: Path) -> None:
+    """The server takes UWSGI_* as options, such as a configuration file or one more port to listen at."""
+    with serving(memory_argv, tmp_path, {"UWSGI_INI": "/nowhere", "http_proxy": "http://127.0.0.1:1"}) as server:
+        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+
+
 @pytest.mark.parametrize("bind", ["8080", "127.0.0.1", "127.0.0.1:http", ":8080", ""])
 def test_a_bind_that_is_none_is_refused(bind: str) -> None:
     """The address is checked before anything starts."""
