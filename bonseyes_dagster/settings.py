@@ -53,6 +53,10 @@ def _url(text: str) -> str:
     return text
 
 
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(_path(part) for part in text.split(os.pathsep) if part)
+
+
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -93,6 +97,15 @@ class Settings:
     outbound: tuple[str, ...] = _setting(
         "BONSEYES_OUTBOUND", _words, (), "hosts that tools may fetch URLs from, beside the project's containers"
     )
+
+    # Which files runs may read
+    files: tuple[Path, ...] = _setting(
+        "BONSEYES_FILES",
+        _paths,
+        (),
+        "folders whose files a run's config may name, beside the inbox; the project's by default",
+    )
+    inbox: Path | None = _setting("BONSEYES_INBOX", _path, None, "the folder whose archives start runs")
 
     # What a project's processes get of the shell
     pass_env: tuple[str, ...] = _setting(

@@ -31,6 +31,7 @@ from bonseyes_dagster.orchestration.inbox_files import ArchiveSet, printable, re
 from bonseyes_dagster.orchestration.inbox_state import InboxState
 from bonseyes_dagster.orchestration.names import RUN_TAG
 from bonseyes_dagster.orchestration.pipeline import Pipeline
+from bonseyes_dagster.orchestration.readable_files import allow_folder
 from bonseyes_dagster.urls import is_name
 
 __all__ = ["inbox_sensor"]
@@ -52,6 +53,8 @@ def inbox_sensor(pipeline: Pipeline, *, folder: Path | None = None, settle_s: fl
     `settle_s` seconds apart find it unchanged. The same bytes start one run only, whatever becomes of the run.
     """
     inbox = Inbox(pipeline, folder, settle_s)
+    if folder is not None:
+        allow_folder(folder)
 
     @sensor(
         name=inbox.name,

@@ -1,11 +1,9 @@
 """What a step wants of its container: placed so that the same step, asked again, finds the same artifact."""
 
 import contextlib
-import os
 import re
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dagster import Failure, OpExecutionContext
@@ -15,6 +13,7 @@ from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.errors import BonseyesError, ConflictError, InvalidError, NotFoundError, UnavailableError
 from bonseyes_dagster.model import Status
 from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.readable_files import ReadableFiles
 from bonseyes_dagster.orchestration.references import ArtifactRef
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import dashboard_page
@@ -53,7 +52,8 @@ class Order:
         self.output_type = tool.description.output_type
         self.parameters: dict[str, Any] = {name: ref.url for name, ref in references.items() if ref is not None}
         self._digests = {name: ref.digest for name, ref in references.items() if ref is not None and ref.digest}
-        self.files: dict[str, Path] = {}
+        self._readable = ReadableFiles.of_run(settings, context.run.tags.get(names.UPLOADS_TAG, ""))
+        self.files: dict[str, str] = {}
         self._take_config(context.op_config or {}, tool)
         self.stop = threading.Event()
 
@@ -73,7 +73,8 @@ class Order:
             if value is None:
                 continue
             if parameter.type == "file" and not value.lower().startswith(("http://", "https://")):
-                self.files[parameter.name] = _local_file(parameter.name, value)
+                self._readable.open(parameter.name, value).close()  # fail before anything is asked of the container
+                self.files[parameter.name] = value
             else:
                 self.parameters[parameter.name] = value
 
@@ -125,13 +126,15 @@ class Order:
         self._log.info(f"{artifact.url} was made by a deleted run of the same name; it is {renamed.url} now.")
 
     def _create(self) -> None:
-        self.container.create(
-            self.artifact.name,
-            self.parameters,
-            dict(self.files),
-            idempotency_key=self.key,
-            reuse=self.reuse,
-        )
+        with contextlib.ExitStack() as opened:
+            files = {name: opened.enter_context(self._readable.open(name, path)) for name, path in self.files.items()}
+            self.container.create(
+                self.artifact.name,
+                self.parameters,
+                files,
+                idempotency_key=self.key,
+                reuse=self.reuse,
+            )
 
     def _former(self) -> Status | None:
         try:
@@ -183,10 +186,3 @@ def _step_name(context: OpExecutionContext) -> str:
     mapping_key = context.get_mapping_key()
     step = str(context.op_handle)
     return f"{step}.{mapping_key}" if mapping_key else step
-
-
-def _local_file(parameter: str, value: str) -> Path:
-    path = Path(os.path.expanduser(value))  # noqa: PTH111 - Path.expanduser() fails for an unknown user
-    if not path.is_file():
-        raise Failure(f"{parameter}: there is no file {path.absolute()} where the run executes.", allow_retries=False)
-    return path

@@ -33,7 +33,10 @@ _TMPFS = {"/tmp": "size=268435456,mode=1777"}  # noqa: S108 - the container's ow
 _DNS, _DNS_OPTIONS = ["127.0.0.1"], ["ndots:1", "timeout:1", "attempts:1"]
 _LOG = {"max-size": "10m", "max-file": "3"}
 # What a run's process takes from its environment.
-_VARIABLES = ("BONSEYES_ADDRESSES", "BONSEYES_LOG_LEVEL", "BONSEYES_OUTBOUND", "BONSEYES_URL")
+_VARIABLES = (
+    *("BONSEYES_ADDRESSES", "BONSEYES_FILES", "BONSEYES_INBOX", "BONSEYES_LOG_LEVEL", "BONSEYES_OUTBOUND"),
+    "BONSEYES_URL",
+)
 _VARIABLE = re.compile(
     rf"DAGSTER_HOME={HOME}|BONSEYES_PROJECT={PROJECT}|DAGSTER_RUN_JOB_NAME=\w+|(?:{'|'.join(_VARIABLES)})=[ -~]*"
 )

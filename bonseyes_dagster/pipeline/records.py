@@ -14,6 +14,7 @@ from bonseyes_dagster.model import Phase
 from bonseyes_dagster.orchestration.names import (
     PIPELINE_TAG,
     RUN_TAG,
+    UPLOADS_TAG,
     named_record,
     own_name,
     pipeline_name,
@@ -25,7 +26,6 @@ __all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "is_marked", "phase_of"]
 
 # Its value is the run's own id; see `is_marked`.
 DELETED_TAG = "bonseyes/deleted"
-UPLOADS_TAG = "bonseyes/uploads"
 
 _PAGE = 500
 _MOST_OWNERS = 100_000

@@ -123,6 +123,7 @@ class Doors:
             "DAGSTER_DISABLE_TELEMETRY": "yes",
             "BONSEYES_ADDRESSES": str(project.addresses),
             "BONSEYES_PROJECT": str(project.folder),
+            "BONSEYES_FILES": str(project.folder.parent),
         }
 
     def _request(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:

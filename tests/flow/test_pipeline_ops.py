@@ -184,6 +184,17 @@ def test_artifacts_of_a_run_that_is_there_are_left_alone(
     assert contents == [b"first", b"second"]
 
 
+def test_file_outside_the_allowed_folders_fails_at_once(
+    execute: Callable[..., ExecuteInProcessResult], project: TinyProject
+) -> None:
+    """Whoever launches a run would read it as the artifact's input file."""
+    result = execute("outside", train="/etc/hostname")
+    description = failure_of(result).description
+    assert "/etc/hostname is outside the folders" in description
+    assert "BONSEYES_FILES" in description
+    assert "outside_load_train" not in project.container("load").names()
+
+
 def test_missing_file_fails_at_once(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
     """A path is where the run executes; the message has it whole."""
     result = execute("lost", train=str(project.root / "missing.bin"))

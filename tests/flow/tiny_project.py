@@ -36,7 +36,11 @@ class TinyProject:
     @property
     def environment(self) -> dict[str, str]:
         """Return what a process of the project finds in its environment."""
-        return {"BONSEYES_ADDRESSES": str(self.addresses), "BONSEYES_PROJECT": str(PROJECT)}
+        return {
+            "BONSEYES_ADDRESSES": str(self.addresses),
+            "BONSEYES_PROJECT": str(PROJECT),
+            "BONSEYES_FILES": str(self.root),
+        }
 
     def container(self, name: str) -> Container:
         """Return the client of one of the tools."""

@@ -64,7 +64,8 @@ class Embedded:
     def environ(self, **more: str) -> dict[str, str]:
         """Return the environment of a person who has set nothing but the port."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "DAGSTER_"))}
-        return {**kept, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url, **more}
+        files = str(self.folder.parent)
+        return {**kept, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url, "BONSEYES_FILES": files, **more}
 
     def up(self, **environ: str) -> None:
         """`bonseyes up --detach`, which must succeed."""

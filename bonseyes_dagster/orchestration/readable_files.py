@@ -1,0 +1,89 @@
+"""The files that a run may read when its config names a path: below allowed folders, or uploaded with the run.
+
+Whoever may launch a run may write any path into its config, in Dagster's launchpad for example, and gets the file's
+bytes back as an input file of the artifact. `order.py` opens such files by this module.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dagster import Failure
+
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["ReadableFiles", "allow_folder"]
+
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+# The folders that the definitions themselves name, such as an inbox.
+_named_folders: set[Path] = set()
+
+
+def allow_folder(folder: Path) -> None:
+    """Let runs of this process's definitions read files below `folder`."""
+    _named_folders.add(folder.expanduser().absolute())
+
+
+@dataclass(frozen=True)
+class ReadableFiles:
+    """Which files one run may read. `folders` have no symbolic links, `uploads` is the token of the run's uploads."""
+
+    folders: Sequence[str]
+    uploads: str
+
+    @classmethod
+    def of_run(cls, settings: Settings, uploads: str) -> "ReadableFiles":
+        """Return those that the settings, the definitions and the run's uploads allow."""
+        folders = [*(settings.files or (settings.project or Path.cwd(),)), *_named_folders]
+        folders += [settings.inbox] if settings.inbox else []
+        return cls([os.path.realpath(folder) for folder in folders], uploads)
+
+    def open(self, parameter: str, value: str) -> BinaryIO:
+        """Open the file that `value` names; raise Failure if there is none, or the run may not read it."""
+        path = Path(value).expanduser().absolute()
+        # Before the file is opened: opening a device can do something, and nobody is to learn what exists elsewhere.
+        self._check(parameter, path, os.path.realpath(path))
+        try:
+            # Not blocking: it may be a pipe.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _refusal(f"{parameter}: {path} cannot be read where the run executes: {error.strerror}.") from error
+        opened = open(path, "rb", opener=lambda *_: descriptor)  # noqa: SIM115 - the caller closes it
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _refusal(f"{parameter}: {path} is not a regular file.")
+            # A link may have been changed meanwhile: what counts is the file that is open.
+            self._check(parameter, path, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _check(self, parameter: str, path: Path, real: str) -> None:
+        if not any(_is_visible_below(real, folder) for folder in self.folders) and not self._is_upload(Path(real)):
+            shown = ":".join(self.folders)
+            raise _refusal(
+                f"{parameter}: {path} is outside the folders that runs may read files from, or hidden there ({shown}); "
+                "put it into one of them, or name its folder in BONSEYES_FILES."
+            )
+
+    def _is_upload(self, real: Path) -> bool:
+        """Tell whether a pipeline's container keeps the file as an upload of this run."""
+        if not _TOKEN.fullmatch(self.uploads):
+            return False
+        places = [each for each in real.parents if each.name == self.uploads and each.parent.name == "uploads"]
+        return any((place / "files.json").is_file() for place in places)
+
+
+def _is_visible_below(real: str, folder: str) -> bool:
+    # Hidden are `.env`, `.git`, `.ssh` and `.bonseyes`.
+    below = Path(os.path.relpath(real, folder)).parts
+    return not any(part.startswith(".") for part in below)
+
+
+def _refusal(description: str) -> Failure:
+    return Failure(description, allow_retries=False)

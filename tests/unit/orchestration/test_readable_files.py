@@ -1,0 +1,139 @@
+"""Which files a run may read when its config names a path."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from dagster import Failure
+
+from bonseyes_dagster.orchestration import readable_files
+from bonseyes_dagster.orchestration.readable_files import ReadableFiles
+from bonseyes_dagster.settings import Settings
+
+TOKEN = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project's folder with a file, and a secret beside it."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "images.gz").write_bytes(b"images")
+    (tmp_path / "secret").write_bytes(b"secret")
+    return folder
+
+
+def readable(project: Path, uploads: str = "", **settings: object) -> ReadableFiles:
+    """Return what a run of the project may read."""
+    return ReadableFiles.of_run(Settings(project=project, **settings), uploads)  # type: ignore[arg-type]
+
+
+def read(files: ReadableFiles, path: Path) -> bytes:
+    """Read a file as a step does."""
+    with files.open("images", str(path)) as opened:
+        return opened.read()
+
+
+def test_files_of_the_project_are_read(project: Path) -> None:
+    """By the default of the setting; the upload is called as the file is."""
+    with readable(project).open("images", str(project / "images.gz")) as opened:
+        assert opened.read() == b"images"
+        assert Path(opened.name).name == "images.gz"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_files_elsewhere_are_refused_whether_they_exist_or_not(project: Path, there: bool) -> None:
+    """The sentence names the setting and tells nothing of the file."""
+    path = project.parent / ("secret" if there else "nothing")
+    with pytest.raises(Failure, match=r"outside the folders.*BONSEYES_FILES"):
+        read(readable(project), path)
+
+
+@pytest.mark.parametrize("name", [".env", ".bonseyes/volumes/dashboard/containers.json", ".git/config"])
+def test_hidden_files_are_refused(project: Path, name: str) -> None:
+    """The token of the gateway stands in `.env`."""
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    (project / name).write_bytes(b"secret")
+    with pytest.raises(Failure, match="or hidden there"):
+        read(readable(project), project / name)
+
+
+@pytest.mark.parametrize("path", ["link", "folder/secret", "../secret", "folder/../secret"])
+def test_links_and_dots_lead_nowhere_else(project: Path, path: str) -> None:
+    """A link to a file, a folder that is a link, and `..` behind one."""
+    (project / "link").symlink_to(project.parent / "secret")
+    (project / "folder").symlink_to(project.parent)
+    with pytest.raises(Failure, match="BONSEYES_FILES"):
+        read(readable(project), Path(f"{project}/{path}"))
+
+
+def test_a_link_to_an_allowed_file_is_read(project: Path) -> None:
+    """What counts is where the file lies."""
+    (project.parent / "link").symlink_to(project / "images.gz")
+    assert read(readable(project), project.parent / "link") == b"images"
+
+
+def test_a_link_that_changes_while_it_is_checked_gains_nothing(project: Path) -> None:
+    """The file that is open is checked once more."""
+    link, ended = project / "link", threading.Event()
+
+    def change() -> None:
+        while not ended.is_set():
+            for target in ("images.gz", "../secret"):
+                draft = project / "draft"
+                draft.symlink_to(target)
+                draft.replace(link)
+
+    link.symlink_to("images.gz")
+    thread = threading.Thread(target=change)
+    thread.start()
+    found = set()
+    try:
+        for _ in range(1500):
+            try:
+                found.add(read(readable(project), link))
+            except Failure:
+                found.add(b"refused")
+    finally:
+        ended.set()
+        thread.join()
+    assert found == {b"images", b"refused"}
+
+
+def test_only_regular_files_are_read(project: Path) -> None:
+    """A pipe without a writer does not hold the step."""
+    os.mkfifo(project / "pipe")
+    for name in ("pipe", "nothing"):
+        with pytest.raises(Failure, match=r"not a regular file|cannot be read"):
+            read(readable(project), project / name)
+
+
+def test_folders_of_the_setting_and_inboxes_are_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting replaces the project's folder; inboxes of environment and definitions are always read."""
+    monkeypatch.setattr(readable_files, "_named_folders", set())
+    for name in ("data", "inbox", "other"):
+        (project.parent / name).mkdir()
+        (project.parent / name / "file").write_bytes(name.encode())
+    readable_files.allow_folder(project.parent / "other")
+    files = readable(project, files=(project.parent / "data",), inbox=project.parent / "inbox")
+    assert [read(files, project.parent / name / "file") for name in ("data", "inbox", "other")] == [
+        b"data",
+        b"inbox",
+        b"other",
+    ]
+    with pytest.raises(Failure):
+        read(files, project / "images.gz")
+
+
+def test_uploads_of_the_run_alone_are_read(project: Path) -> None:
+    """They lie in the pipeline's volume."""
+    for token in (TOKEN, TOKEN[::-1]):
+        uploads = project / ".bonseyes" / "volumes" / "digits" / "uploads" / token
+        (uploads / "images").mkdir(parents=True)
+        (uploads / "files.json").write_text("{}")
+        (uploads / "images" / "a.gz").write_bytes(b"uploaded")
+    assert read(readable(project, TOKEN[::-1]), uploads / "images" / "a.gz") == b"uploaded"
+    for other in (TOKEN, "", "..", "uploads"):
+        with pytest.raises(Failure):
+            read(readable(project, other), uploads / "images" / "a.gz")
