@@ -44,7 +44,7 @@ class ReadableFiles:
 
     def open(self, parameter: str, value: str) -> BinaryIO:
         """Open the file that `value` names; raise Failure if there is none, or the run may not read it."""
-        path = Path(value).expanduser().absolute()
+        path = Path(os.path.expanduser(value)).absolute()  # noqa: PTH111 - Path.expanduser() fails for an unknown user
         # Before the file is opened: opening a device can do something, and nobody is to learn what exists elsewhere.
         self._check(parameter, path, os.path.realpath(path))
         try:
