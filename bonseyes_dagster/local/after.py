@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from bonseyes_dagster.orchestration.env_file import leave_settings_alone
 from bonseyes_dagster.sockets import SUFFIX, connect
 
 _TIMEOUT_S = 120.0
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
             if time.monotonic() > until_s:
                 sys.exit(f"{needed} is not there after {_TIMEOUT_S:.0f} s")
             time.sleep(0.05)
+    leave_settings_alone()
     sys.argv = [module, *argv[split + 1 :]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

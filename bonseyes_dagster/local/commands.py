@@ -21,7 +21,7 @@ from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.local import detached, display
-from bonseyes_dagster.local.environment import chosen_environ
+from bonseyes_dagster.local.environment import chosen_environ, read_env_file
 from bonseyes_dagster.local.logs import follow, tail
 from bonseyes_dagster.local.project import Project, find_project
 from bonseyes_dagster.local.record import Record, read_record
@@ -48,7 +48,10 @@ port_option = click.option("--port", type=click.IntRange(1, 65535), help="Where 
 @pass_state
 def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bool, profiles: tuple[str, ...]) -> None:
     """Run the project on this machine until Ctrl-C (or `bonseyes down`)."""
-    project, settings = find_project(), _settings(state, port)
+    project = find_project()
+    if not in_docker:  # Compose reads the file itself
+        read_env_file(project.folder)
+    settings = _settings(state, port)
     running = read_record(project)
     if builds and not in_docker:
         raise click.UsageError("--build builds images, which are for --docker.")
@@ -168,6 +171,7 @@ def down(volumes: bool, yes: bool) -> None:
 def status(state: State) -> int:
     """Say how each service is. Exits with 5 when the project is not up or a service is not healthy."""
     project = find_project()
+    read_env_file(project.folder)
     record = read_record(project)
     if record is None and is_up_in_docker(project.folder):
         record = docker_commands.read_record(project.folder)

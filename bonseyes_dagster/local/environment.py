@@ -1,15 +1,20 @@
 """Which environment variables of the shell the processes of a project get: the ones chosen here, and no others.
 
 A shell holds secrets (AWS_*, GITHUB_TOKEN) that no tool needs, and variables that change how a service starts.
-`services.py`, `preparation.py` and `bonseyes tool run` call it. docs/operations.md has the list.
+Below the shell lies the project's `.env`.
+`services.py`, `preparation.py` and the commands call it. docs/operations.md has the list.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 
-__all__ = ["GATEWAY_ONLY", "chosen_environ"]
+from dotenv import dotenv_values
+
+__all__ = ["GATEWAY_ONLY", "chosen_environ", "read_env_file"]
 
 GATEWAY_ONLY = ("BONSEYES_TOKEN", "BONSEYES_HOST", "BONSEYES_ALLOWED_HOSTS")
 """Secrets and addresses of the gateway: no container needs them, so none gets them."""
@@ -37,6 +42,13 @@ def chosen_environ(environ: Mapping[str, str], passed: Iterable[str]) -> dict[st
         for name, value in environ.items()
         if any(fnmatchcase(name, pattern) for pattern in patterns) and not _is_kept_out(name)
     }
+
+
+def read_env_file(project: Path) -> None:
+    """Set what `.env` in the project's folder sets, unless the environment of this process sets it already."""
+    for name, value in dotenv_values(project / ".env").items():
+        if value is not None:
+            os.environ.setdefault(name, value)
 
 
 def _is_kept_out(name: str) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.embedded import Embedded, embedded
+from tests.system.embedded import BONSEYES, Embedded, embedded
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -133,6 +134,18 @@ def test_a_taken_port_is_refused_before_anything_starts(project: Embedded) -> No
             assert f"process {os.getpid()}" in done.stderr
             assert "Traceback" not in done.stderr
     assert project.processes() == []
+
+
+def test_env_file_sets_what_the_shell_does_not(project: Embedded) -> None:
+    """Shown by the port that `up` finds taken."""
+    (project.folder / ".env").write_text(f"BONSEYES_PORT={project.port}\n")
+    environ = {name: value for name, value in project.environ().items() if name != "BONSEYES_PORT"}
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", project.port))
+        holder.listen()
+        argv = [BONSEYES, "up", "--detach"]
+        done = subprocess.run(argv, cwd=project.folder, env=environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"Port {project.port}" in done.stderr) == (2, True)
 
 
 def test_an_open_bind_needs_a_token(project: Embedded) -> None:

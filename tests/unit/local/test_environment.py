@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from pathlib import Path
 
-from bonseyes_dagster.local.environment import chosen_environ
+import pytest
+from dagster._cli import utils
+
+from bonseyes_dagster.local.environment import chosen_environ, read_env_file
+from bonseyes_dagster.orchestration.env_file import leave_settings_alone
+from bonseyes_dagster.orchestration.instance import create_storage, write_instance
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,32 @@ def test_a_setting_adds_variables() -> None:
 def test_no_pattern_adds_what_services_must_not_have(name: str) -> None:
     """Not even one that matches everything that begins with the same letter."""
     assert chosen_environ({name: "x"}, (f"{name[0]}*",)) == {}
+
+
+def test_the_shell_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Compose has it; an empty value in the shell is a value."""
+    (tmp_path / ".env").write_text("BONSEYES_PORT=1\nBONSEYES_URL=http://file\nBONSEYES_INBOX=/file\nBARE\n")
+    for name in ("BONSEYES_INBOX", "BARE"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("BONSEYES_PORT", "2")
+    monkeypatch.setenv("BONSEYES_URL", "")
+    read_env_file(tmp_path)
+    assert [os.environ.get(f"BONSEYES_{name}") for name in ("PORT", "URL", "INBOX")] == ["2", "", "/file"]
+    assert "BARE" not in os.environ
+
+
+def test_dagster_takes_no_setting_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would let the file hide the shell, and hand the token to the definitions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(utils, "get_env_var_dict", utils.get_env_var_dict)
+    (tmp_path / ".env").write_text("BONSEYES_TOKEN=secret\nIN_SHELL=file\nDATABASE=file\n")
+    monkeypatch.setenv("IN_SHELL", "shell")
+    monkeypatch.delenv("BONSEYES_TOKEN", raising=False)
+    write_instance(tmp_path / "home")
+    create_storage(tmp_path / "home")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home"))
+    leave_settings_alone()
+    with utils.get_instance_for_cli():
+        assert (os.environ["DATABASE"], os.environ["IN_SHELL"]) == ("file", "shell")
+        assert "BONSEYES_TOKEN" not in os.environ
