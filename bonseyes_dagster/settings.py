@@ -41,16 +41,20 @@ def _patterns(text: str) -> tuple[str, ...]:
     return patterns
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ValueError("must be http://HOST, http://HOST:PORT or the same with https")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must end after host and port: the gateway answers at the root of its host, not below a path")
+    return text
+
+
 def _path(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
         raise ValueError("there is no such user, whose home folder ~ could be") from None
-
-
-def _url(text: str) -> str:
-    urlsplit(text)
-    return text
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -90,7 +94,7 @@ class Settings:
     )
 
     # Where others are
-    url: str = _setting("BONSEYES_URL", _url, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
+    url: str = _setting("BONSEYES_URL", _origin, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
     addresses: Path | None = _setting(
         "BONSEYES_ADDRESSES", _path, None, "JSON file {container: base URL}; without it a container is http://NAME"
     )

@@ -43,3 +43,18 @@ def test_a_variable_that_cannot_be_passed_is_refused(text: str) -> None:
     """It would be left out without a word."""
     with pytest.raises(SettingsError, match="BONSEYES_PASS_ENV"):
         Settings.from_environ({"BONSEYES_PASS_ENV": text})
+
+
+@pytest.mark.parametrize(
+    "url", ["http://x/models", "https://x/models/", "http://x?a=b", "http://x#a", "x:8000", "ftp://x", "http://u:p@x"]
+)
+def test_an_address_that_is_no_origin_is_refused(url: str) -> None:
+    """Dagster's pages and the dashboard's are at the root of their host."""
+    with pytest.raises(SettingsError, match=r"BONSEYES_URL=.*must"):
+        Settings.from_environ({"BONSEYES_URL": url})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "https://models.example.org/", "http://[::1]:8000"])
+def test_an_address_may_be_any_origin(url: str) -> None:
+    """The slash at its end is left out where paths are added."""
+    assert Settings.from_environ({"BONSEYES_URL": url}).gateway_url == url.rstrip("/")
