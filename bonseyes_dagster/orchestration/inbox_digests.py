@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from bonseyes_dagster.orchestration.inbox_files import ArchiveFile, ArchiveSet, stamp_of
+from bonseyes_dagster.orchestration.inbox_files import ArchiveFile, ArchiveSet, is_within, stamp_of
 
 __all__ = ["ArchiveChangedError", "DigestReader"]
 
@@ -87,6 +87,8 @@ class DigestReader:
         descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
             self._check(file, os.fstat(descriptor))
+            if not is_within(descriptor, file.inside):
+                raise ArchiveChangedError
             opened.seek(reading.done_bytes)
             while chunk := opened.read(CHUNK_BYTES):
                 reading.digest.update(chunk)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ArchiveFile", "ArchiveSet", "printable", "read_sets"]
+__all__ = ["ArchiveFile", "ArchiveSet", "is_within", "printable", "read_sets", "stamp_of"]
 
 # What a browser, rsync, wget or an editor calls a file that it has not finished.
 _UNFINISHED = (
@@ -34,9 +34,10 @@ _MNIST_TEST = "t10k-"
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """A regular file; `stamp` changes when its bytes may have changed."""
+    """A regular file; `stamp` changes when its bytes may have changed. It lies below `inside`, a path without links."""
 
     path: str
+    inside: str
     size: int
     stamp: tuple[int, int, int, int]
 
@@ -73,7 +74,7 @@ def read_sets(root: Path, wanted: Iterable[str]) -> list[ArchiveSet]:
     with os.scandir(root) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
     folders = [entry for entry in found if not _is_ignored(entry.name) and _is_folder(entry)]
-    own = _choose("", inside, found, wanted)
+    own = _choose("", str(root), inside, found, wanted)
     # Who uses subfolders has nothing in the inbox itself, and need not be told what it lacks.
     is_used = bool(own.files) or not folders
     return [*([own] if is_used or "lacks" not in (own.problem or "") else []), *_subfolders(folders, inside, wanted)]
@@ -88,19 +89,31 @@ def _subfolders(folders: Iterable["os.DirEntry[str]"], inside: str, wanted: list
     for folder in folders:
         if printable(folder.name) != folder.name:
             yield ArchiveSet(folder.name, {}, "has a name that is not UTF-8; rename it")
-        elif folder.is_symlink() and not _is_within(folder.path, inside):
-            yield ArchiveSet(folder.name, {}, "is a link out of the inbox, which is not followed; move the folder here")
         else:
-            try:
-                with os.scandir(folder.path) as entries:
-                    found = sorted(entries, key=lambda entry: entry.name)
-            except OSError as error:
-                yield ArchiveSet(folder.name, {}, f"cannot be read: {error.strerror}")
-            else:
-                yield _choose(folder.name, inside, found, wanted)
+            yield _subfolder(folder, inside, wanted)
 
 
-def _choose(name: str, inside: str, entries: list["os.DirEntry[str]"], wanted: list[str]) -> ArchiveSet:
+def _subfolder(folder: "os.DirEntry[str]", inside: str, wanted: list[str]) -> ArchiveSet:
+    try:
+        descriptor = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        return ArchiveSet(folder.name, {}, f"cannot be read: {error.strerror}")
+    try:
+        # The folder that is open counts: a link may take its place at any time.
+        if not is_within(descriptor, inside):
+            return ArchiveSet(
+                folder.name, {}, "is a link out of the inbox, which is not followed; move the folder here"
+            )
+        with os.scandir(descriptor) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        return _choose(folder.name, folder.path, inside, found, wanted)
+    except OSError as error:
+        return ArchiveSet(folder.name, {}, f"cannot be read: {error.strerror}")
+    finally:
+        os.close(descriptor)
+
+
+def _choose(name: str, folder: str, inside: str, entries: list["os.DirEntry[str]"], wanted: list[str]) -> ArchiveSet:
     """Give each parameter its file, or say what is wrong with the first that has none."""
     files: dict[str, ArchiveFile] = {}
     problems: list[str] = []
@@ -118,7 +131,7 @@ def _choose(name: str, inside: str, entries: list["os.DirEntry[str]"], wanted: l
         elif partner := next((each for each in unfinished if each.startswith(candidates[0])), None):
             problems.append(f"is still being written: {printable(partner)} is there")
         else:
-            found = _read_file(named[candidates[0]], inside)
+            found = _read_file(named[candidates[0]], folder, inside)
             if isinstance(found, str):
                 problems.append(found)
             else:
@@ -146,13 +159,14 @@ def _candidates(suffixes: Mapping[str, str]) -> list[str]:
     return [each for each in whole if not suffixes[each].lower().endswith(_NOTES)] or whole
 
 
-def _read_file(entry: "os.DirEntry[str]", inside: str) -> ArchiveFile | str:
+def _read_file(entry: "os.DirEntry[str]", folder: str, inside: str) -> ArchiveFile | str:
     """Return the file, or a sentence's end that says why it cannot be taken."""
     name = printable(entry.name)
     if name != entry.name:
         return f"holds {name}, whose name is not UTF-8; rename it"
     try:
-        if entry.is_symlink() and not _is_within(entry.path, inside):
+        path = f"{folder}/{entry.name}"
+        if entry.is_symlink() and not _is_below(os.path.realpath(path), inside):
             return f"holds {name}, a link out of the inbox, which is not followed; copy the file"
         found = entry.stat()
     except OSError as error:
@@ -161,7 +175,7 @@ def _read_file(entry: "os.DirEntry[str]", inside: str) -> ArchiveFile | str:
         return f"holds {name}, which is not a regular file"
     if not found.st_size:
         return f"is still being written: {name} is empty"
-    return ArchiveFile(entry.path, found.st_size, stamp_of(found))
+    return ArchiveFile(path, inside, found.st_size, stamp_of(found))
 
 
 def stamp_of(found: os.stat_result) -> tuple[int, int, int, int]:
@@ -180,5 +194,10 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def _is_within(path: str, inside: str) -> bool:
-    return os.path.realpath(path).startswith(inside.rstrip(os.sep) + os.sep)
+def is_within(descriptor: int, inside: str) -> bool:
+    """Tell whether an open file or folder lies below `inside`, a path without links."""
+    return _is_below(str(Path(f"/proc/self/fd/{descriptor}").readlink()), inside)
+
+
+def _is_below(real: str, inside: str) -> bool:
+    return real.startswith(inside.rstrip(os.sep) + os.sep)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from dagster._core.test_utils import create_run_for_test
 
 from bonseyes_dagster import Pipeline, PipelineParameter, Task, inbox_sensor, tool_op
 from bonseyes_dagster.orchestration import inbox as inbox_module
-from bonseyes_dagster.orchestration import inbox_digests, names
+from bonseyes_dagster.orchestration import inbox_digests, inbox_files, names
 from bonseyes_dagster.orchestration.instance import create_storage, write_instance
 from tests.unit.orchestration.tools import write_tools
 from tests.waiting import until
@@ -201,6 +201,47 @@ def test_links_out_of_the_inbox_are_not_followed(looks: Looks, inbox: Path, tmp_
     assert "file holds images, a link out of the inbox" in looks.reason
 
 
+def test_links_inside_the_inbox_are_followed(looks: Looks, inbox: Path) -> None:
+    """They lead to what its users have placed there."""
+    place(inbox / ".store", "images", "labels")
+    (inbox / "a").mkdir()
+    for name in ("images", "labels"):
+        (inbox / "a" / name).symlink_to(f"../.store/{name}")
+    assert looks.names() == ["a"]
+
+
+def test_a_file_that_becomes_a_link_is_never_read(tmp_path: Path, inbox: Path) -> None:
+    """The other file has another place, even if all that the check compares is equal."""
+    place(inbox / "a", "images")
+    place(tmp_path / "elsewhere", "images")
+    (archives,) = (each for each in inbox_files.read_sets(inbox, ["images"]) if each.name == "a")
+    (inbox / "a" / "images").unlink()
+    (inbox / "a" / "images").symlink_to(tmp_path / "elsewhere" / "images")
+    stamp = inbox_files.stamp_of((inbox / "a" / "images").stat())
+    changed = replace(archives, files={"images": replace(archives.files["images"], size=stamp[1], stamp=stamp)})
+    with pytest.raises(inbox_digests.ArchiveChangedError):
+        inbox_digests.DigestReader().digest(changed)
+
+
+def test_a_folder_that_becomes_a_link_is_never_listed(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the check of the folder and the list of its files."""
+    place(inbox / "a", "images")
+    place(tmp_path / "elsewhere", "images")
+    listed = os.scandir
+
+    def exchange(place: object) -> object:
+        if place != inbox:
+            (inbox / "a").rename(tmp_path / f"former-{time.monotonic_ns()}")
+            (inbox / "a").symlink_to(tmp_path / "elsewhere")
+        return listed(place)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(inbox_files.os, "scandir", exchange)
+    (found,) = (each for each in inbox_files.read_sets(inbox, ["images"]) if each.name == "a")
+    assert found.problem is not None or found.files["images"].stamp[0] != (tmp_path / "elsewhere/images").stat().st_ino
+
+
 def test_folder_whose_name_no_run_can_have_gets_a_run_name_of_its_own(looks: Looks, inbox: Path) -> None:
     """The name is the same at each look, and differs for folders that differ."""
     folders = ["Montag früh", "Montag früh!", "日本語", "x" * 200, "x" * 199]
@@ -337,10 +378,11 @@ def test_folder_that_cannot_be_listed_stops_only_its_own_set(
         place(inbox / folder, "images", "labels")
     scandir = os.scandir
 
-    def fail(path: str):
-        if Path(path).name == "bad":
-            raise OSError(5, "Input/output error", path)
-        return scandir(path)
+    def fail(place: Path | int):
+        path = Path(f"/proc/self/fd/{place}").readlink() if isinstance(place, int) else place
+        if path.name == "bad":
+            raise OSError(5, "Input/output error", str(path))
+        return scandir(place)
 
     monkeypatch.setattr(os, "scandir", fail)
     assert looks.names() == ["good"]
