@@ -57,6 +57,11 @@ def _path(text: str) -> Path:
         raise ValueError("there is no such user, whose home folder ~ could be") from None
 
 
+def _url(text: str) -> str:
+    urlsplit(text)
+    return text
+
+
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(_path(part) for part in text.split(os.pathsep) if part)
 
