@@ -59,8 +59,8 @@ def exchange(server: LocalServer, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"GET\r\n\r\n"])
 def test_a_request_without_a_request_line_is_answered(server: LocalServer, data: bytes) -> None:
-    """UWSGI hands it to the application without a method."""
-    assert exchange(server, data).startswith(b"HTTP/1.0 404")
+    """UWSGI hands it to the application without a method, and without a Host."""
+    assert exchange(server, data).startswith(b"HTTP/1.0 403")
 
 
 def test_no_bytes_make_a_server_fail(server: LocalServer) -> None:
