@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import aiohttp
@@ -70,8 +70,8 @@ async def _ask(
         body = _body(request, target, patience)
         if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
             # An upstream that has to wait for it would hold a thread meanwhile.
-            whole = b"".join([chunk async for chunk in body])
-            return await session.request(request.method, url, data=whole, **options)
+            chunks = [chunk async for chunk in body]
+            return await session.request(request.method, url, data=_once(chunks), **options)
         async with large_bodies:
             patience.reschedule(asyncio.get_running_loop().time() + HEADER_WAIT_S)
             return await session.request(request.method, url, data=body, **options)
@@ -96,6 +96,12 @@ async def _body(request: web.BaseRequest, target: Target, patience: asyncio.Time
             raise
         if not chunk:
             return
+        yield chunk
+
+
+async def _once(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    # A body that can be sent again would be: aiohttp repeats a request whose upstream hangs up.
+    for chunk in chunks:
         yield chunk
 
 

@@ -52,7 +52,7 @@ class Order:
         self.output_type = tool.description.output_type
         self.parameters: dict[str, Any] = {name: ref.url for name, ref in references.items() if ref is not None}
         self._digests = {name: ref.digest for name, ref in references.items() if ref is not None and ref.digest}
-        self._readable = ReadableFiles.of_run(settings, context.run.tags.get(names.UPLOADS_TAG, ""))
+        self._readable = ReadableFiles.from_settings(settings)
         self.files: dict[str, str] = {}
         self._take_config(context.op_config or {}, tool)
         self.stop = threading.Event()

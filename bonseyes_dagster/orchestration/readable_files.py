@@ -1,4 +1,4 @@
-"""The files that a run may read when its config names a path: below allowed folders, or uploaded with the run.
+"""The files that a run may read when its config names a path: below allowed folders, or uploaded with a run.
 
 Whoever may launch a run may write any path into its config, in Dagster's launchpad for example, and gets the file's
 bytes back as an input file of the artifact. `order.py` opens such files by this module.
@@ -30,17 +30,16 @@ def allow_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class ReadableFiles:
-    """Which files one run may read. `folders` have no symbolic links, `uploads` is the token of the run's uploads."""
+    """Which files runs may read. `folders` have no symbolic links."""
 
     folders: Sequence[str]
-    uploads: str
 
     @classmethod
-    def of_run(cls, settings: Settings, uploads: str) -> "ReadableFiles":
-        """Return those that the settings, the definitions and the run's uploads allow."""
+    def from_settings(cls, settings: Settings) -> "ReadableFiles":
+        """Return those that the settings and the definitions allow."""
         folders = [*(settings.files or (settings.project or Path.cwd(),)), *_named_folders]
         folders += [settings.inbox] if settings.inbox else []
-        return cls([os.path.realpath(folder) for folder in folders], uploads)
+        return cls([os.path.realpath(folder) for folder in folders])
 
     def open(self, parameter: str, value: str) -> BinaryIO:
         """Open the file that `value` names; raise Failure if there is none, or the run may not read it."""
@@ -64,19 +63,22 @@ class ReadableFiles:
         return opened
 
     def _check(self, parameter: str, path: Path, real: str) -> None:
-        if not any(_is_visible_below(real, folder) for folder in self.folders) and not self._is_upload(Path(real)):
+        if not any(_is_visible_below(real, folder) for folder in self.folders) and not _is_upload(Path(real)):
             shown = ":".join(self.folders)
             raise _refusal(
                 f"{parameter}: {path} is outside the folders that runs may read files from, or hidden there ({shown}); "
                 "put it into one of them, or name its folder in BONSEYES_FILES."
             )
 
-    def _is_upload(self, real: Path) -> bool:
-        """Tell whether a pipeline's container keeps the file as an upload of this run."""
-        if not _TOKEN.fullmatch(self.uploads):
-            return False
-        places = [each for each in real.parents if each.name == self.uploads and each.parent.name == "uploads"]
-        return any((place / "files.json").is_file() for place in places)
+
+def _is_upload(real: Path) -> bool:
+    """Tell whether a pipeline's container keeps the file as an upload.
+
+    It may be one of another run, whose config somebody launches once more. It is no secret from who may launch: the
+    pipeline's container serves it as an input file of that run.
+    """
+    places = [each for each in real.parents if _TOKEN.fullmatch(each.name) and each.parent.name == "uploads"]
+    return any((place / "files.json").is_file() for place in places)
 
 
 def _is_visible_below(real: str, folder: str) -> bool:

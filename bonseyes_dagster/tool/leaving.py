@@ -23,8 +23,9 @@ def run_exit_functions(give_up: Callable[[], None], *, limit_s: float = LIMIT_S)
 
     In this order: pools of processes are closed with the threads, and then `multiprocessing` waits for their processes.
     """
-    if threading.active_count() > 1 or atexit._ncallbacks():
-        threading.Thread(target=_wait, args=(give_up, limit_s), daemon=True).start()
+    if threading.active_count() == 1 and not atexit._ncallbacks():
+        return
+    threading.Thread(target=_wait, args=(give_up, limit_s), daemon=True).start()
     for step in (threading._shutdown, atexit._run_exitfuncs):  # type: ignore[attr-defined]
         with contextlib.suppress(Exception):
             step()

@@ -25,6 +25,8 @@ _SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is gi
 _CHUNK_BYTES = 1 << 24  # uWSGI holds one chunk of a chunked body in memory
 _BACKLOG = 1024
 _LOG_RECORD_BYTES = 1 << 17  # a longer record is cut there
+# What uWSGI leaves itself when it executes itself anew; without it the port would seem taken.
+_KEPT_BY_UWSGI = ("UWSGI_RELOADS", "UWSGI_ORIGINAL_PROC_NAME")
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
@@ -140,7 +142,7 @@ def serve(
     folder = _metrics_folder()
     options.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder
-    for name in [name for name in os.environ if name.startswith("UWSGI_")]:
+    for name in [name for name in os.environ if name.startswith("UWSGI_") and name not in _KEPT_BY_UWSGI]:
         del os.environ[name]  # uWSGI would take it as one more option
     import pyuwsgi  # here, for it prints and changes what `import uwsgi` finds
 

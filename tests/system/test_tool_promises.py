@@ -432,7 +432,7 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
         assert f"{tool / 'broken.py'}:1: ModuleNotFoundError" in health
         (tool / "broken.py").write_text("def create(artifact):\n    artifact.path('made').touch()\n")
-        until(lambda: requests.get(f"{server.url}/healthz", timeout=5).status_code == 200, 30)
+        until(server.container.is_healthy, 60)
         status = server.container.create("mended").wait(timeout_s=20)
         assert (status.phase, status.reason) == ("completed", None)
     finally:

@@ -57,7 +57,7 @@ def test_an_idle_connection_is_closed(hasty: Gateway, asked: bool) -> None:
 def test_a_body_that_stops_coming_is_given_up(hasty: Gateway, upstream: Upstream) -> None:
     """The upstream is told: its connection breaks."""
     with hasty.connect() as connection:
-        connection.sendall(hasty.head("POST", "/containers/tool/swallow", "Content-Length: 100000") + b"x" * 100)
+        connection.sendall(hasty.head("POST", "/containers/tool/swallow", "Content-Length: 1000000") + b"x" * 100)
         assert upstream.began.wait(10)
         assert _is_hung_up_on(connection, 10 * STALL_S)
     assert upstream.cancelled.wait(10)
