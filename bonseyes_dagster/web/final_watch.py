@@ -48,8 +48,9 @@ class FinalWatch:
             if self._pid != os.getpid():
                 self._changed = threading.Condition()
                 self._futures = {}
-                self._pid = os.getpid()
                 threading.Thread(target=self._watch, daemon=True, name="final").start()
+                # Only now: where no thread could start, the next request tries again.
+                self._pid = os.getpid()
         return self._changed
 
     def _forget(self, key: str, future: Future[None]) -> None:

@@ -67,34 +67,45 @@ class Holder:
         """Ask `app` again once the wait is over, and send what it answers."""
         environ = {key: value for key, value in environ.items() if not key.startswith(("wsgi.file", "uwsgi"))}
         environ |= {HELD_KEY: True, "wsgi.input": io.BytesIO()}
-        self._start(self._answer_later(app, environ, held))
+        self._start(self._answer_later(app, environ, held), held.descriptor)
 
     def follow(self, descriptor: int, pieces: Iterator[bytes]) -> None:
         """Send pieces as they come, b"" being none for now; `pieces` is closed at the end."""
-        self._start(self._follow(descriptor, pieces))
+        self._start(self._follow(descriptor, pieces), descriptor)
 
     def send_pieces(self, descriptor: int, first: bytes, pieces: Iterator[bytes]) -> None:
         """Send the rest of an answer as fast as its reader takes it."""
-        self._start(self._send_pieces(descriptor, first, pieces))
+        self._start(self._send_pieces(descriptor, first, pieces), descriptor)
 
     def send_file(self, descriptor: int, file: int, offset: int, size_bytes: int) -> None:
         """Send a part of an open file as fast as its reader takes it; the descriptor `file` is closed at the end."""
-        self._start(self._send_file(descriptor, file, offset, size_bytes))
+        self._start(self._send_file(descriptor, file, offset, size_bytes), descriptor, file)
 
     # The loop
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid = os.getpid()
-                self._begin()
+    def _start(self, work: Coroutine[Any, Any, None], *descriptors: int) -> None:
+        try:
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._begin()
+                    # Only now: where no descriptor or thread was left, the next request tries again.
+                    self._pid = os.getpid()
+        except BaseException:
+            work.close()
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
         asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(_report)
 
     def _begin(self) -> None:
         self._followers = 0
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="held")
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="holder").start()
+        try:
+            threading.Thread(target=self._loop.run_forever, daemon=True, name="holder").start()
+        except BaseException:
+            self._loop.close()
+            raise
 
     async def _in_pool(self, function: Any, *arguments: Any) -> Any:
         return await self._loop.run_in_executor(self._pool, function, *arguments)
