@@ -74,9 +74,9 @@ _HEADERS = {
 
 
 @pytest.fixture(params=["memory artifacts", "memory runs", "tool"])
-def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The sample tool's application on each backend, with an artifact (or run) called `made`."""
-    logging.getLogger().setLevel(logging.ERROR)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.ERROR)
     backend, _, kind = request.param.partition(" ")
     if backend == "memory":
         made = memory_app.create(kind, 1 << 20, tmp_path / "files")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -213,8 +212,6 @@ def test_bytes_after_gzip_are_left_out(
 ) -> None:
     """As gunzip does it, with a warning. A second stream belongs to the archive."""
     packed = gzip.compress(idx(IMAGES)[:20]) + gzip.compress(idx(IMAGES)[20:]) + tail
-    # A library's logging set-up in an earlier test disables loggers that are there.
-    logging.getLogger("idx").disabled = False
     made = run(make, tmp_path, packed, idx(LABELS))
     assert json.loads((made / "dataset.json").read_text())["count"] == 3
     assert "The images archive has bytes after its gzip stream; they are left out." in caplog.text
