@@ -94,7 +94,9 @@ def _last_heartbeat(database: Path) -> float | None:
     if not database.exists():
         return 0.0
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=1)
+        ) as connection:
             row = connection.execute("SELECT max(timestamp) FROM daemon_heartbeats").fetchone()
     except sqlite3.Error:
         return 0.0

@@ -31,8 +31,11 @@ import sqlalchemy as db
 import yaml
 from dagster import Field
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+from dagster._core.storage.runs.sqlite import sqlite_run_storage
 from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
+from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
@@ -46,6 +49,17 @@ __all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connect
 _STOCK = ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage")
 # A webserver reads many runs; what it reads no more is closed.
 _MAX_OPEN = 16
+
+
+def _url(base_dir: str, db_name: str) -> str:
+    """Return the URL of a database file, whichever characters its path has."""
+    path = Path(base_dir).absolute() / f"{db_name}.db"
+    return db.URL.create("sqlite", database=str(path)).render_as_string()
+
+
+# Dagster puts the path into the URL as it is: of `a?b` SQLAlchemy opens the file `a`, and of `a%41` the file `aA`.
+for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
+    _module.create_db_conn_string = _url  # type: ignore[attr-defined]  # mypy takes the three for any module
 
 
 class _Engines:
@@ -94,7 +108,7 @@ class _Engines:
 
 def _identity(conn_string: str) -> tuple[int, int] | None:
     with contextlib.suppress(FileNotFoundError):
-        stat = Path(conn_string.removeprefix("sqlite:///")).stat()
+        stat = Path(db.make_url(conn_string).database or "").stat()
         return stat.st_dev, stat.st_ino
     return None
 
@@ -173,11 +187,10 @@ class _EventLogStorage(SqliteEventLogStorage):
         template = Path(self._base_dir) / f"empty-{dagster.__version__}.template"
         if not template.exists():
             with tempfile.TemporaryDirectory(dir=self._base_dir, prefix="template-") as folder:
-                path = Path(folder) / "empty"
-                engine = db.create_engine(f"sqlite:///{path}", poolclass=NullPool)
+                engine = db.create_engine(_url(folder, "empty"), poolclass=NullPool)
                 self._initdb(engine)
                 engine.dispose()
-                path.replace(template)
+                (Path(folder) / "empty.db").replace(template)
         return template
 
 

@@ -20,10 +20,11 @@ RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "definit
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The tiny project, up, with an inbox, and one run live at once."""
+    """The tiny project in a folder of an odd name, up, with an inbox, and one run live at once."""
     folder = tmp_path_factory.mktemp("settings")
     (folder / "inbox").mkdir()
-    with embedded(folder / "project", with_dagster=True) as project:
+    # URLs, SQLite, uWSGI and shells give a meaning to each of these characters.
+    with embedded(folder / "it's 50%41 #1? é:x", with_dagster=True) as project:
         (project.folder / "dagster.yaml").write_text("concurrency: {runs: {max_concurrent_runs: 1}}\n")
         project.up(BONSEYES_INBOX=str(folder / "inbox"))
         yield project

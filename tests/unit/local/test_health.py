@@ -93,9 +93,11 @@ def test_a_run_server_is_healthy_with_its_definitions(tmp_path: Path) -> None:
         asyncio.run(ask({"ok": True, "load_error": "Traceback\n  ...\nNameError: x\n"}))
 
 
-def test_the_daemon_is_healthy_when_it_beats(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["plain", "a#b", "a?b", "a%41b"])
+def test_the_daemon_is_healthy_when_it_beats(tmp_path: Path, name: str) -> None:
     """Since it was started: an older heartbeat was another daemon's."""
-    database = tmp_path / "runs.db"
+    database = tmp_path / name / "runs.db"
+    database.parent.mkdir()
     check = health.beats(database, time.time())
     with pytest.raises(NotHealthyError, match="no heartbeat"):
         asyncio.run(check())

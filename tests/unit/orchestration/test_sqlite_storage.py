@@ -50,6 +50,21 @@ def test_dagsters_storage_reads_and_writes_what_ours_made(ours, tmp_path):
     assert ours.get_run_by_id(run_id).job_name == "job"
 
 
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41b", "a:b'c d"])
+def test_the_files_lie_in_the_home_whatever_its_name(tmp_path, name):
+    """Of `a?b` SQLAlchemy would open files of the folder `a`, which may be another project's."""
+    home = tmp_path / name
+    home.mkdir()
+    with open_instance(home, "ours") as instance:
+        run_id = add_run(instance)
+        assert instance.all_instigator_state() == []
+    with open_instance(home, "ours") as instance:
+        assert len(instance.all_logs(run_id)) == 1
+    assert list(tmp_path.iterdir()) == [home]
+    made = {str(file.relative_to(home / "storage")) for file in home.rglob("*.db")}
+    assert made == {"history/runs.db", "history/runs/index.db", f"history/runs/{run_id}.db", "schedules/schedules.db"}
+
+
 def test_many_threads_write_at_the_same_time(ours):
     """Connections are shared out, not shared."""
     run_ids = [add_run(ours) for _ in range(2)]
