@@ -256,9 +256,8 @@ def tool_run(folder: Path, port: int) -> None:
     """
     description = load_description(folder)
     project = _project_around(folder)
-    project.state.mkdir(mode=0o700, exist_ok=True)
     volume = project.state / "tools" / folder.absolute().name
-    volume.mkdir(mode=0o700, parents=True, exist_ok=True)
+    project.make_folders(volume)
     chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
     environ = {**chosen, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
     environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)

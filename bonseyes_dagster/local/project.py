@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,16 +98,40 @@ class Project:
         return find_tools(self.folder)
 
     def prepare(self) -> None:
-        """Make the folders, closed to everyone else."""
-        for folder in (self.state, self.volumes, self.dagster_home, self.logs):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.state.chmod(0o700)
+        """Make the folders, closed to everyone else; raise SettingsError when the user cannot write there."""
+        self.make_folders(self.volumes, self.dagster_home, self.logs)
+
+    def make_folders(self, *folders: Path) -> None:
+        """Make `.bonseyes/` and folders in it; raise SettingsError when the user cannot write there."""
+        try:
+            for folder in (self.state, *folders):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_folder(folder)
+            self.state.chmod(0o700)
+            for file in (self.lock, *self.logs.glob("*.log")):
+                _check_file(file)
+        except OSError as error:
+            raise SettingsError(
+                f"{self.name} cannot write {error.filename}: {error.strerror}. "
+                "Copy the project to a folder of your own, or let its owner run it."
+            ) from error
 
     def sources(self) -> Iterator[Path]:
         """Yield the Python files that the definitions can depend on."""
         yield from sorted(self.folder.glob("*.py"))
         for folder in ("components", "pipelines", "containers"):
             yield from sorted((self.folder / folder).rglob("*.py"))
+
+
+def _check_folder(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def _check_file(file: Path) -> None:
+    # Not os.access: a log may be renamed meanwhile, which it does not tell from a file that cannot be written.
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def find_project(start: Path | None = None) -> Project:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import psutil
 
+from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.local.project import Project
 
 __all__ = ["Lock", "Record", "ServiceRecord", "State", "read_record", "write_json"]
@@ -90,9 +91,14 @@ class Record:
 
 
 def read_record(project: Project) -> Record | None:
-    """Return the record of a supervisor that lives, or None."""
+    """Return the record of a supervisor that lives, or None; raise SettingsError when it is another user's."""
     try:
         record = Record.from_json(json.loads(project.record.read_bytes()))
+    except PermissionError as error:
+        raise SettingsError(
+            f"{project.state} belongs to another user, who alone can run and ask {project.name}. "
+            "Copy the project to a folder of your own, or let that user do it."
+        ) from error
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return record if record.process() is not None else None

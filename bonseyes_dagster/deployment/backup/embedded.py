@@ -32,7 +32,7 @@ def still(project: Project) -> Iterator[Callable[[], None]]:
     Then every file is as its last writer left it, which is what the project takes up at any start. It yields what looks
     for it once more, where that can do anything.
     """
-    project.state.mkdir(mode=0o700, exist_ok=True)
+    project.make_folders()
     lock = Lock(project.lock)
     if not lock.take():
         raise InvalidError(
