@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 import jsonschema
-import re2
 
 __all__ = ["SchemaValidator", "check_patterns", "compile_pattern", "is_match"]
 
@@ -24,6 +23,8 @@ _HINT = (
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Any:
     """Return the compiled pattern; raise ValueError with a sentence for what is none in RE2's syntax."""
+    import re2  # here: most processes of a tool match nothing, and each fork would copy its memory map
+
     if len(pattern) > _LENGTH_LIMIT:
         raise ValueError(f"it has {len(pattern)} characters; {_LENGTH_LIMIT} are the most")
     options = re2.Options()
