@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +24,8 @@ __all__ = ["has_state", "restore", "sources", "still", "versions"]
 # SQLite makes it anew from the log; the state of locks in it is that of processes that are gone.
 _NOT_KEPT = ("-shm",)
 _BUFFER_BYTES = 1 << 20
+# What is restored lets no other user write, and gives nobody the rights of its owner.
+_MODES = 0o755
 
 
 @contextmanager
@@ -104,6 +107,10 @@ def restore(project: Project, backup: Path, manifest: Manifest, show: Show, *, f
         _unpack(backup, manifest, new, show)
         for folder in _kept(project):
             _exchange(folder, new / folder.name, old / folder.name)
+    except BaseException:
+        with suppress(OSError):  # what is in it was the project's, and somebody may want it back
+            old.rmdir()
+        raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old)
@@ -135,10 +142,20 @@ def _extract(file: BinaryIO, folder: Path, tell: Callable[[int], None]) -> None:
         def members() -> Iterator[tarfile.TarInfo]:
             for member in archive:
                 tell(file.tell())
-                yield member
+                yield _checked(member, folder)
 
-        # This filter: nothing is written outside of the folder, and links stay what they are.
-        archive.extractall(folder, members(), filter="tar")
+        # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters; later ones must not use another than ours.
+        archive.extraction_filter = lambda member, _: member
+        archive.extractall(folder, members())  # noqa: S202 - members() checks them
+
+
+def _checked(member: tarfile.TarInfo, folder: Path) -> tarfile.TarInfo:
+    """Return a member with modes that are safe; raise InvalidError for one that leads out of the folder."""
+    inside = os.path.realpath(folder)
+    if os.path.commonpath([inside, os.path.realpath(folder / member.name)]) != inside:
+        raise InvalidError(f"The backup holds {member.name!r}, which leads out of the folder to be restored.")
+    member.mode &= _MODES
+    return member
 
 
 def _exchange(place: Path, new: Path, old: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -213,6 +214,43 @@ def test_an_existing_project_is_replaced_only_if_told(project: Project, tmp_path
     assert call("restore", str(tmp_path / "saved"), "--force") == 0
     assert not project.volume("later").exists()
     assert (project.volume("load") / "artifacts" / "1" / "data" / "whole.bin").exists()
+    assert {path.name for path in project.state.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
+
+
+def test_the_oldest_python_can_restore(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian 12 has 3.11.2, whose `extractall` takes no filter."""
+    extract = tarfile.TarFile.extractall
+
+    def extract_in_3_11_2(
+        archive: tarfile.TarFile, path: Path, members: Any = None, *, numeric_owner: bool = False
+    ) -> None:
+        extract(archive, path, members, numeric_owner=numeric_owner)
+
+    assert call("backup", str(tmp_path / "saved")) == 0
+    monkeypatch.setattr(tarfile.TarFile, "extractall", extract_in_3_11_2)
+    assert call("restore", str(tmp_path / "saved"), "--force") == 0
+    assert (project.volume("load") / "artifacts" / "1" / "data" / "run.sh").exists()
+
+
+@pytest.mark.parametrize("name", ["../../out", "/out", "link/out"])
+def test_a_backup_that_leads_out_of_its_folder_replaces_nothing(
+    project: Project, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its digests it is whole; by `..`, an absolute path or a link it would write elsewhere."""
+    assert call("backup", str(tmp_path / "saved")) == 0
+    tar = tmp_path / "saved" / "dagster.tar"
+    link, out = tarfile.TarInfo("link"), tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+    with tarfile.open(tar, "w") as archive:
+        archive.addfile(link)
+        archive.addfile(out)
+    manifest = manifest_of(tmp_path / "saved")
+    part = next(each for each in manifest["parts"] if each["file"] == "dagster.tar")
+    part |= {"size": tar.stat().st_size, "sha256": hashlib.sha256(tar.read_bytes()).hexdigest()}
+    (tmp_path / "saved" / "manifest.json").write_text(json.dumps(manifest))
+    assert call("restore", str(tmp_path / "saved"), "--force") == 2
+    assert f"{name!r}, which leads out of the folder" in capsys.readouterr().err
+    assert project.storage_made.exists()
     assert {path.name for path in project.state.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
 
 
