@@ -52,7 +52,7 @@ def started(folder: Path, how: str) -> tuple[list[dict[str, int]], list[Any]]:
     (folder / "service.py").write_text(SERVICE)
     command = [sys.executable, "-c", SUPERVISOR, str(folder), how]
     # No service finds modules in its working folder.
-    environ = {**os.environ, "PYTHONPATH": str(folder)}
+    environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
     out = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=True
     ).stdout
