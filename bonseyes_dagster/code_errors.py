@@ -41,6 +41,8 @@ def _frames(error: BaseException) -> Iterator[traceback.FrameSummary]:
 
 
 def _is_inside(file: str, folders: Iterable[Path]) -> bool:
+    if file.startswith("<"):  # `<frozen os>` is no file, not even one of the working folder
+        return False
     path = Path(file).absolute()
     is_installed = any(part in _INSTALLED for part in path.parts)
     return not is_installed and any(path.is_relative_to(folder.absolute()) for folder in folders)

@@ -20,11 +20,15 @@ def load(file: Path) -> None:
     [
         ("import os\ndef create(:\n    pass\n", ":2: SyntaxError: invalid syntax: def create(:"),
         ("import json\njson.loads('{')\n", ":2: json.decoder.JSONDecodeError: "),
+        ("import os\nos.environ['GONE']\n", ":2: KeyError: 'GONE': os.environ['GONE']"),
         ("x = 1\n\nx.gone\n", ":3: AttributeError: 'int' object has no attribute 'gone': x.gone"),
     ],
 )
-def test_the_last_place_in_the_projects_code_is_told(tmp_path: Path, text: str, told: str) -> None:
-    """Frames of libraries below it are left out."""
+def test_the_last_place_in_the_projects_code_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    """Frames of libraries below it are left out, and of Python itself, also where the project's folder is current."""
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "tool.py"
     file.write_text(text)
     with pytest.raises(Exception) as caught:
