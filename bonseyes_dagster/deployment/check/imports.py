@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from bonseyes_dagster.deployment.check.finding import Finding
 from bonseyes_dagster.deployment.check.subject import Subject, Tool
 from bonseyes_dagster.description import ToolFolder, load_tool
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local.environment import chosen_environ
+from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.loading import load_function
 
 __all__ = ["check_imports"]
@@ -31,8 +33,10 @@ def check_imports(subject: Subject) -> tuple[list[Finding], list[str]]:
     """Import the code of every tool; return what is wrong, and the sentences about what could not be looked at."""
     findings: list[Finding] = []
     skipped: list[str] = []
+    environ = chosen_environ(os.environ, Settings.from_environ().pass_env)
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for tool, (problem, missing) in zip(subject.tools, pool.map(_ask, subject.tools), strict=True):
+        answers = pool.map(lambda tool: _ask(tool, environ), subject.tools)
+        for tool, (problem, missing) in zip(subject.tools, answers, strict=True):
             if problem:
                 findings.append(_finding(subject, tool, problem))
             if missing:
@@ -40,11 +44,12 @@ def check_imports(subject: Subject) -> tuple[list[Finding], list[str]]:
     return findings, skipped
 
 
-def _ask(tool: Tool) -> tuple[str | None, str | None]:
+def _ask(tool: Tool, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
     """Return what is wrong with a tool's code, and the name of a package that is not here."""
     try:
         done = subprocess.run(
-            [sys.executable, "-B", "-m", __name__, str(tool.folder)],
+            [sys.executable, "-P", "-B", "-m", __name__, str(tool.folder)],
+            env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

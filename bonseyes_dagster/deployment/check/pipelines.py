@@ -15,6 +15,8 @@ from pathlib import Path
 
 from bonseyes_dagster.deployment.check.finding import Finding
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local.environment import chosen_environ
+from bonseyes_dagster.settings import Settings
 
 __all__ = ["DEFINITIONS", "ask_pipelines"]
 
@@ -28,11 +30,12 @@ def ask_pipelines(folder: Path) -> tuple[Mapping[str, tuple[str, ...]] | None, s
         return None, f"there is no {DEFINITIONS}", []
     if importlib.util.find_spec("dagster") is None:
         return None, "Dagster is not installed: pip install 'bonseyes-dagster[pipeline]'", []
+    chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-m", __name__, str(folder)],
             cwd=folder,
-            env={**os.environ, "BONSEYES_PROJECT": str(folder)},
+            env={**chosen, "BONSEYES_PROJECT": str(folder)},
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,

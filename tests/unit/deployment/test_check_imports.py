@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from bonseyes_dagster.deployment.check.imports import check_imports
+from bonseyes_dagster.deployment.check.pipelines import ask_pipelines
 from bonseyes_dagster.deployment.check.subject import read_subject
 
 
@@ -35,3 +38,23 @@ def test_code_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
         "containers/typo/typo_code.py:1: SyntaxError: '(' was never closed: def create(artifact:.",
     }
     assert [each.split(":")[0] for each in skipped] == ["all of both", "all of image"]
+
+
+def test_code_is_loaded_as_its_container_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without modules of the folder where the check runs, and without secrets of the shell that no service gets."""
+    write_tool(tmp_path, "near", "import module_of_the_project\n\ndef create(artifact): ...\n")
+    write_tool(tmp_path, "curious", "import os\nos.environ['CLOUD_KEY']\n\ndef create(artifact): ...\n")
+    write_tool(tmp_path, "keyed", "import os\nos.environ['WANDB_API_KEY']\n\ndef create(artifact): ...\n")
+    (tmp_path / "module_of_the_project.py").touch()
+    (tmp_path / "definitions.py").write_text("import os\nos.environ['WANDB_API_KEY']\nos.environ['CLOUD_KEY']\n")
+    monkeypatch.chdir(tmp_path)
+    for name in ("CLOUD_KEY", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("BONSEYES_PASS_ENV", "WANDB_*")
+    subject, _ = read_subject(tmp_path)
+    findings, skipped = check_imports(subject)
+    assert [str(each.file) for each in findings] == ["containers/curious"]
+    assert "KeyError: 'CLOUD_KEY'" in findings[0].problem
+    assert [each.split(":")[0] for each in skipped] == ["all of near"]
+    (finding,) = ask_pipelines(tmp_path)[2]
+    assert finding.problem.startswith("It cannot be loaded: definitions.py:3: KeyError: 'CLOUD_KEY'")
