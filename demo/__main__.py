@@ -20,6 +20,7 @@ from bonseyes_dagster.client import Artifact, Container, Project
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.local import detached, display
 from bonseyes_dagster.local import project as local_project
+from bonseyes_dagster.local.environment import read_env_file
 from bonseyes_dagster.local.record import Record, read_record
 from bonseyes_dagster.model import Status, Step
 from bonseyes_dagster.settings import Settings
@@ -51,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demonstrate(pipeline: str, epochs: int, port: int | None) -> int:
-    settings = Settings.from_environ()
-    settings = replace(settings, port=port) if port else settings
     here = local_project.find_project(Path(__file__).parent)
+    read_env_file(here.folder)
+    settings = Settings.from_environ()
+    settings = replace(settings, port=port, url="") if port else settings
     archives = _archives(here.state / "demo")
     url = _start(here, settings).url
     project = Project(url, settings.token or None)

@@ -20,4 +20,6 @@ def compose_environ(project: Path, environ: Mapping[str, str] | None = None) -> 
         in_file = {name: value for name, value in dotenv_values(file).items() if value is not None}
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file} is not UTF-8: {error.reason} at byte {error.start}.") from error
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be read: {error.strerror}.") from error
     return {**in_file, **(os.environ if environ is None else environ)}

@@ -256,9 +256,12 @@ def tool_run(folder: Path, port: int) -> None:
     """
     description = load_description(folder)
     project = _project_around(folder)
+    read_env_file(project.folder)
     volume = project.state / "tools" / folder.absolute().name
     project.make_folders(volume)
     chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
+    # It has a port of its own, and nothing else of the gateway's.
+    chosen |= {name: os.environ[name] for name in ("BONSEYES_ALLOWED_HOSTS",) if name in os.environ}
     environ = {**chosen, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
     environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)
     if read_record(project) is not None:

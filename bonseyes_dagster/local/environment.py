@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dotenv import dotenv_values
+from bonseyes_dagster.deployment.environment import compose_environ
 
 __all__ = ["GATEWAY_ONLY", "chosen_environ", "read_env_file"]
 
@@ -45,10 +45,12 @@ def chosen_environ(environ: Mapping[str, str], passed: Iterable[str]) -> dict[st
 
 
 def read_env_file(project: Path) -> None:
-    """Set what `.env` in the project's folder sets, unless the environment of this process sets it already."""
-    for name, value in dotenv_values(project / ".env").items():
-        if value is not None:
-            os.environ.setdefault(name, value)
+    """Set what `.env` in the project's folder sets, unless the environment of this process sets it already.
+
+    Raises SettingsError when the file cannot be read.
+    """
+    for name, value in compose_environ(project, {}).items():
+        os.environ.setdefault(name, value)
 
 
 def _is_kept_out(name: str) -> bool:

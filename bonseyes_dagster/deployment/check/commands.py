@@ -6,6 +6,7 @@ import click
 
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json, print_note
 from bonseyes_dagster.deployment.check.rules import Report, check_project
+from bonseyes_dagster.local.environment import read_env_file
 from bonseyes_dagster.local.project import find_project
 
 __all__ = ["check"]
@@ -19,7 +20,9 @@ def check(state: State) -> int:
 
     Exits with 1 when something does not. Needs no Docker; the pipelines are compared where Dagster is installed.
     """
-    report = check_project(find_project().folder)
+    folder = find_project().folder
+    read_env_file(folder)  # the code is loaded with the settings that `bonseyes up` would give it
+    report = check_project(folder)
     if state.json:
         print_json(
             {"findings": [finding.to_json() for finding in report.findings], "skipped": list(report.skipped)},

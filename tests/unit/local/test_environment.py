@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from dagster._cli import utils
 
+from bonseyes_dagster.client.command import main
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.local import commands
 from bonseyes_dagster.local.environment import chosen_environ, read_env_file
 from bonseyes_dagster.orchestration.env_file import leave_settings_alone
 from bonseyes_dagster.orchestration.instance import create_storage, write_instance
+from demo import __main__ as demo
 
 
 @pytest.mark.parametrize(
@@ -52,6 +56,49 @@ def test_the_shell_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     read_env_file(tmp_path)
     assert [os.environ.get(f"BONSEYES_{name}") for name in ("PORT", "URL", "INBOX")] == ["2", "", "/file"]
     assert "BARE" not in os.environ
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """In a sentence, as for Compose."""
+    file = tmp_path / ".env"
+    file.write_bytes(b"BONSEYES_PORT=\xff\n")
+    with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
+        read_env_file(tmp_path)
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # a file that even root cannot read from its beginning
+    with pytest.raises(SettingsError, match=r"\.env cannot be read: Input/output error"):
+        read_env_file(tmp_path)
+
+
+def test_the_demo_takes_the_file_as_up_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token that stands there alone must protect the demo, too."""
+    (tmp_path / "definitions.py").touch()
+    (tmp_path / ".env").write_text("BONSEYES_PORT=no\n")
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo" / "__main__.py"))
+    monkeypatch.setenv("BONSEYES_PORT", "to be restored")
+    monkeypatch.delenv("BONSEYES_PORT")
+    assert demo.main([]) == 2
+    assert "BONSEYES_PORT='no'" in capsys.readouterr().out
+
+
+def test_a_tool_that_runs_alone_gets_what_its_port_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names that it may answer to, from the file as well, and no secret."""
+    tool = tmp_path / "containers" / "load"
+    tool.mkdir(parents=True)
+    (tool / "tool.yml").write_text("{name: load, description: d, entry_point: 'load:create', output_type: x}")
+    (tmp_path / ".env").write_text("BONSEYES_ALLOWED_HOSTS=tunnel\nBONSEYES_TOKEN=secret\n")
+    for name in ("BONSEYES_ALLOWED_HOSTS", "BONSEYES_TOKEN"):
+        monkeypatch.setenv(name, "to be restored")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CLOUD_KEY", "secret")
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(commands, "_become", lambda _, environ: seen.update(environ))
+    with pytest.raises(SystemExit):
+        main(["tool", "run", str(tool)])
+    assert (seen["BONSEYES_TOOL"], seen["BONSEYES_ALLOWED_HOSTS"]) == (str(tool), "tunnel")
+    assert "secret" not in seen.values()
 
 
 def test_dagster_takes_no_setting_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
