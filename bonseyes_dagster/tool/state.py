@@ -80,7 +80,7 @@ def read_state(volume: Volume) -> dict[str, Any]:
 
 
 def check_worker(volume: Volume) -> None:
-    """Raise UnavailableError when no worker lives, or the tool's code cannot be loaded."""
+    """Raise UnavailableError when no worker lives, or the tool's code is being loaded or cannot be loaded."""
     descriptor = os.open(volume.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -91,6 +91,8 @@ def check_worker(volume: Volume) -> None:
     finally:
         os.close(descriptor)
     state = read_state(volume)
+    if state.get("state") == "loading":
+        raise UnavailableError("The tool's code is being loaded.")
     if state.get("state") == "broken":
         raise UnavailableError(
             f"The tool's code cannot be loaded: {state.get('reason')} (It is loaded anew when a file changes.)",

@@ -74,6 +74,8 @@ class Worker:
                 self._work(lock)
 
     def _work(self, lock: int) -> None:
+        # What the last worker told does not hold for this one, which may find the code changed.
+        write_state(self._volume, **{**read_state(self._volume), "state": "loading"})
         ensure_index(self._volume, self._description.name)
         recover(self._index, self._volume, self._description.name)
         Bell(self._volume.final_bell).ring()
@@ -164,6 +166,7 @@ class Worker:
         tries = before.get("tries", 0) if is_same else 0
         if tries >= _MOST_TRIES:
             _log.error("to load the tool's code ended the worker %d times; it is left to the children", tries)
+            write_state(self._volume, **{**before, "state": "ready"})
             return None
         write_state(self._volume, state="loading", version=version, server=server, tries=tries + 1)
         try:

@@ -409,20 +409,21 @@ def test_the_dashboard_is_told(tmp_path: Path) -> None:
 
 
 def broken_health(server: ToolServer) -> str | None:
-    """Return the answer to a question for health once it tells of code that cannot be loaded."""
+    """Return the answer to a question for health once it tells of code that cannot be loaded; before, it is not ready."""
     try:
         answer = requests.get(f"{server.url}/healthz", timeout=5)
     except requests.RequestException:
         return None
-    return answer.text if answer.status_code == 503 and "cannot be loaded" in answer.text else None
+    assert answer.status_code == 503, answer.text
+    return answer.text if "cannot be loaded" in answer.text else None
 
 
 def test_broken_code_is_told(tmp_path: Path) -> None:
-    """A tool that cannot be imported is not healthy, its artifacts fail with the reason; mended, it loads by itself."""
+    """A tool that cannot be imported is never healthy, its artifacts fail with the reason; mended, it loads by itself."""
     tool = tmp_path / "broken"
     tool.mkdir()
     (tool / "tool.yml").write_text("{name: broken, description: b, entry_point: 'broken:create', output_type: x}")
-    (tool / "broken.py").write_text("import a_module_that_is_not_there\n")
+    (tool / "broken.py").write_text("import time\ntime.sleep(2)\nimport a_module_that_is_not_there\n")
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
@@ -430,7 +431,7 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
         assert "No module named 'a_module_that_is_not_there'" in health
         status = server.container.create("any").wait(timeout_s=20)
         assert status.reason == "ModuleNotFoundError: No module named 'a_module_that_is_not_there'"
-        assert f"{tool / 'broken.py'}:1: ModuleNotFoundError" in health
+        assert f"{tool / 'broken.py'}:3: ModuleNotFoundError" in health
         (tool / "broken.py").write_text("def create(artifact):\n    artifact.path('made').touch()\n")
         until(server.container.is_healthy, 60)
         status = server.container.create("mended").wait(timeout_s=20)
@@ -451,5 +452,6 @@ def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
         until(lambda: "left to the children" in server.log.read_text(errors="replace"), 60)
         status = server.container.create("any").wait(timeout_s=60)
         assert (status.phase, status.reason) == ("failed", "The tool was ended by SIGSEGV; its log may tell where.")
+        assert server.container.is_healthy()
     finally:
         server.end()
