@@ -64,7 +64,6 @@ class FinalWatch:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._futures)
-            with self._changed:
                 keys = list(self._futures)
             for key in self._over(keys):
                 with self._changed:

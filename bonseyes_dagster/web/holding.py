@@ -74,16 +74,12 @@ class Holder:
         self._start(self._follow(descriptor, pieces), descriptor)
 
     def send_pieces(self, descriptor: int, first: bytes, pieces: Iterator[bytes]) -> None:
-        """Send the rest of an answer as fast as its reader takes it."""
+        """Send the rest of an answer as fast as its reader takes it; `pieces` is closed at the end."""
         self._start(self._send_pieces(descriptor, first, pieces), descriptor)
-
-    def send_file(self, descriptor: int, file: int, offset: int, size_bytes: int) -> None:
-        """Send a part of an open file as fast as its reader takes it; the descriptor `file` is closed at the end."""
-        self._start(self._send_file(descriptor, file, offset, size_bytes), descriptor, file)
 
     # The loop
 
-    def _start(self, work: Coroutine[Any, Any, None], *descriptors: int) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], descriptor: int) -> None:
         try:
             with self._lock:
                 if self._pid != os.getpid():
@@ -92,8 +88,7 @@ class Holder:
                     self._pid = os.getpid()
         except BaseException:
             work.close()
-            for descriptor in descriptors:
-                os.close(descriptor)
+            os.close(descriptor)
             raise
         asyncio.run_coroutine_threadsafe(work, self._loop).add_done_callback(_report)
 
@@ -153,19 +148,6 @@ class Holder:
             finally:
                 await self._in_pool(close, pieces)
 
-    async def _send_file(self, descriptor: int, file: int, offset: int, size_bytes: int) -> None:
-        with open(file, "rb", buffering=0):
-            async with _Client(descriptor) as client:
-                end = offset + size_bytes
-                while offset < end:
-                    piece = await self._in_pool(os.pread, file, min(_PIECE_BYTES, end - offset), offset)
-                    if not piece:
-                        client.break_off()
-                        _log.error("a file became shorter while it was sent")
-                        return
-                    await client.send(piece)
-                    offset += len(piece)
-
 
 class _Client:
     """One held connection: sends no faster than the client reads, and knows when it has hung up."""
@@ -187,7 +169,7 @@ class _Client:
                 await self._writer.wait_closed()
         self._writer.transport.abort()
         # That a client hangs up, or stalls, is no error of ours.
-        return kind is not None and issubclass(kind, OSError)
+        return kind is not None and issubclass(kind, ConnectionError | TimeoutError)
 
     async def send(self, data: bytes) -> None:
         """Send; raise TimeoutError when the client takes nothing, ConnectionError when it is gone."""
@@ -197,12 +179,9 @@ class _Client:
 
     def break_off(self) -> None:
         """End the connection so that the client sees that something is missing."""
-        self._socket_of_transport().setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with contextlib.suppress(OSError):  # it has ended already
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
-
-    def _socket_of_transport(self) -> socket.socket:
-        found: socket.socket = self._writer.get_extra_info("socket")
-        return found
 
 
 def _report(done: Future[None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -191,7 +191,7 @@ class _Routes:
         return json_response(list(self._backend.metrics(name)))
 
     def metric(self, name: str, metric: str) -> Response:
-        self._lines(name, metric, 0)
+        _check_metric(name, metric, self._backend.metrics(name))
         return json_response(list(METRIC_VIEWS))
 
     def metric_view(self, name: str, metric: str, view: str) -> Response:
@@ -199,8 +199,7 @@ class _Routes:
         if (view not in METRIC_VIEWS or metric not in known) and f"{metric}/{view}" in known:
             # Not a view: the name of the metric has slashes.
             return self.metric(name, f"{metric}/{view}")
-        if metric not in known:
-            raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
+        _check_metric(name, metric, known)
         if view not in METRIC_VIEWS:
             raise NotFoundError(f"there is no view {view[:40]!r}; there are {', '.join(METRIC_VIEWS)}")
         offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
@@ -218,18 +217,18 @@ class _Routes:
         """Return the size of the whole lines that there are, and the lines; many are read anew when they are sent."""
         held: list[bytes] = []
         size_bytes = 0
-        for piece in self._lines(name, metric, offset):
+        for piece in self._backend.metric(name, metric, offset=offset):
             size_bytes += len(piece)
             if size_bytes <= _HELD_POINTS_BYTES:
                 held.append(piece)
         if size_bytes <= _HELD_POINTS_BYTES:
             return size_bytes, held
-        return size_bytes, _first(self._lines(name, metric, offset), size_bytes)
+        return size_bytes, _first(self._backend.metric(name, metric, offset=offset), size_bytes)
 
-    def _lines(self, name: str, metric: str, offset: int) -> Iterable[bytes]:
-        if metric not in self._backend.metrics(name):
-            raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
-        return self._backend.metric(name, metric, offset=offset)
+
+def _check_metric(name: str, metric: str, known: Collection[str]) -> None:
+    if metric not in known:
+        raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
 
 
 def _inside(path: str) -> str:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import Future
+from io import FileIO
 from typing import TYPE_CHECKING
 
 from bonseyes_dagster.errors import BonseyesError
@@ -27,6 +28,7 @@ __all__ = ["send_followed", "send_pieces", "send_range", "wait_for"]
 
 _READ_BYTES = 1 << 18
 _SENDFILE_BYTES = 1 << 23
+_SHORTER = "the file is shorter than it was"
 # So long a request waits in its thread before its connection is held elsewhere: for short waits that is faster.
 _SHORT_WAIT_S = 0.25
 # Of all threads of a process only so many may wait at the same time.
@@ -124,13 +126,7 @@ def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
     uWSGI's own `sendfile` counts in 32 bits, and its offload threads send past the end of a range.
     """
     if uwsgi is None:
-        while size_bytes > 0:
-            data = os.pread(fd, min(_READ_BYTES, size_bytes), offset)
-            if not data:
-                raise OSError("the file is shorter than it was")
-            yield data
-            offset, size_bytes = offset + len(data), size_bytes - len(data)
-        return
+        return (yield from _read(FileIO(fd, closefd=False), offset, size_bytes))
     yield b""  # makes uWSGI send the headers
     client = uwsgi.connection_fd()
     while size_bytes > 0:
@@ -138,14 +134,26 @@ def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
             sent = os.sendfile(client, fd, offset, min(_SENDFILE_BYTES, size_bytes))
         except BlockingIOError:
             if not _is_fast(client):
-                return HOLDER.send_file(os.dup(client), os.dup(fd), offset, size_bytes)
+                pieces = _read(FileIO(os.dup(fd)), offset, size_bytes)
+                return HOLDER.send_pieces(os.dup(client), b"", pieces)
             continue
         except OSError:
             return None  # it is gone; the connection is closed short of its Content-Length
         if sent == 0:
-            raise OSError("the file is shorter than it was")
+            raise OSError(_SHORTER)
         offset, size_bytes = offset + sent, size_bytes - sent
     return None
+
+
+def _read(file: FileIO, offset: int, size_bytes: int) -> Iterator[bytes]:
+    """Yield a part of a file and close it; raise OSError when it ends before."""
+    with file:
+        while size_bytes > 0:
+            data = os.pread(file.fileno(), min(_READ_BYTES, size_bytes), offset)
+            if not data:
+                raise OSError(_SHORTER)
+            yield data
+            offset, size_bytes = offset + len(data), size_bytes - len(data)
 
 
 def send_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -160,8 +168,8 @@ def send_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
         for piece in pieces:
             rest = _send_fast(client, piece)
             if rest:
-                is_handed_over = True
                 HOLDER.send_pieces(os.dup(client), rest, pieces)
+                is_handed_over = True
                 return
     except ConnectionError:
         return  # it is gone; the connection is closed short of its Content-Length

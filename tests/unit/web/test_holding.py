@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import statistics
@@ -13,6 +14,7 @@ import pytest
 import requests
 
 from tests.contract.serving import LocalServer, memory_argv, serving
+from tests.waiting import until
 
 THREADS = {"BONSEYES_THREADS": "4"}
 
@@ -111,6 +113,18 @@ def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, pat
         assert median_ms(server, "/healthz") < 50
         for client in clients[:3]:
             assert body_of(client)[1] == (whole[7:] if headers else whole)
+
+
+def test_a_slow_reader_learns_that_its_file_became_shorter(server: LocalServer) -> None:
+    """Of a range, the connection breaks off, and the server's log says why; whole files are uWSGI's to send."""
+    name = server.made(files=["shortened"], text="0123456789abcdef", repeat=1 << 20)
+    [file] = server.log.parent.rglob("shortened")
+    with asked(server, f"{name}/data/shortened", 1, headers="Range: bytes=7-\r\n") as [client]:
+        time.sleep(0.5)
+        os.truncate(file, 1)
+        with pytest.raises(ConnectionResetError):
+            body_of(client)
+    until(lambda: "the file is shorter than it was" in server.log.read_text(), 10)
 
 
 def test_held_requests_leave_the_log_alone(server: LocalServer) -> None:
