@@ -59,13 +59,7 @@ class Listener:
                 time.sleep(_POLL_S)
             # It may have rung meanwhile.
             return
-        poller = poll()
-        poller.register(self._inotify.fileno())
-        poller.poll(_LONGEST_S * 1000)
-        try:
-            self._inotify.read(0)
-        except OSError:
-            time.sleep(_POLL_S)
+        _hear(self._inotify, _LONGEST_S)
 
 
 class Waiters:
@@ -109,14 +103,19 @@ class Waiters:
         threading.Thread(target=self._listen, args=(inotify,), name="bell", daemon=True).start()
 
     def _listen(self, inotify: INotify) -> None:
-        poller = poll()
-        poller.register(inotify.fileno())
         while True:
-            poller.poll()
-            try:
-                inotify.read(0)
-            except OSError:
-                time.sleep(_POLL_S)
+            _hear(inotify, None)
             with self._changed:
                 self._rings += 1
                 self._changed.notify_all()
+
+
+def _hear(inotify: INotify, longest_s: float | None) -> None:
+    """Return at the next ring, or after `longest_s`; what has rung is taken."""
+    poller = poll()
+    poller.register(inotify.fileno())
+    poller.poll(None if longest_s is None else longest_s * 1000)
+    try:
+        inotify.read(0)
+    except OSError:
+        time.sleep(_POLL_S)

@@ -247,13 +247,10 @@ def make_private(folder: Path) -> None:
 
     Raises ToolError when something of another user lies there.
     """
+    if is_own_folder(folder):
+        remove(folder)
     try:
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            if is_own_folder(folder):
-                remove(folder)
-            folder.mkdir(mode=0o700)
+        folder.mkdir(mode=0o700)
     except FileExistsError as error:
         raise ToolError(f"{folder} is not a folder of this user; remove it, and create the artifact again.") from error
 

@@ -367,16 +367,16 @@ class Index:
     def number_above(self, seq: int) -> int:
         """Give no later row a number up to `seq`; return the highest number that counts as given now."""
         with self._writing() as connection:
-            return self._skip_numbers(connection, max(seq, self.last_seq()) + 1)
+            return self._take_number(connection, above=seq)
 
     @staticmethod
-    def _skip_numbers(connection: sqlite3.Connection, up_to: int | None = None) -> int:
-        """Count the numbers up to `up_to`, by default the next one, as given."""
-        query = "UPDATE sqlite_sequence SET seq = coalesce(?, seq + 1) WHERE name = 'artifacts' RETURNING seq"
-        rows = connection.execute(query, (up_to,)).fetchall()
+    def _take_number(connection: sqlite3.Connection, *, above: int = 0) -> int:
+        """Count the next number, or the first one above `above`, as given, and return it."""
+        query = "UPDATE sqlite_sequence SET seq = max(seq, ?) + 1 WHERE name = 'artifacts' RETURNING seq"
+        rows = connection.execute(query, (above,)).fetchall()
         if not rows:
-            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('artifacts', ?)", (up_to or 1,))
-        return int(rows[0][0]) if rows else up_to or 1
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('artifacts', ?)", (above + 1,))
+        return int(rows[0][0]) if rows else above + 1
 
     def check(self) -> None:
         """Raise UnavailableError when the index cannot be read."""
@@ -693,7 +693,7 @@ class Index:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
-            mark = self._skip_numbers(connection)
+            mark = self._take_number(connection)
             if row[1] == "queued":
                 connection.execute("DELETE FROM artifacts WHERE id = ?", (row[0],))
                 return row[0], False, mark

@@ -39,7 +39,7 @@ _PORTS = {"http": 80, "https": 443}
 _IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOOPBACK = 1
 # Where its IPv4 address stands depends on the length of a prefix that only the gateway knows.
-_LOCAL_NAT64 = (ipaddress.IPv6Network("64:ff9b:1::/48"),)
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _PORT = re.compile("[0-9]{1,5}")
 # urlsplit() leaves some of these out, and decodes no %2e in a host; the library that connects differs in both.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f]")
@@ -148,8 +148,7 @@ def _reached(address: _Address) -> _Address:
 
 
 def _is_public(address: _Address) -> bool:
-    is_translated = any(address in network for network in _LOCAL_NAT64)
-    return address.is_global and not address.is_multicast and not is_translated
+    return address.is_global and not address.is_multicast and address not in _LOCAL_NAT64
 
 
 def _split(url: str) -> tuple[str, str, int]:
