@@ -19,7 +19,6 @@ _INTEGER_LIMIT = 2**63 - 1
 _SHOWN_UNKNOWN = 20
 _SHOWN_NAME_CHARACTERS = 128
 _SHOWN_CHARACTERS = 1000
-# Of a value that is wrong in very many places, the best of the first errors is told.
 
 
 def parameter_schema(parameter: Parameter) -> dict[str, Any]:

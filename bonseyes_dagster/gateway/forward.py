@@ -18,7 +18,7 @@ from bonseyes_dagster.errors import UnavailableError
 from bonseyes_dagster.gateway.headers import answer_headers
 from bonseyes_dagster.gateway.routes import Target
 
-__all__ = ["HEADER_WAIT_S", "SMALL_BODY_BYTES", "STALL_S", "forward"]
+__all__ = ["HEADER_WAIT_S", "STALL_S", "forward"]
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ HEADER_WAIT_S = 300.0
 # A client that neither sends nor reads for so long is gone. Silence of the upstream is allowed: it may follow a log.
 STALL_S = 60.0
 
-SMALL_BODY_BYTES = 2**18
+_SMALL_BODY_BYTES = 2**18
 
 _UPSTREAM_ERRORS = (aiohttp.ClientError, ConnectionError, TimeoutError)
 
@@ -68,7 +68,7 @@ async def _ask(
         if not request.body_exists:
             return await session.request(request.method, url, **options)
         body = _body(request, target, patience)
-        if (request.content_length or SMALL_BODY_BYTES + 1) <= SMALL_BODY_BYTES:
+        if request.content_length is not None and request.content_length <= _SMALL_BODY_BYTES:
             # An upstream that has to wait for it would hold a thread meanwhile.
             chunks = [chunk async for chunk in body]
             return await session.request(request.method, url, data=_once(chunks), **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
@@ -106,13 +106,9 @@ async def _connect(path: str) -> socket.socket:
 
 
 def _connector(path: str | None, is_kept: bool) -> aiohttp.BaseConnector:
-    if path is not None and is_kept:
-        return _SocketConnector(path, limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    if path is not None:
-        return _SocketConnector(path, limit=0, force_close=True)
-    if is_kept:
-        return aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-    return aiohttp.TCPConnector(limit=0, force_close=True)
+    # aiohttp refuses a keep-alive time beside `force_close`.
+    options: dict[str, Any] = {"keepalive_timeout": KEEP_ALIVE_S} if is_kept else {"force_close": True}
+    return aiohttp.TCPConnector(limit=0, **options) if path is None else _SocketConnector(path, limit=0, **options)
 
 
 def _session(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:

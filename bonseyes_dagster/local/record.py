@@ -34,6 +34,11 @@ class ServiceRecord:
     restarts: int = 0
     reason: str | None = None
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether waiting for it is in vain: it is healthy or broken."""
+        return self.state in ("healthy", "broken")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
@@ -86,8 +91,8 @@ class Record:
 
     @property
     def is_settled(self) -> bool:
-        """Whether waiting is in vain: every service is healthy or broken."""
-        return all(service.state in ("healthy", "broken") for service in self.services)
+        """Whether waiting is in vain for every service."""
+        return all(service.is_settled for service in self.services)
 
 
 def read_record(project: Project) -> Record | None:

@@ -230,7 +230,7 @@ class Supervisor:
 
     def _tell(self) -> None:
         services = tuple(unit.record for unit in self._units.values())
-        if self._seconds is None and self._phase == "up" and all(s.state in ("healthy", "broken") for s in services):
+        if self._seconds is None and self._phase == "up" and all(s.is_settled for s in services):
             self._seconds = round(time.monotonic() - self._begun_s, 2)
             self._close_nursery()
         record = Record(

@@ -16,7 +16,6 @@ __all__ = [
     "PIPELINE_TAG",
     "REUSE_TAG",
     "RUN_TAG",
-    "UPLOADS_TAG",
     "artifact_name",
     "is_ordered_by",
     "job_name",
@@ -41,8 +40,6 @@ IDEMPOTENCY_TAG = "bonseyes/idempotency-key"
 # Of runs whose id is made of their name: another value for each run of the name, so that one is not taken for another.
 LAUNCH_TAG = "bonseyes/launch"
 # Of ops.
-# The token of the files that were uploaded with the run.
-UPLOADS_TAG = "bonseyes/uploads"
 CONTAINER_TAG = "bonseyes/container"
 OUTPUT_TYPE_TAG = "bonseyes/output-type"
 

@@ -92,7 +92,7 @@ def _take_socket(argv: list[str]) -> Path | None:
     if "--socket" not in argv:
         return None
     index = argv.index("--socket")
-    _, path = argv[index], argv[index + 1]
+    path = argv[index + 1]
     del argv[index : index + 2]
     return Path(path)
 

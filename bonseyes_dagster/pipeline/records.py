@@ -14,7 +14,6 @@ from bonseyes_dagster.model import Phase
 from bonseyes_dagster.orchestration.names import (
     PIPELINE_TAG,
     RUN_TAG,
-    UPLOADS_TAG,
     named_record,
     own_name,
     pipeline_name,
@@ -26,6 +25,8 @@ __all__ = ["DELETED_TAG", "UPLOADS_TAG", "Records", "is_marked", "phase_of"]
 
 # Its value is the run's own id; see `is_marked`.
 DELETED_TAG = "bonseyes/deleted"
+# The token of the files that were uploaded with the run.
+UPLOADS_TAG = "bonseyes/uploads"
 
 _PAGE = 500
 _MOST_OWNERS = 100_000
@@ -121,8 +122,7 @@ class Records:
 
     def is_finished(self, run_id: str) -> bool:
         """Tell whether a run is final, or gone."""
-        unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
-        return not self.instance.get_run_ids(RunsFilter(run_ids=[run_id], statuses=unfinished), limit=1)
+        return run_id in self.finished_among([run_id])
 
     def finished_among(self, run_ids: Collection[str]) -> set[str]:
         """Return those of some runs that are final, or gone."""
