@@ -155,13 +155,16 @@ class Settings:
 
     # Limits
     processes: int = _setting("BONSEYES_PROCESSES", _number(1, 64), 2, "server processes of a container")
-    threads: int = _setting("BONSEYES_THREADS", _number(1, 256), 32, "threads of each server process")
+    threads: int = _setting("BONSEYES_THREADS", _number(1, 1024), 128, "threads of each server process")
     queue_limit: int = _setting("BONSEYES_QUEUE_LIMIT", _number(1, 10**6), 10_000, "artifacts that may wait in a queue")
     upload_limit_bytes: int = _setting(
         "BONSEYES_UPLOAD_LIMIT_BYTES", _number(1, 2**50), 2**36, "largest request body that is taken"
     )
     files_limit: int = _setting(
         "BONSEYES_FILES_LIMIT", _number(1, 10**7), 250_000, "files and folders that one artifact may have"
+    )
+    log_limit_bytes: int = _setting(
+        "BONSEYES_LOG_LIMIT_BYTES", _number(1, 2**50), 2**28, "how much of an artifact's log is kept, but for its end"
     )
     disk_reserve_bytes: int = _setting(
         "BONSEYES_DISK_RESERVE_BYTES", _number(0, 2**50), 2**26, "free space that creating must leave on the volume"

@@ -29,7 +29,8 @@ TICK_S = 2.0  # between looks at progress and log; the end is seen at once
 INTERRUPT_S = 0.1
 PLACING_S = 4.0  # of the executor's GRACE_S
 PROGRESS_S = 15.0  # between lines about progress in Dagster's own log
-LOG_LIMIT_BYTES = 16_384  # of a tool's output in one event of Dagster's log; all of it goes to the step's stdout
+LOG_LIMIT_BYTES = 16_384  # of a tool's output in one event of Dagster's log; the step's stdout has more of it
+COPY_LIMIT_BYTES = 2**24  # of a tool's output in the step's stdout; the artifact has all of it
 
 _T = TypeVar("_T")
 
@@ -100,9 +101,17 @@ class _Watcher:
             self.has_placed.set()
 
     def _report_log(self) -> None:
-        for chunk in self._order.artifact.iter_log(self._offset, patience_s=0):
+        artifact = self._order.artifact
+        if self._offset > COPY_LIMIT_BYTES:
+            return
+        for chunk in artifact.iter_log(self._offset, patience_s=0):
             self._offset += len(chunk)
             self._news.put(chunk)
+            if self._offset > COPY_LIMIT_BYTES:
+                self._news.put(
+                    f"\n[...] This copy of the log ends here; the log itself is {artifact.url}/log\n".encode()
+                )
+                return
 
 
 def _patiently(call: Callable[[], _T], stop: threading.Event) -> _T:
@@ -147,7 +156,7 @@ class _Journal:
         sys.stdout.flush()
         shown = lines.rstrip(b"\n")
         if len(shown) > LOG_LIMIT_BYTES:
-            shown = b"[...] the whole log is the step's stdout\n" + shown[-LOG_LIMIT_BYTES:].partition(b"\n")[2]
+            shown = b"[...] the step's stdout has more\n" + shown[-LOG_LIMIT_BYTES:].partition(b"\n")[2]
         self._context.log.info(shown.decode(errors="replace"))
 
     def note(self, status: Status) -> None:

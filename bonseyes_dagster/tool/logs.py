@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
-__all__ = ["FARTHEST_OFFSET", "append_line", "append_note", "iter_log"]
+__all__ = ["FARTHEST_OFFSET", "LogLimit", "append_line", "append_note", "iter_log"]
 
 _CHUNK_BYTES = 1 << 18
+_TAIL_BYTES = 1 << 16
 FARTHEST_OFFSET = 1 << 42
 """File systems refuse to seek to where no file can reach."""
 
@@ -69,3 +70,41 @@ def append_note(path: Path, sentence: str) -> None:
     moment = datetime.now().strftime("%Y-%m-%d %H:%M:%S,%f")[:-3]
     with contextlib.suppress(OSError):
         append_line(path, f"{moment} WARNING bonseyes_dagster.tool: {sentence}")
+
+
+class LogLimit:
+    """Keeps a log from growing without end, while its writers go on appending to it as they like.
+
+    What passes the limit is thrown away at each look; after the last one stands the end, which tells of a failure.
+    A disk that refuses leaves the log as it is.
+    """
+
+    def __init__(self, path: Path, limit_bytes: int) -> None:
+        self._path = path
+        self._limit_bytes = limit_bytes
+        self._kept_bytes = limit_bytes
+
+    def look(self) -> None:
+        """Cut the log off at its limit, if it has passed that."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_size > self._kept_bytes:
+                self._cut()
+
+    def end(self) -> None:
+        """Cut out what lies between the limit and the last 64 KiB; nobody writes any more."""
+        with contextlib.suppress(OSError):
+            begin = self._path.stat().st_size - _TAIL_BYTES
+            if begin > self._kept_bytes:
+                with self._path.open("r+b") as log:
+                    log.seek(begin)
+                    tail = log.read().partition(b"\n")[2]
+                    self._cut()
+                    log.seek(0, os.SEEK_END)
+                    log.write(tail)
+
+    def _cut(self) -> None:
+        os.truncate(self._path, self._limit_bytes)
+        append_note(
+            self._path, f"The log has passed {self._limit_bytes} bytes, BONSEYES_LOG_LIMIT_BYTES; only its end follows."
+        )
+        self._kept_bytes = self._path.stat().st_size

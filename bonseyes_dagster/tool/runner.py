@@ -25,7 +25,7 @@ from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
 from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.logs import append_note
+from bonseyes_dagster.tool.logs import LogLimit, append_note
 from bonseyes_dagster.tool.metrics import skipped_lines
 from bonseyes_dagster.tool.processes import SERVER_VARIABLE, holds, signal_group
 from bonseyes_dagster.tool.progress import read_progress
@@ -40,7 +40,8 @@ __all__ = ["Outcome", "Runner", "clear_leftovers"]
 _log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 5.0
-_LOOK_EVERY_S = 5.0
+# So much of a log that grows without end lies on the disk meanwhile.
+_LOOK_EVERY_S = 1.0
 _RETRY_EVERY_S = 0.5
 _NEVER_REUSED = "This artifact is never re-used for an equal request."
 
@@ -148,10 +149,12 @@ class Runner:
             child.start(replace(record, reuse=False) if is_fetched else record)
             # That it runs becomes durable, and its folder does, while it works.
             sync_all([self._volume.artifacts, self._index.log_file()])
-            why, status = self._wait(child.pid, record.id)
+            log = LogLimit(self._volume.folder(record.id).log, self._kit.settings.log_limit_bytes)
+            why, status = self._wait(child.pid, record.id, log)
         finally:
             report = child.report()
         ending = self._end_all(self._volume.folder(record.id))
+        log.end()
         self._note_skipped_lines(record)
         outcome = _without_survivors(self._judge(why, status, report), ending)
         # Only now: what the tool left behind ran its code, too.
@@ -207,14 +210,15 @@ class Runner:
             spare.end()
         return Spare(self._kit, self._inherited)
 
-    def _wait(self, pid: int, artifact_id: str) -> tuple[Phase | None, int]:
-        """Wait for the child; return why it was ended, if it was, and its status."""
+    def _wait(self, pid: int, artifact_id: str, log: LogLimit) -> tuple[Phase | None, int]:
+        """Wait for the child, and keep its log short; return why it was ended, if it was, and its status."""
         why: Phase | None = None
         deadline = 0.0
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 break
+            log.look()
             if why is None and (why := self._why_end(artifact_id)):
                 deadline = time.monotonic() + (CANCEL_GRACE_S if why == "cancelled" else STOP_GRACE_S)
                 signal_group(pid, signal.SIGTERM)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -409,7 +410,7 @@ def test_the_dashboard_is_told(tmp_path: Path) -> None:
 
 
 def broken_health(server: ToolServer) -> str | None:
-    """Return the answer to a question for health once it tells of code that cannot be loaded; before, it is not ready."""
+    """Return what health says once it tells of code that cannot be loaded; before, it is not ready."""
     try:
         answer = requests.get(f"{server.url}/healthz", timeout=5)
     except requests.RequestException:
@@ -419,7 +420,7 @@ def broken_health(server: ToolServer) -> str | None:
 
 
 def test_broken_code_is_told(tmp_path: Path) -> None:
-    """A tool that cannot be imported is never healthy, its artifacts fail with the reason; mended, it loads by itself."""
+    """What cannot be imported is never healthy, its artifacts fail with the reason; mended, it loads by itself."""
     tool = tmp_path / "broken"
     tool.mkdir()
     (tool / "tool.yml").write_text("{name: broken, description: b, entry_point: 'broken:create', output_type: x}")
@@ -455,3 +456,36 @@ def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
         assert server.container.is_healthy()
     finally:
         server.end()
+
+
+def test_a_log_has_a_limit(tmp_path: Path) -> None:
+    """Of what a tool prints the beginning stays, and the end, which tells why it failed."""
+    tool = tmp_path / "chatty"
+    tool.mkdir()
+    (tool / "tool.yml").write_text("{name: c, description: c, entry_point: 'chatty:create', output_type: x}")
+    (tool / "chatty.py").write_text(
+        "import time\n"
+        "def create(artifact):\n"
+        "    for number in range(40):\n"
+        "        print('first' if number == 0 else number, 'x' * 100_000, flush=True)\n"
+        "        time.sleep(0.1)\n"
+        "    raise ValueError('at the end')\n"
+    )
+    with tool_server(tool, tmp_path / "volume", BONSEYES_LOG_LIMIT_BYTES="200000") as server:
+        artifact = server.container.create("any")
+        [log] = until(lambda: list(server.volume.rglob("log")), 20)
+        most_bytes = 0
+        while not artifact.status().is_final:
+            most_bytes = max(most_bytes, log.stat().st_size)
+            time.sleep(0.02)
+        said = b"".join(artifact.iter_log()).decode()
+    assert 1_000_000 < most_bytes < 3_000_000, "a look a second"
+    assert said.startswith("first x")
+    assert (
+        said[200_000:]
+        .lstrip()
+        .split(" ", 2)[2]
+        .startswith("WARNING bonseyes_dagster.tool: The log has passed 200000 bytes")
+    )
+    assert said.rstrip().endswith("ValueError: at the end")
+    assert len(said) < 200_000 + 2**16 + 1000
