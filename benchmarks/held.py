@@ -1,4 +1,4 @@
-"""A thousand long polls, two hundred followed logs and slow readers: what others wait for meanwhile, and the memory."""
+"""A thousand long polls, two hundred followed logs, slow readers and senders: what others wait for, and the memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bonseyes_dagster.client import Container
 from bonseyes_dagster.orchestration.names import PIPELINE_TAG, RUN_TAG, job_name, run_id_of
 from bonseyes_dagster.orchestration.project import load_pipeline
 
-WAITERS, FOLLOWERS, READERS = 1000, 200, 50
+WAITERS, FOLLOWERS, READERS, SENDERS = 1000, 200, 50, 200
 REQUESTS = 200
 SETTLE_S = 3.0
 ROOT = Path(__file__).parents[1]
@@ -32,19 +32,19 @@ PIPELINE = "digits-cnn"
 
 
 @contextmanager
-def _held(container: Container, paths: dict[str, int]) -> Iterator[list[socket.socket]]:
-    """Ask for each path so often, and read nothing of the answers."""
+def _held(container: Container, paths: dict[str, int]) -> Iterator[None]:
+    """Ask for each path so often, and read nothing; begin further requests that are not sent to the end."""
+    asked = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path, count in paths.items() for _ in range(count)]
+    head = f"POST /{container.kind} HTTP/1.1\r\nHost: localhost\r\n"
+    body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     url = urlsplit(container.base_url)
     with ExitStack() as stack:
-        sockets = []
-        for path, count in paths.items():
-            for _ in range(count):
-                client = stack.enter_context(socket.socket())
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-                client.connect((url.hostname, url.port))
-                client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-                sockets.append(client)
-        yield sockets
+        for request in [*asked, *[head, head + body] * (SENDERS // 2)]:
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            client.connect((url.hostname, url.port))
+            client.sendall(request.encode())
+        yield
 
 
 def _median_ms(url: str) -> float:
@@ -65,7 +65,7 @@ def _figures(
         time.sleep(SETTLE_S)
         beside_ms, beside_bytes = _median_ms(url), memory_bytes(process)
         health_ms = _median_ms(f"{container.base_url}/healthz") if where == "tool" else None
-    crowd = f"beside {sum(paths.values()):,} held requests"
+    crowd = f"beside {sum(paths.values()) + SENDERS:,} held requests"
     figures = [
         compare(f"{where}: an answer {crowd} (alone)", beside_ms, alone_ms, "ms", "under 50 ms", beside_ms < 50),
         compare(f"{where}: memory {crowd} (alone)", beside_bytes / 2**20, alone_bytes / 2**20, "MiB", "", None),

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import requests
@@ -113,6 +114,19 @@ def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, pat
         assert median_ms(server, "/healthz") < 50
         for client in clients[:3]:
             assert body_of(client)[1] == (whole[7:] if headers else whole)
+
+
+def test_others_are_answered_beside_slow_senders(tmp_path: Path) -> None:
+    """Of a hundred requests that are not sent to the end each holds a thread, and there are more."""
+    begun = [
+        "POST /artifacts HTTP/1.1\r\nHost: x\r\n",
+        "POST /artifacts HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ]
+    with serving(memory_argv, tmp_path) as server, ExitStack() as stack:
+        for request in begun * 50:
+            stack.enter_context(server.send(request.encode()))
+        time.sleep(0.5)
+        assert median_ms(server, "/healthz") < 50
 
 
 def test_a_slow_reader_learns_that_its_file_became_shorter(server: LocalServer) -> None:
