@@ -30,16 +30,10 @@ RUN groupadd --gid 10001 bonseyes \
 COPY constraints.txt /opt/bonseyes/
 WORKDIR /project
 
-# What each image installs. Later stages copy a list only, so no other change of pyproject.toml installs anything anew.
-FROM system AS requirements
-COPY pyproject.toml bonseyes_dagster/deployment/requirements.py /tmp/
-RUN for each in tool gateway pipeline visualization build; do \
-      python /tmp/requirements.py /tmp/pyproject.toml "$each" >"/opt/bonseyes/$each.txt" || exit; done
-
 FROM system AS package
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
-COPY --from=requirements /opt/bonseyes/build.txt /tmp/
-RUN pip install --requirement /tmp/build.txt
+COPY requirements/build.txt /tmp/
+RUN pip install --require-hashes --requirement /tmp/build.txt
 COPY pyproject.toml /tmp/source/
 COPY bonseyes_dagster /tmp/source/bonseyes_dagster
 # The same code makes the same files: no times in compiled modules, and of the README only that there is one.
@@ -50,8 +44,8 @@ RUN touch /tmp/source/README.md \
 # --- Tools, the dashboard and the gateway's access rules ------------------------------------------------------------
 FROM system AS tool-dependencies
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
-COPY --from=requirements /opt/bonseyes/tool.txt /opt/bonseyes/gateway.txt /opt/bonseyes/
-RUN pip install --requirement /opt/bonseyes/tool.txt --requirement /opt/bonseyes/gateway.txt
+COPY requirements/tool.txt /opt/bonseyes/
+RUN pip install --require-hashes --requirement /opt/bonseyes/tool.txt
 USER 10001:10001
 EXPOSE 80
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s CMD ["python", "-m", "bonseyes_dagster.web.health"]
@@ -63,9 +57,9 @@ COPY --from=package /tmp/package /opt/bonseyes
 # --- TensorBoard ----------------------------------------------------------------------------------------------------
 FROM tool-dependencies AS visualization
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
-COPY --from=requirements /opt/bonseyes/visualization.txt /opt/bonseyes/
+COPY requirements/visualization.txt /opt/bonseyes/
 USER root
-RUN pip install --requirement /opt/bonseyes/visualization.txt
+RUN pip install --require-hashes --requirement /opt/bonseyes/visualization.txt
 USER 10001:10001
 CMD ["python", "-m", "bonseyes_dagster.visualization", "--bind", "0.0.0.0:80"]
 COPY --from=package /tmp/package /opt/bonseyes
@@ -73,9 +67,9 @@ COPY --from=package /tmp/package /opt/bonseyes
 # --- Dagster: code server, run server, webserver, daemon, and the pipelines -----------------------------------------
 FROM tool-dependencies AS dagster
 ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_TRUSTED_HOST
-COPY --from=requirements /opt/bonseyes/pipeline.txt /opt/bonseyes/
+COPY requirements/pipeline.txt /opt/bonseyes/
 USER root
-RUN pip install --requirement /opt/bonseyes/pipeline.txt \
+RUN pip install --require-hashes --requirement /opt/bonseyes/pipeline.txt \
  && install --directory --owner=bonseyes --group=bonseyes /dagster /secrets
 USER 10001:10001
 ENV DAGSTER_HOME=/dagster \

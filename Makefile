@@ -71,6 +71,14 @@ clean: stop ## remove the environment, the project's state and every cache
 	rm -rf $(VENV) .bonseyes .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-constraints: $(READY) ## renew constraints.txt from what is installed now
+# What images install, with the hashes of its files for every system.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --constraint constraints.txt
+constraints: $(READY) ## renew constraints.txt from what is installed now, and requirements/ from that
 	{ echo '# Every version that this project was tested with; `make constraints` renews it.'; \
-	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+	  $(BIN)/python -m pip freeze --exclude-editable --exclude uv | sed 's/+cpu$$//'; } > constraints.txt
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(LOCK) pyproject.toml --extra tool --extra gateway --output-file requirements/tool.txt
+	$(LOCK) pyproject.toml --extra visualization --output-file requirements/visualization.txt
+	$(LOCK) pyproject.toml --extra pipeline --output-file requirements/pipeline.txt
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK) - --output-file requirements/build.txt

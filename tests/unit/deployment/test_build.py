@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -13,13 +14,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from bonseyes_dagster.client.command import State
 from bonseyes_dagster.deployment.build import build_images, in_order, merged, revision, select
 from bonseyes_dagster.deployment.build_command import build
 from bonseyes_dagster.deployment.compose import Image, read_images
 from bonseyes_dagster.deployment.engine import check_engine
-from bonseyes_dagster.deployment.requirements import requirements
 from bonseyes_dagster.errors import NotFoundError, SettingsError, ToolError, UnavailableError
 
 PROJECT = Path(__file__).parents[3]
@@ -210,20 +212,32 @@ def test_the_revision_is_the_commit(tmp_path: Path) -> None:
     assert revision(tmp_path) == f"{commit}-dirty"
 
 
-def test_requirements_are_those_of_pyproject() -> None:
-    """With extras that name extras, and without the project itself."""
-    document = {
-        "build-system": {"requires": ["setuptools"]},
-        "project": {
-            "name": "me",
-            "dependencies": ["click"],
-            "optional-dependencies": {"web": ["flask[async]"], "tool": ["me[web]", "psutil"], "all": ["me[tool, web]"]},
-        },
-    }
-    assert requirements(document, "build") == ["setuptools"]
-    assert requirements(document, "all") == ["click", "flask[async]", "psutil"]
-    with pytest.raises(SystemExit, match="no extra 'none'; there are: all, tool, web"):
-        requirements(document, "none")
+@pytest.mark.parametrize(
+    ("file", "extras"),
+    [("tool", ["tool", "gateway"]), ("visualization", ["visualization"]), ("pipeline", ["pipeline"])],
+)
+def test_images_install_what_extras_say_with_hashes(file: str, extras: list[str]) -> None:
+    """Each in the version that was tested; `make constraints` renews the list, for instance after a new dependency."""
+    text = (PROJECT / "requirements" / f"{file}.txt").read_text()
+    entries = re.split(r"\n(?! )", text.strip())
+    assert all(" --hash=sha256:" in entry for entry in entries)
+    found = [Requirement(entry.split(" \\\n")[0]) for entry in entries]
+    listed = {each.name: str(each.specifier) for each in found if each.marker is None or each.marker.evaluate()}
+    pins = re.findall(r"^(\S+)(==\S+)$", (PROJECT / "constraints.txt").read_text(), re.M)
+    tested = {canonicalize_name(name): version for name, version in pins}
+    listed.pop("setuptools", None)  # which `pip freeze` leaves out
+    assert listed == {name: tested[name] for name in listed}
+    assert {name for extra in extras for name in _of_extra(extra)} <= listed.keys()
+
+
+def _of_extra(extra: str) -> set[str]:
+    """Return the names of what an extra of the package installs, by way of other extras, too."""
+    names: set[str] = set()
+    for requirement in map(Requirement, importlib.metadata.requires("bonseyes-dagster") or ()):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            nested = requirement.extras if requirement.name == "bonseyes-dagster" else ()
+            names |= {canonicalize_name(requirement.name)} if not nested else set().union(*map(_of_extra, nested))
+    return names
 
 
 def test_the_component_installs_what_its_extra_says() -> None:
