@@ -1,7 +1,7 @@
 """Machine-learning pipelines as Dagster jobs over tool containers that speak one HTTP artifact API.
 
-What a project's `definitions.py` needs is here. Importing the package itself costs nothing and wants no Dagster: a name
-is looked up when it is used.
+What a project's `definitions.py` and a tool's function need is here. Importing the package itself costs nothing and
+wants no Dagster: a name is looked up when it is used.
 """
 
 from __future__ import annotations
@@ -10,30 +10,39 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bonseyes_dagster.errors import ToolError
     from bonseyes_dagster.model import Task
     from bonseyes_dagster.orchestration.executor import concurrent_executor
     from bonseyes_dagster.orchestration.inbox import inbox_sensor
     from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineParameter
     from bonseyes_dagster.orchestration.references import ArtifactRef
     from bonseyes_dagster.orchestration.tool_op import tool_op
+    from bonseyes_dagster.tool.artifact import Artifact
+    from bonseyes_dagster.tool.inputs import Input
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
     "ArtifactRef",
+    "Input",
     "Pipeline",
     "PipelineParameter",
     "Task",
+    "ToolError",
     "concurrent_executor",
     "inbox_sensor",
     "tool_op",
 ]
 
 _MODULES = {
+    "Artifact": "bonseyes_dagster.tool.artifact",
     "ArtifactRef": "bonseyes_dagster.orchestration.references",
+    "Input": "bonseyes_dagster.tool.inputs",
     "Pipeline": "bonseyes_dagster.orchestration.pipeline",
     "PipelineParameter": "bonseyes_dagster.orchestration.pipeline",
     "Task": "bonseyes_dagster.model",
+    "ToolError": "bonseyes_dagster.errors",
     "concurrent_executor": "bonseyes_dagster.orchestration.executor",
     "inbox_sensor": "bonseyes_dagster.orchestration.inbox",
     "tool_op": "bonseyes_dagster.orchestration.tool_op",

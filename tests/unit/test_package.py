@@ -19,10 +19,13 @@ def test_all_is_sorted_and_there() -> None:
 def test_public_names_are_these() -> None:
     """A change of the authoring API is a decision, not an accident."""
     assert bonseyes_dagster.__all__ == [
+        "Artifact",
         "ArtifactRef",
+        "Input",
         "Pipeline",
         "PipelineParameter",
         "Task",
+        "ToolError",
         "concurrent_executor",
         "inbox_sensor",
         "tool_op",

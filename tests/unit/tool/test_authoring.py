@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mypy import api as mypy
+from PIL import Image
 
 from bonseyes_dagster.description import load_tool
 from bonseyes_dagster.errors import InvalidError, NotFoundError, SettingsError
@@ -14,6 +19,8 @@ from bonseyes_dagster.tool.loading import load_function
 from bonseyes_dagster.tool.testing import make_artifact
 
 TOOLS = Path(__file__).parents[2] / "contract" / "tools"
+PROJECT = Path(__file__).parents[3]
+AUTHORING = PROJECT / "docs" / "authoring.md"
 
 
 def test_each_word_is_one_argument() -> None:
@@ -82,3 +89,45 @@ def test_fingerprints() -> None:
     assert fingerprint(tool, {**parameters, "some-url": "http://x"}, fetched, {}) is not None
     assert request_digest("a", {"x": 1}, {}) != request_digest("b", {"x": 1}, {})
     assert request_digest("a", {"x": 1, "y": 2}, {}) == request_digest("a", {"y": 2, "x": 1}, {})
+
+
+@pytest.fixture
+def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the tool of docs/authoring.md, its test and a dataset into a project, and go there."""
+    blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", AUTHORING.read_text(), re.S)
+    begins = {
+        "containers/resize/tool.yml": "name: resize\n",
+        "containers/resize/resize.py": '"""Scales images."""',
+        "test_resize.py": "from pathlib import Path\n\nfrom bonseyes_dagster.tool.testing",
+    }
+    for path, begin in begins.items():
+        [text] = (block for block in blocks if block.startswith(begin))
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (tmp_path / "code").mkdir()
+    dataset = tmp_path / "tests/data/dataset"
+    (dataset / "images").mkdir(parents=True)
+    (dataset / "dataset.json").write_text(json.dumps({"images": ["images/0.png"]}))
+    Image.new("L", (4, 2), 200).save(dataset / "images/0.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_documented_tool_passes_its_documented_test(documented: Path) -> None:
+    """Readers copy the example; it must be whole."""
+    scope: dict[str, Any] = {}
+    exec((documented / "test_resize.py").read_text(), scope)
+    scope["test_sizes"](documented)
+    with Image.open(documented / "run/data/images/0.png") as image:
+        assert image.size == (8, 8)
+        assert (image.getpixel((0, 0)), image.getpixel((4, 4))) == (0, 200)
+    assert (documented / "run/metrics/brightness").read_text().endswith(" 0 100.0\n")
+
+
+def test_the_documented_tool_is_typed(documented: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An author's type checker knows `Artifact` and `Input`."""
+    monkeypatch.setenv("MYPYPATH", str(PROJECT))
+    files = [str(documented / "containers/resize/resize.py"), str(documented / "test_resize.py")]
+    settings = [f"--config-file={PROJECT / 'pyproject.toml'}", f"--cache-dir={PROJECT / '.mypy_cache'}"]
+    said, _, status = mypy.run([*settings, *files])
+    assert status == 0, said
