@@ -21,7 +21,7 @@ from bonseyes_dagster.deployment.build import build_images
 from bonseyes_dagster.deployment.compose import read_images
 from bonseyes_dagster.deployment.engine import RefusedError, check_engine
 from bonseyes_dagster.deployment.project import CLEAR_LINE, START_S, ComposedProject
-from bonseyes_dagster.deployment.turn import take_turn
+from bonseyes_dagster.deployment.project_lock import lock_project
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.local import display
@@ -52,7 +52,7 @@ def bring_up(
     # The access service would refuse it, too, and the gateway let nobody pass; this says why.
     check_bind(project.address()[0], project.token())
     with contextlib.ExitStack() as turn:
-        turn.enter_context(take_turn(folder, alone=False))
+        turn.enter_context(lock_project(folder, alone=False))
         was_up = project.record() is not None
         if was_up and not port:
             project = _where_it_is(project)

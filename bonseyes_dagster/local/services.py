@@ -175,4 +175,4 @@ def _python(module: str, *arguments: str) -> list[str]:
 
 
 def _after(module: str, *arguments: str) -> list[str]:
-    return _python("bonseyes_dagster.local.after", module, *arguments)
+    return _python("bonseyes_dagster.local.wait_for_file", module, *arguments)

@@ -129,7 +129,7 @@ class CodeServer:
         except ConnectionError:
             message = b""
         if not message:
-            return self._bury(server)
+            return self._reap(server)
         if message == _RELOAD and server is self._current and self._successor is None:
             self._asked_s = time.monotonic()
             # Definitions that cannot be loaded are shown as what they are: runs would fail with them, too.
@@ -150,7 +150,7 @@ class CodeServer:
         _send(former, _TAKEN_OVER)
         logger.info("the definitions are loaded anew")
 
-    def _bury(self, server: _Server) -> int | None:
+    def _reap(self, server: _Server) -> int | None:
         self._selector.unregister(server.control)
         server.control.close()
         _, status = os.waitpid(server.pid, 0)

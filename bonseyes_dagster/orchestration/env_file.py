@@ -1,4 +1,4 @@
-"""What Dagster's own processes take from the project's `.env`; `local/after.py` calls it before it starts one.
+"""What Dagster's own processes take from the project's `.env`; `local/wait_for_file.py` calls it before it starts one.
 
 Dagster loads `.env` of the working folder into itself: it lets the file hide the shell, and gives definitions the
 settings of all services, the token among them. `bonseyes up` has read those settings already.

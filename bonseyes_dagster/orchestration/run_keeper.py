@@ -166,14 +166,14 @@ class RunKeeper:
 
     def _add(self, process: RunProcess) -> None:
         self._processes[process.run_id] = process
-        self._selector.register(process.descriptor, selectors.EVENT_READ, lambda: self._bury(process))
+        self._selector.register(process.descriptor, selectors.EVENT_READ, lambda: self._reap(process))
 
     def _remove(self, process: RunProcess) -> str:
         del self._processes[process.run_id]
         self._selector.unregister(process.descriptor)
         return process.reap()
 
-    def _bury(self, process: RunProcess) -> None:
+    def _reap(self, process: RunProcess) -> None:
         how = self._remove(process)
         self.recover(process.run_id, f"The run's process {process.pid} {how}.", is_news=True)
 

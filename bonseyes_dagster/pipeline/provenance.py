@@ -13,7 +13,7 @@ from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, Unavai
 from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.orchestration.names import run_name
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.states import RunState, StepState
 from bonseyes_dagster.web.backend import DataFile
 
@@ -77,8 +77,8 @@ def _step(state: StepState) -> dict[str, Any]:
 class Provenance:
     """The files of completed runs. Reports come from the benchmark's container and are kept by digest in `cache`."""
 
-    def __init__(self, asker: Asker, cache: Path) -> None:
-        self._asker = asker
+    def __init__(self, requests: ContainerRequests, cache: Path) -> None:
+        self._requests = requests
         self._cache = cache
 
     def files(self, state: RunState, parameters: Mapping[str, Any]) -> list[DataFile]:
@@ -96,7 +96,7 @@ class Provenance:
         return Manifest(tuple(file.entry for file in self.files(state, parameters)))
 
     def _report(self, step: StepState) -> list[DataFile]:
-        artifact = self._asker.container(step.step.container).artifact(step.artifact)
+        artifact = self._requests.container(step.step.container).artifact(step.artifact)
         try:
             manifest = artifact.manifest()
         except NotFoundError:  # deleted since: the run's own record is still worth having

@@ -26,18 +26,18 @@ def pipeline_blueprint(runs: Runs) -> Blueprint:
     @blueprint.get("/containers")
     def containers() -> Response:
         wanted = _type()
-        entries = Survey(runs.pipeline, runs.asker).containers()
+        entries = Survey(runs.pipeline, runs.requests).containers()
         return json_response([entry for entry in entries if wanted in (None, entry["type"])])
 
     @blueprint.get("/containers/<name>")
     def container(name: str) -> Response:
-        return json_response(Survey(runs.pipeline, runs.asker).container(name))
+        return json_response(Survey(runs.pipeline, runs.requests).container(name))
 
     @blueprint.get("/artifacts")
     def artifacts() -> Response:
         given = {"type": _type(), "output_type": _value("output_type"), "status": _value("status", STATUSES)}
         filters = {key: value for key, value in given.items() if value is not None}
-        entries, missing = Survey(runs.pipeline, runs.asker).artifacts(filters)
+        entries, missing = Survey(runs.pipeline, runs.requests).artifacts(filters)
         return json_response(entries, headers={UNREACHABLE_HEADER: ", ".join(missing)} if missing else None)
 
     return blueprint

@@ -33,13 +33,13 @@ from bonseyes_dagster.orchestration.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.orchestration.instance import LOCATION
 from bonseyes_dagster.orchestration.names import NAME_LENGTH, new_run_name, run_id_of, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline
-from bonseyes_dagster.pipeline.asking import Asker
-from bonseyes_dagster.pipeline.ending import Ending
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.journal import Journal
 from bonseyes_dagster.pipeline.launching import Starter
-from bonseyes_dagster.pipeline.measures import measures_of
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
 from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked
+from bonseyes_dagster.pipeline.run_ending import RunEnding
+from bonseyes_dagster.pipeline.run_metrics import metric_lines
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
@@ -106,20 +106,20 @@ class Runs:
     @cached_property
     def states(self) -> States:
         """Return the reader of states."""
-        return States(self._records, self.pipeline, self.asker, self._settings.gateway_url)
+        return States(self._records, self.pipeline, self.requests, self._settings.gateway_url)
 
     @cached_property
-    def asker(self) -> Asker:
+    def requests(self) -> ContainerRequests:
         """Return what asks containers; no Dagster behind it."""
-        return Asker(Addresses.from_settings(self._settings))
+        return ContainerRequests(Addresses.from_settings(self._settings))
 
     @cached_property
-    def _ending(self) -> Ending:
-        return Ending(self._records, self.states, self._uploads, deleting=self._deleting, starting=self._starting)
+    def _ending(self) -> RunEnding:
+        return RunEnding(self._records, self.states, self._uploads, deleting=self._deleting, starting=self._starting)
 
     @cached_property
     def _provenance(self) -> Provenance:
-        return Provenance(self.asker, self._cache)
+        return Provenance(self.requests, self._cache)
 
     def serve(self, pipeline: Pipeline) -> None:
         """Serve the pipeline as its definitions have it now; requests under way end with what they began with."""
@@ -295,16 +295,16 @@ class Runs:
 
     def metrics(self, name: str) -> list[str]:
         """Return the names of the metrics that have a value."""
-        return list(measures_of(self._state(name)))
+        return list(metric_lines(self._state(name)))
 
     def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
         """Yield the lines of one metric from byte `offset`."""
-        lines = measures_of(self._state(name))
+        lines = metric_lines(self._state(name))
         if metric not in lines:
             raise NotFoundError(f"The run {name!r} has no metric {metric!r}.")
         return [lines[metric][offset:]]
 
-    # Ending
+    # RunEnding
 
     def cancel(self, name: str) -> Status:
         """Ask Dagster to end the run, and return where it stands now."""

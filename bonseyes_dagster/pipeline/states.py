@@ -21,7 +21,7 @@ from bonseyes_dagster.orchestration.names import artifact_name, order_key, run_n
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.run_end import is_closed_with_its_run
 from bonseyes_dagster.orchestration.tool_op import ToolOp
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.lineage import Lineage, Origin, executes_all, mapping_key, step_of
 from bonseyes_dagster.pipeline.records import Records, phase_of
 
@@ -115,10 +115,10 @@ class RunState:
 class States:
     """Reads the state of runs and makes status objects of it."""
 
-    def __init__(self, records: Records, pipeline: Pipeline, asker: Asker, gateway_url: str) -> None:
+    def __init__(self, records: Records, pipeline: Pipeline, requests: ContainerRequests, gateway_url: str) -> None:
         self._records = records
         self._pipeline = pipeline
-        self.asker = asker
+        self.requests = requests
         self._gateway_url = gateway_url
         self._settled: dict[tuple[str, datetime], Status] = {}
         self._skips_nothing = _has_only_tools(pipeline.graph)
@@ -207,11 +207,11 @@ class States:
 
     def _live(self, state: RunState) -> list[Step]:
         running = {each.name: each for each in state.steps if each.phase == "running"}
-        answers = self.asker.ask({name: self._question(each) for name, each in running.items()})
+        answers = self.requests.ask({name: self._question(each) for name, each in running.items()})
         return [_with_answer(_step(each), answers.get(each.name)) for each in state.steps]
 
     def _question(self, step: StepState) -> Any:
-        artifact = self.asker.container(step.step.container).artifact(step.artifact)
+        artifact = self.requests.container(step.step.container).artifact(step.artifact)
         path = f"/artifacts/{artifact.name}/status"
         transport = artifact.container.transport
         return lambda: transport.get_json(path, Status.from_json, read_timeout_s=ASK_TIMEOUT_S, repeat=False)

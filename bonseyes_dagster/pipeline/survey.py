@@ -9,7 +9,7 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 
 __all__ = ["Survey", "kind_of"]
 
@@ -32,9 +32,9 @@ def kind_of(output_type: str) -> str:
 class Survey:
     """Asks the containers of one pipeline."""
 
-    def __init__(self, pipeline: Pipeline, asker: Asker) -> None:
+    def __init__(self, pipeline: Pipeline, requests: ContainerRequests) -> None:
         self._pipeline = pipeline
-        self._asker = asker
+        self._requests = requests
         self._output_types = {step.container: step.output_type for step in pipeline.steps}
 
     def containers(self) -> list[dict[str, Any]]:
@@ -92,10 +92,10 @@ class Survey:
 
     def _ask(self, containers: Iterable[str], path: str, parse: Any) -> dict[str, Any]:
         def question(container: str) -> Any:
-            transport = self._asker.container(container).transport
+            transport = self._requests.container(container).transport
             return lambda: transport.get_json(path, parse, read_timeout_s=ASK_TIMEOUT_S, repeat=False)
 
-        return self._asker.ask({name: question(name) for name in containers})
+        return self._requests.ask({name: question(name) for name in containers})
 
 
 def _statuses(body: Any) -> list[Status]:

@@ -42,7 +42,7 @@ from bonseyes_dagster.tool.outbound import Policy, fetch, file_name_of
 from bonseyes_dagster.tool.processes import ARTIFACT_VARIABLE, die_with_parent, flush_all
 from bonseyes_dagster.tool.progress import ProgressWriter
 
-__all__ = ["Job", "Kit", "become_child"]
+__all__ = ["Job", "ToolRuntime", "become_child"]
 
 _log = logging.getLogger("bonseyes_dagster.tool")
 _LONGEST_REASON = 2000
@@ -69,7 +69,7 @@ _SIGNALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
+class ToolRuntime:
     """What all artifacts of a container have in common."""
 
     tool: ToolFolder
@@ -85,17 +85,19 @@ class Kit:
 class Job:
     """One artifact to make."""
 
-    kit: Kit
+    runtime: ToolRuntime
     record: Record
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
         """Return the artifact's folder."""
-        return self.kit.volume.folder(self.record.id)
+        return self.runtime.volume.folder(self.record.id)
 
 
-def become_child(kit: Kit, orders: int, report: int, parent_pid: int, inherited: Collection[int]) -> NoReturn:
+def become_child(
+    runtime: ToolRuntime, orders: int, report: int, parent_pid: int, inherited: Collection[int]
+) -> NoReturn:
     """Wait for a record on `orders`, make its artifact and exit: 0 when staging holds all of it.
 
     What is to be told is written to `report`. Without a record there was nothing to do.
@@ -106,7 +108,7 @@ def become_child(kit: Kit, orders: int, report: int, parent_pid: int, inherited:
         _separate(parent_pid, inherited)
         record = _receive(orders)
         if record is not None:
-            job = Job(kit, record)
+            job = Job(runtime, record)
             _enter(job)
             _work(job)
         code = 0
@@ -178,19 +180,19 @@ def _enter(job: Job) -> None:
 
 
 def _work(job: Job) -> None:
-    logging.getLogger().setLevel(job.kit.settings.log_level)
-    policy = Policy.from_settings(job.kit.settings)
+    logging.getLogger().setLevel(job.runtime.settings.log_level)
+    policy = Policy.from_settings(job.runtime.settings)
     _fetch_all(job, policy)
     if job.report.get("files") and _is_reuse_likely(job):
         return
-    if job.kit.tool.command:
+    if job.runtime.tool.command:
         _run_command(job, policy)
     else:
         _call(job, policy)
 
 
 def _call(job: Job, policy: Policy) -> None:
-    function = job.kit.function or load_function(job.kit.tool)
+    function = job.runtime.function or load_function(job.runtime.tool)
     progress, metrics = ProgressWriter(job.folder.progress), MetricsWriter(job.folder.metrics)
     artifact = Artifact(
         str(job.record.name),
@@ -210,7 +212,7 @@ def _call(job: Job, policy: Policy) -> None:
 
 def _report_uncovered(job: Job) -> None:
     """Say when the result is made by code that the tool's version does not cover."""
-    uncovered = job.kit.uncovered.look()
+    uncovered = job.runtime.uncovered.look()
     if not uncovered:
         return
     job.report["is_uncovered"] = True
@@ -230,21 +232,21 @@ def _run_command(job: Job, policy: Policy) -> None:
             values[name] = value.download_all()
     values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.record.name}
     job.folder.inputs.mkdir(exist_ok=True)
-    find_modules(job.kit.tool)
-    run_command(job.kit.tool.command, values, job.folder, job.kit.tool.folder)
+    find_modules(job.runtime.tool)
+    run_command(job.runtime.tool.command, values, job.folder, job.runtime.tool.folder)
 
 
 def _values(job: Job, policy: Policy) -> dict[str, Any]:
     """Return each parameter as the tool gets it: files as paths, artifacts as inputs."""
     values = dict(job.record.parameters)
-    for parameter in job.kit.description.parameters:
+    for parameter in job.runtime.description.parameters:
         values.setdefault(parameter.name, None)
     files = {**job.record.files, **job.report.get("files", {})}
     given = GivenFiles(job.folder.given_files)
     for name, file in files.items():
         values[name] = job.folder.inputs / name / file["filename"]
         given.add(values[name], repr(name))
-    volumes = job.kit.settings.volumes
+    volumes = job.runtime.settings.volumes
     for name, reference in job.record.inputs.items():
         values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes, given)
     return values
@@ -252,13 +254,13 @@ def _values(job: Job, policy: Policy) -> dict[str, Any]:
 
 def _fetch_all(job: Job, policy: Policy) -> None:
     """Fetch each parameter that was given as a URL."""
-    for parameter in job.kit.description.parameters:
+    for parameter in job.runtime.description.parameters:
         url = job.record.parameters.get(parameter.name)
         if parameter.type not in ("file", "url") or url is None or parameter.name in job.record.files:
             continue
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
-        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.kit.settings)
+        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.runtime.settings)
         _log.info("%s: fetched %s, %d bytes", parameter.name, url, fetched.size)
         job.report.setdefault("files", {})[parameter.name] = {
             "filename": fetched.filename,
@@ -274,7 +276,7 @@ def _is_reuse_likely(job: Job) -> bool:
     The index is left alone here: SQLite's connections do not survive a fork.
     """
     files = {**job.record.files, **job.report["files"]}
-    mark = fingerprint(job.kit.description, job.record.parameters, files, job.record.inputs)
+    mark = fingerprint(job.runtime.description, job.record.parameters, files, job.record.inputs)
     job.report["fingerprint"] = mark
     job.report["is_fetched_only"] = job.record.reuse
     return job.record.reuse

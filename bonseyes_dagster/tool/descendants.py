@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["Ending", "children_of", "end_below", "end_descendants", "is_reaped"]
+__all__ = ["EndedProcesses", "children_of", "end_below", "end_descendants", "is_reaped"]
 
 END_WITHIN_S = 10.0
 _SHORTEST_PAUSE_S = 0.0002
@@ -26,7 +26,7 @@ _GONE = "ZX"
 
 
 @dataclass(slots=True)
-class Ending:
+class EndedProcesses:
     """The processes that were found running, by id: the names of those that ended, the reasons of the others."""
 
     ended: dict[int, str] = field(default_factory=dict)
@@ -45,14 +45,14 @@ class Ending:
         return f"The tool left processes behind that do not end, so its files may still change: {listed}."
 
 
-def end_descendants(keep: Iterable[int] = (), *, within_s: float = END_WITHIN_S) -> Ending:
+def end_descendants(keep: Iterable[int] = (), *, within_s: float = END_WITHIN_S) -> EndedProcesses:
     """Kill and reap all children of this process but `keep`, with all below them, until there is none.
 
     This process must be a subreaper: then an orphan becomes its child, and none escapes. They are stopped before any
     is killed, so that none can start another when it sees one die.
     """
     kept = frozenset(keep)
-    ending = Ending()
+    ending = EndedProcesses()
     if not kept and not _has_children():
         return ending
     deadline_s = time.monotonic() + within_s
@@ -71,9 +71,11 @@ def end_descendants(keep: Iterable[int] = (), *, within_s: float = END_WITHIN_S)
     return ending
 
 
-def end_below(roots: Iterable[int], is_wanted: Callable[[int], bool], *, within_s: float = END_WITHIN_S) -> Ending:
+def end_below(
+    roots: Iterable[int], is_wanted: Callable[[int], bool], *, within_s: float = END_WITHIN_S
+) -> EndedProcesses:
     """Kill the wanted processes below `roots`, which stay; return when they are dead. Their parents reap them."""
-    ending = Ending()
+    ending = EndedProcesses()
     found = [pid for root in roots for pid in _tree(children_of(root)) if is_wanted(pid)]
     for pid in found:
         ending.ended[pid] = _name_and_state(pid)[0]

@@ -436,7 +436,7 @@ class Index:
         with self._writing() as connection:
             connection.execute("UPDATE artifacts SET damage = ? WHERE id = ?", (damage, artifact_id))
 
-    def bury(self) -> bool:
+    def void_failed_write(self) -> bool:
         """Make sure that a write that just failed has no effect ever; tell whether that is sure.
 
         What could be written but not synced lies behind the end of the log, and a crash would make it the end.
@@ -670,7 +670,7 @@ class Index:
         # Without a row the index was replaced; what was made is given its row back.
         return row is not None and bool(row[0])
 
-    # Ending
+    # EndedProcesses
 
     def cancel(self, name: str) -> None:
         """Cancel at once what is queued, ask for it what is running, leave alone what is final."""

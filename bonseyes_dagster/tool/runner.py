@@ -17,9 +17,9 @@ import psutil
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Manifest, Phase, now
 from bonseyes_dagster.tool.bell import Bell
-from bonseyes_dagster.tool.child import Kit
+from bonseyes_dagster.tool.child import ToolRuntime
 from bonseyes_dagster.tool.code import CodeWatch
-from bonseyes_dagster.tool.descendants import Ending, end_below, end_descendants, is_reaped
+from bonseyes_dagster.tool.descendants import EndedProcesses, end_below, end_descendants, is_reaped
 from bonseyes_dagster.tool.disk import is_full, is_own_folder, remove, replace_file, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.given_files import GivenFiles
@@ -58,10 +58,12 @@ class Outcome:
 class Runner:
     """Makes one artifact at a time."""
 
-    def __init__(self, kit: Kit, index: Index, wakeups: Wakeups, inherited: Collection[int], code: CodeWatch) -> None:
-        self._kit = kit
+    def __init__(
+        self, runtime: ToolRuntime, index: Index, wakeups: Wakeups, inherited: Collection[int], code: CodeWatch
+    ) -> None:
+        self._runtime = runtime
         self._code = code
-        self._volume = kit.volume
+        self._volume = runtime.volume
         self._index = index
         self._wakeups = wakeups
         # What the tool's code started when it was loaded is left alone.
@@ -76,7 +78,7 @@ class Runner:
     def prepare(self) -> None:
         """Fork the child for the next artifact, while there is time."""
         if self._spare is None:
-            self._spare = Spare(self._kit, self._inherited)
+            self._spare = Spare(self._runtime, self._inherited)
 
     def close(self) -> None:
         """End the child that waits."""
@@ -93,7 +95,7 @@ class Runner:
 
     def _of_this_version(self, record: Record) -> tuple[Record, dict[str, Any]]:
         """Return the record of what will be made, and what changes in its row: it may have waited through a restart."""
-        tool = self._kit.description
+        tool = self._runtime.description
         if record.version == tool.version:
             return record, {}
         mark = fingerprint(tool, record.parameters, record.files, record.inputs)
@@ -149,7 +151,7 @@ class Runner:
             child.start(replace(record, reuse=False) if is_fetched else record)
             # That it runs becomes durable, and its folder does, while it works.
             sync_all([self._volume.artifacts, self._index.log_file()])
-            log = LogLimit(self._volume.folder(record.id).log, self._kit.settings.log_limit_bytes)
+            log = LogLimit(self._volume.folder(record.id).log, self._runtime.settings.log_limit_bytes)
             why, status = self._wait(child.pid, record.id, log)
         finally:
             report = child.report()
@@ -162,7 +164,7 @@ class Runner:
             return outcome
         return replace(outcome, values={**outcome.values, "code_changed": True})
 
-    def _end_all(self, folder: Folder) -> Ending:
+    def _end_all(self, folder: Folder) -> EndedProcesses:
         """End all that the artifact has started, in whatever session, before anything of it is digested.
 
         At once: what it writes after the tool has ended is no output any more.
@@ -174,14 +176,14 @@ class Runner:
             # A fork server that was started when the tool's code was loaded is nobody's child but ours.
             places = folder.path.resolve(), folder.temporary.resolve()
             borrowed = end_below(self._helpers, lambda pid: holds(pid, *places))
-            ending = Ending(ending.ended | borrowed.ended, ending.survivors | borrowed.survivors)
+            ending = EndedProcesses(ending.ended | borrowed.ended, ending.survivors | borrowed.survivors)
         self._survivors |= ending.survivors.keys()
         _tell(folder, ending)
         return ending
 
     def _note_skipped_lines(self, record: Record) -> None:
         """Say in the log, once, which lines of a program's metrics are no points."""
-        if self._kit.tool.command:
+        if self._runtime.tool.command:
             folder = self._volume.folder(record.id)
             with contextlib.suppress(OSError):
                 for sentence in skipped_lines(folder.metrics):
@@ -208,7 +210,7 @@ class Runner:
             return spare
         if spare is not None:
             spare.end()
-        return Spare(self._kit, self._inherited)
+        return Spare(self._runtime, self._inherited)
 
     def _wait(self, pid: int, artifact_id: str, log: LogLimit) -> tuple[Phase | None, int]:
         """Wait for the child, and keep its log short; return why it was ended, if it was, and its status."""
@@ -271,7 +273,7 @@ class Runner:
             values.update(size=manifest.size, digest=manifest.digest)
             return self._finished(record, replace(outcome, values=values))
 
-        publish(folder, self._check(record.id), record_of, files_limit=self._kit.settings.files_limit)
+        publish(folder, self._check(record.id), record_of, files_limit=self._runtime.settings.files_limit)
         return replace(outcome, values=values)
 
     def _finished(self, record: Record, outcome: Outcome) -> Record:
@@ -379,7 +381,7 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
         file.unlink(missing_ok=True)
 
 
-def _without_survivors(outcome: Outcome, ending: Ending) -> Outcome:
+def _without_survivors(outcome: Outcome, ending: EndedProcesses) -> Outcome:
     """Return `outcome`, or the failure that processes which do not end make of a success."""
     reason = ending.reason()
     if reason is None or outcome.phase != "completed":
@@ -387,7 +389,7 @@ def _without_survivors(outcome: Outcome, ending: Ending) -> Outcome:
     return Outcome("failed", reason, outcome.values)
 
 
-def _tell(folder: Folder, ending: Ending) -> None:
+def _tell(folder: Folder, ending: EndedProcesses) -> None:
     """Say in the artifact's log, and for what survives in the container's, what the tool has left behind."""
     if ending.ended:
         append_note(folder.log, f"Ended {ending} that the tool left behind.")

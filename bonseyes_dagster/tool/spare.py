@@ -10,7 +10,7 @@ import signal
 from collections.abc import Collection
 from typing import Any
 
-from bonseyes_dagster.tool.child import Kit, become_child
+from bonseyes_dagster.tool.child import ToolRuntime, become_child
 from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.processes import flush_all
 
@@ -22,14 +22,16 @@ _LARGEST_REPORT_BYTES = 1 << 16
 class Spare:
     """One forked child, waiting for its record."""
 
-    def __init__(self, kit: Kit, inherited: Collection[int]) -> None:
+    def __init__(self, runtime: ToolRuntime, inherited: Collection[int]) -> None:
         flush_all()
         parent_pid = os.getpid()
         orders, self._orders = os.pipe()
         self._report, report = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            become_child(kit, orders, report, parent_pid, {*inherited, self._orders, self._report} - {orders, report})
+            become_child(
+                runtime, orders, report, parent_pid, {*inherited, self._orders, self._report} - {orders, report}
+            )
         os.close(orders)
         os.close(report)
 

@@ -171,10 +171,10 @@ class Store:
             seq = self._index.insert(record, queue_limit=self._settings.queue_limit)
         except TakenError as error:
             draft.discard()
-            self._lose(record, error)
+            self._resolve_conflict(record, error)
             return
         except (StorageFullError, UnavailableError):
-            if not self._index.bury():
+            if not self._index.void_failed_write():
                 # Should a crash bring the row back, it is to have its files; without a row they are swept up.
                 draft.keep()
             raise
@@ -183,7 +183,7 @@ class Store:
         with suppress(OSError):
             write_mark(self._volume, seq)
 
-    def _lose(self, record: Record, error: TakenError) -> None:
+    def _resolve_conflict(self, record: Record, error: TakenError) -> None:
         """Somebody else was first: fine when it was the same request, a conflict otherwise."""
         same = self._index.by_key(record.idempotency_key) if record.idempotency_key else None
         if same is None:
@@ -357,7 +357,7 @@ class Store:
         artifact_id, _ = self._index.phase(name)
         return iter_metric(self._volume.folder(artifact_id).metrics, metric, offset)
 
-    # Ending
+    # EndedProcesses
 
     def cancel(self, name: str) -> Status:
         """Ask for cancellation; harmless when final already."""

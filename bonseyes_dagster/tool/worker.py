@@ -15,7 +15,7 @@ from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
-from bonseyes_dagster.tool.child import Kit
+from bonseyes_dagster.tool.child import ToolRuntime
 from bonseyes_dagster.tool.code import CodeWatch
 from bonseyes_dagster.tool.fingerprint import fingerprint
 from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
@@ -85,11 +85,11 @@ class Worker:
         self._is_loaded = function is not None or bool(self._tool.command)
         uncovered = UncoveredModules(self._tool)
         uncovered.look()
-        kit = Kit(self._tool, self._description, self._volume, self._settings, function, uncovered)
+        runtime = ToolRuntime(self._tool, self._description, self._volume, self._settings, function, uncovered)
         # Objects made so far are not to be touched, and so not to be copied, by collections in children.
         gc.collect()
         gc.freeze()
-        runner = Runner(kit, self._index, self._wakeups, inherited, self._code)
+        runner = Runner(runtime, self._index, self._wakeups, inherited, self._code)
         try:
             self._serve(runner)
         finally:

@@ -27,7 +27,7 @@ from bonseyes_dagster import ArtifactRef, Pipeline
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.orchestration.names import REUSE_TAG, RUN_TAG, run_name
 from bonseyes_dagster.orchestration.project import load_pipeline
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.provenance import provenance_of
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
@@ -152,7 +152,7 @@ def test_step_tells_that_the_code_of_its_tool_changed(
     (told,) = result.asset_materializations_for_node("learn")
     assert told.metadata["code_changed"].value is True
     records = Records(instance, pipeline)
-    states = States(records, pipeline, Asker(Addresses.from_settings()), "http://gateway")
+    states = States(records, pipeline, ContainerRequests(Addresses.from_settings()), "http://gateway")
     steps = provenance_of(states.read(records.find("changed")), {})["steps"]
     changed = {step["name"]: step["artifact"]["code_changed"] for step in steps}
     assert changed == {"load_train": False, "load_test": False, "learn": True, "judge": False}
@@ -277,7 +277,7 @@ def test_re_execution_recomputes_nothing_that_is_complete(
     assert inputs["dataset"] == "http://load/artifacts/parent_load_train"
 
     records = Records(instance, pipeline)
-    states = States(records, pipeline, Asker(Addresses.from_settings()), "http://gateway")
+    states = States(records, pipeline, ContainerRequests(Addresses.from_settings()), "http://gateway")
     state = states.read(records.find("child"))
     assert {step.name: step.artifact for step in state.steps} == {
         "load_train": "parent_load_train",

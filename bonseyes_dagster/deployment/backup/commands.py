@@ -41,7 +41,7 @@ def backup(state: State, folder: Path, kind: Kind | None) -> None:
     kind = kind or _only_kind(project)
     kept = _KEPT[kind]
     of_kind = _of_kind(project, kind)
-    with kept.still(of_kind) as look_again:
+    with kept.keep_down(of_kind) as check_down:
         manifest = write_backup(
             folder.absolute(),
             project=project.name,
@@ -49,7 +49,7 @@ def backup(state: State, folder: Path, kind: Kind | None) -> None:
             versions=kept.versions(of_kind),
             sources=kept.sources(of_kind),
             show=_show(state, "saving"),
-            check=look_again,
+            check=check_down,
         )
     _print_done(state, manifest, folder, f"{folder} holds {project.name}")
 
@@ -68,10 +68,10 @@ def restore(state: State, folder: Path, force: bool) -> None:
     manifest = read_backup(folder)
     kept = _KEPT[manifest.kind]
     of_kind = _of_kind(project, manifest.kind)
-    with kept.still(of_kind) as look_again:
+    with kept.keep_down(of_kind) as check_down:
         verify(folder, manifest, _show(state, "verifying"))
         kept.restore(of_kind, folder.absolute(), manifest, _show(state, "restoring"), force=force)
-        look_again()
+        check_down()
     _print_done(state, manifest, folder, f"{project.name} is as {manifest.project} was at {manifest.created}")
 
 

@@ -20,10 +20,10 @@ from bonseyes_dagster import __version__
 from bonseyes_dagster.deployment.backup.folder import Manifest, Show, Source
 from bonseyes_dagster.deployment.engine import compose_argv, docker
 from bonseyes_dagster.deployment.project import ComposedProject
-from bonseyes_dagster.deployment.turn import take_turn
+from bonseyes_dagster.deployment.project_lock import lock_project
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
 
-__all__ = ["existing_volumes", "restore", "sources", "still", "versions"]
+__all__ = ["existing_volumes", "keep_down", "restore", "sources", "versions"]
 
 DATABASE = "postgres"
 DUMP = "postgres.dump"
@@ -50,13 +50,13 @@ class _Volume:
 
 
 @contextmanager
-def still(project: ComposedProject) -> Iterator[Callable[[], None]]:
+def keep_down(project: ComposedProject) -> Iterator[Callable[[], None]]:
     """See to it that nothing of the project runs, and that no `bonseyes` starts it, until the end of the block.
 
     Yields what looks for it once more: Compose knows of no turns. Of its containers the database alone runs in between,
     and only to be dumped or filled. Raises InvalidError when the project is up, UnavailableError when it is started.
     """
-    with take_turn(project.folder, alone=True):
+    with lock_project(project.folder, alone=True):
         _check_down(project)
         yield lambda: _check_down(project)
 

@@ -19,7 +19,7 @@ from bonseyes_dagster.local.leftovers import find_leftovers
 from bonseyes_dagster.local.project import Project
 from bonseyes_dagster.local.record import Lock
 
-__all__ = ["has_state", "restore", "sources", "still", "versions"]
+__all__ = ["has_state", "keep_down", "restore", "sources", "versions"]
 
 # SQLite makes it anew from the log; the state of locks in it is that of processes that are gone.
 _NOT_KEPT = ("-shm",)
@@ -29,7 +29,7 @@ _MODES = 0o755
 
 
 @contextmanager
-def still(project: Project) -> Iterator[Callable[[], None]]:
+def keep_down(project: Project) -> Iterator[Callable[[], None]]:
     """See to it that nothing of the project runs, or starts, until the end of the block; raise InvalidError if it does.
 
     Then every file is as its last writer left it, which is what the project takes up at any start. It yields what looks

@@ -11,7 +11,7 @@ import pytest
 from bonseyes_dagster.deployment.backup import composed
 from bonseyes_dagster.deployment.backup.folder import Manifest
 from bonseyes_dagster.deployment.project import ComposedProject
-from bonseyes_dagster.deployment.turn import take_turn
+from bonseyes_dagster.deployment.project_lock import lock_project
 from bonseyes_dagster.errors import InvalidError, UnavailableError
 from tests.unit.deployment.fake_docker import FakeDocker, container
 
@@ -56,15 +56,15 @@ def test_the_database_ends_unless_others_use_it(
 def test_a_backup_waits_for_nobody(project: ComposedProject) -> None:
     """While the project is being started there is none, and while there is one nothing starts."""
     with (
-        take_turn(project.folder, alone=False),
+        lock_project(project.folder, alone=False),
         pytest.raises(UnavailableError, match="being started"),
-        composed.still(project),
+        composed.keep_down(project),
     ):
         pass
     with (
-        composed.still(project),
+        composed.keep_down(project),
         pytest.raises(UnavailableError, match="backed up"),
-        take_turn(project.folder, alone=False),
+        lock_project(project.folder, alone=False),
     ):
         pass
 

@@ -12,7 +12,7 @@ import pytest
 
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.deployment.project import is_in_docker, is_up_in_docker
-from bonseyes_dagster.deployment.turn import take_turn
+from bonseyes_dagster.deployment.project_lock import lock_project
 from bonseyes_dagster.errors import UnavailableError
 from tests.unit.deployment.fake_docker import FakeDocker, container
 from tests.waiting import free_port
@@ -89,7 +89,7 @@ def test_nothing_starts_while_it_is_backed_up(
     docker: FakeDocker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And nothing is ended, either: the database may be at work."""
-    with take_turn(tmp_path / "project", alone=True), pytest.raises(SystemExit) as ended:
+    with lock_project(tmp_path / "project", alone=True), pytest.raises(SystemExit) as ended:
         main(["up", "--docker"])
     assert ended.value.code == 5
     assert "is being backed up or restored" in capsys.readouterr().err
@@ -100,12 +100,12 @@ def test_turns(tmp_path: Path) -> None:
     """Several may start it, one alone may have it to itself; afterwards it is free."""
     for first, second in ((False, True), (True, False), (True, True)):
         with (
-            take_turn(tmp_path, alone=first),
+            lock_project(tmp_path, alone=first),
             pytest.raises(UnavailableError, match="try again"),
-            take_turn(tmp_path, alone=second),
+            lock_project(tmp_path, alone=second),
         ):
             pass
-    with take_turn(tmp_path, alone=False), take_turn(tmp_path, alone=False):
+    with lock_project(tmp_path, alone=False), lock_project(tmp_path, alone=False):
         pass
 
 
@@ -116,7 +116,7 @@ def test_where_folders_cannot_be_locked_nobody_is_kept_out(tmp_path: Path, monke
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with take_turn(tmp_path, alone=True), take_turn(tmp_path, alone=False):
+    with lock_project(tmp_path, alone=True), lock_project(tmp_path, alone=False):
         pass
 
 

@@ -21,7 +21,7 @@ from dagster_shared.check import CheckError
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.model import NOT_SELECTED
 from bonseyes_dagster.orchestration.instance import write_instance
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.provenance import provenance_of
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
@@ -98,7 +98,7 @@ class Campaign:
         self.runs: dict[str, ModelRun] = {}
         pipeline = make_pipeline(folder)
         self.steps = [step.name for step in pipeline.steps]
-        self.states = States(Records(instance, pipeline), pipeline, Asker(Addresses()), "http://gateway")
+        self.states = States(Records(instance, pipeline), pipeline, ContainerRequests(Addresses()), "http://gateway")
 
     def run(self) -> None:
         """Execute one random run, if Dagster takes it."""

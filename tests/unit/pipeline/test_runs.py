@@ -19,8 +19,8 @@ from flask.testing import FlaskClient
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.pipeline import launching
 from bonseyes_dagster.pipeline.app import create_app
-from bonseyes_dagster.pipeline.ending import Ending
 from bonseyes_dagster.pipeline.launching import Starter
+from bonseyes_dagster.pipeline.run_ending import RunEnding
 from bonseyes_dagster.pipeline.runs import Runs
 from bonseyes_dagster.pipeline.states import RunState
 from bonseyes_dagster.settings import Settings
@@ -143,14 +143,14 @@ def test_a_deletion_is_carried_out_once_though_the_definitions_are_loaded_anew(
     deleting: list[str] = []
     is_at_it, may_go_on = threading.Event(), threading.Event()
 
-    def keep_artifacts(_: Ending, state: RunState) -> list[str]:
+    def keep_artifacts(_: RunEnding, state: RunState) -> list[str]:
         deleting.append(state.name)
         if len(deleting) == 1:
             is_at_it.set()
             may_go_on.wait(30)
         return []
 
-    monkeypatch.setattr(Ending, "_keep_artifacts", keep_artifacts)
+    monkeypatch.setattr(RunEnding, "_keep_artifacts", keep_artifacts)
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(runs.delete, "x")
         assert is_at_it.wait(30)

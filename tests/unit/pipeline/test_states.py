@@ -15,7 +15,7 @@ from dagster._core.storage.dagster_run import RunRecord
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.orchestration.run_end import cancel_run, fail_run_with
-from bonseyes_dagster.pipeline.asking import Asker
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
 
@@ -33,8 +33,8 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 def states(instance: DagsterInstance) -> States:
     """The reader of the tiny project's runs."""
     pipeline = load_pipeline(TINY, "tiny-one")
-    asker = Asker(Addresses())
-    return States(Records(instance, pipeline), pipeline, asker, "http://gateway")
+    requests = ContainerRequests(Addresses())
+    return States(Records(instance, pipeline), pipeline, requests, "http://gateway")
 
 
 def record_of(

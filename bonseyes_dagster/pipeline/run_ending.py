@@ -20,7 +20,7 @@ from bonseyes_dagster.pipeline.states import RunState, States, StepState
 from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import Uploads
 
-__all__ = ["Ending"]
+__all__ = ["RunEnding"]
 
 # A container that has been away for so long is not coming back to go on with its queue.
 _PATIENCE_S = 3600.0
@@ -30,7 +30,7 @@ _ARTIFACTS_TAG = "bonseyes/delete-artifacts"
 END_TIMEOUT_S = 20.0
 
 
-class Ending:
+class RunEnding:
     """Cancels and deletes runs."""
 
     def __init__(self, records: Records, states: States, uploads: Uploads, *, deleting: Turns, starting: Turns) -> None:
@@ -150,9 +150,9 @@ class Ending:
         questions: dict[str, Callable[[], object]] = {}
         for each in steps:
             if each.is_selected and not each.is_inherited:
-                artifact = self._states.asker.container(each.step.container).artifact(each.artifact)
+                artifact = self._states.requests.container(each.step.container).artifact(each.artifact)
                 questions[artifact.url] = partial(_ask_own, artifact, each.order_key, question(artifact))
-        return self._states.asker.ask(questions)
+        return self._states.requests.ask(questions)
 
 
 def _ask_own(artifact: Artifact, key: str, question: Callable[[], object]) -> object:

@@ -9,13 +9,13 @@ from typing import Any
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError
 
-__all__ = ["Asker"]
+__all__ = ["ContainerRequests"]
 
 # A container that is starting anew is asked twice; one that is away is left out of the answer.
 _RETRY_S = 0.5
 
 
-class Asker:
+class ContainerRequests:
     """Finds containers and asks many at once."""
 
     def __init__(self, addresses: Addresses) -> None:

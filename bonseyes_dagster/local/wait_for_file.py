@@ -1,6 +1,6 @@
 """Start a Dagster server whose imports take seconds at once, but let it run only when what it needs is there.
 
-    python -m bonseyes_dagster.local.after MODULE --after FILE --after SOCKET -- ARGUMENTS
+    python -m bonseyes_dagster.local.wait_for_file MODULE --after FILE --after SOCKET -- ARGUMENTS
 
 The imports then use the time in which the others start: until FILE exists, until a server listens
 at the unix socket SOCKET.

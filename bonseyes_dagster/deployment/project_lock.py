@@ -10,11 +10,11 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import UnavailableError
 
-__all__ = ["take_turn"]
+__all__ = ["lock_project"]
 
 
 @contextmanager
-def take_turn(folder: Path, *, alone: bool) -> Iterator[None]:
+def lock_project(folder: Path, *, alone: bool) -> Iterator[None]:
     """Hold the project's folder, with others who start it or `alone`; raise UnavailableError when that cannot be now.
 
     It is a lock of the kernel's, which ends with the process, and needs no file that others could not open.

@@ -20,9 +20,9 @@ from bonseyes_dagster.model import Parameter
 from bonseyes_dagster.orchestration.names import LAUNCH_TAG, PIPELINE_TAG, RUN_TAG, run_id_of
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.orchestration.run_end import fail_run_with
-from bonseyes_dagster.pipeline.asking import Asker
-from bonseyes_dagster.pipeline.ending import Ending
+from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.records import DELETED_TAG, Records
+from bonseyes_dagster.pipeline.run_ending import RunEnding
 from bonseyes_dagster.pipeline.states import RunState, States
 from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import Uploads
@@ -48,12 +48,12 @@ def records(instance: DagsterInstance) -> Records:
 
 
 @pytest.fixture
-def ending(records: Records, tmp_path: Path) -> Ending:
+def ending(records: Records, tmp_path: Path) -> RunEnding:
     """What deletes them."""
-    asker = Asker(Addresses(tmp_path / "addresses.json"))
-    states = States(records, load_pipeline(TINY, "tiny-one"), asker, "http://gateway")
+    requests = ContainerRequests(Addresses(tmp_path / "addresses.json"))
+    states = States(records, load_pipeline(TINY, "tiny-one"), requests, "http://gateway")
     uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
-    return Ending(records, states, uploads, deleting=Turns(), starting=Turns())
+    return RunEnding(records, states, uploads, deleting=Turns(), starting=Turns())
 
 
 def add_run(instance: DagsterInstance) -> None:
@@ -63,7 +63,7 @@ def add_run(instance: DagsterInstance) -> None:
 
 
 def test_a_deletion_is_carried_out_by_one_thread(
-    ending: Ending, records: Records, monkeypatch: pytest.MonkeyPatch
+    ending: RunEnding, records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tidying leaves alone what a request is deleting, and so does another request."""
     record = records.find("x")
@@ -93,7 +93,7 @@ def test_a_deletion_is_carried_out_by_one_thread(
 
 @pytest.mark.parametrize("step", ["_wait", "_delete_artifacts"])
 def test_a_new_run_of_the_name_is_left_alone(
-    ending: Ending, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, step: str
+    ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """When the old one was deleted by somebody else, as on Dagster's page, before the deletion gets to it."""
     deleting: list[str] = []
@@ -110,7 +110,7 @@ def test_a_new_run_of_the_name_is_left_alone(
 
 
 def test_what_is_marked_no_more_is_not_resumed(
-    ending: Ending, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The list of deletions may be old when their turn comes."""
     instance.add_run_tags(RUN_ID, {DELETED_TAG: "true"})
@@ -129,7 +129,7 @@ def begin_step(instance: DagsterInstance) -> None:
 
 
 def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
-    ending: Ending,
+    ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,13 +146,13 @@ def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
     ending.resume()
     assert "The run x is being deleted." in caplog.text and "http://learn/artifacts/x_learn" in caplog.text
     assert records.search("x") is not None
-    monkeypatch.setattr("bonseyes_dagster.pipeline.ending._PATIENCE_S", 0)
+    monkeypatch.setattr("bonseyes_dagster.pipeline.run_ending._PATIENCE_S", 0)
     ending.resume()
     assert records.search("x") is None
 
 
 def test_a_run_that_never_began_is_deleted_whether_its_containers_answer_or_not(
-    ending: Ending, records: Records
+    ending: RunEnding, records: Records
 ) -> None:
     """Nothing of it can be anywhere."""
     assert ending.delete(records.find("x"), with_artifacts=False) == []
@@ -189,7 +189,7 @@ def names_in(containers: dict[str, Container]) -> list[str]:
 
 
 def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
-    ending: Ending, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+    ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
     """Its tag says the other's name."""
     first, second = run_id_of("mine"), "22222222-0000-4000-8000-000000000000"
@@ -204,7 +204,7 @@ def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
 @pytest.mark.parametrize("with_artifacts", [True, False])
 @pytest.mark.parametrize("key", [f"{RUN_ID}/{LAUNCH}/learn", f"{RUN_ID}/learn", "made by hand"])
 def test_artifacts_that_another_has_made_are_left_alone(
-    ending: Ending,
+    ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
     containers: dict[str, Container],
@@ -223,7 +223,7 @@ def test_artifacts_that_another_has_made_are_left_alone(
 
 
 def test_a_step_that_was_closed_with_its_run_is_cancelled(
-    ending: Ending, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+    ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
     """Nobody has seen what became of its artifact, though Dagster has it as failed."""
     begin_step(instance)
@@ -253,7 +253,7 @@ def add_child(instance: DagsterInstance) -> DagsterRun:
 
 @pytest.mark.parametrize("is_of_former_version", [False, True])
 def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
-    ending: Ending,
+    ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -279,7 +279,7 @@ def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
 
 
 def test_a_cancelled_run_that_nobody_executes_has_no_step_in_flight(
-    ending: Ending, instance: DagsterInstance, containers: dict[str, Container]
+    ending: RunEnding, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
     """Its steps end with it."""
     run_id = run_id_of("y")

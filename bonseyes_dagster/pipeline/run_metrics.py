@@ -5,12 +5,12 @@ from __future__ import annotations
 from bonseyes_dagster.pipeline.states import RunState
 from bonseyes_dagster.urls import is_metric_name
 
-__all__ = ["measures_of"]
+__all__ = ["metric_lines"]
 
 _METRIC = "metric."
 
 
-def measures_of(state: RunState) -> dict[str, bytes]:
+def metric_lines(state: RunState) -> dict[str, bytes]:
     """Return the line `UNIX_TIME STEP VALUE` of each metric that has a value so far."""
     lines: dict[str, bytes] = {}
     for step in state.steps:
