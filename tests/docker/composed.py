@@ -28,7 +28,7 @@ TIMEOUT_S = 400.0
 
 
 # What images are built of, and what they are deployed by.
-FOLDERS = ("bonseyes_dagster", "components", "containers")
+FOLDERS = ("bonseyes_dagster", "components", "containers", "requirements")
 FILES = ("*Dockerfile", "docker-compose*.yml", ".dockerignore", "*.py", "*.toml", "*.txt", "*.yaml")
 
 

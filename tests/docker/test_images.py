@@ -57,7 +57,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copy what images are built from, so that it can be changed."""
     folder = tmp_path_factory.mktemp("images") / "project"
     folder.mkdir()
-    for name in ("bonseyes_dagster", "containers", "components"):
+    for name in ("bonseyes_dagster", "containers", "components", "requirements"):
         shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*_cache"))
     for pattern in ("*Dockerfile", "docker-compose*.yml", ".dockerignore", "*.md", "*.py", "*.toml", "*.txt", "*.yaml"):
         for file in PROJECT.glob(pattern):
