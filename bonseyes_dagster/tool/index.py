@@ -20,10 +20,19 @@ from bonseyes_dagster.errors import (
     StorageFullError,
     UnavailableError,
 )
-from bonseyes_dagster.model import Phase, now
+from bonseyes_dagster.model import TERMINAL_PHASES, Phase, now
 from bonseyes_dagster.tool.disk import allocate, locked
 
-__all__ = ["STATUS_COLUMNS", "Index", "IndexDamagedError", "Record", "TakenError", "parse_row", "select_rows"]
+__all__ = [
+    "READ_ERRORS",
+    "STATUS_COLUMNS",
+    "Index",
+    "IndexDamagedError",
+    "Record",
+    "TakenError",
+    "parse_row",
+    "select_rows",
+]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS artifacts (
@@ -62,6 +71,8 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
 # Columns that an index of an earlier version may lack, in the order of the table: each index has the same order.
 _ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0", "damage": "TEXT"}
 _FULL_CODES = {sqlite3.SQLITE_FULL}
+# A message about a damaged schema has its bytes, which Python may not be able to decode.
+READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 30.0
 # SQLite begins its log anew from 1000 pages on, as soon as no reader is in the way; it never makes the file smaller.
@@ -153,14 +164,19 @@ def _record(row: tuple[Any, ...]) -> Record:
 def select_rows(connection: sqlite3.Connection) -> str | None:
     """Return what selects the columns of a Record, also from an index of an earlier version; None without a table."""
     try:
-        there = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
-    except sqlite3.Error:
+        names = _column_types(connection)
+    except READ_ERRORS:
         return None
-    names = {name.decode() if isinstance(name, bytes) else name for name in there}
     if "seq" not in names:
         return None
     columns = ", ".join(name if name in names else f"NULL AS {name}" for name in _COLUMNS)
     return f"SELECT {columns} FROM artifacts"  # noqa: S608 - the names of a dataclass
+
+
+def _column_types(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return the types of the table's columns by name; a damaged one is shown as far as it can be."""
+    columns = connection.execute("SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_info('artifacts')")
+    return {name.decode(errors="replace"): type_.decode(errors="replace") for name, type_ in columns}
 
 
 def _fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -204,15 +220,22 @@ def _translated() -> Iterator[None]:
         if code in _DAMAGE_CODES:
             raise IndexDamagedError(f"The index of artifacts is damaged ({error}); it is being rebuilt.") from error
         raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise IndexDamagedError(f"The index of artifacts is damaged ({error}); it is being rebuilt.") from error
 
 
 def _fault_of_columns(connection: sqlite3.Connection) -> str | None:
-    """Look at the table's definition, where a flipped byte gives a column another name."""
-    there = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
+    """Look at the table's definition, where a flipped byte gives a column another name or type."""
+    there = _column_types(connection)
     if not there:
         return "has no table of artifacts"
-    missing = sorted({*_COLUMNS} - {*_ADDED_COLUMNS} - there)
-    return f"is damaged (its table has no column {missing[0]})" if missing else None
+    missing = sorted({*_COLUMNS} - {*_ADDED_COLUMNS} - there.keys())
+    if missing:
+        return f"is damaged (its table has no column {missing[0]})"
+    with closing(sqlite3.connect(":memory:")) as sound:
+        sound.executescript(_SCHEMA)
+        wrong = sorted(name for name, type_ in _column_types(sound).items() if there.get(name, type_) != type_)
+    return f"is damaged (its column {wrong[0]} has the type {there[wrong[0]]})" if wrong else None
 
 
 def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
@@ -246,7 +269,7 @@ def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
 def _add_columns(connection: sqlite3.Connection) -> None:
     # In one transaction: the worker and the servers may start at the same time.
     connection.execute("BEGIN IMMEDIATE")
-    known = {row[1] for row in connection.execute("PRAGMA table_info(artifacts)")}
+    known = _column_types(connection)
     for name, kind in _ADDED_COLUMNS.items():
         if name not in known:
             connection.execute(f"ALTER TABLE artifacts ADD COLUMN {name} {kind}")
@@ -714,7 +737,7 @@ class Index:
             if row is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
             record = replace(_record(row), name=new_name, idempotency_key=None)
-            if record.phase in ("queued", "running"):
+            if record.phase not in TERMINAL_PHASES:
                 raise NotFinalError(f"The artifact {name!r} is {record.phase}; cancel it, or wait until it has ended.")
             if name == new_name:
                 return _record(row)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
-from bonseyes_dagster.tool.index import Index, Record, parse_row, select_rows
+from bonseyes_dagster.tool.index import READ_ERRORS, Index, Record, parse_row, select_rows
 from bonseyes_dagster.tool.rows import RowDamagedError, check_record
 
 __all__ = ["COPIES", "salvage"]
@@ -76,7 +76,7 @@ def _new_head(path: Path) -> bytes:
 def _rows(copy: Path) -> Iterator[Record]:
     try:
         connection = sqlite3.connect(copy, isolation_level=None)
-    except sqlite3.Error:
+    except READ_ERRORS:
         return
     # Text that is not UTF-8 must cost its own row only.
     connection.text_factory = bytes
@@ -112,5 +112,5 @@ def _walks(connection: sqlite3.Connection, select: str, seen: set[int]) -> Itera
 
 def _read(connection: sqlite3.Connection, query: str, values: Iterable[int | str]) -> Iterator[tuple[object, ...]]:
     """Yield rows until the first one that cannot be read."""
-    with suppress(sqlite3.Error):
+    with suppress(*READ_ERRORS):
         yield from connection.execute(query, tuple(values))

@@ -194,6 +194,20 @@ def test_a_column_with_another_name_is_found_at_the_start(kept: Kept) -> None:
     assert "has no column progress" in kept.why()
 
 
+@pytest.mark.parametrize(
+    ("text", "damage"), [(b"tableartifacts", b"tableartifa\xe3ts"), (b"reason TEXT", b"reason T\xe5XT")]
+)
+def test_a_schema_that_is_no_text_is_found_at_the_start(kept: Kept, text: bytes, damage: bytes) -> None:
+    """SQLite's message about it is no text either, and Python cannot decode it."""
+    with closing(sqlite3.connect(kept.volume.index)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = kept.volume.index.read_bytes()
+    assert content.count(text) == 1
+    kept.volume.index.write_bytes(content.replace(text, damage))
+    kept.check(kept.start(), "first", "second", "failed")
+    assert "is damaged" in kept.why()
+
+
 def test_a_taken_name_is_not_taken_away(kept: Kept, tmp_path: Path) -> None:
     """What was made since under the name keeps it; what was found is called after it."""
     shutil.copyfile(kept.volume.index, tmp_path / "old")
