@@ -13,7 +13,7 @@ from typing import Any
 from bonseyes_dagster import __version__
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.json_schema import check_schema, identities
-from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription
+from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription, python_name
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
 from bonseyes_dagster.patterns import check_patterns, compile_pattern
 from bonseyes_dagster.sources import Sources
@@ -229,7 +229,7 @@ def _check_names(parameters: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
             yield f"parameter {name!r}: its name must be letters, digits and '-', and begin with a letter"
             continue
-        attribute = name.replace("-", "_")
+        attribute = python_name(name)
         if keyword.iskeyword(attribute) or attribute in {"artifact", "name", "data"}:
             yield f"parameter {name!r}: that name is taken"
         if attribute in twins:

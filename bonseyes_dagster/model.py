@@ -26,6 +26,7 @@ __all__ = [
     "Task",
     "ToolDescription",
     "now",
+    "python_name",
     "result_of",
 ]
 
@@ -49,6 +50,11 @@ PARAMETER_TYPES: tuple[str, ...] = (
     "url",
     "artifact",
 )
+
+
+def python_name(parameter: str) -> str:
+    """Return the Python name of a parameter: the tool's argument, the op's input."""
+    return parameter.replace("-", "_")
 
 
 def now() -> str:

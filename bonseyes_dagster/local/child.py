@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -13,21 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from bonseyes_dagster.local.logs import RotatingLog
+from bonseyes_dagster.prctl import end_with_parent
 
 if TYPE_CHECKING:
     from bonseyes_dagster.local.nursery import Fork, Nursery
 
-__all__ = ["Child", "adopt_orphans", "begin_as_child"]
+__all__ = ["Child", "begin_as_child"]
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
-_LIBC = ctypes.CDLL(None, use_errno=True)
 _READ_BYTES = 65536
-
-
-def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none escapes the stop."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class Child:
@@ -119,9 +111,7 @@ def _spawn(argv: Sequence[str], cwd: Path, environ: Mapping[str, str], output: i
 def begin_as_child(parent: int) -> None:
     """In the child: end with the supervisor, and take signals as if started by hand."""
     # TERM, not KILL: a server whose supervisor was killed still takes its own children along.
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    end_with_parent(parent, signal.SIGTERM)
     # Started in the background of a shell SIGINT is ignored, and Dagster then ignores SIGTERM as well.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -15,7 +15,6 @@ import psutil
 from bonseyes_dagster.errors import BonseyesError, SettingsError
 from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.local import leftovers
-from bonseyes_dagster.local.child import adopt_orphans
 from bonseyes_dagster.local.guard import Guard
 from bonseyes_dagster.local.logs import RotatingLog
 from bonseyes_dagster.local.nursery import Nursery
@@ -26,6 +25,7 @@ from bonseyes_dagster.local.services import CODE, CONTAINER_KINDS, DAEMON, RUNS,
 from bonseyes_dagster.local.socket_folder import SocketFolder
 from bonseyes_dagster.local.unit import Unit
 from bonseyes_dagster.orchestration.instance import write_instance, write_workspace
+from bonseyes_dagster.prctl import adopt_orphans
 from bonseyes_dagster.settings import Settings
 
 __all__ = ["AlreadyUpError", "Supervisor", "check_port"]

@@ -13,6 +13,7 @@ from bonseyes_dagster.urls import is_name
 __all__ = [
     "IDEMPOTENCY_TAG",
     "LAUNCH_TAG",
+    "METRIC_PREFIX",
     "PIPELINE_TAG",
     "REUSE_TAG",
     "RUN_TAG",
@@ -42,6 +43,8 @@ LAUNCH_TAG = "bonseyes/launch"
 # Of ops.
 CONTAINER_TAG = "bonseyes/container"
 OUTPUT_TYPE_TAG = "bonseyes/output-type"
+# Of the metadata of a step's output: the last value of a benchmark's metric.
+METRIC_PREFIX = "metric."
 
 _NAMESPACE = uuid.UUID("5f0d0f0b-2f1b-5d0c-9d0e-6f8f6a1f7a11")
 _ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")

@@ -15,12 +15,12 @@ from dagster import (
 
 from bonseyes_dagster.description import check_parameters, parameters_schema
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.model import Parameter, Task, ToolDescription
+from bonseyes_dagster.model import Parameter, Task, ToolDescription, python_name
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.executor import concurrent_executor
 from bonseyes_dagster.orchestration.multiprocess import separate_executor
 from bonseyes_dagster.orchestration.references import reference_io_manager
-from bonseyes_dagster.orchestration.schema import config_field, input_name
+from bonseyes_dagster.orchestration.schema import config_field
 from bonseyes_dagster.orchestration.selection import PipelineJob, Selection
 from bonseyes_dagster.orchestration.tool_op import ToolOp
 from bonseyes_dagster.orchestration.wiring import check_wiring
@@ -151,7 +151,7 @@ class Pipeline:
             node = node.setdefault("ops", {}).setdefault(part, {})
         parameter = self._by_name[path].parameter(name)
         if parameter is not None and parameter.type == "artifact":
-            node.setdefault("inputs", {})[input_name(name)] = value
+            node.setdefault("inputs", {})[python_name(name)] = value
         else:
             node.setdefault("config", {})[name] = value
 

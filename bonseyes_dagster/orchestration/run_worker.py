@@ -5,8 +5,6 @@ only process, and ends without Python's finalisation, so that ops which cannot b
 """
 
 import argparse
-import contextlib
-import ctypes
 import faulthandler
 import os
 import signal
@@ -24,6 +22,7 @@ from bonseyes_dagster.orchestration.run_record import RecordLock, remove_record
 from bonseyes_dagster.orchestration.sqlite_storage import with_kept_open_connections
 from bonseyes_dagster.orchestration.step_streams import route_streams
 from bonseyes_dagster.orchestration.withdrawal import withdraw
+from bonseyes_dagster.prctl import set_process_name
 
 __all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]
 
@@ -31,7 +30,6 @@ STARTED = b"S"
 TAKEN = b"T"
 # Held back from before the fork until the run's process can take them as what they mean to a run.
 WAIT_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
-_PR_SET_NAME = 15
 
 
 def open_worker_instance(instance: DagsterInstance) -> DagsterInstance:
@@ -63,7 +61,7 @@ def work(
             return 0
         if is_resumed and not _is_in_progress(instance, run_id):
             return 0  # another process did what was left while this one loaded
-        _set_title(f"run {run_id[:8]}")
+        set_process_name(f"run {run_id[:8]}")
         # `kill -USR1` shows in the process's output what each of its threads is doing.
         faulthandler.register(signal.SIGUSR1, file=2)
         tell(STARTED)
@@ -99,11 +97,6 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _set_title(title: str) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
 
 
 def _write_output_to(log: Path) -> None:

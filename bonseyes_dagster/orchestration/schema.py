@@ -7,7 +7,7 @@ import dagster
 
 from bonseyes_dagster.model import Parameter
 
-__all__ = ["config_field", "input_name"]
+__all__ = ["config_field"]
 
 _SCALARS: dict[str, Any] = {
     "string": dagster.String,
@@ -30,11 +30,6 @@ def config_field(parameter: Parameter, owner: str) -> dagster.Field:
         kind = kind if parameter.default is not None or parameter.type == "json" else dagster.Noneable(kind)
         options["default_value"] = parameter.default
     return dagster.Field(kind, **options)
-
-
-def input_name(parameter: str) -> str:
-    """Return the name of an op's input: Python's argument for the parameter."""
-    return parameter.replace("-", "_")
 
 
 def _enum(parameter: Parameter, owner: str) -> dagster.Enum:

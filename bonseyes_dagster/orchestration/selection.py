@@ -15,8 +15,8 @@ from dagster._core.definitions.dependency import Node, NodeInput
 
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.model import python_name
 from bonseyes_dagster.orchestration.references import ArtifactType
-from bonseyes_dagster.orchestration.schema import input_name
 from bonseyes_dagster.orchestration.tool_op import ToolOp
 
 __all__ = ["OpenInput", "PipelineJob", "Selection"]
@@ -155,5 +155,5 @@ def _parameter(node: Node, name: str) -> str:
     """Return the tool's parameter that an input is for; the input's own name where there is no tool."""
     if isinstance(node.definition, ToolOp):
         parameters = node.definition.tool.description.parameters
-        return next((each.name for each in parameters if input_name(each.name) == name), name)
+        return next((each.name for each in parameters if python_name(each.name) == name), name)
     return name

@@ -129,4 +129,4 @@ def _last_values(artifact: Artifact) -> Iterator[tuple[str, float]]:
     for metric in artifact.metrics():
         points, _ = artifact.metric(metric)
         if points:
-            yield f"metric.{metric}", points[-1].value
+            yield f"{names.METRIC_PREFIX}{metric}", points[-1].value

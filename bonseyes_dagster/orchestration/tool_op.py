@@ -11,9 +11,10 @@ from dagster import In, OpDefinition, OpExecutionContext, Out
 
 from bonseyes_dagster.description import ToolFolder, find_tools, load_tool
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.model import python_name
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.references import artifact_type
-from bonseyes_dagster.orchestration.schema import config_field, input_name
+from bonseyes_dagster.orchestration.schema import config_field
 from bonseyes_dagster.orchestration.step import run_step
 
 __all__ = ["ToolOp", "project_folder", "tool_op"]
@@ -47,7 +48,7 @@ class ToolOp(OpDefinition):
 
     def _compute(self, context: OpExecutionContext, inputs: Mapping[str, Any]) -> Iterator[Any]:
         references = {
-            parameter.name: inputs[input_name(parameter.name)]
+            parameter.name: inputs[python_name(parameter.name)]
             for parameter in self.tool.description.parameters
             if parameter.type == "artifact"
         }
@@ -104,5 +105,5 @@ def _ins(tool: ToolFolder) -> dict[str, In]:
     for parameter in tool.description.parameters:
         if parameter.type == "artifact":
             options = {} if parameter.required else {"default_value": None}
-            ins[input_name(parameter.name)] = In(artifact_type(parameter.artifact_type or ""), **options)
+            ins[python_name(parameter.name)] = In(artifact_type(parameter.artifact_type or ""), **options)
     return ins

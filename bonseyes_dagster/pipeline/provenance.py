@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
 from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.orchestration.names import run_name
+from bonseyes_dagster.orchestration.names import PIPELINE_TAG, run_name
 from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.states import RunState, StepState
 from bonseyes_dagster.web.backend import DataFile
@@ -21,7 +21,6 @@ __all__ = ["Provenance", "provenance_of"]
 
 RUN_FILE = "run.json"
 BENCHMARK = "com.bonseyes.benchmark"
-_METRIC = "metric."
 
 
 def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, A
     run, record = state.run, state.record
     return {
         "name": state.name,
-        "pipeline": run.tags.get("bonseyes/pipeline", run.job_name),
+        "pipeline": run.tags.get(PIPELINE_TAG, run.job_name),
         "version": run.tags.get("bonseyes/version"),
         "run_id": run.run_id,
         "parent_run_id": run.parent_run_id,
@@ -70,7 +69,7 @@ def _step(state: StepState) -> dict[str, Any]:
             "reused_from": made.get("reused_from"),
             "code_changed": bool(made.get("code_changed")) if made else None,
         },
-        "metrics": {key.removeprefix(_METRIC): value for key, value in made.items() if key.startswith(_METRIC)},
+        "metrics": state.metrics,
     }
 
 

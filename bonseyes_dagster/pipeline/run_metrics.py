@@ -7,8 +7,6 @@ from bonseyes_dagster.urls import is_metric_name
 
 __all__ = ["metric_lines"]
 
-_METRIC = "metric."
-
 
 def metric_lines(state: RunState) -> dict[str, bytes]:
     """Return the line `UNIX_TIME STEP VALUE` of each metric that has a value so far."""
@@ -17,9 +15,7 @@ def metric_lines(state: RunState) -> dict[str, bytes]:
         ended = step.stats.end_time if step.stats else None
         if ended is None:
             continue
-        values = {"duration_s": step.duration_s}
-        values |= {key.removeprefix(_METRIC): value for key, value in step.made.items() if key.startswith(_METRIC)}
-        for metric, value in values.items():
+        for metric, value in {"duration_s": step.duration_s, **step.metrics}.items():
             name = f"{step.name}.{metric}"
             if value is not None and is_metric_name(name):
                 lines[name] = f"{ended:.3f} 0 {value!r}\n".encode()

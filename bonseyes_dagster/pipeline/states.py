@@ -17,7 +17,7 @@ from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
 from bonseyes_dagster.orchestration.coordinator import queue_place
-from bonseyes_dagster.orchestration.names import artifact_name, order_key, run_name
+from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, order_key, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.run_end import is_closed_with_its_run
 from bonseyes_dagster.orchestration.tool_op import ToolOp
@@ -74,6 +74,13 @@ class StepState:
         if self.run.is_finished:
             return "cancelled" if phase_of(self.run) == "cancelled" or status is None else "interrupted"
         return "queued" if status is None else "running"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Return the last value of each metric of a benchmark; none of other steps."""
+        return {
+            key.removeprefix(METRIC_PREFIX): value for key, value in self.made.items() if key.startswith(METRIC_PREFIX)
+        }
 
     @property
     def duration_s(self) -> float | None:

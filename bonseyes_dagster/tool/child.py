@@ -23,7 +23,8 @@ from typing import Any, NoReturn
 
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.errors import BonseyesError, ToolError
-from bonseyes_dagster.model import ToolDescription
+from bonseyes_dagster.model import ToolDescription, python_name
+from bonseyes_dagster.prctl import end_with_parent
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.command import run_command
@@ -35,11 +36,11 @@ from bonseyes_dagster.tool.index import Record
 from bonseyes_dagster.tool.inputs import RemoteInput
 from bonseyes_dagster.tool.layout import Folder, Volume
 from bonseyes_dagster.tool.leaving import run_exit_functions
-from bonseyes_dagster.tool.loading import attribute_of, find_modules, load_function
+from bonseyes_dagster.tool.loading import find_modules, load_function
 from bonseyes_dagster.tool.metrics import MetricsWriter
 from bonseyes_dagster.tool.modules import UncoveredModules
 from bonseyes_dagster.tool.outbound import Policy, fetch, file_name_of
-from bonseyes_dagster.tool.processes import ARTIFACT_VARIABLE, die_with_parent, flush_all
+from bonseyes_dagster.tool.processes import ARTIFACT_VARIABLE, flush_all
 from bonseyes_dagster.tool.progress import ProgressWriter
 
 __all__ = ["Job", "ToolRuntime", "become_child"]
@@ -123,7 +124,7 @@ def become_child(
 def _separate(parent_pid: int, inherited: Collection[int]) -> None:
     """Leave the server behind: its session, signals, files and secrets."""
     os.setsid()
-    die_with_parent(parent_pid)
+    end_with_parent(parent_pid, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
     for name in _SIGNALS:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -201,7 +202,7 @@ def _call(job: Job, policy: Policy) -> None:
         metrics=metrics,
         progress=progress,
     )
-    arguments = {attribute_of(name): value for name, value in _values(job, policy).items()}
+    arguments = {python_name(name): value for name, value in _values(job, policy).items()}
     try:
         function(artifact, **arguments)
     finally:

@@ -10,13 +10,9 @@ from typing import Any, cast
 
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.model import python_name
 
-__all__ = ["attribute_of", "find_modules", "load_function"]
-
-
-def attribute_of(parameter: str) -> str:
-    """Return the Python name of a parameter."""
-    return parameter.replace("-", "_")
+__all__ = ["find_modules", "load_function"]
 
 
 def find_modules(tool: ToolFolder) -> None:
@@ -33,7 +29,7 @@ def load_function(tool: ToolFolder) -> Callable[..., Any]:
     function: Any = getattr(importlib.import_module(module_name), name, None)
     if not callable(function):
         raise SettingsError(f"{tool.entry_point} is not a function; tool.yml names it as entry_point.")
-    attributes = {attribute_of(parameter.name): None for parameter in tool.description.parameters}
+    attributes = {python_name(parameter.name): None for parameter in tool.description.parameters}
     try:
         inspect.signature(function).bind("artifact", **attributes)
     except TypeError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +16,6 @@ from bonseyes_dagster.tool.writers import is_descriptor_to_write
 __all__ = [
     "ARTIFACT_VARIABLE",
     "SERVER_VARIABLE",
-    "adopt_orphans",
-    "die_with_parent",
     "end_stragglers",
     "flush_all",
     "holds",
@@ -30,30 +27,10 @@ ARTIFACT_VARIABLE = "BONSEYES_ARTIFACT"
 SERVER_VARIABLE = "BONSEYES_SERVER"
 """Environment variable of the server: an id of this start, which forked processes of tools inherit."""
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _END_WITHIN_S = 10.0
 # The place of the file in a line of /proc/PID/maps.
 _MAPS_PATH = 5
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Be killed when the parent dies, also when it did so before this call."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
-
-
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends, so that none escapes, whatever session it is in."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+_libc = ctypes.CDLL(None)
 
 
 def flush_all() -> None:

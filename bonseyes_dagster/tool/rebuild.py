@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from bonseyes_dagster.model import Manifest, at, now
+from bonseyes_dagster.model import TERMINAL_PHASES, Manifest, at, now
 from bonseyes_dagster.tool.disk import locked, remove, sync_all, sync_folder
 from bonseyes_dagster.tool.drafts import is_abandoned
 from bonseyes_dagster.tool.index import Index, Record, TakenError
@@ -28,7 +28,6 @@ __all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_m
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = ("", "-wal", "-shm")
-_UNFINISHED = ("queued", "running")
 _LONGEST_NAME = 128
 _PAGE = 100
 
@@ -237,7 +236,7 @@ def put_back(index: Index, folder: Folder, tool: str) -> Record:
 def _put_and_tell(index: Index, record: Record, folder: Folder) -> Record:
     """Write a row; where its name is another's, its copy gets the new one, too, or would bring the old one back."""
     made = _put(index, record)
-    if made != record and made.phase not in _UNFINISHED and folder.path.is_dir():
+    if made != record and made.phase in TERMINAL_PHASES and folder.path.is_dir():
         with contextlib.suppress(OSError):
             write_row(folder, made)
     return made
@@ -272,7 +271,7 @@ def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
     known = copy or row or _nameless(folder, tool)
     if copy is not None and copy.phase != "completed":
         return copy
-    if _is_cut_short(folder) and (row is None or row.phase in _UNFINISHED):
+    if _is_cut_short(folder) and (row is None or row.phase not in TERMINAL_PHASES):
         return replace(known, phase="running", reason=None, finished=None, size=None, digest=None)
     if manifest is None:
         return replace(_completed(known), damage=damage)
@@ -280,7 +279,7 @@ def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
         return known
     if copy is None:
         # Either an index whose row is wrong, or one of an earlier version, which kept no copy.
-        if known.phase in _UNFINISHED:
+        if known.phase not in TERMINAL_PHASES:
             # What it was made from, and by what code, only the copy knew: it is never re-used.
             known = replace(known, fingerprint=None)
         return replace(_completed(known), digest=manifest.digest, size=manifest.size)

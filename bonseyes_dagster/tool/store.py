@@ -21,7 +21,7 @@ from bonseyes_dagster.errors import (
     StorageFullError,
     UnavailableError,
 )
-from bonseyes_dagster.model import FileEntry, Manifest, Status, ToolDescription, now
+from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell, Listener, Waiters
 from bonseyes_dagster.tool.code import CodeWatch
@@ -282,7 +282,7 @@ class Store:
             phase = self._index.phase_of(artifact_id)
             if phase is None:
                 raise NotFoundError(f"The artifact {name!r} was deleted.")
-            return phase not in ("queued", "running")
+            return phase in TERMINAL_PHASES
 
         return iter_log(path, offset, is_final if follow else None)
 
@@ -311,7 +311,7 @@ class Store:
     def _published(self, name: str) -> tuple[str, Manifest]:
         artifact_id, phase, digest = self._index.published(name)
         if phase != "completed":
-            reason = "it has no data yet." if phase in ("queued", "running") else self._index.get(name).reason
+            reason = "it has no data yet." if phase not in TERMINAL_PHASES else self._index.get(name).reason
             raise NotReadyError(f"The artifact {name!r} is {phase}: {reason or 'it has no data.'}")
         try:
             return artifact_id, self._manifest(artifact_id, digest)

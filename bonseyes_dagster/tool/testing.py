@@ -10,9 +10,10 @@ from typing import Any
 
 from bonseyes_dagster.description import ToolFolder, check_parameters, load_tool
 from bonseyes_dagster.errors import InvalidError, SettingsError
+from bonseyes_dagster.model import python_name
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.inputs import LocalInput
-from bonseyes_dagster.tool.loading import attribute_of, load_function
+from bonseyes_dagster.tool.loading import load_function
 from bonseyes_dagster.tool.metrics import MetricsWriter
 from bonseyes_dagster.tool.progress import ProgressWriter
 
@@ -37,7 +38,7 @@ def make_artifact(tool_folder: str | Path, out: Path, *, name: str = "test", **p
     artifact = Artifact(name, plain, output=output, metrics=metrics, progress=progress)
     try:
         with _own_modules(tool):
-            load_function(tool)(artifact, **{attribute_of(key): value for key, value in values.items()})
+            load_function(tool)(artifact, **{python_name(key): value for key, value in values.items()})
     finally:
         progress.flush()
         metrics.close()
@@ -46,7 +47,7 @@ def make_artifact(tool_folder: str | Path, out: Path, *, name: str = "test", **p
 
 def _values(tool: ToolFolder, given: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters by their names in tool.yml, defaults filled in, local paths in place of URLs."""
-    names = {attribute_of(parameter.name): parameter for parameter in tool.description.parameters}
+    names = {python_name(parameter.name): parameter for parameter in tool.description.parameters}
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise InvalidError(f"{tool.description.name} has no parameter {', '.join(unknown)}.")

@@ -13,6 +13,7 @@ from typing import Any
 from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.model import ToolDescription
+from bonseyes_dagster.prctl import adopt_orphans
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell
 from bonseyes_dagster.tool.child import ToolRuntime
@@ -22,7 +23,7 @@ from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.layout import Volume
 from bonseyes_dagster.tool.loading import load_function
 from bonseyes_dagster.tool.modules import UncoveredModules
-from bonseyes_dagster.tool.processes import SERVER_VARIABLE, adopt_orphans
+from bonseyes_dagster.tool.processes import SERVER_VARIABLE
 from bonseyes_dagster.tool.rebuild import ensure_index
 from bonseyes_dagster.tool.recovery import finish_deletions, recover, sweep
 from bonseyes_dagster.tool.rows import RowDamagedError

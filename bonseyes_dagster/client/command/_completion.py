@@ -13,7 +13,7 @@ from bonseyes_dagster.client import Artifact, Project
 from bonseyes_dagster.client.command import _bash  # noqa: F401 - it replaces click's completion in bash
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.errors import BonseyesError
-from bonseyes_dagster.model import Parameter
+from bonseyes_dagster.model import Parameter, python_name
 
 __all__ = [
     "COMMANDS",
@@ -96,7 +96,7 @@ def complete_parameter(context: click.Context, option: click.Parameter, incomple
             return [(f"{key}={path}", "") for path in _paths(value)]
         described = _project(context).container(container).describe().parameters
         if has_key:
-            wanted = [each for each in described if each.name.replace("-", "_") == key.replace("-", "_")]
+            wanted = [each for each in described if python_name(each.name) == python_name(key)]
             return [(f"{key}={word}", text) for each in wanted for word, text in _values(context, each, value)]
         return [
             (f"{parameter.name}=", parameter.description or parameter.type)

@@ -13,7 +13,8 @@ from typing import Any
 SUPERVISOR = """
 import asyncio, json, os, sys
 from pathlib import Path
-from bonseyes_dagster.local.child import Child, adopt_orphans
+from bonseyes_dagster.local.child import Child
+from bonseyes_dagster.prctl import adopt_orphans
 from bonseyes_dagster.local.logs import RotatingLog
 from bonseyes_dagster.local.nursery import Nursery
 
