@@ -22,8 +22,10 @@ setup: $(READY) ## install everything into .venv
 demo: $(READY) ## run the main job for real: digits archives to a benchmarked model; stays up
 	$(BIN)/python -m demo
 
-test: $(READY) check ## all tests that need neither Docker nor a browser
-	$(BIN)/python -m pytest
+# How many files of tests run at the same time; 0 for one after the other.
+JOBS ?= 0
+test: $(READY) check ## all tests that need neither Docker nor a browser (JOBS=4: four files of them at a time)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-browser: $(READY) ## the tests of pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
