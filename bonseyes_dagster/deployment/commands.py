@@ -51,8 +51,8 @@ def bring_up(
     project.check()
     # The access service would refuse it, too, and the gateway let nobody pass; this says why.
     check_bind(project.address()[0], project.token())
-    with contextlib.ExitStack() as turn:
-        turn.enter_context(lock_project(folder, alone=False))
+    with contextlib.ExitStack() as lock:
+        lock.enter_context(lock_project(folder, alone=False))
         was_up = project.record() is not None
         if was_up and not port:
             project = _where_it_is(project)
@@ -66,7 +66,7 @@ def bring_up(
             display.show(as_json=state.json) as shown,
         ):
             record = _start(project, shown, stays=detach or was_up)
-            turn.close()  # whoever wants the project down sees from now on that it is up
+            lock.close()  # whoever wants the project down sees from now on that it is up
             if not detach and not was_up:
                 _stay(project, shown)
     return record

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
 from bonseyes_dagster.json_text import format_json
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.orchestration.names import PIPELINE_TAG, run_name
+from bonseyes_dagster.orchestration.names import VERSION_TAG, pipeline_name, run_name
 from bonseyes_dagster.pipeline.container_requests import ContainerRequests
 from bonseyes_dagster.pipeline.states import RunState, StepState
 from bonseyes_dagster.web.backend import DataFile
@@ -28,8 +28,8 @@ def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, A
     run, record = state.run, state.record
     return {
         "name": state.name,
-        "pipeline": run.tags.get(PIPELINE_TAG, run.job_name),
-        "version": run.tags.get("bonseyes/version"),
+        "pipeline": pipeline_name(run),
+        "version": run.tags.get(VERSION_TAG),
         "run_id": run.run_id,
         "parent_run_id": run.parent_run_id,
         "parameters": dict(parameters),

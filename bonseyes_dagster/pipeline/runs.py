@@ -304,7 +304,7 @@ class Runs:
             raise NotFoundError(f"The run {name!r} has no metric {metric!r}.")
         return [lines[metric][offset:]]
 
-    # RunEnding
+    # Ending
 
     def cancel(self, name: str) -> Status:
         """Ask Dagster to end the run, and return where it stands now."""

@@ -213,15 +213,13 @@ def _translated() -> Iterator[None]:
         yield
     except sqlite3.IntegrityError:
         raise
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _FULL_CODES:
             raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
-        if code in _DAMAGE_CODES:
+        if code in _DAMAGE_CODES or isinstance(error, UnicodeDecodeError):
             raise IndexDamagedError(f"The index of artifacts is damaged ({error}); it is being rebuilt.") from error
         raise UnavailableError(f"The index of artifacts cannot be used: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise IndexDamagedError(f"The index of artifacts is damaged ({error}); it is being rebuilt.") from error
 
 
 def _fault_of_columns(connection: sqlite3.Connection) -> str | None:
@@ -693,7 +691,7 @@ class Index:
         # Without a row the index was replaced; what was made is given its row back.
         return row is not None and bool(row[0])
 
-    # EndedProcesses
+    # Ending
 
     def cancel(self, name: str) -> None:
         """Cancel at once what is queued, ask for it what is running, leave alone what is final."""

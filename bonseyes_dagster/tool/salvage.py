@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import get_args
 
+from bonseyes_dagster.model import Phase
 from bonseyes_dagster.tool.index import READ_ERRORS, Index, Record, parse_row, select_rows
 from bonseyes_dagster.tool.rows import RowDamagedError, check_record
 
@@ -100,7 +102,7 @@ def _walks(connection: sqlite3.Connection, select: str, seen: set[int]) -> Itera
     yield f"{select} ORDER BY seq", ()
     yield f"{select} ORDER BY seq DESC", ()
     numbers: set[int] = set()
-    for phase in ("queued", "running", "completed", "failed", "cancelled", "interrupted"):
+    for phase in get_args(Phase):
         listed = "SELECT seq FROM artifacts INDEXED BY by_phase WHERE phase = ?"
         numbers.update(row[0] for row in _read(connection, listed, (phase,)) if isinstance(row[0], int))
     low, high = min(seen | numbers, default=1), max(seen | numbers, default=0)

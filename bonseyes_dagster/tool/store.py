@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast, get_args
 
 from bonseyes_dagster.errors import (
     ConflictError,
@@ -21,7 +21,7 @@ from bonseyes_dagster.errors import (
     StorageFullError,
     UnavailableError,
 )
-from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Status, ToolDescription, now
+from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.bell import Bell, Listener, Waiters
 from bonseyes_dagster.tool.code import CodeWatch
@@ -94,11 +94,10 @@ class Store:
         """Return the artifacts in each phase, the queue and the free disk."""
         counts = self._index.counts()
         stat = os.statvfs(self._volume.path)
-        phases = ("queued", "running", "completed", "failed", "cancelled", "interrupted")
         return {
             "queue_length": counts.get("queued", 0),
             "volume_free_bytes": stat.f_bavail * stat.f_frsize,
-            **{f'artifacts{{phase="{phase}"}}': counts.get(phase, 0) for phase in phases},
+            **{f'artifacts{{phase="{phase}"}}': counts.get(phase, 0) for phase in get_args(Phase)},
         }
 
     # Creating
@@ -357,7 +356,7 @@ class Store:
         artifact_id, _ = self._index.phase(name)
         return iter_metric(self._volume.folder(artifact_id).metrics, metric, offset)
 
-    # EndedProcesses
+    # Ending
 
     def cancel(self, name: str) -> Status:
         """Ask for cancellation; harmless when final already."""

@@ -53,8 +53,8 @@ class _Volume:
 def keep_down(project: ComposedProject) -> Iterator[Callable[[], None]]:
     """See to it that nothing of the project runs, and that no `bonseyes` starts it, until the end of the block.
 
-    Yields what looks for it once more: Compose knows of no turns. Of its containers the database alone runs in between,
-    and only to be dumped or filled. Raises InvalidError when the project is up, UnavailableError when it is started.
+    Yields what looks for it once more, since Compose does not know the lock. Of its containers the database alone runs
+    meanwhile, to be dumped or filled. Raises InvalidError when the project is up, UnavailableError when it is started.
     """
     with lock_project(project.folder, alone=True):
         _check_down(project)
