@@ -409,6 +409,15 @@ def test_the_dashboard_is_told(tmp_path: Path) -> None:
     assert told == [("/containers", {"name": "nothing"})]
 
 
+def write_tool(folder: Path, code: str) -> Path:
+    """Write a tool whose one module, called after it, is `code`; return its folder."""
+    folder.mkdir()
+    name = folder.name
+    (folder / "tool.yml").write_text(f"{{name: {name}, description: d, entry_point: '{name}:create', output_type: x}}")
+    (folder / f"{name}.py").write_text(code)
+    return folder
+
+
 def broken_health(server: ToolServer) -> str | None:
     """Return what health says once it tells of code that cannot be loaded; before, it is not ready."""
     try:
@@ -421,10 +430,7 @@ def broken_health(server: ToolServer) -> str | None:
 
 def test_broken_code_is_told(tmp_path: Path) -> None:
     """What cannot be imported is never healthy, its artifacts fail with the reason; mended, it loads by itself."""
-    tool = tmp_path / "broken"
-    tool.mkdir()
-    (tool / "tool.yml").write_text("{name: broken, description: b, entry_point: 'broken:create', output_type: x}")
-    (tool / "broken.py").write_text("import time\ntime.sleep(2)\nimport a_module_that_is_not_there\n")
+    tool = write_tool(tmp_path / "broken", "import time\ntime.sleep(2)\nimport a_module_that_is_not_there\n")
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
@@ -443,10 +449,7 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
 
 def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
     """After some tries the worker leaves the import to the children: artifacts fail, and the container lives."""
-    tool = tmp_path / "crashing"
-    tool.mkdir()
-    (tool / "tool.yml").write_text("{name: c, description: c, entry_point: 'crashing:create', output_type: x}")
-    (tool / "crashing.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    tool = write_tool(tmp_path / "crashing", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
@@ -460,16 +463,14 @@ def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
 
 def test_a_log_has_a_limit(tmp_path: Path) -> None:
     """Of what a tool prints the beginning stays, and the end, which tells why it failed."""
-    tool = tmp_path / "chatty"
-    tool.mkdir()
-    (tool / "tool.yml").write_text("{name: c, description: c, entry_point: 'chatty:create', output_type: x}")
-    (tool / "chatty.py").write_text(
+    tool = write_tool(
+        tmp_path / "chatty",
         "import time\n"
         "def create(artifact):\n"
         "    for number in range(40):\n"
         "        print('first' if number == 0 else number, 'x' * 100_000, flush=True)\n"
         "        time.sleep(0.1)\n"
-        "    raise ValueError('at the end')\n"
+        "    raise ValueError('at the end')\n",
     )
     with tool_server(tool, tmp_path / "volume", BONSEYES_LOG_LIMIT_BYTES="200000") as server:
         artifact = server.container.create("any")
@@ -481,11 +482,7 @@ def test_a_log_has_a_limit(tmp_path: Path) -> None:
         said = b"".join(artifact.iter_log()).decode()
     assert 1_000_000 < most_bytes < 3_000_000, "a look a second"
     assert said.startswith("first x")
-    assert (
-        said[200_000:]
-        .lstrip()
-        .split(" ", 2)[2]
-        .startswith("WARNING bonseyes_dagster.tool: The log has passed 200000 bytes")
-    )
+    _, _, notice = said[200_000:].lstrip().split(" ", 2)
+    assert notice.startswith("WARNING bonseyes_dagster.tool: The log has passed 200000 bytes")
     assert said.rstrip().endswith("ValueError: at the end")
     assert len(said) < 200_000 + 2**16 + 1000

@@ -1,20 +1,11 @@
 """The merged log: what is shown, in which order, and that offsets stay true."""
 
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, Failure, OpExecutionContext, job, op
 
 from bonseyes_dagster.pipeline.journal import Journal
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """An instance with files."""
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield instance
 
 
 @pytest.fixture

@@ -34,13 +34,6 @@ RUN_ID = run_id_of("x")
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """An instance with files."""
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield instance
-
-
-@pytest.fixture
 def records(instance: DagsterInstance) -> Records:
     """The tiny project's runs; there is one, and it has failed."""
     add_run(instance)

@@ -1,7 +1,6 @@
 """Statuses in lists: a success is known without its events, what ended otherwise a while ago is read once."""
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,13 +19,6 @@ from bonseyes_dagster.pipeline.records import Records
 from bonseyes_dagster.pipeline.states import States
 
 TINY = Path(__file__).parents[2] / "flow" / "tiny"
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """An instance with files."""
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
-        yield instance
 
 
 @pytest.fixture
