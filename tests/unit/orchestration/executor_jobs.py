@@ -84,6 +84,21 @@ def naps():
         nap.alias(f"nap_{index}")()
 
 
+@op
+def watch_main_thread() -> None:
+    """Note the seconds of processor time that the main thread uses while this step sleeps."""
+    clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
+    time.sleep(0.5)  # the main thread may still be at work on the start of the run
+    before = time.clock_gettime(clock)
+    time.sleep(1.5)
+    note(f"used {time.clock_gettime(clock) - before}")
+
+
+@graph
+def watched():
+    watch_main_thread()
+
+
 @op(retry_policy=RetryPolicy(max_retries=2, delay=0.2))
 def flaky(context: OpExecutionContext) -> int:
     note(f"try {context.retry_number} {time.time()}")
@@ -404,7 +419,7 @@ def redirecting():
 
 
 GRAPHS = [
-    chain, naps, retried, retried_in_vain, retried_at_once, hooked, failing, dynamic, dynamic_empty, optional, tagged,
+    chain, naps, watched, retried, retried_in_vain, retried_at_once, hooked, failing, dynamic, dynamic_empty, optional, tagged,
     pooled, fails_first, asynchronous, talkative, helped, waiting, stubborn,
     changing, changing_beside, redirecting,
 ]  # fmt: skip
