@@ -21,8 +21,8 @@ from benchmarks.service import nginx, peak_mib, scratch, tool_container
 from benchmarks.timing import Timing, in_turn, timed
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.inputs import RemoteInput
-from bonseyes_dagster.tool.outbound import Policy
+from bonseyes_dagster.tool.fetching.inputs import RemoteInput
+from bonseyes_dagster.tool.fetching.outbound import Policy
 
 GIB = 1 << 30
 FLAT_MIB = 8.0

@@ -23,10 +23,10 @@ from dagster import (
 )
 from dagster._core.definitions.reconstruct import build_reconstructable_job
 
-from bonseyes_dagster.orchestration.executor import concurrent_executor
-from bonseyes_dagster.orchestration.instance import write_instance
-from bonseyes_dagster.orchestration.references import reference_io_manager
-from bonseyes_dagster.orchestration.run_worker import open_worker_instance
+from bonseyes_dagster.execution.processes.run_worker import open_worker_instance
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.threads.executor import concurrent_executor
+from bonseyes_dagster.orchestration.steps.references import reference_io_manager
 
 EXECUTORS: dict[str, dict[str, Any]] = {
     "ours": {"executor_def": concurrent_executor, "resource_defs": {"io_manager": reference_io_manager}},

@@ -21,8 +21,10 @@ from benchmarks.many_runs import fill
 from benchmarks.service import memory_bytes, pipeline_container, scratch, tool_container
 from benchmarks.timing import timed
 from bonseyes_dagster.client import Container
-from bonseyes_dagster.orchestration.names import PIPELINE_TAG, RUN_TAG, job_name, run_id_of
+from bonseyes_dagster.execution.runs.run_names import run_id_of
+from bonseyes_dagster.orchestration.names import job_name
 from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.tags import PIPELINE_TAG, RUN_TAG
 
 WAITERS, FOLLOWERS, READERS, SENDERS = 1000, 200, 50, 200
 REQUESTS = 200

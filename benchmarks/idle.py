@@ -20,9 +20,9 @@ import docker
 import psutil
 
 from benchmarks.timing import cpu_s_of
-from bonseyes_dagster.deployment.project import ComposedProject, is_up_in_docker
+from bonseyes_dagster.docker.project import ComposedProject, is_up_in_docker
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.local.project import find_project
+from bonseyes_dagster.project.folder import find_project
 
 ENGINE = ("dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy")
 _SWITCHES = re.compile(r"^voluntary_ctxt_switches:\s*(\d+)", re.MULTILINE)

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bonseyes_dagster.deployment.build import Built, build_images, in_order, inspect_image
-from bonseyes_dagster.deployment.compose import Image, read_images
-from bonseyes_dagster.deployment.engine import check_engine, docker
+from bonseyes_dagster.docker.build import Built, build_images, in_order, inspect_image
+from bonseyes_dagster.docker.compose.files import Image, read_images
+from bonseyes_dagster.docker.engine import check_engine, docker
 
 PROJECT = Path(__file__).parents[1]
 TAG = "benchmark"

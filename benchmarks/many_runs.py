@@ -19,8 +19,11 @@ from dagster._core.events import DagsterEventType, StepSuccessData
 from dagster._core.storage.runs.schema import RunsTable, RunTagsTable
 from dagster._serdes import serialize_value
 
-from bonseyes_dagster.orchestration.instance import create_storage, write_instance
-from bonseyes_dagster.orchestration.names import PIPELINE_TAG, RUN_TAG, job_name, run_id_of
+from bonseyes_dagster.execution.runs.run_names import run_id_of
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
+from bonseyes_dagster.orchestration.names import job_name
+from bonseyes_dagster.tags import PIPELINE_TAG, RUN_TAG
 
 __all__ = ["fill"]
 
@@ -31,7 +34,7 @@ _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 def fill(home: Path, pipeline: str, steps: Sequence[str], count: int, *, detailed: int) -> None:
     """Make the instance in `home` with `count` runs, of which the `detailed` oldest have events."""
     write_instance(home)
-    create_storage(home)
+    bring_up_to_date(home)
     runs = [_run(pipeline, steps, number) for number in range(count)]
     with DagsterInstance.from_config(str(home)) as instance:
         storage: Any = instance.run_storage

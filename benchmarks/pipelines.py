@@ -28,7 +28,7 @@ from benchmarks.figure import Figure, compare
 from benchmarks.service import scratch
 from benchmarks.timing import cpu_s_of
 from benchmarks.up import Up
-from bonseyes_dagster.orchestration.testing import LaunchingProject
+from tests.launching_project import LaunchingProject
 
 HERE = Path(__file__).parent / "twenty"
 BOXES = 20

@@ -5,8 +5,8 @@ import time
 
 from dagster import Definitions, GraphDefinition, graph, multi_or_in_process_executor, op
 
-from bonseyes_dagster.orchestration.executor import concurrent_executor
-from bonseyes_dagster.orchestration.interruption import interruptible_wait
+from bonseyes_dagster.execution.threads.executor import concurrent_executor
+from bonseyes_dagster.execution.threads.interruption import interruptible_wait
 
 
 @op

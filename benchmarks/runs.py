@@ -23,7 +23,7 @@ from dagster import DagsterRunStatus
 
 from benchmarks.figure import Figure, compare, print_table
 from benchmarks.timing import cpu_s_of
-from bonseyes_dagster.orchestration.testing import LaunchingProject, code_server, launching_project, wait_until
+from tests.launching_project import LaunchingProject, code_server, launching_project, wait_until
 
 JOBS = Path(__file__).with_name("run_jobs.py")
 REPEAT = 5

@@ -9,18 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from bonseyes_dagster.version import __version__
+
 if TYPE_CHECKING:
     from bonseyes_dagster.errors import ToolError
+    from bonseyes_dagster.execution.threads.executor import concurrent_executor
     from bonseyes_dagster.model import Task
-    from bonseyes_dagster.orchestration.executor import concurrent_executor
-    from bonseyes_dagster.orchestration.inbox import inbox_sensor
+    from bonseyes_dagster.orchestration.inbox.sensor import inbox_sensor
     from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineParameter
-    from bonseyes_dagster.orchestration.references import ArtifactRef
-    from bonseyes_dagster.orchestration.tool_op import tool_op
+    from bonseyes_dagster.orchestration.steps.references import ArtifactRef
+    from bonseyes_dagster.orchestration.steps.tool_op import tool_op
     from bonseyes_dagster.tool.artifact import Artifact
-    from bonseyes_dagster.tool.inputs import Input
-
-__version__ = "0.1.0"
+    from bonseyes_dagster.tool.fetching.inputs import Input
 
 __all__ = [
     "Artifact",
@@ -30,6 +30,7 @@ __all__ = [
     "PipelineParameter",
     "Task",
     "ToolError",
+    "__version__",
     "concurrent_executor",
     "inbox_sensor",
     "tool_op",
@@ -37,15 +38,15 @@ __all__ = [
 
 _MODULES = {
     "Artifact": "bonseyes_dagster.tool.artifact",
-    "ArtifactRef": "bonseyes_dagster.orchestration.references",
-    "Input": "bonseyes_dagster.tool.inputs",
+    "ArtifactRef": "bonseyes_dagster.orchestration.steps.references",
+    "Input": "bonseyes_dagster.tool.fetching.inputs",
     "Pipeline": "bonseyes_dagster.orchestration.pipeline",
     "PipelineParameter": "bonseyes_dagster.orchestration.pipeline",
     "Task": "bonseyes_dagster.model",
     "ToolError": "bonseyes_dagster.errors",
-    "concurrent_executor": "bonseyes_dagster.orchestration.executor",
-    "inbox_sensor": "bonseyes_dagster.orchestration.inbox",
-    "tool_op": "bonseyes_dagster.orchestration.tool_op",
+    "concurrent_executor": "bonseyes_dagster.execution.threads.executor",
+    "inbox_sensor": "bonseyes_dagster.orchestration.inbox.sensor",
+    "tool_op": "bonseyes_dagster.orchestration.steps.tool_op",
 }
 
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bonseyes_dagster import __version__
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.json_schema import check_schema, identities
+from bonseyes_dagster.formats.json_schema import check_schema, identities
+from bonseyes_dagster.formats.patterns import check_patterns, compile_pattern
+from bonseyes_dagster.formats.yaml_file import parse_yaml
 from bonseyes_dagster.model import PARAMETER_TYPES, Parameter, ToolDescription, python_name
 from bonseyes_dagster.parameters import check_parameters, check_value, parameter_schema, parameters_schema
-from bonseyes_dagster.patterns import check_patterns, compile_pattern
 from bonseyes_dagster.sources import Sources
 from bonseyes_dagster.urls import is_name
-from bonseyes_dagster.yaml_file import parse_yaml
+from bonseyes_dagster.version import __version__
 
 __all__ = [
     "ToolFolder",

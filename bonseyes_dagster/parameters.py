@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.json_schema import DIALECT, embed, find_error
+from bonseyes_dagster.formats.json_schema import DIALECT, embed, find_error
+from bonseyes_dagster.formats.nesting import VALUE_DEPTH_LIMIT, depth_of
 from bonseyes_dagster.model import Parameter
-from bonseyes_dagster.nesting import VALUE_DEPTH_LIMIT, depth_of
 
 __all__ = ["check_parameters", "check_value", "parameter_schema", "parameters_schema"]
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.client import Artifact, Container, Project
+from bonseyes_dagster.embedded import detached
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
-from bonseyes_dagster.local import detached, display
-from bonseyes_dagster.local import project as local_project
-from bonseyes_dagster.local.environment import read_env_file
-from bonseyes_dagster.local.record import Record, read_record
 from bonseyes_dagster.model import Status, Step
+from bonseyes_dagster.project import display
+from bonseyes_dagster.project import folder as local_project
+from bonseyes_dagster.project.environment import read_env_file
+from bonseyes_dagster.project.record import Record, read_record
 from bonseyes_dagster.settings import Settings
 from demo.digits import NAMES, digits, write_archives
 

@@ -20,7 +20,7 @@ from bonseyes_dagster.errors import (
     UnavailableError,
     WaitTimeoutError,
 )
-from bonseyes_dagster.metric_lines import parse_points
+from bonseyes_dagster.formats.metric_lines import parse_points
 from bonseyes_dagster.model import FileEntry, Manifest, Point, Status
 
 if TYPE_CHECKING:

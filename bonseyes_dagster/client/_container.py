@@ -16,7 +16,7 @@ from bonseyes_dagster.client._bounds import DESCRIPTION_LIMIT_BYTES
 from bonseyes_dagster.client._multipart import FileSource, Multipart
 from bonseyes_dagster.client._transport import RETRY_S, Transport, json_body
 from bonseyes_dagster.errors import BonseyesError, InvalidError
-from bonseyes_dagster.json_text import format_json
+from bonseyes_dagster.formats.json_text import format_json
 from bonseyes_dagster.model import Status, Task, ToolDescription
 from bonseyes_dagster.urls import Collection
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bonseyes_dagster import __version__
 from bonseyes_dagster.dashboard.registry import ADDRESS_PATTERN
 from bonseyes_dagster.urls import NAME_PATTERN
+from bonseyes_dagster.version import __version__
 
 __all__ = ["document"]
 

@@ -12,11 +12,11 @@ from flask import Blueprint, Response, make_response, render_template, request
 from bonseyes_dagster.dashboard.containers import Containers, makes_runs
 from bonseyes_dagster.dashboard.registry import Registry, check_name
 from bonseyes_dagster.errors import InvalidError, UnsupportedMediaError
-from bonseyes_dagster.json_text import format_json
+from bonseyes_dagster.formats.json_text import format_json
 from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.connection import body_of
-from bonseyes_dagster.web.json_text import parse_json
-from bonseyes_dagster.web.queries import external_base
+from bonseyes_dagster.web.requests.json_text import parse_json
+from bonseyes_dagster.web.requests.queries import external_base
 
 __all__ = ["dashboard_blueprint"]
 

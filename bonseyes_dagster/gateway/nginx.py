@@ -26,6 +26,7 @@ from bonseyes_dagster.errors import (
     SettingsError,
     UnavailableError,
 )
+from bonseyes_dagster.formats.yaml_file import read_yaml
 from bonseyes_dagster.gateway.forward import HEADER_WAIT_S, STALL_S
 from bonseyes_dagster.gateway.headers import (
     CONTENT_POLICY,
@@ -42,7 +43,6 @@ from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import is_name
-from bonseyes_dagster.yaml_file import read_yaml
 
 __all__ = ["Nginx", "read_upstreams", "render"]
 

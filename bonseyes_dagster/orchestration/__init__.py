@@ -1,1 +1,1 @@
-"""The only place that knows how Dagster runs things: ops, pipelines, executor, launcher."""
+"""What Dagster knows of this project: pipelines, the ops of tools, and the runs that come of them."""

@@ -13,16 +13,17 @@ from dagster import (
     GraphDefinition,
 )
 
+from bonseyes_dagster import tags
 from bonseyes_dagster.description import check_parameters, parameters_schema
 from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.execution.threads.executor import concurrent_executor
+from bonseyes_dagster.execution.threads.multiprocess import separate_executor
 from bonseyes_dagster.model import Parameter, Task, ToolDescription, python_name
 from bonseyes_dagster.orchestration import names
-from bonseyes_dagster.orchestration.executor import concurrent_executor
-from bonseyes_dagster.orchestration.multiprocess import separate_executor
-from bonseyes_dagster.orchestration.references import reference_io_manager
-from bonseyes_dagster.orchestration.schema import config_field
 from bonseyes_dagster.orchestration.selection import PipelineJob, Selection
-from bonseyes_dagster.orchestration.tool_op import ToolOp
+from bonseyes_dagster.orchestration.steps.references import reference_io_manager
+from bonseyes_dagster.orchestration.steps.schema import config_field
+from bonseyes_dagster.orchestration.steps.tool_op import ToolOp
 from bonseyes_dagster.orchestration.wiring import check_wiring
 from bonseyes_dagster.urls import is_name
 
@@ -30,7 +31,7 @@ __all__ = ["Pipeline", "PipelineParameter", "PipelineStep"]
 
 OUTPUT_TYPE = "com.bonseyes.run"
 _UNSET: Any = object()
-_EXECUTORS = {"concurrent": concurrent_executor, "multiprocess": separate_executor}
+_EXECUTORS = {"concurrent": concurrent_executor, "multiprocess": separate_executor([__name__])}
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class Pipeline:
             config=self._config_mapping(self.graph),
             resource_defs={"io_manager": reference_io_manager},
             executor_def=_EXECUTORS.get(self._executor) if isinstance(self._executor, str) else self._executor,
-            tags={names.PIPELINE_TAG: self.name, names.VERSION_TAG: self._version()},
+            tags={tags.PIPELINE_TAG: self.name, tags.VERSION_TAG: self._version()},
         )
         return PipelineJob.of(job, self._config_mapping)
 

@@ -4,15 +4,15 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.execution.importing import importing_from
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 
-__all__ = ["DEFINITIONS", "importing_from", "load_pipeline", "load_pipelines", "reload_pipeline"]
+__all__ = ["DEFINITIONS", "load_pipeline", "load_pipelines", "reload_pipeline"]
 
 DEFINITIONS = "definitions.py"
 _PACKAGE = __name__.partition(".")[0]
@@ -73,16 +73,3 @@ def _load(file: Path) -> ModuleType:
         reason = describe_code_error(error, [file.parent])
         raise SettingsError(f"{file} cannot be loaded: {reason}") from error
     return module
-
-
-@contextmanager
-def importing_from(folder: Path | str) -> Iterator[None]:
-    """Import from a project's folder first, as Dagster does while it loads definitions; from then on, from it last.
-
-    So its modules stay importable, and none takes the place of one of Python's that is imported later.
-    """
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path[:] = [*(entry for entry in sys.path if entry != str(folder)), str(folder)]

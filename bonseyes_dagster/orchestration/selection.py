@@ -16,8 +16,8 @@ from dagster._core.definitions.dependency import Node, NodeInput
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.model import python_name
-from bonseyes_dagster.orchestration.references import ArtifactType
-from bonseyes_dagster.orchestration.tool_op import ToolOp
+from bonseyes_dagster.orchestration.steps.references import ArtifactType
+from bonseyes_dagster.orchestration.steps.tool_op import ToolOp
 
 __all__ = ["OpenInput", "PipelineJob", "Selection"]
 

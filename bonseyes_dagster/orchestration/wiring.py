@@ -6,7 +6,7 @@ from typing import Any
 from dagster import GraphDefinition, OpDefinition
 from dagster._core.definitions.dependency import NodeHandle, NodeInput, NodeInputHandle, NodeOutput
 
-from bonseyes_dagster.orchestration.references import ArtifactType
+from bonseyes_dagster.orchestration.steps.references import ArtifactType
 
 __all__ = ["check_wiring"]
 

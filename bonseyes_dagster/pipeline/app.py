@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flask import Flask
 
-from bonseyes_dagster.orchestration.instance import LOADED_FILE, WORKSPACE
+from bonseyes_dagster.execution.storage.instance import LOADED_FILE, WORKSPACE
 from bonseyes_dagster.orchestration.project import load_pipeline, reload_pipeline
 from bonseyes_dagster.pipeline.configuration import load_settings
 from bonseyes_dagster.pipeline.document import pipeline_document

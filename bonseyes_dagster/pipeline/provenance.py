@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bonseyes_dagster.errors import ConnectionFailedError, NotFoundError, UnavailableError
-from bonseyes_dagster.json_text import format_json
+from bonseyes_dagster.execution.runs.run_names import pipeline_name, run_name
+from bonseyes_dagster.formats.json_text import format_json
 from bonseyes_dagster.model import FileEntry, Manifest
-from bonseyes_dagster.orchestration.names import VERSION_TAG, pipeline_name, run_name
-from bonseyes_dagster.pipeline.container_requests import ContainerRequests
-from bonseyes_dagster.pipeline.states import RunState, StepState
+from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.states import RunState, StepState
+from bonseyes_dagster.tags import VERSION_TAG
 from bonseyes_dagster.web.backend import DataFile
 
 __all__ = ["Provenance", "provenance_of"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bonseyes_dagster.pipeline.states import RunState
+from bonseyes_dagster.orchestration.runs.states import RunState
 from bonseyes_dagster.urls import is_metric_name
 
 __all__ = ["metric_lines"]

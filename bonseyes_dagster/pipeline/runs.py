@@ -15,8 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from dagster import DagsterInstance, DagsterRun
-
+from bonseyes_dagster import tags
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.description import check_parameters
 from bonseyes_dagster.errors import (
@@ -27,21 +26,20 @@ from bonseyes_dagster.errors import (
     NotReadyError,
     UnavailableError,
 )
+from bonseyes_dagster.execution.runs.run_names import NAME_LENGTH, new_run_name, run_id_of, run_name
+from bonseyes_dagster.execution.storage.instance import LOCATION
+from bonseyes_dagster.execution.threads.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.model import Manifest, Status, ToolDescription
-from bonseyes_dagster.orchestration import names as tags
-from bonseyes_dagster.orchestration.compute_logs import remove_orphaned_logs
-from bonseyes_dagster.orchestration.instance import LOCATION
-from bonseyes_dagster.orchestration.names import NAME_LENGTH, new_run_name, run_id_of, run_name
 from bonseyes_dagster.orchestration.pipeline import Pipeline
-from bonseyes_dagster.pipeline.container_requests import ContainerRequests
-from bonseyes_dagster.pipeline.journal import Journal
-from bonseyes_dagster.pipeline.launching import Starter
+from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.journal import Journal
+from bonseyes_dagster.orchestration.runs.launching import Starter
+from bonseyes_dagster.orchestration.runs.records import Instance, Records, is_marked, open_instance
+from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.states import RunState, States
+from bonseyes_dagster.orchestration.runs.turns import Turns
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
-from bonseyes_dagster.pipeline.records import DELETED_TAG, UPLOADS_TAG, Records, is_marked
-from bonseyes_dagster.pipeline.run_ending import RunEnding
 from bonseyes_dagster.pipeline.run_metrics import metric_lines
-from bonseyes_dagster.pipeline.states import RunState, States
-from bonseyes_dagster.pipeline.turns import Turns
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import Collection
@@ -50,7 +48,6 @@ from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Runs"]
 
-_BODY_TAG = "bonseyes/idempotency-body"
 _ORPHAN_AGE_S = 3600.0
 # A launch that began before the definitions were loaded anew has ended by then.
 _CLOSE_S = 120.0
@@ -83,12 +80,9 @@ class Runs:
     # What is opened late: the server forks after this object was made
 
     @cached_property
-    def instance(self) -> DagsterInstance:
+    def instance(self) -> Instance:
         """Return the Dagster instance of DAGSTER_HOME."""
-        instance = DagsterInstance.get()
-        # Pools the connections to a database server; SQLite's stay as they are, which is right for many readers.
-        instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
-        return instance
+        return open_instance()
 
     @cached_property
     def _records(self) -> Records:
@@ -115,7 +109,9 @@ class Runs:
 
     @cached_property
     def _ending(self) -> RunEnding:
-        return RunEnding(self._records, self.states, self._uploads, deleting=self._deleting, starting=self._starting)
+        return RunEnding(
+            self._records, self.states, self._uploads.remove, deleting=self._deleting, starting=self._starting
+        )
 
     @cached_property
     def _provenance(self) -> Provenance:
@@ -142,7 +138,7 @@ class Runs:
 
     def check_health(self) -> None:
         """Raise UnavailableError unless runs can be read and launched."""
-        self.instance.get_run_ids(limit=1)
+        self._records.check()
         self._starter.check()
 
     def gauges(self) -> Mapping[str, float]:
@@ -177,9 +173,9 @@ class Runs:
                 tags=_tags(
                     {
                         tags.RUN_TAG: name,
-                        UPLOADS_TAG: token,
+                        tags.UPLOADS_TAG: token,
                         tags.IDEMPOTENCY_TAG: key,
-                        _BODY_TAG: body,
+                        tags.IDEMPOTENCY_BODY_TAG: body,
                         tags.REUSE_TAG: reuse,
                         tags.LAUNCH_TAG: uuid.uuid4().hex,
                     }
@@ -198,7 +194,7 @@ class Runs:
     def _drop(self, token: str) -> None:
         """Remove uploads, unless a run is there that could not be deleted: it finds them when it is launched again."""
         with contextlib.suppress(UnavailableError):  # nobody can tell; `clean` looks again
-            if self._records.by_tag(UPLOADS_TAG, token) is None:
+            if self._records.by_tag(tags.UPLOADS_TAG, token) is None:
                 self._uploads.remove(token)
 
     def _check_name(self, name: str) -> None:
@@ -221,10 +217,10 @@ class Runs:
         run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
         if run is None:
             return None
-        if run.tags.get(_BODY_TAG) != body:
+        if run.tags.get(tags.IDEMPOTENCY_BODY_TAG) != body:
             sentence = f"This key was used for another request, which made the run {run_name(run)!r}."
             raise InvalidError(sentence, detail={"Idempotency-Key": sentence})
-        if not is_marked(run, DELETED_TAG):
+        if not is_marked(run, tags.DELETED_TAG):
             self._starter.launch_again(run.run_id)
             run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
         return run_name(run) if run else None
@@ -243,13 +239,13 @@ class Runs:
     def info(self, name: str) -> dict[str, Any]:
         """Return everything known about a run."""
         state = self._state(name)
-        parameters = self._parameters(state.run)
+        parameters = self._parameters(state.run.run_config, state.run.tags)
         status = self._status(state)
         return {
             "name": name,
             "status": status.to_json(),
             "parameters": parameters,
-            "input_files": self._uploads.names(state.run.tags.get(UPLOADS_TAG, "")),
+            "input_files": self._uploads.names(state.run.tags.get(tags.UPLOADS_TAG, "")),
             "digest": status.digest,
             "size": status.size,
             "provenance": provenance_of(state, parameters),
@@ -273,25 +269,26 @@ class Runs:
     def manifest(self, name: str) -> Manifest:
         """Return the files of a completed run."""
         state = self._completed(name)
-        return self._provenance.manifest(state, self._parameters(state.run))
+        return self._provenance.manifest(state, self._parameters(state.run.run_config, state.run.tags))
 
     def data(self, name: str, prefix: str = "") -> list[DataFile]:
         """Return the file `prefix`, or every file below it."""
         state = self._completed(name)
-        files = self._provenance.files(state, self._parameters(state.run))
+        files = self._provenance.files(state, self._parameters(state.run.run_config, state.run.tags))
         return [file for file in files if prefix in ("", file.entry.path) or file.entry.path.startswith(f"{prefix}/")]
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
         """Return the parameters as used."""
-        return self._parameters(self._records.find(name).dagster_run)
+        run = self._records.find(name).dagster_run
+        return self._parameters(run.run_config, run.tags)
 
     def input_files(self, name: str) -> list[str]:
         """Return the parameters that files were uploaded for."""
-        return self._uploads.names(self._records.find(name).dagster_run.tags.get(UPLOADS_TAG, ""))
+        return self._uploads.names(self._records.find(name).dagster_run.tags.get(tags.UPLOADS_TAG, ""))
 
     def input_file(self, name: str, file: str) -> DataFile:
         """Return one uploaded file."""
-        return self._uploads.file(self._records.find(name).dagster_run.tags.get(UPLOADS_TAG, ""), file)
+        return self._uploads.file(self._records.find(name).dagster_run.tags.get(tags.UPLOADS_TAG, ""), file)
 
     def metrics(self, name: str) -> list[str]:
         """Return the names of the metrics that have a value."""
@@ -327,7 +324,7 @@ class Runs:
         self._ending.resume()
         self._uploads.clean_drafts()
         for token in self._uploads.tokens(older_than_s=_ORPHAN_AGE_S):
-            if self._records.by_tag(UPLOADS_TAG, token) is None:
+            if self._records.by_tag(tags.UPLOADS_TAG, token) is None:
                 self._uploads.set_aside(token)
         remove_orphaned_logs(self.instance)
 
@@ -345,14 +342,13 @@ class Runs:
         if status.phase == "completed":
             # The report is in another container; a run's status must not depend on that one's health.
             with contextlib.suppress(UnavailableError):
-                manifest = self._provenance.manifest(state, self._parameters(state.run))
+                manifest = self._provenance.manifest(state, self._parameters(state.run.run_config, state.run.tags))
                 status = replace(status, digest=manifest.digest, size=manifest.size)
         return status
 
-    def _parameters(self, run: DagsterRun) -> dict[str, Any]:
+    def _parameters(self, given: Mapping[str, Any], run_tags: Mapping[str, str]) -> dict[str, Any]:
         """Return the parameters as used; uploaded files are not among them."""
-        uploaded = self._uploads.names(run.tags.get(UPLOADS_TAG, ""))
-        given = run.run_config
+        uploaded = self._uploads.names(run_tags.get(tags.UPLOADS_TAG, ""))
         wanted = [each for each in self.pipeline.parameters if each.name not in uploaded]
         return {each.name: given.get(each.name, each.default) for each in wanted}
 

@@ -9,7 +9,7 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
-from bonseyes_dagster.pipeline.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 
 __all__ = ["Survey", "kind_of"]
 

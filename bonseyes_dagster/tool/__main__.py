@@ -9,7 +9,7 @@ import uuid
 from pathlib import Path
 
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.tool.processes import SERVER_VARIABLE
+from bonseyes_dagster.tool.worker.processes import SERVER_VARIABLE
 
 _MULE_STOP_S = 20
 

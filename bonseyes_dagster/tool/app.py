@@ -12,13 +12,13 @@ from flask import Flask
 
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.audit import keep_auditing
-from bonseyes_dagster.tool.code import CodeWatch
+from bonseyes_dagster.tool.artifacts.audit import keep_auditing
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.lost_and_found import notices
+from bonseyes_dagster.tool.code.watch import CodeWatch
 from bonseyes_dagster.tool.configuration import load, watch_code
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.lost_and_found import notices
 from bonseyes_dagster.tool.store import Store
-from bonseyes_dagster.tool.worker import Worker
+from bonseyes_dagster.tool.worker.worker import Worker
 from bonseyes_dagster.web import openapi
 from bonseyes_dagster.web.app import create_app as create_base_app
 from bonseyes_dagster.web.background import start_in_background

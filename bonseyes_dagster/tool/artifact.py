@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from bonseyes_dagster.model import Progress
-from bonseyes_dagster.tool.metrics import MetricsWriter
-from bonseyes_dagster.tool.progress import ProgressWriter
+from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter
+from bonseyes_dagster.tool.artifacts.progress import ProgressWriter
 
 __all__ = ["Artifact"]
 

@@ -13,9 +13,9 @@ from bonseyes_dagster.description import ToolFolder, load_tool
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.code import CodeWatch
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.packages import Packages
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.code.packages import Packages
+from bonseyes_dagster.tool.code.watch import CodeWatch
 
 __all__ = ["load", "watch_code"]
 

@@ -23,23 +23,23 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.bell import Bell, Listener, Waiters
-from bonseyes_dagster.tool.code import CodeWatch
-from bonseyes_dagster.tool.disk import check_reserve, storage_errors, throw_away
-from bonseyes_dagster.tool.drafts import Draft
-from bonseyes_dagster.tool.fingerprint import fingerprint, request_digest
-from bonseyes_dagster.tool.index import STATUS_COLUMNS, Index, Record, TakenError
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.logs import iter_log
-from bonseyes_dagster.tool.metrics import iter_metric, metric_names
-from bonseyes_dagster.tool.outbound import Policy
-from bonseyes_dagster.tool.parameters import check_creation
-from bonseyes_dagster.tool.progress import progress_from_json, read_progress
-from bonseyes_dagster.tool.publishing import DamagedError, read_manifest, size_damage
-from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
-from bonseyes_dagster.tool.renaming import rename
-from bonseyes_dagster.tool.reuse import LongReadingError, adopt_newest, mark_damaged
-from bonseyes_dagster.tool.state import check_worker, read_state
+from bonseyes_dagster.tool.artifacts.drafts import Draft
+from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.logs import iter_log
+from bonseyes_dagster.tool.artifacts.metrics import iter_metric, metric_names
+from bonseyes_dagster.tool.artifacts.progress import progress_from_json, read_progress
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest, size_damage
+from bonseyes_dagster.tool.artifacts.rebuild import ensure_index, write_mark
+from bonseyes_dagster.tool.artifacts.renaming import rename
+from bonseyes_dagster.tool.artifacts.reuse import LongReadingError, adopt_newest, mark_damaged
+from bonseyes_dagster.tool.code.fingerprint import fingerprint, request_digest
+from bonseyes_dagster.tool.code.watch import CodeWatch
+from bonseyes_dagster.tool.fetching.outbound import Policy
+from bonseyes_dagster.tool.fetching.parameters import check_creation
+from bonseyes_dagster.tool.files.disk import check_reserve, storage_errors, throw_away
+from bonseyes_dagster.tool.worker.bell import Bell, Listener, Waiters
+from bonseyes_dagster.tool.worker.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
 from bonseyes_dagster.web import backend
 from bonseyes_dagster.web.final_watch import FinalWatch

@@ -12,10 +12,10 @@ from bonseyes_dagster.description import ToolFolder, check_parameters, load_tool
 from bonseyes_dagster.errors import InvalidError, SettingsError
 from bonseyes_dagster.model import python_name
 from bonseyes_dagster.tool.artifact import Artifact
-from bonseyes_dagster.tool.inputs import LocalInput
-from bonseyes_dagster.tool.loading import load_function
-from bonseyes_dagster.tool.metrics import MetricsWriter
-from bonseyes_dagster.tool.progress import ProgressWriter
+from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter
+from bonseyes_dagster.tool.artifacts.progress import ProgressWriter
+from bonseyes_dagster.tool.code.loading import load_function
+from bonseyes_dagster.tool.fetching.inputs import LocalInput
 
 __all__ = ["make_artifact"]
 

@@ -16,10 +16,11 @@ from tensorboard.plugins.hparams import hparams_plugin
 from tensorboard.plugins.metrics import metrics_plugin
 from tensorboard.plugins.scalar import scalars_plugin
 
-from bonseyes_dagster import __version__, urls
+from bonseyes_dagster import urls
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError, MethodNotAllowedError
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.version import __version__
 from bonseyes_dagster.visualization import frontend
 from bonseyes_dagster.visualization.catalogue import Catalogue
 from bonseyes_dagster.visualization.provider import ArtifactDataProvider

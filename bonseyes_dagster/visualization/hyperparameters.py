@@ -12,7 +12,7 @@ from tensorboard.data.provider import HyperparameterDomainType as Domain
 from tensorboard.data.provider import HyperparameterFilterType as FilterType
 
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
-from bonseyes_dagster.patterns import is_match
+from bonseyes_dagster.formats.patterns import is_match
 from bonseyes_dagster.visualization.catalogue import Entry
 
 __all__ = ["ARTIFACTS", "ask", "list_all", "newest", "read"]

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 
 from bonseyes_dagster.errors import UnexpectedAnswerError
-from bonseyes_dagster.metric_lines import parse_point
+from bonseyes_dagster.formats.metric_lines import parse_point
 from bonseyes_dagster.model import Point
 
 __all__ = ["Series", "SeriesCache"]

@@ -26,11 +26,11 @@ from bonseyes_dagster.errors import (
     UnsupportedMediaError,
     request_id,
 )
-from bonseyes_dagster.json_text import format_json
+from bonseyes_dagster.formats.json_text import format_json
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
 from bonseyes_dagster.web.connection import Connection
 from bonseyes_dagster.web.own_host import OwnHost
-from bonseyes_dagster.web.queries import external_base
+from bonseyes_dagster.web.requests.queries import external_base
 from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 
 __all__ = ["create_app", "json_response"]

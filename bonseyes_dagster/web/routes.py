@@ -15,11 +15,11 @@ from bonseyes_dagster.web import backend as protocol
 from bonseyes_dagster.web.app import json_response
 from bonseyes_dagster.web.backend import Backend
 from bonseyes_dagster.web.connection import body_of
-from bonseyes_dagster.web.downloads import send_file, send_zip
-from bonseyes_dagster.web.points import as_csv, as_json
-from bonseyes_dagster.web.queries import external_base, flag, idempotency_key, integer, name_of, seconds
-from bonseyes_dagster.web.sending import send_followed, wait_for
-from bonseyes_dagster.web.uploads import read_creation, read_new_name
+from bonseyes_dagster.web.requests.queries import external_base, flag, idempotency_key, integer, name_of, seconds
+from bonseyes_dagster.web.requests.uploads import read_creation, read_new_name
+from bonseyes_dagster.web.responses.downloads import send_file, send_zip
+from bonseyes_dagster.web.responses.points import as_csv, as_json
+from bonseyes_dagster.web.responses.sending import send_followed, wait_for
 
 __all__ = ["METRIC_VIEWS", "PAGE_MAX", "WAIT_MAX_S", "artifact_blueprint"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bonseyes_dagster import errors
-from bonseyes_dagster.json_schema import relocate
+from bonseyes_dagster.formats.json_schema import relocate
 from bonseyes_dagster.model import NOT_SELECTED, PARAMETER_TYPES, TERMINAL_PHASES, Parameter, ToolDescription
 from bonseyes_dagster.urls import Collection
 

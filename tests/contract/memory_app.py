@@ -11,9 +11,9 @@ from flask import Flask
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.web.app import create_app
-from bonseyes_dagster.web.memory import Job, MemoryBackend
 from bonseyes_dagster.web.openapi import service_document
 from bonseyes_dagster.web.routes import artifact_blueprint
+from tests.contract.memory import Job, MemoryBackend
 
 SAMPLE = Path(__file__).parent / "tools" / "sample"
 

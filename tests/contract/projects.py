@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.docker.engine import docker
 from tests.contract.serving import SAMPLE, Server
 from tests.docker.composed import Composed
 from tests.system.embedded import embedded

@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from bonseyes_dagster.client import Project
-from bonseyes_dagster.deployment.engine import RefusedError, docker
+from bonseyes_dagster.docker.engine import RefusedError, docker
 from tests.waiting import free_port
 
 SOURCE = Path(__file__).parents[2]

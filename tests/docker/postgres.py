@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bonseyes_dagster.orchestration.testing import free_port, wait_until
+from tests.launching_project import free_port, wait_until
 
 _PASSWORD = "for-tests"
 IMAGE = "postgres:15"

@@ -21,13 +21,20 @@ from dagster import DagsterInstance
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from bonseyes_dagster.orchestration.instance import write_instance
-from bonseyes_dagster.orchestration.migration import bring_up_to_date
-from bonseyes_dagster.orchestration.run_container import HOME, LABEL, RUN_ID_LABEL, launcher_config, networks, volume
-from bonseyes_dagster.orchestration.testing import free_port
+from bonseyes_dagster.execution.containers.run_container import (
+    HOME,
+    LABEL,
+    RUN_ID_LABEL,
+    launcher_config,
+    networks,
+    volume,
+)
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 from bonseyes_dagster.settings import Settings
 from tests.docker.postgres import Postgres, docker
-from tests.unit.orchestration.launching import JOBS, LaunchingProject
+from tests.launching_project import free_port
+from tests.unit.execution.launching import JOBS, LaunchingProject
 
 
 class Process:
@@ -123,7 +130,7 @@ def container_project(
         environ = {"BONSEYES_COMPOSE_PROJECT": name, "BONSEYES_RUN_IMAGE": image, "DAGSTER_HOME": str(home)}
         stack.enter_context(_environ(DAGSTER_HOME=str(home)))
         address = f"127.0.0.1:{engine_port}"
-        module = "bonseyes_dagster.deployment.socket_proxy"
+        module = "bonseyes_dagster.docker.inside.socket_proxy"
         proxy = Process(folder / "proxy.log", module, "--bind", address, **environ)
         stack.callback(proxy.stop)
         watch = Process(folder / "watch.log", "bonseyes_dagster.orchestration.run_watch", **environ)

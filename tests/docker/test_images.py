@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster import __version__
-from bonseyes_dagster.deployment.build import inspect_image, revision
-from bonseyes_dagster.deployment.compose import Image, read_images
-from bonseyes_dagster.deployment.engine import docker
 from bonseyes_dagster.description import find_tools
+from bonseyes_dagster.docker.build import inspect_image, revision
+from bonseyes_dagster.docker.compose.files import Image, read_images
+from bonseyes_dagster.docker.engine import docker
+from bonseyes_dagster.version import __version__
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 

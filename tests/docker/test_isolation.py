@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.docker.engine import docker
 from tests.docker.composed import PIPELINES, SERVICES, TOOLS, Composed
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]

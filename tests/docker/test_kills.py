@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.client import Artifact
-from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.errors import BonseyesError
 from tests.docker.composed import DAGSTER, SERVICES, TOOLS, Composed
 from tests.waiting import until

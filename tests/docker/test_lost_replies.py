@@ -32,12 +32,12 @@ from dagster._core.scheduler.instigation import (
 )
 from dagster._daemon.types import DaemonHeartbeat
 
-from bonseyes_dagster.orchestration.instance import write_instance
-from bonseyes_dagster.orchestration.migration import bring_up_to_date
-from bonseyes_dagster.orchestration.testing import wait_until
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 from tests.docker.postgres import Postgres, running_postgres
 from tests.docker.relay import Relay, relay_to
 from tests.flow.tiny_project import running_dagster, running_tools
+from tests.launching_project import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.deployment.backup.commands import _only_kind
-from bonseyes_dagster.deployment.engine import docker
-from bonseyes_dagster.deployment.naming import DefaultName
-from bonseyes_dagster.deployment.project import ComposedProject, is_up_in_docker
+from bonseyes_dagster.commands.backup import _only_kind
+from bonseyes_dagster.docker.engine import docker
+from bonseyes_dagster.docker.naming import DefaultName
+from bonseyes_dagster.docker.project import ComposedProject, is_up_in_docker
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.local.project import Project
+from bonseyes_dagster.project.folder import Project
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 IMAGE = "python:3.11-slim-bookworm"

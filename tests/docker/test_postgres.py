@@ -16,13 +16,13 @@ import sqlalchemy as db
 from dagster import AssetKey, DagsterInstance, DagsterRunStatus, RunsFilter
 
 from bonseyes_dagster.errors import SettingsError, UnavailableError
-from bonseyes_dagster.orchestration.instance import write_instance
-from bonseyes_dagster.orchestration.migration import bring_up_to_date
-from bonseyes_dagster.orchestration.postgres_storage import PooledPostgresStorage
-from bonseyes_dagster.orchestration.testing import wait_until
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
+from bonseyes_dagster.execution.storage.postgres_storage import PooledPostgresStorage
 from tests.docker.postgres import Postgres, running_postgres
-from tests.unit.orchestration.launching import LaunchingProject, launching_project
-from tests.unit.orchestration.test_launcher import *  # noqa: F403 - all of them, with this database
+from tests.launching_project import wait_until
+from tests.unit.execution.launching import LaunchingProject, launching_project
+from tests.unit.execution.test_launcher import *  # noqa: F403 - all of them, with this database
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -15,12 +15,12 @@ from dagster import DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._daemon.monitoring import execute_run_monitoring_iteration
 
-from bonseyes_dagster.orchestration.testing import wait_until
 from tests.docker.postgres import Postgres, docker, running_postgres
 from tests.docker.run_containers import ContainerProject, container_project, image_with_jobs, new_folder
-from tests.unit.orchestration.every_launcher import *  # noqa: F403 - the tests of every launcher, on this one
-from tests.unit.orchestration.launching import code_server
-from tests.unit.orchestration.test_run_container import HOSTILE, changed
+from tests.launching_project import wait_until
+from tests.unit.execution.every_launcher import *  # noqa: F403 - the tests of every launcher, on this one
+from tests.unit.execution.launching import code_server
+from tests.unit.execution.test_run_container import HOSTILE, changed
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.deployment.engine import docker
+from bonseyes_dagster.docker.engine import docker
 from tests.docker.composed import TOOLS, Composed
 from tests.docker.test_kills import TURNS, Campaign
 from tests.waiting import is_at_work, until

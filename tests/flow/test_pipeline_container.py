@@ -309,7 +309,7 @@ def test_waiting_ends_with_the_run(
     launch: Callable[..., Artifact], dagster: TinyDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long poll answers as soon as the run is final, not at its next look."""
-    monkeypatch.setattr("bonseyes_dagster.web.sending._SLICE_S", 60.0)
+    monkeypatch.setattr("bonseyes_dagster.web.responses.sending._SLICE_S", 60.0)
     seen: list[float] = []
     with own_runs(dagster) as runs:
         app = create_app(runs, Settings())

@@ -25,12 +25,13 @@ from dagster._core.definitions.reconstruct import ReconstructableRepository
 
 from bonseyes_dagster import ArtifactRef, Pipeline
 from bonseyes_dagster.client import Addresses
-from bonseyes_dagster.orchestration.names import REUSE_TAG, RUN_TAG, run_name
+from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.orchestration.project import load_pipeline
-from bonseyes_dagster.pipeline.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.records import Records
+from bonseyes_dagster.orchestration.runs.states import States
 from bonseyes_dagster.pipeline.provenance import provenance_of
-from bonseyes_dagster.pipeline.records import Records
-from bonseyes_dagster.pipeline.states import States
+from bonseyes_dagster.tags import REUSE_TAG, RUN_TAG
 from tests.contract.tools.server import tool_server
 from tests.flow.tiny_project import PROJECT, TinyProject, running_tools, stop
 

@@ -17,8 +17,8 @@ from dagster_graphql.schema import create_schema
 
 from bonseyes_dagster.client import Artifact, Container
 from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.execution.storage.instance import LOCATION
 from bonseyes_dagster.model import NOT_SELECTED, Status
-from bonseyes_dagster.orchestration.instance import LOCATION
 from tests.flow.tiny_project import TinyDagster, TinyProject, running_dagster, running_tools
 from tests.waiting import until
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bonseyes_dagster.client import Container
-from bonseyes_dagster.orchestration.instance import LOCATION, write_instance, write_workspace
-from bonseyes_dagster.orchestration.migration import bring_up_to_date
+from bonseyes_dagster.execution.storage.instance import LOCATION, write_instance, write_workspace
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 from tests.waiting import free_port
 
 PROJECT = Path(__file__).parent / "tiny"

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import yaml
 
-from bonseyes_dagster.deployment.environment import compose_environ
 from bonseyes_dagster.description import load_tool
 from bonseyes_dagster.errors import SettingsError, ToolError
 from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.project.environment import compose_environ
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.index import Record
-from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.progress import read_progress
-from bonseyes_dagster.tool.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.rows import RowDamagedError, _digest, encode_row, read_row
+from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.layout import Folder
+from bonseyes_dagster.tool.artifacts.progress import read_progress
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, _digest, encode_row, read_row
 from tests.fuzz.cases import CASES, fuzz
 from tests.fuzz.mutation import mutated_bytes, mutated_json, mutated_text
 

@@ -10,7 +10,7 @@ from random import Random
 from werkzeug.formparser import MultiPartParser
 
 from bonseyes_dagster.errors import BonseyesError
-from bonseyes_dagster.web.multipart import read_parts
+from bonseyes_dagster.web.requests.multipart import read_parts
 from tests.fuzz.cases import fuzz
 from tests.fuzz.mutation import mutated_bytes
 

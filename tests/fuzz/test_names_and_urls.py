@@ -18,7 +18,7 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import ForbiddenError, InvalidError, SettingsError, ToolError
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.outbound import Policy, fetch, file_name_of
+from bonseyes_dagster.tool.fetching.outbound import Policy, fetch, file_name_of
 from tests.fuzz.cases import CASES, fuzz
 from tests.fuzz.mutation import mutated_bytes, mutated_text, odd_text
 

@@ -12,7 +12,7 @@ from flask import Flask, Response
 from bonseyes_dagster.model import FileEntry
 from bonseyes_dagster.web.app import create_app
 from bonseyes_dagster.web.backend import DataFile
-from bonseyes_dagster.web.downloads import send_file
+from bonseyes_dagster.web.responses.downloads import send_file
 from tests.fuzz.asking import Answer, ask, check_answer
 from tests.fuzz.cases import fuzz
 from tests.fuzz.mutation import mutated_text

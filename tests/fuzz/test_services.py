@@ -15,9 +15,9 @@ import pytest
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.app import create_app
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.rebuild import ensure_index
-from bonseyes_dagster.tool.state import worker_lock
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
+from bonseyes_dagster.tool.worker.state import worker_lock
 from tests.contract import memory_app
 from tests.contract.serving import SAMPLE
 from tests.fuzz.asking import ask, check_answer

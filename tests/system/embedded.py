@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import requests
 
-from bonseyes_dagster.local.leftovers import find_leftovers
-from bonseyes_dagster.local.project import Project
+from bonseyes_dagster.embedded.leftovers import find_leftovers
+from bonseyes_dagster.project.folder import Project
 from tests.waiting import free_port
 
 TINY = Path(__file__).parents[1] / "flow" / "tiny"

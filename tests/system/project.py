@@ -25,8 +25,8 @@ from werkzeug.serving import make_server
 from bonseyes_dagster.model import Parameter, Status, Step, Task, ToolDescription
 from bonseyes_dagster.web.app import create_app, json_response
 from bonseyes_dagster.web.backend import Backend
-from bonseyes_dagster.web.memory import Job, MemoryBackend
 from bonseyes_dagster.web.routes import artifact_blueprint
+from tests.contract.memory import Job, MemoryBackend
 from tests.waiting import free_port
 
 __all__ = ["PARAMETERS", "PipelineTwin", "StandIn", "serve_twin", "tool_description"]

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from bonseyes_dagster.errors import ToolError
-from bonseyes_dagster.web.memory import Job, MemoryBackend
+from tests.contract.memory import Job, MemoryBackend
 from tests.system.browser import needs_chromium, open_browser, open_page
 from tests.system.project import StandIn, serve_twin, tool_description
 from tests.waiting import free_port

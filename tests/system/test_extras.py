@@ -14,7 +14,11 @@ CASES = {
         ["bonseyes_dagster.client", "bonseyes_dagster.client.command"],
         ["flask", "dagster", "torch", "yaml"],
     ),
-    "tool": ("[tool]", ["bonseyes_dagster.tool.app", "bonseyes_dagster.tool.worker"], ["dagster", "torch", "aiohttp"]),
+    "tool": (
+        "[tool]",
+        ["bonseyes_dagster.tool.app", "bonseyes_dagster.tool.worker.worker"],
+        ["dagster", "torch", "aiohttp"],
+    ),
     "gateway": (
         "[gateway]",
         ["bonseyes_dagster.gateway.questions", "bonseyes_dagster.gateway.nginx"],

@@ -29,9 +29,9 @@ from bonseyes_dagster.errors import (
     TooLargeError,
     UnavailableError,
 )
-from bonseyes_dagster.tool.index import Index
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.rows import read_row
+from bonseyes_dagster.tool.artifacts.index import Index
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.rows import read_row
 from tests.contract.tools.server import ToolServer, tool_server, tool_servers
 from tests.waiting import free_port, until
 

@@ -12,7 +12,7 @@ import requests
 from playwright.sync_api import Page, expect
 
 from bonseyes_dagster.visualization.frontend import RELOAD_S
-from bonseyes_dagster.web.memory import Job
+from tests.contract.memory import Job
 from tests.system.browser import needs_chromium, open_browser, open_page
 from tests.system.project import StandIn
 from tests.unit.visualization.artifact_server import ArtifactServer

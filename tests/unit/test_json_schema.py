@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.json_schema import check_schema, find_error
+from bonseyes_dagster.formats.json_schema import check_schema, find_error
 from bonseyes_dagster.model import Parameter, ToolDescription
 from bonseyes_dagster.parameters import check_parameters, parameters_schema
 from bonseyes_dagster.web.openapi import service_document

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bonseyes_dagster.json_text import format_json, parse_json
+from bonseyes_dagster.formats.json_text import format_json, parse_json
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}', "1e999", b"[-1e999]", "{", b"\xff"])

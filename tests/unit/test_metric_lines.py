@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bonseyes_dagster.metric_lines import parse_point, parse_points
+from bonseyes_dagster.formats.metric_lines import parse_point, parse_points
 from bonseyes_dagster.model import Point
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.yaml_file import read_yaml
+from bonseyes_dagster.formats.yaml_file import read_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 9)}]\n" for level in range(1, 10)

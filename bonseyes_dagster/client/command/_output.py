@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bonseyes_dagster.json_text import format_json
+from bonseyes_dagster.formats.json_text import format_json
 
 if TYPE_CHECKING:
     from rich.table import Table

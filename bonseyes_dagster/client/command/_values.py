@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.json_text import parse_json
+from bonseyes_dagster.formats.json_text import parse_json
 from bonseyes_dagster.model import Parameter
 
 __all__ = ["read_parameters"]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from dagster import DagsterExecutionInterruptedError
 
+from bonseyes_dagster.execution.threads.interruption import interruption_scope
 from bonseyes_dagster.model import Progress
-from bonseyes_dagster.orchestration.following import COPY_LIMIT_BYTES, follow
-from bonseyes_dagster.orchestration.interruption import interruption_scope
+from bonseyes_dagster.orchestration.steps.following import COPY_LIMIT_BYTES, follow
 
 
 class SlowOrder:

@@ -22,10 +22,13 @@ from dagster import (
 from dagster._core.storage.tags import RUN_KEY_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from bonseyes_dagster import Pipeline, PipelineParameter, Task, inbox_sensor, tool_op
-from bonseyes_dagster.orchestration import inbox as inbox_module
-from bonseyes_dagster.orchestration import inbox_digests, inbox_files, names
-from bonseyes_dagster.orchestration.instance import create_storage, write_instance
+from bonseyes_dagster import Pipeline, PipelineParameter, Task, inbox_sensor, tags, tool_op
+from bonseyes_dagster.execution.storage.instance import write_instance
+from bonseyes_dagster.execution.storage.migration import bring_up_to_date
+from bonseyes_dagster.orchestration.inbox import digests as inbox_digests
+from bonseyes_dagster.orchestration.inbox import files as inbox_files
+from bonseyes_dagster.orchestration.inbox import sensor as inbox_module
+from bonseyes_dagster.urls import is_name
 from tests.unit.orchestration.tools import write_tools
 from tests.waiting import until
 
@@ -88,14 +91,14 @@ class Looks:
 
     def names(self) -> list[str]:
         """Ask once and return the names of the runs that are requested."""
-        return [request.tags[names.RUN_TAG] for request in self.look()]
+        return [request.tags[tags.RUN_TAG] for request in self.look()]
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
     """The project's instance, with its own storage."""
     write_instance(tmp_path / "home")
-    create_storage(tmp_path / "home")
+    bring_up_to_date(tmp_path / "home")
     with DagsterInstance.from_config(str(tmp_path / "home")) as instance:
         yield instance
 
@@ -122,7 +125,7 @@ def test_archives_start_a_run(looks: Looks, inbox: Path) -> None:
     place(inbox, "images.idx.gz", "labels.gz", "notes.txt")
     (request,) = looks.look()
     assert request.run_config == {"images": str(inbox / "images.idx.gz"), "labels": str(inbox / "labels.gz")}
-    assert request.tags[names.RUN_TAG].startswith("inbox-")
+    assert request.tags[tags.RUN_TAG].startswith("inbox-")
 
 
 def test_subfolder_names_the_run(looks: Looks, inbox: Path) -> None:
@@ -130,7 +133,7 @@ def test_subfolder_names_the_run(looks: Looks, inbox: Path) -> None:
     place(inbox / "monday", "images", "labels")
     place(inbox / "tuesday", "images", "labels")
     found = looks.look()
-    assert [request.tags[names.RUN_TAG] for request in found] == ["monday", "tuesday"]
+    assert [request.tags[tags.RUN_TAG] for request in found] == ["monday", "tuesday"]
     assert len({request.run_key for request in found}) == 2
 
 
@@ -249,7 +252,7 @@ def test_folder_whose_name_no_run_can_have_gets_a_run_name_of_its_own(looks: Loo
         place(inbox / folder, "images", "labels")
     found = looks.names()
     assert len(set(found)) == len(folders)
-    assert all(names.is_name(name) and len(name) <= 64 for name in found)
+    assert all(is_name(name) and len(name) <= 64 for name in found)
     assert sum(name.startswith("Montag-fruh-") for name in found) == 2
 
 
@@ -446,7 +449,7 @@ def test_set_waits_until_two_looks_find_it_unchanged(
     place(inbox / "a", "labels", content="more", age_s=3600)
     time.sleep(0.25)
     assert looks.look() == []
-    assert [request.tags[names.RUN_TAG] for request in until(looks.look)] == ["a"]
+    assert [request.tags[tags.RUN_TAG] for request in until(looks.look)] == ["a"]
 
 
 def test_time_stamp_in_the_future_does_not_keep_a_set_waiting(
@@ -455,7 +458,7 @@ def test_time_stamp_in_the_future_does_not_keep_a_set_waiting(
     """A camera's clock, a wrong time zone, an archive's own times."""
     looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0.05), instance)
     place(inbox / "a", "images", "labels", age_s=-7200)
-    assert [request.tags[names.RUN_TAG] for request in until(looks.look)] == ["a"]
+    assert [request.tags[tags.RUN_TAG] for request in until(looks.look)] == ["a"]
 
 
 def test_large_archives_are_read_in_slices(looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from dagster import DagsterInstance, DagsterRun, JobDefinition, job, op
 
+from bonseyes_dagster import tags
+from bonseyes_dagster.execution.runs import run_names
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.urls import is_name
 
@@ -23,7 +25,7 @@ def simple_job() -> JobDefinition:
     def nothing():
         pass
 
-    @job(name="digits_cnn", tags={names.PIPELINE_TAG: "digits-cnn"})
+    @job(name="digits_cnn", tags={tags.PIPELINE_TAG: "digits-cnn"})
     def simple():
         nothing()
 
@@ -32,15 +34,15 @@ def simple_job() -> JobDefinition:
 
 def create(instance: DagsterInstance, name: str = "", run_id: str | None = None) -> DagsterRun:
     """Create a run as a launchpad would."""
-    tags = {names.PIPELINE_TAG: "digits-cnn"} | ({names.RUN_TAG: name} if name else {})
-    return instance.create_run_for_job(simple_job(), run_id=run_id, tags=tags)
+    worn = {tags.PIPELINE_TAG: "digits-cnn"} | ({tags.RUN_TAG: name} if name else {})
+    return instance.create_run_for_job(simple_job(), run_id=run_id, tags=worn)
 
 
 def named(instance: DagsterInstance, run: DagsterRun) -> str:
     """Name a run and read its name back."""
-    name = names.name_run(instance, run)
+    name = run_names.name_run(instance, run)
     stored = instance.get_run_by_id(run.run_id)
-    assert stored is not None and names.run_name(stored) == name
+    assert stored is not None and run_names.run_name(stored) == name
     return name
 
 
@@ -51,7 +53,7 @@ def test_job_names() -> None:
 
 def test_run_ids_are_made_of_names() -> None:
     """Two that create a run of one name create one run."""
-    assert names.run_id_of("demo") == names.run_id_of("demo") != names.run_id_of("demo2")
+    assert run_names.run_id_of("demo") == run_names.run_id_of("demo") != run_names.run_id_of("demo2")
 
 
 def test_nameless_run_gets_a_name(instance: DagsterInstance) -> None:
@@ -63,34 +65,37 @@ def test_nameless_run_gets_a_name(instance: DagsterInstance) -> None:
 def test_name_is_read_the_same_without_a_coordinator(instance: DagsterInstance) -> None:
     """`dagster job execute` passes none."""
     run = create(instance)
-    assert names.run_name(run) == f"digits-cnn-{run.run_id[:8]}"
+    assert run_names.run_name(run) == f"digits-cnn-{run.run_id[:8]}"
 
 
 def test_given_name_is_kept(instance: DagsterInstance) -> None:
     """From the API, where the id is made of it, and from a launchpad's tag."""
-    assert named(instance, create(instance, "demo", names.run_id_of("demo"))) == "demo"
+    assert named(instance, create(instance, "demo", run_names.run_id_of("demo"))) == "demo"
     assert named(instance, create(instance, "mine")) == "mine"
 
 
 def test_taken_name_is_changed(instance: DagsterInstance) -> None:
     """A re-execution comes with its parent's tags, name included; so does the re-execution of that one."""
-    named(instance, create(instance, "demo", names.run_id_of("demo")))
+    named(instance, create(instance, "demo", run_names.run_id_of("demo")))
     second = create(instance, "demo")
     assert named(instance, second) == f"demo-{second.run_id[:8]}"
-    third = create(instance, names.run_name(instance.get_run_by_id(second.run_id)))
+    third = create(instance, run_names.run_name(instance.get_run_by_id(second.run_id)))
     assert named(instance, third) == f"demo-{third.run_id[:8]}"
 
 
 def test_of_two_runs_with_a_name_one_has_it(instance: DagsterInstance) -> None:
     """The run with the id that is made from the name, else the oldest; the other one does not lose the name it got."""
     older, newer = create(instance, "mine"), create(instance, "mine")
-    assert [names.own_name(instance, run) for run in (older, newer)] == ["mine", f"mine-{newer.run_id[:8]}"]
+    assert [run_names.own_name(instance, run) for run in (older, newer)] == ["mine", f"mine-{newer.run_id[:8]}"]
     assert named(instance, newer) == f"mine-{newer.run_id[:8]}"
     instance.delete_run(older.run_id)
-    assert names.own_name(instance, newer) == f"mine-{newer.run_id[:8]}"  # as read before it was named anew
-    made_of_name = create(instance, "demo2", names.run_id_of("demo2"))
+    assert run_names.own_name(instance, newer) == f"mine-{newer.run_id[:8]}"  # as read before it was named anew
+    made_of_name = create(instance, "demo2", run_names.run_id_of("demo2"))
     other = create(instance, "demo2")
-    assert [names.own_name(instance, run) for run in (other, made_of_name)] == [f"demo2-{other.run_id[:8]}", "demo2"]
+    assert [run_names.own_name(instance, run) for run in (other, made_of_name)] == [
+        f"demo2-{other.run_id[:8]}",
+        "demo2",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "-"])
@@ -112,6 +117,6 @@ def test_an_order_is_known_by_run_launch_and_step(instance: DagsterInstance) -> 
     run = create(instance)
     key = names.order_key(run, "train")
     assert key == f"{run.run_id}/train"
-    assert names.order_key(run.with_tags({names.LAUNCH_TAG: "0" * 32}), "a.b") == f"{run.run_id}/{'0' * 32}/a.b"
+    assert names.order_key(run.with_tags({tags.LAUNCH_TAG: "0" * 32}), "a.b") == f"{run.run_id}/{'0' * 32}/a.b"
     told = [{}, {"idempotency_key": key}, {"idempotency_key": None}, {"idempotency_key": f"{key}2"}]
     assert [names.is_ordered_by(info, key) for info in told] == [True, True, False, False]

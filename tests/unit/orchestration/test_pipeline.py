@@ -7,11 +7,10 @@ import pytest
 from dagster import DagsterInvalidDefinitionError, GraphDefinition, graph, in_process_executor, op
 from dagster._config import process_config
 
-from bonseyes_dagster import Pipeline, PipelineParameter, Task, tool_op
+from bonseyes_dagster import Pipeline, PipelineParameter, Task, tags, tool_op
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.orchestration import names
-from bonseyes_dagster.orchestration.executor import concurrent_executor
-from bonseyes_dagster.orchestration.multiprocess import separate_executor
+from bonseyes_dagster.execution.threads.executor import concurrent_executor
+from bonseyes_dagster.execution.threads.multiprocess import separate_executor
 from tests.unit.orchestration.tools import write_tools
 
 TASK = Task(name="task", description="Do it.", output="A model.")
@@ -91,7 +90,7 @@ def test_job_shows_exactly_its_parameters(learning: GraphDefinition) -> None:
     """What the launchpad shows is the pipeline's schema, not that of its ops."""
     pipeline = make(learning)
     assert pipeline.job.name == "digits_cnn"
-    assert pipeline.job.tags[names.PIPELINE_TAG] == "digits-cnn"
+    assert pipeline.job.tags[tags.PIPELINE_TAG] == "digits-cnn"
     fields = pipeline.job.config_mapping.config_schema.config_type.fields
     assert set(fields) == {"train-images", "epochs"}
     assert fields["epochs"].default_value == 5
@@ -117,7 +116,7 @@ def test_takes_an_executor_by_one_word(learning: GraphDefinition, executor: Any,
 def test_multiprocess_takes_the_same_configuration_as_concurrent() -> None:
     """A job may change from one to the other and keep its configuration."""
     config = {"max_concurrent": 3, "tag_concurrency_limits": [{"key": "lane", "limit": 1}]}
-    for executor in (concurrent_executor, separate_executor):
+    for executor in (concurrent_executor, separate_executor([])):
         assert process_config(executor.config_schema.config_type, config).success
         assert process_config(executor.config_schema.config_type, {}).success
 

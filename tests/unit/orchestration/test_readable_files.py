@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from dagster import Failure
 
-from bonseyes_dagster.orchestration import readable_files
-from bonseyes_dagster.orchestration.readable_files import ReadableFiles
+from bonseyes_dagster.orchestration.steps import readable_files
+from bonseyes_dagster.orchestration.steps.readable_files import ReadableFiles
 from bonseyes_dagster.settings import Settings
 
 TOKEN = "0123456789abcdef" * 2

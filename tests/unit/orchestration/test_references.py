@@ -27,10 +27,10 @@ from dagster import (
 from dagster._core.events import HandledOutputData
 
 from bonseyes_dagster import ArtifactRef
-from bonseyes_dagster.orchestration.output_records import METADATA_KEY, OutputRecords
-from bonseyes_dagster.orchestration.references import artifact_type, reference_io_manager
-from bonseyes_dagster.orchestration.stored_values import OutputPlace
-from tests.unit.orchestration.instances import project_instance
+from bonseyes_dagster.execution.threads.stored_values import OutputPlace
+from bonseyes_dagster.orchestration.steps.output_records import METADATA_KEY, OutputRecords
+from bonseyes_dagster.orchestration.steps.references import artifact_type, reference_io_manager
+from tests.unit.execution.instances import project_instance
 
 DATASET = artifact_type("com.bonseyes.dataset")
 REFERENCE = ArtifactRef(container="import", name="demo_import", type="com.bonseyes.dataset", digest="ab", size=3)

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInvalidConfigError, graph, validate_run_config
 
-from bonseyes_dagster import tool_op
+from bonseyes_dagster import tags, tool_op
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.orchestration import names
-from bonseyes_dagster.orchestration.references import artifact_type
-from bonseyes_dagster.orchestration.tool_op import project_folder
+from bonseyes_dagster.orchestration.steps.references import artifact_type
+from bonseyes_dagster.orchestration.steps.tool_op import project_folder
 from tests.unit.orchestration.tools import write_tools
 
 
@@ -33,7 +32,7 @@ def test_step_and_container_are_known_without_running(tmp_path: Path) -> None:
     op = tool_op("judge", name="benchmark", project=write_tools(tmp_path))
     assert op.name == "benchmark"
     assert op.container == "judge"
-    assert op.tags == {names.CONTAINER_TAG: "judge", names.OUTPUT_TYPE_TAG: "com.bonseyes.benchmark"}
+    assert op.tags == {tags.CONTAINER_TAG: "judge", tags.OUTPUT_TYPE_TAG: "com.bonseyes.benchmark"}
 
 
 def test_python_keywords_make_room(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from dagster._core.errors import DagsterLaunchFailedError
 from flask.testing import FlaskClient
 
 from bonseyes_dagster.orchestration.project import load_pipeline
-from bonseyes_dagster.pipeline import launching
+from bonseyes_dagster.orchestration.runs import launching
+from bonseyes_dagster.orchestration.runs.launching import Starter
+from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.states import RunState
 from bonseyes_dagster.pipeline.app import create_app
-from bonseyes_dagster.pipeline.launching import Starter
-from bonseyes_dagster.pipeline.run_ending import RunEnding
 from bonseyes_dagster.pipeline.runs import Runs
-from bonseyes_dagster.pipeline.states import RunState
 from bonseyes_dagster.settings import Settings
 
 TINY = Path(__file__).parents[2] / "flow" / "tiny"

@@ -11,13 +11,13 @@ from typing import Any
 
 from bonseyes_dagster.model import Manifest, Phase, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.index import Index, Record
-from bonseyes_dagster.tool.layout import Folder, Volume
-from bonseyes_dagster.tool.publishing import publish
-from bonseyes_dagster.tool.rebuild import ensure_index, write_mark
-from bonseyes_dagster.tool.recovery import recover
-from bonseyes_dagster.tool.rows import write_row
+from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
+from bonseyes_dagster.tool.artifacts.publishing import publish
+from bonseyes_dagster.tool.artifacts.rebuild import ensure_index, write_mark
+from bonseyes_dagster.tool.artifacts.rows import write_row
 from bonseyes_dagster.tool.store import Store
+from bonseyes_dagster.tool.worker.recovery import recover
 
 TOOL = "tool"
 

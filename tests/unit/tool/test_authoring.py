@@ -15,10 +15,10 @@ from PIL import Image
 
 from bonseyes_dagster.description import load_tool
 from bonseyes_dagster.errors import InvalidError, NotFoundError, SettingsError
-from bonseyes_dagster.tool.command import command_argv
-from bonseyes_dagster.tool.fingerprint import fingerprint, request_digest
-from bonseyes_dagster.tool.loading import load_function
+from bonseyes_dagster.tool.code.fingerprint import fingerprint, request_digest
+from bonseyes_dagster.tool.code.loading import load_function
 from bonseyes_dagster.tool.testing import make_artifact
+from bonseyes_dagster.tool.worker.command import command_argv
 
 TOOLS = Path(__file__).parents[2] / "contract" / "tools"
 PROJECT = Path(__file__).parents[3]

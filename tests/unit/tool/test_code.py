@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.sources import Sources
-from bonseyes_dagster.tool.code import CodeWatch
-from bonseyes_dagster.tool.packages import Packages
+from bonseyes_dagster.tool.code.packages import Packages
+from bonseyes_dagster.tool.code.watch import CodeWatch
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotReadyError
-from bonseyes_dagster.tool import file_states
-from bonseyes_dagster.tool.audit import audit
-from bonseyes_dagster.tool.index import Index, Record
-from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.publishing import DamagedError, StoppedError
-from bonseyes_dagster.tool.reuse import LongReadingError, adopt, adopt_newest
-from bonseyes_dagster.tool.rows import RowDamagedError, read_row, write_row
+from bonseyes_dagster.tool.artifacts import file_states
+from bonseyes_dagster.tool.artifacts.audit import audit
+from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.layout import Folder
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, StoppedError
+from bonseyes_dagster.tool.artifacts.reuse import LongReadingError, adopt, adopt_newest
+from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, read_row, write_row
 from bonseyes_dagster.tool.store import reused_record
 from tests.unit.tool.kept import Kept, store_of, tick
 
@@ -126,7 +126,7 @@ def test_an_older_whole_artifact_is_re_used_in_its_place(kept: Kept) -> None:
 def test_small_artifacts_are_read_at_each_re_use(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """So even what rots below the file system is found, where that costs little."""
     read: list[object] = []
-    monkeypatch.setattr("bonseyes_dagster.tool.reuse._read_all", lambda *arguments: read.append(arguments))
+    monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *arguments: read.append(arguments))
     for name in ("second", "third"):
         assert take(kept, name)[0] is not None
     assert len(read) == 2
@@ -134,7 +134,7 @@ def test_small_artifacts_are_read_at_each_re_use(kept: Kept, monkeypatch: pytest
 
 def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody has touched since it was digested is linked without being read, again and again."""
-    monkeypatch.setattr("bonseyes_dagster.tool.reuse._read_all", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
         made, folder = take(large, name)
         assert made is not None and (folder.data / "file").read_text() == "content of first"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.tool import descendants
+from bonseyes_dagster.tool.worker import descendants
 
 PREPARED = """
 import os, signal, subprocess, sys, time
-from bonseyes_dagster.tool.descendants import end_below, end_descendants, children_of
+from bonseyes_dagster.tool.worker.descendants import end_below, end_descendants, children_of
 from bonseyes_dagster.prctl import adopt_orphans
 
 def double_fork(work):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import ToolError
-from bonseyes_dagster.tool.disk import make_private
-from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.runner import clear_leftovers
+from bonseyes_dagster.tool.artifacts.layout import Folder
+from bonseyes_dagster.tool.files.disk import make_private
+from bonseyes_dagster.tool.worker.runner import clear_leftovers
 from tests.other_user import NOBODY, needs_root
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import InvalidError, StorageFullError, TooLargeError
-from bonseyes_dagster.tool.drafts import Draft, is_abandoned, safe_file_name
-from bonseyes_dagster.tool.layout import Volume
+from bonseyes_dagster.tool.artifacts.drafts import Draft, is_abandoned, safe_file_name
+from bonseyes_dagster.tool.artifacts.layout import Volume
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import ToolError
-from bonseyes_dagster.tool.given_files import GivenFiles
+from bonseyes_dagster.tool.files.given_files import GivenFiles
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError, QueueFullError
-from bonseyes_dagster.tool.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError
-from bonseyes_dagster.metric_lines import parse_points
-from bonseyes_dagster.tool.metrics import MetricsWriter, iter_metric, metric_names, skipped_lines
+from bonseyes_dagster.formats.metric_lines import parse_points
+from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter, iter_metric, metric_names, skipped_lines
 
 
 def test_skipped_lines_are_counted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from bonseyes_dagster.description import load_tool
-from bonseyes_dagster.tool.modules import UncoveredModules
+from bonseyes_dagster.tool.code.modules import UncoveredModules
 
 
 @pytest.fixture

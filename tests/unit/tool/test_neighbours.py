@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.model import FileEntry
-from bonseyes_dagster.tool.neighbours import Neighbour
+from bonseyes_dagster.tool.fetching.neighbours import Neighbour
 
 ID = "0123456789abcdef" * 2
 CONTENT = b"published"

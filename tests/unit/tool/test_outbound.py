@@ -17,7 +17,7 @@ from bonseyes_dagster import sockets
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.outbound import Policy, fetch
+from bonseyes_dagster.tool.fetching.outbound import Policy, fetch
 
 
 class _Handler(BaseHTTPRequestHandler):

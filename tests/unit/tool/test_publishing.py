@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import ToolError
-from bonseyes_dagster.tool import reuse
-from bonseyes_dagster.tool.disk import throw_away
-from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.publishing import StoppedError, publish, read_manifest
-from bonseyes_dagster.tool.reuse import adopt
+from bonseyes_dagster.tool.artifacts import reuse
+from bonseyes_dagster.tool.artifacts.layout import Folder
+from bonseyes_dagster.tool.artifacts.publishing import StoppedError, publish, read_manifest
+from bonseyes_dagster.tool.artifacts.reuse import adopt
+from bonseyes_dagster.tool.files.disk import throw_away
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError
-from bonseyes_dagster.tool import rebuild
-from bonseyes_dagster.tool.audit import audit
-from bonseyes_dagster.tool.disk import throw_away
-from bonseyes_dagster.tool.index import Index, IndexDamagedError, Record
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.lost_and_found import notices
-from bonseyes_dagster.tool.rebuild import ensure_index
-from bonseyes_dagster.tool.recovery import sweep
-from bonseyes_dagster.tool.reuse import adopt
-from bonseyes_dagster.tool.rows import read_row, write_row
+from bonseyes_dagster.tool.artifacts import rebuild
+from bonseyes_dagster.tool.artifacts.audit import audit
+from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.lost_and_found import notices
+from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
+from bonseyes_dagster.tool.artifacts.reuse import adopt
+from bonseyes_dagster.tool.artifacts.rows import read_row, write_row
+from bonseyes_dagster.tool.files.disk import throw_away
+from bonseyes_dagster.tool.worker.recovery import sweep
 from tests.unit.tool.kept import TOOL, Kept, store_of
 
 _SUFFIXES = ("", "-wal", "-shm")
@@ -435,7 +435,7 @@ def test_a_full_volume_sets_nothing_aside_and_loses_nothing(kept: Kept, monkeypa
 
     ensure_index(kept.volume, TOOL)
     with monkeypatch.context() as patch:
-        patch.setattr("bonseyes_dagster.tool.recovery.set_aside", refuse)
+        patch.setattr("bonseyes_dagster.tool.worker.recovery.set_aside", refuse)
         kept.start()
         kept.start()
     assert (kept.folder("waiting").inputs / "file/upload").exists()
@@ -467,7 +467,7 @@ def test_a_deletion_in_place_takes_the_description_first(kept: Kept, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", refuse)
-        patch.setattr("bonseyes_dagster.tool.disk.remove", lambda path: removed.append(path.name))
+        patch.setattr("bonseyes_dagster.tool.files.disk.remove", lambda path: removed.append(path.name))
         throw_away(kept.folder("first").path, kept.volume.trash)
     assert removed == [kept.promised["first"].id]
     assert (kept.folder("first").data / "file").exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.tool import recovery
-from bonseyes_dagster.tool.layout import Folder
-from bonseyes_dagster.tool.runner import clear_leftovers
+from bonseyes_dagster.tool.artifacts.layout import Folder
+from bonseyes_dagster.tool.worker import recovery
+from bonseyes_dagster.tool.worker.runner import clear_leftovers
 from tests.unit.tool.kept import Kept
 
 

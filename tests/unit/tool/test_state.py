@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import UnavailableError
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.state import check_worker
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.worker.state import check_worker
 
 HOLDER = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from bonseyes_dagster.tool.state import worker_lock
+from bonseyes_dagster.tool.worker.state import worker_lock
 
 def help():
     print(os.getpid(), flush=True)
@@ -30,7 +30,7 @@ with worker_lock(Path(sys.argv[1]), lambda: False):
 LATER = """
 import os, sys
 from pathlib import Path
-from bonseyes_dagster.tool.state import worker_lock
+from bonseyes_dagster.tool.worker.state import worker_lock
 
 with worker_lock(Path(sys.argv[1]), lambda: False) as lock:
     pass

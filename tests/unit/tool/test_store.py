@@ -10,11 +10,11 @@ import pytest
 from bonseyes_dagster.errors import ConflictError, StorageFullError
 from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool import renaming
-from bonseyes_dagster.tool.audit import audit
-from bonseyes_dagster.tool.index import Index, Record
-from bonseyes_dagster.tool.layout import Folder, Volume
-from bonseyes_dagster.tool.rows import read_row, rewrite_row, write_row
+from bonseyes_dagster.tool.artifacts import renaming
+from bonseyes_dagster.tool.artifacts.audit import audit
+from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
+from bonseyes_dagster.tool.artifacts.rows import read_row, rewrite_row, write_row
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.web.backend import Request
 

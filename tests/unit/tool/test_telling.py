@@ -13,13 +13,13 @@ import pytest
 
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import Progress
-from bonseyes_dagster.tool import state
 from bonseyes_dagster.tool.artifact import Artifact
-from bonseyes_dagster.tool.bell import Bell, Waiters
-from bonseyes_dagster.tool.layout import Volume
-from bonseyes_dagster.tool.logs import iter_log
-from bonseyes_dagster.tool.metrics import MetricsWriter, iter_metric, metric_names
-from bonseyes_dagster.tool.progress import ProgressWriter, progress_from_json, read_progress
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.logs import iter_log
+from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter, iter_metric, metric_names
+from bonseyes_dagster.tool.artifacts.progress import ProgressWriter, progress_from_json, read_progress
+from bonseyes_dagster.tool.worker import state
+from bonseyes_dagster.tool.worker.bell import Bell, Waiters
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_log_is_followed(tmp_path: Path) -> None:
 
 def test_a_bell_wakes_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every waiting thread wakes within moments, and none that came after the ring waits for it."""
-    monkeypatch.setattr("bonseyes_dagster.tool.bell._LONGEST_S", 30.0)
+    monkeypatch.setattr("bonseyes_dagster.tool.worker.bell._LONGEST_S", 30.0)
     bell = Bell(tmp_path / "bell")
     bell.ring()
     waiters = Waiters(bell)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.tool.disk import remove, throw_away
+from bonseyes_dagster.tool.files.disk import remove, throw_away
 
 
 def test_deep_folders_are_removed(tmp_path: Path, nest: Callable[..., None]) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import ToolError
-from bonseyes_dagster.tool import publishing, writers
-from bonseyes_dagster.tool.publishing import scan
+from bonseyes_dagster.tool.artifacts import publishing
+from bonseyes_dagster.tool.artifacts.publishing import scan
+from bonseyes_dagster.tool.files import writers
 
 CHUNK = 1 << 20
 

@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from bonseyes_dagster.web.archive import Archive
+from bonseyes_dagster.web.responses.archive import Archive
 
 GIB = 1 << 30
 ZEROS = bytes(1 << 20)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRun, job, op
 
-from bonseyes_dagster.pipeline.records import Records
+from bonseyes_dagster.orchestration.runs.records import Records
 from bonseyes_dagster.web.final_watch import FinalWatch
 
 

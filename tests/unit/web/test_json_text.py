@@ -7,8 +7,8 @@ import json
 import pytest
 
 from bonseyes_dagster.errors import BadRequestError
-from bonseyes_dagster.nesting import depth_of
-from bonseyes_dagster.web.json_text import parse_json
+from bonseyes_dagster.formats.nesting import depth_of
+from bonseyes_dagster.web.requests.json_text import parse_json
 
 
 @pytest.mark.parametrize(

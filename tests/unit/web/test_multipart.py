@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bonseyes_dagster.errors import BadRequestError, TooLargeError
-from bonseyes_dagster.web.multipart import read_parts
+from bonseyes_dagster.web.requests.multipart import read_parts
 
 # bytes of which boundaries are made, so that near-misses are common
 _TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"\r\n--", b"\r\n--B", b"x", b"\0"])).map(b"".join)

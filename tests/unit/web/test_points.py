@@ -10,7 +10,7 @@ import tracemalloc
 
 import pytest
 
-from bonseyes_dagster.web.points import as_csv, as_json
+from bonseyes_dagster.web.responses.points import as_csv, as_json
 
 LINES = b"1732861234.500000 1 0.5\n1732861235.000000 -2 1e-05\n1732861236.000000 3 nan\n1732861237.25 4 -inf\n"
 

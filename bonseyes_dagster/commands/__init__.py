@@ -1,0 +1,1 @@
+"""The commands of a project: `bonseyes up`, `down`, `status`, `logs`, `build`, `check`, `backup`, `restore`."""

@@ -1,1 +1,0 @@
-"""`bonseyes check`: whether tools, images, services and pipelines of a project fit together."""

@@ -1,0 +1,1 @@
+"""The project as containers of Docker: build the images, check the files, start and stop, back up."""

@@ -1,0 +1,1 @@
+"""`bonseyes check`: whether tools, images, services and pipelines fit together."""

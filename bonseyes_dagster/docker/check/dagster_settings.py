@@ -1,0 +1,55 @@
+"""The project's own `dagster.yaml`: its keys are looked at here, its values by Dagster in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+from bonseyes_dagster.docker.check.finding import Finding
+from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.execution.storage.instance_settings import SETTINGS_FILE, check_values, read_settings
+
+__all__ = ["check_settings"]
+
+_TIMEOUT_S = 120.0
+
+
+def check_settings(folder: Path) -> list[Finding]:
+    """Return what is wrong with `dagster.yaml`, without Dagster of its keys only."""
+    try:
+        settings = read_settings(folder)
+    except SettingsError as error:
+        return [_wrong(folder, error.message)]
+    if not settings or importlib.util.find_spec("dagster") is None:
+        return []
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", __name__, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+    return [_wrong(folder, done.stderr.strip())] if done.returncode else []
+
+
+def _wrong(folder: Path, message: str) -> Finding:
+    return Finding(
+        rule="dagster_settings",
+        file=Path(SETTINGS_FILE),
+        problem=message.replace(str(folder / SETTINGS_FILE), "").lstrip(": "),
+        remedy="docs/operations.md tells what it may set.",
+    )
+
+
+def main(folder: str) -> None:
+    """Say on standard error what is wrong."""
+    try:
+        check_values(Path(folder))
+    except SettingsError as error:
+        sys.exit(error.message)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,178 @@
+"""Rules about isolation: whom a container can reach, who can reach it, and what is open to the world."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from bonseyes_dagster.docker.check.finding import Finding
+from bonseyes_dagster.docker.check.subject import DASHBOARD, Subject
+from bonseyes_dagster.docker.compose.files import Service, read_deployment
+
+__all__ = ["RULES"]
+
+GATEWAY = "gateway"
+# Where tools are asked from; a tool can connect to tools and the dashboard there, and to nothing else.
+TOOL_NETWORKS = frozenset({"tools", "browse"})
+OUTBOUND = "outbound"
+# What does not listen on any network, by a word of its command.
+_SILENT = frozenset(
+    {
+        "bonseyes_dagster.orchestration.run_server",
+        "bonseyes_dagster.orchestration.run_watch",
+        "dagster-daemon",
+    }
+)
+# Keeps a bridge without an address, at which the machine would be reached.
+_INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
+_ELSEWHERE = "198.51.100.7"  # of a range that is kept for examples
+
+
+def networks_are_declared(subject: Subject) -> Iterator[Finding]:
+    """A network stands among those of the file."""
+    for name, service in subject.services.items():
+        for network in service.networks:
+            if subject.deployment and network not in subject.deployment.networks:
+                yield subject.at_service(
+                    name, f"it is on the network {network!r}.", f"Add {network!r} to the networks of the file."
+                )
+
+
+def own_network(subject: Subject) -> Iterator[Finding]:
+    """No container is in the machine's network, or in that of another container."""
+    for name, service in subject.services.items():
+        mode = service.raw.get("network_mode")
+        if mode not in (None, "none"):
+            yield subject.at_service(
+                name, f"its network_mode is {mode!r}.", "Name the `networks` that it is on; the only mode is `none`."
+            )
+
+
+def tool_networks(subject: Subject) -> Iterator[Finding]:
+    """A tool is where tools are, and nowhere else."""
+    for name in subject.tool_services:
+        service = subject.services[name]
+        if service.raw.get("network_mode", "none") != "none":
+            continue  # told by `own_network`
+        for network in sorted(set(service.networks) - TOOL_NETWORKS - {OUTBOUND}):
+            yield subject.at_service(
+                name,
+                f"it is on the network {network!r}, from which it could reach what is no tool.",
+                "Tools are on `networks: [tools, browse]`.",
+            )
+        for network in sorted(TOOL_NETWORKS - set(service.networks)):
+            yield subject.at_service(
+                name,
+                f"it is not on the network {network!r}, where it is looked for.",
+                "Tools are on `networks: [tools, browse]`.",
+            )
+
+
+def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
+    """Who is where tools are, without being a tool or the dashboard, listens at its address on another network only."""
+    for name, service in subject.services.items():
+        if name in subject.tool_services or DASHBOARD in service.command or _is_silent(service):
+            continue
+        shared = sorted(set(service.networks) & {*TOOL_NETWORKS, OUTBOUND})
+        own = {f"{name}.{network}": network for network in service.networks if network not in shared}
+        bound = [address for address in own if _is_bound(address, subject.command_of(service))]
+        address = next(iter(bound or own), f"{name}.front")
+        network = own.get(address, "front")
+        if shared and not bound:
+            yield subject.at_service(
+                name,
+                f"it is on the network {shared[0]!r}, where every tool could connect to it.",
+                f"Have it bind {address}, with `aliases: [{address}]` on the network {network!r}; "
+                "or say `x-listens: false`, if it does not listen at all.",
+            )
+        elif bound and address not in service.networks[network]:
+            yield subject.at_service(
+                name,
+                f"it binds {address}, which is not its name there.",
+                f"Give it `aliases: [{address}]` on the network {network!r}.",
+            )
+
+
+def _is_silent(service: Service) -> bool:
+    return service.raw.get("x-listens") is False or bool(_SILENT.intersection(service.command))
+
+
+def _is_bound(address: str, command: str) -> bool:
+    return re.search(rf"(?<![\w./-]){re.escape(address)}(?![\w.-])", command) is not None
+
+
+def networks_are_internal(subject: Subject) -> Iterator[Finding]:
+    """No network leads to the machine or out of it but the gateway's, and the one of tools that say so."""
+    if subject.deployment is None:
+        return
+    for network, entry in subject.deployment.networks.items():
+        members = {service.name for service in subject.services.values() if network in service.networks}
+        if network == OUTBOUND or not members - {GATEWAY}:
+            continue
+        if not entry.get("internal"):
+            yield subject.at_service(network, "the network leads out to the world.", "Add `internal: true`.")
+        elif str((entry.get("driver_opts") or {}).get(_INHIBIT)).lower() != "true":
+            yield subject.at_service(
+                network,
+                "the machine has an address on the network.",
+                f'Add `driver_opts: {{{_INHIBIT}: "true"}}`, as the others have.',
+            )
+
+
+def outbound_is_said(subject: Subject) -> Iterator[Finding]:
+    """BONSEYES_OUTBOUND and the network `outbound` stand together: either alone has no effect, or too much."""
+    for name, service in subject.services.items():
+        says, can = "BONSEYES_OUTBOUND" in service.environment, OUTBOUND in service.networks
+        if says and not can:
+            yield subject.at_service(
+                name,
+                f"BONSEYES_OUTBOUND is set, but it is not on the network {OUTBOUND!r}.",
+                "Without it nothing outside can be reached.",
+            )
+        elif can and not says:
+            yield subject.at_service(
+                name,
+                f"it is on the network {OUTBOUND!r}, but BONSEYES_OUTBOUND is not set.",
+                "Name the hosts that it may fetch from.",
+            )
+
+
+def outbound_is_open(subject: Subject) -> Iterator[Finding]:
+    """The network `outbound` leads out."""
+    if subject.deployment and subject.deployment.networks.get(OUTBOUND, {}).get("internal"):
+        yield subject.at_service(OUTBOUND, "the network is internal.", "It is to lead out.")
+
+
+def ports(subject: Subject) -> Iterator[Finding]:
+    """One port is published, the gateway's, on this machine alone unless BONSEYES_HOST says otherwise."""
+    if subject.deployment is None:
+        return
+    deployment, environ = subject.deployment, {"BONSEYES_HOST": _ELSEWHERE}
+    elsewhere = read_deployment(deployment.file, environ, override=deployment.override).services
+    for name, service in subject.services.items():
+        if name != GATEWAY and service.ports:
+            yield subject.at_service(
+                name,
+                f"it publishes {', '.join(service.ports)}.",
+                "Only the gateway's port is published: it is what asks for the token.",
+            )
+        elif any(not port.startswith("127.0.0.1:") for port in service.ports):
+            yield subject.at_service(
+                name,
+                f"it publishes {', '.join(service.ports)}.",
+                "Unless told otherwise it is bound to this machine: ${BONSEYES_HOST:-127.0.0.1}.",
+            )
+        elif any(not port.startswith(f"{_ELSEWHERE}:") for port in elsewhere[name].ports):
+            yield subject.at_service(name, "it does not heed BONSEYES_HOST.", "Bind it to ${BONSEYES_HOST:-127.0.0.1}.")
+
+
+RULES = (
+    networks_are_declared,
+    own_network,
+    tool_networks,
+    listens_elsewhere,
+    networks_are_internal,
+    outbound_is_said,
+    outbound_is_open,
+    ports,
+)

@@ -1,0 +1,1 @@
+"""Reads the compose files and Dockerfiles of a project."""

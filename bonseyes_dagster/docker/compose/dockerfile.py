@@ -1,0 +1,93 @@
+"""What an image stands on, which is the order of building, and as whom it runs, read from its Dockerfile."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from bonseyes_dagster.docker.compose.interpolation import interpolate
+from bonseyes_dagster.errors import SettingsError
+
+__all__ = ["bases_of", "user_of"]
+
+_CONTINUED = re.compile(r"\\[ \t]*\n")
+_ARG = re.compile(r"ARG\s+(.*)", re.IGNORECASE)
+_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
+_USER = re.compile(r"USER\s+(\S+)", re.IGNORECASE)
+_USED = re.compile(r"(?:COPY|ADD|RUN)\s.*?--(?:from|mount=\S*?from)=([^\s,]+)", re.IGNORECASE)
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True)
+class _Stage:
+    """`sources` is what it is made from, other stages by name: first what it begins with, then what it copies from."""
+
+    sources: list[str] = field(default_factory=list)
+    user: str | None = None
+
+
+def bases_of(file: Path, args: Mapping[str, str], target: str | None = None) -> frozenset[str]:
+    """Return the references of the images that `target` (the last stage by default) of a Dockerfile is made from.
+
+    `args` are the build arguments, which take the place of the defaults in the file.
+    """
+    return _ask(file, args, target, lambda stages, stage: frozenset(_images(stages, stage)))
+
+
+def user_of(file: Path, args: Mapping[str, str], target: str | None = None) -> tuple[str | None, str]:
+    """Return whom the last USER of `target` names, None when there is none, and the image that `target` begins with."""
+    return _ask(file, args, target, _user)
+
+
+def _ask(
+    file: Path, args: Mapping[str, str], target: str | None, question: Callable[[Mapping[str, _Stage], str], _T]
+) -> _T:
+    """Return the answer to a question about a stage; raise SettingsError with the file when there is none."""
+    try:
+        stages = _stages(file.read_text(encoding="utf-8"), args)
+        return question(stages, target or list(stages)[-1])
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from error
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {error.message}") from error
+    except (KeyError, IndexError):
+        raise SettingsError(f"{file} has no stage {target!r}." if target else f"{file} has no FROM.") from None
+
+
+def _stages(text: str, args: Mapping[str, str]) -> dict[str, _Stage]:
+    """Return the stages by name, or number."""
+    lines = (line.strip() for line in _CONTINUED.sub(" ", text).splitlines())
+    given: dict[str, str] = {}
+    stages: dict[str, _Stage] = {}
+    current = _Stage()
+    for line in lines:
+        if (found := _ARG.match(line)) and not stages:  # only those before the first stage count in FROM
+            for name, _, default in (word.partition("=") for word in shlex.split(found[1])):
+                given[name] = args.get(name, interpolate(default, given))
+        elif found := _FROM.match(line):
+            current = stages[found[2] or str(len(stages))] = _Stage([interpolate(found[1], given)])
+        elif found := _USED.match(line):
+            current.sources.append(found[1])
+        elif found := _USER.match(line):
+            current.user = found[1]
+    return stages
+
+
+def _images(stages: Mapping[str, _Stage], target: str) -> Iterator[str]:
+    for source in stages[target].sources:
+        if source in stages and source != target:
+            yield from _images(stages, source)
+        elif source != "scratch":
+            yield source
+
+
+def _user(stages: Mapping[str, _Stage], target: str) -> tuple[str | None, str]:
+    stage = stages[target]
+    base = stage.sources[0]
+    return (stage.user, base) if stage.user or base not in stages or base == target else _user(stages, base)

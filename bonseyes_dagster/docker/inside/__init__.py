@@ -1,0 +1,1 @@
+"""What runs inside the containers of a deployment, beside the services: preparation, health, the engine's proxy."""

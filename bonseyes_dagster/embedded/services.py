@@ -1,0 +1,174 @@
+"""What the project consists of on this machine: each service's command, environment and sign of health."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from bonseyes_dagster import sockets
+from bonseyes_dagster.embedded import health
+from bonseyes_dagster.embedded.leftovers import MARK
+from bonseyes_dagster.embedded.nursery import Nursery
+from bonseyes_dagster.embedded.socket_folder import SocketFolder
+from bonseyes_dagster.execution.processes.run_protocol import default_socket
+from bonseyes_dagster.execution.storage.instance import LOCATION
+from bonseyes_dagster.project.environment import GATEWAY_ONLY, chosen_environ
+from bonseyes_dagster.project.folder import Project
+from bonseyes_dagster.project.service_names import CODE, DAEMON, RUNS, WEB
+from bonseyes_dagster.settings import Settings
+
+__all__ = ["Kind", "Service", "Services"]
+
+Kind = str
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One service.
+
+    `path` is where the gateway publishes it; `check` makes its health check when it starts; `needs` is the service
+    before whose health asking is in vain, and may cost a lot; `is_forked` tells that it imports Dagster, as the nursery
+    has.
+    """
+
+    name: str
+    kind: Kind
+    argv: Sequence[str]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    path: str | None = None
+    check: Callable[[], health.Check]
+    needs: str | None = None
+    is_forked: bool = False
+
+
+class Services:
+    """Builds the services of one project."""
+
+    def __init__(self, project: Project, settings: Settings, folder: SocketFolder, mark: str) -> None:
+        self._project = project
+        self._mark = mark
+        self._settings = settings
+        self._sockets = folder
+
+    def dagster(self) -> list[Service]:
+        """Return what Dagster needs; the slowest to start, so they come first."""
+        project, code_socket, web_socket = self._project, self._sockets.path(CODE), self._sockets.path(WEB)
+        workspace = str(project.dagster_home / "workspace.yaml")
+        after_storage = ("--after", str(project.storage_made))
+        after_code = (*after_storage, "--after", str(code_socket))
+        definitions = ("-f", str(project.definitions), "-d", str(project.folder))
+        code = ("-s", str(code_socket), *definitions, "--location-name", LOCATION)
+        web = ("--socket", str(web_socket), "--path-prefix", "/dagster", "-w", workspace)
+        database = project.dagster_home / "storage" / "history" / "runs.db"
+        return [
+            self._dagster(
+                CODE,
+                _after("bonseyes_dagster.execution.servers.code_server", *after_storage, "--", *code),
+                lambda: health.listens(code_socket),
+            ),
+            self._dagster(
+                WEB,
+                _after("bonseyes_dagster.execution.servers.webserver", *after_code, "--", *web),
+                lambda: health.answers(web_socket, "/dagster/server_info"),
+                path="/dagster/",
+            ),
+            self._dagster(
+                RUNS,
+                _after("bonseyes_dagster.orchestration.run_server", *after_storage, "--", *definitions),
+                lambda: health.pings(default_socket(project.dagster_home)),
+            ),
+            self._dagster(
+                DAEMON,
+                _after("dagster._daemon", *after_code, "--", "run", "-w", workspace),
+                lambda: health.beats(database, time.time()),
+            ),
+        ]
+
+    def pipelines(self, names: Sequence[str]) -> list[Service]:
+        """Return a container for each pipeline."""
+        services = [self._container(name, "pipeline", BONSEYES_PIPELINE=name) for name in names]
+        return [replace(service, needs=CODE, is_forked=True) for service in services]
+
+    def tools(self) -> list[Service]:
+        """Return a container for each tool folder."""
+        volumes = str(self._project.volumes)
+        return [
+            self._container(name, "tool", BONSEYES_TOOL=str(folder), BONSEYES_VOLUMES=volumes)
+            for name, folder in self._project.tools().items()
+        ]
+
+    def fixed(self) -> list[Service]:
+        """Return the containers that every project has."""
+        return [self._container("dashboard", "dashboard"), self._container("visualization", "visualization")]
+
+    def nursery(self) -> Nursery:
+        """Start the process that Dagster's services are forked from."""
+        return Nursery(self._project.folder, self._environ("nursery"))
+
+    def gateway(self) -> Service:
+        """Return the gateway: the one service that others may reach."""
+        host, port = self._settings.host.strip("[]"), self._settings.port
+        probe_host = {"0.0.0.0": HOST, "": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+        token = self._settings.token
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        environ = self._environ("gateway", BONSEYES_DAGSTER_URL=sockets.url_of(self._sockets.path(WEB)))
+        environ |= {name: os.environ[name] for name in GATEWAY_ONLY if name in os.environ}
+        bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return Service(
+            name="gateway",
+            kind="gateway",
+            argv=_python("bonseyes_dagster.gateway", "--bind", bind),
+            environ=environ,
+            path="/",
+            check=lambda: health.answers((probe_host, port), "/healthz", headers),
+        )
+
+    def addresses(self, containers: Sequence[str]) -> dict[str, str]:
+        """Return the base URL of each container."""
+        return {name: sockets.url_of(self._sockets.path(name)) for name in containers}
+
+    def _container(self, name: str, kind: Kind, **environ: str) -> Service:
+        return Service(
+            name=name,
+            kind=kind,
+            argv=_python(f"bonseyes_dagster.{kind}", "--bind", str(self._sockets.path(name))),
+            environ=self._environ(name, **environ),
+            path="/" if kind == "dashboard" else f"/containers/{name}/",
+            check=lambda: health.answers(self._sockets.path(name), "/healthz"),
+        )
+
+    def _dagster(
+        self, name: str, argv: Sequence[str], check: Callable[[], health.Check], path: str | None = None
+    ) -> Service:
+        environ = self._environ(name)
+        return Service(name=name, kind="dagster", argv=argv, environ=environ, path=path, check=check, is_forked=True)
+
+    def _environ(self, name: str, **more: str) -> dict[str, str]:
+        project = self._project
+        return {
+            **chosen_environ(os.environ, self._settings.pass_env),
+            "PYTHONUNBUFFERED": "1",
+            "DAGSTER_HOME": str(project.dagster_home),
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            MARK: self._mark,
+            "BONSEYES_CONTAINER": name,
+            "BONSEYES_PROJECT": str(project.folder),
+            "BONSEYES_VOLUME": str(project.volume(name)),
+            "BONSEYES_ADDRESSES": str(project.addresses),
+            "BONSEYES_PORT": str(self._settings.port),
+            "BONSEYES_URL": self._settings.gateway_url,
+            **more,
+        }
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    # -P: the working folder is no place for modules.
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _after(module: str, *arguments: str) -> list[str]:
+    return _python("bonseyes_dagster.embedded.wait_for_file", module, *arguments)

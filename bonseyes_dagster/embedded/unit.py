@@ -1,0 +1,166 @@
+"""One supervised service: started, watched, started again when it crashes, and ended with all its descendants."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bonseyes_dagster.embedded.child import Child
+from bonseyes_dagster.embedded.health import BrokenError, Check, NotHealthyError
+from bonseyes_dagster.embedded.logs import RotatingLog, tail
+from bonseyes_dagster.embedded.nursery import Nursery
+from bonseyes_dagster.embedded.services import Service
+from bonseyes_dagster.project.record import ServiceRecord, State
+
+__all__ = ["Unit"]
+
+START_POLL_S = 0.1
+POLL_S = 5.0
+FIRST_BACKOFF_S = 0.5
+LAST_BACKOFF_S = 30.0
+# A broken service asks its own files whether they changed.
+BROKEN_POLL_S = 0.5
+# Settings that are refused cost a start little, and somebody may mend them at any time.
+LAST_BROKEN_BACKOFF_S = 4.0
+_LAST_LINES = 20
+# Having run so long, a crash is a new story and the back-off begins anew.
+STABLE_S = 20.0
+
+
+class Unit:
+    """Runs one service for ever.
+
+    `on_change` hears of each new state; `is_healthy` tells of other services; `nursery` returns what forks this one
+    while there is such a thing.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        folder: Path,
+        log: RotatingLog,
+        url: str | None,
+        on_change: Callable[[], None],
+        is_healthy: Callable[[str], bool],
+        nursery: Callable[[], Nursery | None],
+    ) -> None:
+        self._service = service
+        self._folder = folder
+        self._log = log
+        self._on_change = on_change
+        self._is_healthy = is_healthy
+        self._nursery = nursery
+        self._child: Child | None = None
+        self._ended: asyncio.Future[int] | None = None
+        self._backoff_s = FIRST_BACKOFF_S
+        self.record = ServiceRecord(name=service.name, kind=service.kind, url=url)
+
+    @property
+    def pid(self) -> int | None:
+        """The main process, while there is one."""
+        return self._child.pid if self._child is not None else None
+
+    async def run(self) -> None:
+        """Keep the service running until cancelled; a process that runs then goes on until `end`."""
+        while True:
+            begun_s = time.monotonic()
+            status = await self._run_once()
+            if time.monotonic() - begun_s > STABLE_S:
+                self._backoff_s = FIRST_BACKOFF_S
+            self._tell_end(status)
+            await asyncio.sleep(self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+
+    def _tell_end(self, status: int) -> None:
+        reason, state = f"ended with {_describe(status)}", "restarting"
+        if status == os.EX_CONFIG:
+            # Its last words say which file is wrong.
+            said = tail(self._log.file, _LAST_LINES)
+            reason, state = said[-1].decode(errors="replace") if said else reason, "broken"
+            self._backoff_s = min(self._backoff_s, LAST_BROKEN_BACKOFF_S)
+        self._say(f"ended with {_describe(status)}; starts again in {self._backoff_s:g} s")
+        self._change(state=state, pid=None, reason=reason, restarts=self.record.restarts + 1)
+
+    async def end(self, patience_s: float) -> None:
+        """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
+        if self._child is None or self._ended is None:
+            return
+        self._child.terminate()
+        await asyncio.wait({self._ended}, timeout=patience_s)
+
+    def mark_stopped(self) -> None:
+        """Say that it runs no more."""
+        self._child = None
+        self._change(state="stopped", pid=None, reason=None)
+        self._log.close()
+
+    async def _run_once(self) -> int:
+        self._ended = asyncio.get_running_loop().create_future()
+        self._child = await self._start(self._ended)
+        # A broken service stays broken until it is healthy: its next start may end in the same way.
+        is_broken = self.record.state == "broken"
+        self._change(state="broken" if is_broken else "starting", pid=self._child.pid)
+        watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
+        try:
+            status = await asyncio.shield(self._ended)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+        self._child = None
+        return status
+
+    async def _start(self, ended: asyncio.Future[int]) -> Child:
+        return await Child.start(
+            self._service.argv,
+            cwd=self._folder,
+            environ=self._service.environ,
+            log=self._log,
+            on_exit=ended.set_result,
+            nursery=self._nursery() if self._service.is_forked else None,
+        )
+
+    async def _watch(self, check: Check, begun_s: float) -> None:
+        poll_s = START_POLL_S
+        while self._service.needs and not self._is_healthy(self._service.needs):
+            await asyncio.sleep(poll_s)
+        while True:
+            try:
+                await check()
+            except NotHealthyError as error:
+                if self.record.state == "healthy":
+                    self._say(f"not healthy: {error}")
+                poll_s = BROKEN_POLL_S if isinstance(error, BrokenError) else poll_s
+                state = self._state_after(error)
+                is_told = state == "broken" and not isinstance(error, BrokenError)
+                self._change(state=state, reason=self.record.reason if is_told else str(error))
+            else:
+                if self.record.state == "starting":
+                    self._change(seconds=round(time.monotonic() - begun_s, 2))
+                self._change(state="healthy", reason=None)
+                poll_s = POLL_S
+            await asyncio.sleep(poll_s)
+
+    def _state_after(self, error: NotHealthyError) -> State:
+        if isinstance(error, BrokenError):
+            return "broken"
+        if self.record.state in ("starting", "broken"):
+            return self.record.state
+        return "unhealthy"
+
+    def _change(self, **changes: object) -> None:
+        record = replace(self.record, **changes)  # type: ignore[arg-type]
+        if record != self.record:
+            self.record = record
+            self._on_change()
+
+    def _say(self, text: str) -> None:
+        self._log.write(f"--- {self.record.name} {text}\n".encode())
+
+
+def _describe(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"

@@ -1,0 +1,1 @@
+"""How Dagster runs things here, fast and through crashes. Knows nothing of tools, pipelines or artifacts."""

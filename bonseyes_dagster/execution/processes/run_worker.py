@@ -1,0 +1,126 @@
+"""A run's process: forked by the run server for each run, or started cold by `python -m`: without it, in a container.
+
+It does what `dagster api execute_run` and `resume_run` do. It first locks the run's record, so that it is the run's
+only process, and ends without Python's finalisation, so that ops which cannot be interrupted do not keep it.
+"""
+
+import argparse
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dagster import DagsterInstance, DagsterRunStatus
+from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
+from dagster._utils.interrupts import capture_interrupts
+
+from bonseyes_dagster.execution.processes.run_protocol import default_socket, records_folder
+from bonseyes_dagster.execution.runs.run_end import Withdraw
+from bonseyes_dagster.execution.runs.run_record import RecordLock, remove_record
+from bonseyes_dagster.execution.storage.sqlite_storage import with_kept_open_connections
+from bonseyes_dagster.execution.threads.multiprocess_resume import resume_multiprocess
+from bonseyes_dagster.execution.threads.step_streams import route_streams
+from bonseyes_dagster.prctl import set_process_name
+
+__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]
+
+STARTED = b"S"
+TAKEN = b"T"
+# Held back from before the fork until the run's process can take them as what they mean to a run.
+WAIT_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
+
+
+def open_worker_instance(instance: DagsterInstance) -> DagsterInstance:
+    """Open the same instance as run processes use it."""
+    ref = with_kept_open_connections(instance.get_ref())
+    if ref.storage_data is not None and "Postgres" in ref.storage_data.class_name:
+        # Here: who keeps runs in SQLite needs no driver for Postgres.
+        from bonseyes_dagster.execution.storage.postgres_storage import with_pooled_connections
+
+        ref = with_pooled_connections(ref)
+    return DagsterInstance.from_ref(ref)
+
+
+def work(
+    instance: DagsterInstance,
+    folder: Path,
+    run_id: str,
+    *,
+    is_resumed: bool,
+    tell: Callable[[bytes], None] = lambda _: None,
+    log: Path | None = None,
+) -> int:
+    """Execute a run to its end in this process, which is its own from here on; return the exit code."""
+    _reset_signals()
+    with capture_interrupts():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+        if not RecordLock(folder, run_id).acquire():
+            tell(TAKEN)
+            return 0
+        if is_resumed and not _is_in_progress(instance, run_id):
+            return 0  # another process did what was left while this one loaded
+        set_process_name(f"run {run_id[:8]}")
+        # `kill -USR1` shows in the process's output what each of its threads is doing.
+        faulthandler.register(signal.SIGUSR1, file=2)
+        tell(STARTED)
+        if log is not None:
+            _write_output_to(log)
+        route_streams()
+        # The third argument would print the events for a parent that reads them.
+        if not is_resumed:
+            return int(_execute_run_command_body(run_id, instance, lambda event: None, False))
+        with resume_multiprocess(instance, run_id):
+            return int(_resume_run_command_body(run_id, instance, lambda event: None, False))
+
+
+def _is_in_progress(instance: DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is not None and run.status in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
+
+
+def take_back(instance: DagsterInstance, folder: Path, run_id: str, withdraw: Withdraw) -> int:
+    """Cancel, in a process of its own, what an ended run left in progress, and forget the run; return the exit code."""
+    _reset_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+    if not withdraw(instance, run_id):
+        return 1
+    remove_record(folder, run_id)
+    return 0
+
+
+def _reset_signals() -> None:
+    """Take signals as a program does that was just started; Dagster maps SIGTERM to whatever SIGINT does."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _write_output_to(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def main() -> None:
+    """Resume (or execute) one run, loading everything first."""
+    parser = argparse.ArgumentParser(description="Execute one run of the instance at DAGSTER_HOME.")
+    parser.add_argument("--folder", type=Path, help="where records are kept; below DAGSTER_HOME by default")
+    parser.add_argument("--run-id", required=True)
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    instance = open_worker_instance(DagsterInstance.get())
+    folder = options.folder or records_folder(default_socket(instance.root_directory))
+    code = work(instance, folder, options.run_id, is_resumed=options.resume)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

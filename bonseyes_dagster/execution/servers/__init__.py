@@ -1,0 +1,1 @@
+"""Dagster's code server and webserver, as the project starts them."""

@@ -1,0 +1,1 @@
+"""Dagster's instance: its settings, its tables, and connections that stay open."""

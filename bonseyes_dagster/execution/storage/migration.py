@@ -1,0 +1,72 @@
+"""Dagster's tables before any of its processes starts: made when there are none, migrated when an older one made them.
+
+One process does this, before all others: two that make SQLite's files at the same time spoil them for each other.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from dagster import DagsterInstance
+from dagster._core.instance.ref import InstanceRef
+from dagster_postgres.run_storage import run_storage
+from dagster_postgres.utils import DagsterPostgresException, pg_alembic_config
+
+from bonseyes_dagster.errors import SettingsError, UnavailableError
+from bonseyes_dagster.execution.storage.instance import instance_config
+
+__all__ = ["bring_up_to_date"]
+
+logger = logging.getLogger(__name__)
+
+
+def bring_up_to_date(home: Path, *, postgres: str | None = None, must_upgrade: bool = False) -> None:
+    """Make the tables, or migrate those of an older Dagster; with `must_upgrade` look for more than the runs' tables.
+
+    Raises UnavailableError when the database does not answer.
+
+    Raises SettingsError when a newer Dagster has migrated them: this one would spoil what it does not know.
+    """
+    storage: dict[str, Any] = instance_config(home, postgres=postgres)["storage"]
+    if postgres:
+        storage["custom"]["config"]["should_autocreate_tables"] = True
+    try:
+        with DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": storage})) as instance:
+            _touch(instance)
+            if must_upgrade or _is_behind(instance):
+                logger.info("migrating the tables of Dagster's storage")
+                instance.upgrade(lambda line: logger.info(line))
+    except (DagsterPostgresException, UnavailableError) as error:
+        raise UnavailableError(_sentence(error)) from error
+
+
+def _touch(instance: DagsterInstance) -> None:
+    """Let SQLite's storages make their files; Postgres' have made their tables when they were opened."""
+    instance.get_run_ids(limit=1)
+    instance.all_asset_keys()
+    instance.all_instigator_state()
+
+
+def _is_behind(instance: DagsterInstance) -> bool:
+    runs: Any = instance.run_storage
+    present, newest = runs.alembic_version()
+    if present == newest:
+        return False
+    try:
+        if present is not None and hasattr(runs, "postgres_url"):
+            ScriptDirectory.from_config(pg_alembic_config(run_storage.__file__)).get_revision(present)
+    except CommandError as error:
+        raise SettingsError(
+            "A newer Dagster has migrated the storage: use its version of the images, or restore a backup."
+        ) from error
+    return True
+
+
+def _sentence(error: Exception) -> str:
+    cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
+    text = f"The database of Dagster's runs does not answer: {str(cause).strip().partition(chr(10))[0]}"
+    if "password authentication failed" in text:
+        text += ". Its volume was made with another password than that in the volume `secrets`"
+    return f"{text}."

@@ -1,0 +1,177 @@
+"""One attempt of a step in a process of its own, for a step that may have ended the run's process (step_losses.py).
+
+Like step_thread.py, to executor.py: a thread here starts the process and passes its events on. A process that ends
+before its step has is the step's failure, or a retry if its RetryPolicy allows one more.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from dagster import DagsterEvent
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.execution.context.system import PlanExecutionContext
+from dagster._core.execution.plan.execute_plan import _trigger_hook
+from dagster._core.execution.plan.objects import StepFailureData, StepRetryData, UserFailureData
+from dagster._core.execution.retries import RetryMode
+from dagster._grpc.types import ExecuteStepArgs
+from dagster._serdes import deserialize_value, serialize_value
+from dagster_shared.error import SerializableErrorInfo
+
+from bonseyes_dagster.execution.threads.mailbox import Mailbox
+from bonseyes_dagster.execution.threads.step_thread import StepContext, StepMessage, post_events
+
+__all__ = ["IsolatedStep"]
+
+_LOOK_S = 0.1
+# From SIGTERM to SIGKILL, of the executor's GRACE_S.
+_GRACE_S = 4.0
+# Each loads Dagster and the definitions.
+_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
+
+
+class IsolatedStep:
+    """Runs an attempt of a step in a process."""
+
+    def __init__(self, context: StepContext, plan_context: PlanExecutionContext, mailbox: Mailbox[StepMessage]) -> None:
+        self._context = context
+        self._plan_context = plan_context
+        self.key = context.step.key
+        self._has_ended = False
+        posted = (self.key, self._events(), mailbox)
+        self._thread = threading.Thread(
+            target=post_events, args=posted, name=f"process of step {self.key}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Start; from here on the mailbox hears everything, a message without event last."""
+        self._thread.start()
+
+    def _events(self) -> Iterator[DagsterEvent]:
+        with self._place():
+            sentence = "The run has lost its process while this step was in flight: it gets a process of its own."
+            yield DagsterEvent.step_worker_starting(self._context, sentence, metadata={})
+            with ExitStack() as stack:
+                reader, process = self._start_process(stack)
+                for line in self._lines(reader, process):
+                    event = deserialize_value(line.decode(), DagsterEvent)
+                    self._has_ended |= event.is_step_success or event.is_step_failure or event.is_step_up_for_retry
+                    yield event
+                code = process.wait()
+        if self._has_ended:
+            return
+        if self._is_interrupted:
+            raise DagsterExecutionInterruptedError("The run was interrupted.")
+        end = self._end(f"The step's process {_how_it_ended(code)}.")
+        yield end
+        yield from _trigger_hook(self._context, [end])
+
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._context.interruption.is_set()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Wait until fewer than so many steps have processes."""
+        while not _places.acquire(timeout=_LOOK_S):
+            if self._is_interrupted:
+                raise DagsterExecutionInterruptedError("The run was interrupted.")
+        try:
+            yield
+        finally:
+            _places.release()
+
+    def _start_process(self, stack: ExitStack) -> tuple[int, "subprocess.Popen[bytes]"]:
+        # A file, not a pipe: nobody has to wait until the process reads it.
+        arguments = os.memfd_create("step", os.MFD_CLOEXEC)
+        stack.callback(os.close, arguments)
+        os.write(arguments, serialize_value(self._arguments()).encode())
+        os.lseek(arguments, 0, os.SEEK_SET)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, reader)
+        try:
+            # In the process group of the run, which is killed before the run is resumed.
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "bonseyes_dagster.execution.threads.step_process",
+                    str(writer),
+                    str(os.getpid()),
+                ],
+                stdin=arguments,
+                pass_fds=[writer],
+            )
+        finally:
+            os.close(writer)
+        stack.callback(_kill, process)
+        return reader, process
+
+    def _arguments(self) -> ExecuteStepArgs:
+        run = self._context.dagster_run
+        assert run.job_code_origin is not None  # a run that is resumed was launched
+        return ExecuteStepArgs(
+            job_origin=run.job_code_origin,
+            run_id=run.run_id,
+            step_keys_to_execute=[self.key],
+            instance_ref=self._context.instance.get_ref(),
+            retry_mode=RetryMode.DISABLED if self._context.retry_mode.disabled else RetryMode.DEFERRED,
+            known_state=self._context.get_known_state(),
+        )
+
+    def _lines(self, reader: int, process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
+        """Yield what the process writes until it ends; tell it to stop when the run is to."""
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        kill_at = float("inf")
+        rest = b""
+        while True:
+            if self._is_interrupted and kill_at == float("inf"):
+                process.send_signal(signal.SIGTERM)
+                kill_at = time.monotonic() + _GRACE_S
+            if time.monotonic() >= kill_at:
+                process.kill()
+            if not poll.poll(_LOOK_S * 1000):
+                # What the op started may have the descriptor still.
+                if process.poll() is None:
+                    continue
+                if not poll.poll(0):
+                    return
+            chunk = os.read(reader, 1 << 16)
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from lines
+
+    def _end(self, sentence: str) -> DagsterEvent:
+        """Write that the attempt has failed, or is to be followed by another one."""
+        error = SerializableErrorInfo(message=sentence, stack=[], cls_name="StepProcessEnded")
+        attempts, policy = self._context.previous_attempt_count, self._context.op_retry_policy
+        if policy is not None and not self._context.retry_mode.disabled and attempts < policy.max_retries:
+            delay_s = policy.calculate_delay(attempts + 1)
+            retry = StepRetryData(error=error, seconds_to_wait=delay_s)  # type: ignore[no-untyped-call]
+            return DagsterEvent.step_retry_event(self._context, retry)
+        cause = UserFailureData(label="process ended", description=sentence)  # type: ignore[no-untyped-call]
+        failure = StepFailureData(error=error, user_failure_data=cause)  # type: ignore[no-untyped-call]
+        return DagsterEvent.step_failure_event(step_context=self._context, step_failure_data=failure)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,72 @@
+"""Lets a run on Dagster's multiprocess executor go on in a new process where the old one left off.
+
+run_worker.py calls it for a run that is resumed. Dagster's executor itself would execute every step again.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+from dagster import DagsterEvent, DagsterInstance
+from dagster._core.executor import multiprocess as _multiprocess
+
+from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
+
+# Dagster's executor looks its bookkeeping up by this name when it begins.
+multiprocess: Any = _multiprocess
+
+__all__ = ["resume_multiprocess"]
+
+_INTERRUPTED = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
+
+
+@contextmanager
+def resume_multiprocess(instance: DagsterInstance, run_id: str) -> Iterator[None]:
+    """Within, have Dagster's multiprocess executor begin with what earlier processes of the run achieved."""
+    original = multiprocess.ActiveExecution
+
+    class _Resumed(_ResumedExecution):
+        def __enter__(self) -> Self:
+            super().__enter__()
+            # The dead process cannot give its places in pools back.
+            instance.event_log_storage.free_concurrency_slots_for_run(run_id)
+            self.take_up(read_progress(instance, run_id))
+            return self
+
+    multiprocess.ActiveExecution = _Resumed
+    try:
+        yield
+    finally:
+        multiprocess.ActiveExecution = original
+
+
+class _ResumedExecution(ResumableExecution):
+    """Shows the executor the failures of the earlier processes, so that the run ends as failed."""
+
+    _failures: list[DagsterEvent]
+
+    def take_up(self, progress: Sequence[DagsterEvent]) -> None:
+        kept = [event for event in progress if not _is_interruption(event)]
+        self._failures = list(self.failures(kept))
+        self.replay(kept)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._failures and super().is_complete
+
+    def plan_events_iterator(self, job_context: Any) -> Iterator[DagsterEvent]:
+        failures, self._failures = self._failures, []
+        yield from failures
+        yield from super().plan_events_iterator(job_context)
+
+
+def _is_interruption(event: DagsterEvent) -> bool:
+    """Tell whether a step failed only because the process of the run was stopped."""
+    if not event.is_step_failure:
+        return False
+    error = event.step_failure_data.error
+    while error is not None:
+        if error.cls_name in _INTERRUPTED:
+            return True
+        error = error.cause
+    return False

@@ -1,0 +1,188 @@
+"""One attempt of one step in a thread of its own: what executor.py starts, and what it hears from it."""
+
+import asyncio
+import contextvars
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from dagster import DagsterEvent, RetryRequested
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.execution.compute_logs import create_compute_log_file_key
+from dagster._core.execution.context.system import PlanExecutionContext, StepExecutionContext
+from dagster._core.execution.plan.execute_plan import (
+    _handle_compute_log_setup_error,
+    _handle_compute_log_teardown_error,
+    _trigger_hook,
+    dagster_event_sequence_for_step,
+)
+from dagster._core.execution.plan.execute_step import core_dagster_event_sequence_for_step
+from dagster._core.execution.plan.state import KnownExecutionState
+from dagster._core.execution.plan.step import ExecutionStep
+
+from bonseyes_dagster.execution.threads.mailbox import Mailbox
+
+__all__ = ["StepContext", "StepMessage", "StepThread", "post_events"]
+
+_running_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("running_step", default=None)
+
+
+class StepMessage(NamedTuple):
+    """What a step says: an event, or (with no event) that its thread is done, and with which error if any."""
+
+    key: str
+    event: DagsterEvent | None
+    error: BaseException | None = None
+
+
+def post_events(key: str, events: Iterator[DagsterEvent], mailbox: Mailbox[StepMessage]) -> None:
+    """Put each event of a step into the mailbox, and last a message without event, with the error if there was one."""
+    error: BaseException | None = None
+    try:
+        for event in events:
+            mailbox.put(StepMessage(key, event))
+    except BaseException as raised:  # the main thread decides what it means for the run
+        error = raised
+    mailbox.put(StepMessage(key, None, error))
+
+
+class StepContext(StepExecutionContext):
+    """Dagster's step context, with what steps must not share when they run at the same time."""
+
+    interruption: threading.Event
+
+    @classmethod
+    def for_thread(
+        cls,
+        plan_context: PlanExecutionContext,
+        step: ExecutionStep,
+        known_state: KnownExecutionState,
+        interruption: threading.Event,
+    ) -> "StepContext":
+        """Do what `plan_context.for_step` does."""
+        context = cls(
+            plan_data=plan_context.plan_data,
+            execution_data=plan_context._execution_data,
+            log_manager=plan_context.log.with_tags(**step.logging_tags),
+            step=step,
+            output_capture=plan_context.output_capture,
+            known_state=known_state,
+            event_loop=None,
+        )
+        context.interruption = interruption
+        return context
+
+    @cached_property
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.new_event_loop()
+
+    @property
+    def event_loop(self) -> asyncio.AbstractEventLoop:
+        """Return this step's own loop: two asynchronous ops cannot run on one at the same time."""
+        return self._own_loop
+
+    @property
+    def step_launcher(self) -> Any:
+        """Return what runs the step's core: the user's launcher if there is one, else `launch_step` below."""
+        return super().step_launcher or self
+
+    def launch_step(self, _context: StepExecutionContext) -> Iterator[DagsterEvent]:
+        """Run the op, and do not let an interruption become a retry.
+
+        Dagster takes an interruption inside an op that has a RetryPolicy for a failure of that op, and asks for a
+        retry; a cancelled run would be left with a step that is up for one.
+        """
+        try:
+            yield from core_dagster_event_sequence_for_step(self)
+        except RetryRequested as request:
+            if not self.interruption.is_set():
+                raise
+            raise DagsterExecutionInterruptedError("The run was interrupted; this step is not retried.") from request
+
+    def close(self) -> None:
+        """Let go of what the step had for itself."""
+        if "_own_loop" in self.__dict__:
+            self._own_loop.run_until_complete(self._own_loop.shutdown_asyncgens())
+            self._own_loop.close()
+
+
+class StepThread:
+    """Runs an attempt of a step: its log capture, its events, its hooks."""
+
+    def __init__(
+        self,
+        context: StepContext,
+        plan_context: PlanExecutionContext,
+        mailbox: Mailbox[StepMessage],
+        *,
+        captures_logs: bool,
+        is_alone: Callable[[], bool],
+    ) -> None:
+        self._context = context
+        self._plan_context = plan_context
+        self._mailbox = mailbox
+        self._captures_logs = captures_logs
+        self.key = context.step.key
+        _keep_records_apart(context, is_alone)
+        variables = contextvars.copy_context()
+        self._thread = threading.Thread(target=variables.run, args=(self._run,), name=f"step {self.key}", daemon=True)
+
+    def start(self) -> None:
+        """Start; from here on the mailbox hears everything, a message without event last."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        _running_step.set(self.key)
+        post_events(self.key, self._events(), self._mailbox)
+
+    def _events(self) -> Iterator[DagsterEvent]:
+        events: list[DagsterEvent] = []
+        with ExitStack() as capture:
+            if self._captures_logs:
+                yield from self._capture_logs(capture)
+            try:
+                for event in dagster_event_sequence_for_step(self._context):
+                    events.append(event)
+                    yield event
+            finally:
+                self._context.close()
+            if not self._context.interruption.is_set():
+                yield from _trigger_hook(self._context, events)
+            try:
+                capture.close()
+            except Exception:
+                yield from _handle_compute_log_teardown_error(self._plan_context, sys.exc_info())
+
+    def _capture_logs(self, capture: ExitStack) -> Iterator[DagsterEvent]:
+        """Give this attempt a log of its own; a retry gets another, as under Dagster's executors."""
+        manager = self._plan_context.instance.compute_log_manager
+        key = manager.build_log_key_for_run(self._plan_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
+        try:
+            log_context = capture.enter_context(manager.capture_logs(key))
+            yield DagsterEvent.capture_logs(self._plan_context, [self.key], key, log_context)
+        except Exception:
+            yield from _handle_compute_log_setup_error(self._plan_context, sys.exc_info())
+
+
+def _keep_records_apart(context: StepContext, is_alone: Callable[[], bool]) -> None:
+    """Let the step's handler take only this step's records from loggers that all steps share.
+
+    While an op runs, Dagster hangs the step's handler on Python's loggers. With several steps at a time every record
+    would land on all of them. Records from a thread that an op started cannot be told apart: they go to the step when
+    it is the only one. Records of `context.log` (the logger named `dagster`) are the step's own in any thread.
+    """
+    for handler in context.log.handlers:
+        takes = handler.filter
+
+        def filter_record(
+            record: logging.LogRecord, takes: Callable[[logging.LogRecord], Any] = takes, key: str = context.step.key
+        ) -> Any:
+            running = _running_step.get()
+            is_ours = record.name == "dagster" or running == key or (running is None and is_alone())
+            return is_ours and takes(record)
+
+        handler.filter = filter_record  # type: ignore[method-assign]

@@ -1,0 +1,1 @@
+"""A pipeline's runs as Dagster stores them: found, started, read, cancelled and deleted."""

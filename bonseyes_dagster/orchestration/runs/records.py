@@ -1,0 +1,177 @@
+"""Dagster's run storage as this pipeline's runs: found by name, listed by age. Nothing is kept beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
+from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
+
+from bonseyes_dagster.errors import NotFoundError
+from bonseyes_dagster.execution.runs.run_names import named_record, own_name, pipeline_name, run_name
+from bonseyes_dagster.model import Phase
+from bonseyes_dagster.orchestration.pipeline import Pipeline
+from bonseyes_dagster.tags import DELETED_TAG, PIPELINE_TAG, RUN_TAG
+
+__all__ = ["Instance", "Records", "is_marked", "open_instance", "phase_of"]
+
+
+_PAGE = 500
+_MOST_OWNERS = 100_000
+_ID_SUFFIX = re.compile(r"-([0-9a-f]{8})$")
+_PHASES: dict[DagsterRunStatus, Phase] = {
+    DagsterRunStatus.STARTED: "running",
+    DagsterRunStatus.CANCELING: "running",
+    DagsterRunStatus.SUCCESS: "completed",
+    DagsterRunStatus.FAILURE: "failed",
+    DagsterRunStatus.CANCELED: "cancelled",
+}
+
+
+def phase_of(run: DagsterRun) -> Phase:
+    """Return the contract's phase of a run."""
+    return _PHASES.get(run.status, "queued")
+
+
+def is_marked(run: DagsterRun, tag: str) -> bool:
+    """Tell whether a tag that marks a run was meant for this run: a re-execution comes with its parent's tags.
+
+    Earlier versions marked with "true", which says nothing of a run that has a parent.
+    """
+    value = run.tags.get(tag)
+    return value == run.run_id or (value == "true" and run.parent_run_id is None)
+
+
+# What the pipeline container hands on, which knows nothing of Dagster.
+Instance = DagsterInstance
+
+
+def open_instance() -> Instance:
+    """Open the Dagster instance of DAGSTER_HOME for a server process."""
+    instance = DagsterInstance.get()
+    # Pools the connections to a database server; SQLite's stay as they are, which is right for many readers.
+    instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
+    return instance
+
+
+class Records:
+    """The runs of one pipeline in a Dagster instance."""
+
+    def __init__(self, instance: DagsterInstance, pipeline: Pipeline) -> None:
+        self.instance = instance
+        self._pipeline = pipeline
+        # Runs whose tag is known to be their own name: they keep it.
+        self._owners: set[str] = set()
+
+    def check(self) -> None:
+        """Raise whatever keeps runs from being read."""
+        self.instance.get_run_ids(limit=1)
+
+    def find(self, name: str) -> RunRecord:
+        """Return the run called `name`; NotFoundError when there is none, or it is being deleted."""
+        record = self.search(name)
+        if record is None or is_marked(record.dagster_run, DELETED_TAG):
+            raise NotFoundError(f"The pipeline {self._pipeline.name} has no run {name!r}.")
+        return record
+
+    def search(self, name: str) -> RunRecord | None:
+        """Return the run called `name`, one that is being deleted too."""
+        found = named_record(self.instance, name)
+        is_ours = found is not None and found.dagster_run.job_name == self._pipeline.job_name
+        return found if is_ours else self._unnamed(name)
+
+    def owner(self, name: str) -> str | None:
+        """Return the pipeline whose run bears the name, of all pipelines of the project."""
+        found = named_record(self.instance, name)
+        return pipeline_name(found.dagster_run) if found else None
+
+    def by_id(self, run_id: str) -> RunRecord | None:
+        """Return the run that has an id."""
+        record = self.instance.get_run_record_by_id(run_id)
+        return self._named(record) if record is not None else None
+
+    def by_tag(self, tag: str, value: str) -> DagsterRun | None:
+        """Return the oldest of this pipeline's runs that bear a tag."""
+        found = self._first(job_name=self._pipeline.job_name, tags={tag: value})
+        return found.dagster_run if found else None
+
+    def page(self, *, limit: int | None, after: str | None) -> Iterator[RunRecord]:
+        """Yield runs, oldest first, from the one after the run `after`; at most `limit`."""
+        cursor = self.find(after).dagster_run.run_id if after is not None else None
+        left = limit if limit is not None else float("inf")
+        filters = RunsFilter(job_name=self._pipeline.job_name)
+        while left > 0:
+            size = int(min(left, _PAGE))
+            records = self.instance.get_run_records(filters, limit=size, cursor=cursor, ascending=True)
+            for record in records:
+                if not is_marked(record.dagster_run, DELETED_TAG):
+                    left -= 1
+                    yield self._named(record)
+            if len(records) < size:
+                return
+            cursor = records[-1].dagster_run.run_id
+
+    def deleted(self) -> list[DagsterRun]:
+        """Return the runs whose deletion was begun."""
+        values = [value for _, found in self.instance.get_run_tags([DELETED_TAG]) for value in found]
+        if not values:
+            return []
+        filters = RunsFilter(job_name=self._pipeline.job_name, tags={DELETED_TAG: values})
+        return [run for run in self.instance.get_runs(filters) if is_marked(run, DELETED_TAG)]
+
+    def marked(self, run_id: str) -> RunRecord | None:
+        """Return the record of a run that is to be deleted; a run of its name that was made since is not."""
+        record = self.by_id(run_id)
+        return record if record is not None and is_marked(record.dagster_run, DELETED_TAG) else None
+
+    def is_finished(self, run_id: str) -> bool:
+        """Tell whether a run is final, or gone."""
+        return run_id in self.finished_among([run_id])
+
+    def finished_among(self, run_ids: Collection[str]) -> set[str]:
+        """Return those of some runs that are final, or gone."""
+        unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
+        return {*run_ids} - {*self.instance.get_run_ids(RunsFilter(run_ids=list(run_ids), statuses=unfinished))}
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs there are in each phase."""
+        counts: dict[str, int] = {}
+        for phase in ("queued", "running", "completed", "failed", "cancelled"):
+            statuses = [status for status in DagsterRunStatus if _PHASES.get(status, "queued") == phase]
+            filters = RunsFilter(job_name=self._pipeline.job_name, statuses=statuses)
+            counts[phase] = self.instance.get_runs_count(filters)
+        return counts
+
+    def _first(self, **filters: Any) -> RunRecord | None:
+        records = self.instance.get_run_records(RunsFilter(**filters), limit=1, ascending=True)
+        return self._named(records[0]) if records else None
+
+    def _named(self, record: RunRecord) -> RunRecord:
+        """Return a record whose tag is the run's own name, though two runs may bear one tag.
+
+        Our executor gives a run of `dagster job execute` another name before its first step. Dagster's own do not.
+        """
+        run = record.dagster_run
+        if run.run_id in self._owners:
+            return record
+        name = own_name(self.instance, run)
+        if name != run_name(run):
+            return record._replace(dagster_run=run.with_tags({**run.tags, RUN_TAG: name}))
+        if len(self._owners) < _MOST_OWNERS:
+            self._owners.add(run.run_id)
+        return record
+
+    def _unnamed(self, name: str) -> RunRecord | None:
+        """Find a run of `dagster job execute` without a name of its own: the one it has ends in its id's beginning."""
+        suffix = _ID_SUFFIX.search(name)
+        if suffix is None:
+            return None
+        filters = RunsFilter(job_name=self._pipeline.job_name, tags={PIPELINE_TAG: self._pipeline.name})
+        for run_id in self.instance.get_run_ids(filters):
+            if run_id.startswith(suffix[1]):
+                found = self._first(run_ids=[run_id])
+                if found is not None and run_name(found.dagster_run) == name:
+                    return found
+        return None

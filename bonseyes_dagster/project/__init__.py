@@ -1,0 +1,1 @@
+"""A project on disk, however it runs: its folder, the record of what is up, its environment, the format of a backup."""

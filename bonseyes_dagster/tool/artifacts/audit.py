@@ -1,0 +1,131 @@
+"""In the background: does each row agree with what lies beside the data? What differs is mended.
+
+A server process does it some time after its start and once a day. It finds what the look at the start is too short for.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import replace
+
+from bonseyes_dagster.errors import BonseyesError, UnavailableError
+from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest, size_damage
+from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
+
+__all__ = ["audit", "keep_auditing"]
+
+_log = logging.getLogger(__name__)
+_FIRST_S = 20.0
+_EVERY_S = 24 * 3600.0
+_PAGE = 100
+# So long nothing is done after each artifact, for whoever waits for an answer.
+_PAUSE_S = 0.002
+# Columns in which a copy may differ: it was written before the row had its number, or before damage was seen.
+_NOT_COMPARED = {"seq": 0, "damage": None, "is_cancelling": False}
+
+
+def keep_auditing(volume: Volume) -> None:
+    """Audit now and then, for ever."""
+    pause_s = _FIRST_S
+    while True:
+        time.sleep(pause_s)
+        try:
+            audit(Index(volume.index), volume)
+        except (BonseyesError, OSError) as error:
+            _log.warning("the artifacts could not be audited: %s", error)
+        pause_s = _EVERY_S
+
+
+def audit(index: Index, volume: Volume, *, pause_s: float = _PAUSE_S) -> None:
+    """Look at each final artifact once."""
+    differed = index.mend_searches()
+    if differed is not None:
+        _log.error("the index of artifacts found rows by wrong values (%s); this is mended", differed)
+    seq = 0
+    while page := index.final_after(seq, _PAGE):
+        for _, artifact_id in page:
+            with suppress(FileNotFoundError):  # it is being deleted
+                _audit_one(volume.folder(artifact_id), artifact_id, index)
+            time.sleep(pause_s)
+        seq = page[-1][0]
+
+
+def _audit_one(folder: Folder, artifact_id: str, index: Index) -> None:
+    row, copy = _row(index, artifact_id), read_sound_row(folder)
+    if row is not None and copy is not None and _agree(row, copy):
+        _check_data(row, folder, index)
+    elif copy is None and row is not None:
+        _copy_row(row, folder, index)
+    elif copy is not None and (row is None or _is_right(copy, row, folder)):
+        _mend(index, row, copy)
+    elif row is not None:
+        _copy_row(row, folder, index)
+    else:
+        _log.error("the row of the artifact with the id %s is damaged, and so is its copy", artifact_id)
+
+
+def _row(index: Index, artifact_id: str) -> Record | None:
+    try:
+        return index.by_id(artifact_id)
+    except UnavailableError as error:
+        _log.error("%s", error.message)
+        return None
+
+
+def _agree(row: Record, copy: Record) -> bool:
+    return replace(row, **_NOT_COMPARED) == replace(copy, **_NOT_COMPARED)  # type: ignore[arg-type]
+
+
+def _is_right(copy: Record, row: Record, folder: Folder) -> bool:
+    """Tell whether the copy is right and the row is wrong. The copy has a digest of its own, but may be another's."""
+    if row.phase != "completed" or copy.phase != "completed":
+        return row.phase == copy.phase
+    with suppress(FileNotFoundError):  # or damaged, which is one
+        return read_manifest(folder).digest == copy.digest
+    return False
+
+
+def _mend(index: Index, row: Record | None, copy: Record) -> None:
+    seq, damage = (row.seq, row.damage) if row else (copy.seq, None)
+    with suppress(TakenError):
+        if index.put(replace(copy, seq=seq, damage=damage), if_there=True):
+            _log.error("the row of %s (%s) was wrong and is what its copy says now", copy.name, copy.id)
+
+
+def _copy_row(row: Record, folder: Folder, index: Index) -> None:
+    """Write the copy that is missing or wrong."""
+    current: Record | None = row
+    while current is not None and current.name is not None and folder.path.is_dir():
+        write_row(folder, current)
+        # A rename may have come in between, and written its copy before this one.
+        written, current = current, index.by_id(row.id)
+        if current == written:
+            break
+    _check_data(row, folder, index)
+
+
+def _check_data(row: Record, folder: Folder, index: Index) -> None:
+    """Mark an artifact whose manifest is not its own, or whose files are not as long as that says."""
+    if row.phase != "completed" or row.damage is not None:
+        return
+    damage = _damage(row, folder)
+    if damage is not None and not index.is_hidden(row.id):
+        _log.error("the artifact %s (%s) is damaged: %s", row.name, row.id, damage)
+        index.mark_damaged(row.id, damage)
+
+
+def _damage(row: Record, folder: Folder) -> str | None:
+    try:
+        manifest = read_manifest(folder, row.digest)
+    except DamagedError as error:
+        return str(error)
+    except FileNotFoundError:
+        return "Its manifest is gone."
+    for entry in manifest.files:
+        if (damage := size_damage(entry, f"{folder.data}/{entry.path}")) is not None:
+            return damage
+    return None

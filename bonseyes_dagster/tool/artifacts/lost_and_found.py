@@ -1,0 +1,55 @@
+"""Where everything goes that cannot be kept in its place and must not be removed: `lost+found` of the volume."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.files.disk import sync_all
+
+__all__ = ["notices", "set_aside"]
+
+_log = logging.getLogger(__name__)
+# How long `/healthz` tells that an index was rebuilt.
+_TELL_S = 7 * 24 * 3600.0
+_INDEX = "index"
+
+
+def set_aside(volume: Volume, paths: Iterable[Path], label: str, why: str) -> Path:
+    """Move `paths` into a new folder of `lost+found`, with `why` in its `why.txt`; return the folder. Durable."""
+    place = _new_place(volume, label)
+    (place / "why.txt").write_text(f"{why}\n")
+    parents = set()
+    for path in paths:
+        path.rename(place / path.name)
+        parents.add(path.parent)
+    sync_all([place / "why.txt", place, place.parent, *parents])
+    _log.warning("%s was set aside in %s: %s", label, place, why)
+    return place
+
+
+def _new_place(volume: Volume, label: str) -> Path:
+    stem = f"{label}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    for name in (stem, *(f"{stem}-{number}" for number in range(2, 10_000))):
+        place = volume.lost_and_found / name
+        try:
+            place.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return place
+    raise FileExistsError(volume.lost_and_found / stem)
+
+
+def notices(volume: Volume) -> list[str]:
+    """Return a sentence for each index that was set aside in the last week."""
+    told = []
+    for place in sorted(volume.lost_and_found.glob(f"{_INDEX}-*")):
+        try:
+            if time.time() - place.stat().st_mtime < _TELL_S:
+                told.append((place / "why.txt").read_text().strip())
+        except OSError:  # somebody is emptying it
+            continue
+    return told

@@ -1,0 +1,325 @@
+"""At each start: is the index there, whole, and not older than the folders? If not, it is made again from what is.
+
+The server calls this before it forks, and the worker before it takes anything from the queue. What is removed, and what
+is set aside, is for `recovery.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from bonseyes_dagster.model import TERMINAL_PHASES, Manifest, at, now
+from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
+from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
+from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
+from bonseyes_dagster.tool.artifacts.salvage import COPIES, salvage
+from bonseyes_dagster.tool.files.disk import locked, remove, sync_all, sync_folder
+
+__all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_mark", "write_mark"]
+
+_log = logging.getLogger(__name__)
+_SUFFIXES = ("", "-wal", "-shm")
+_LONGEST_NAME = 128
+_PAGE = 100
+
+
+def ensure_index(volume: Volume, tool: str) -> None:
+    """Have an index that can be used, of the tool named `tool`; what is wrong with the one there is named and kept."""
+    with locked(volume.path, exclusively=True), closing(Index(volume.index, is_alone=True)) as index:
+        _end_cut_short(volume)
+        fault = index.fault()
+        if fault is not None and not _is_new(volume):
+            _rebuild(volume, tool, fault)
+        else:
+            index.make()
+            if index.last_seq() < read_mark(volume):
+                _catch_up(volume, index, tool)
+
+
+def _is_new(volume: Volume) -> bool:
+    """Tell whether nothing was ever kept here: no artifact, and no index but an empty one."""
+    has_rows = volume.index.exists() and volume.index.stat().st_size > 0
+    return not has_rows and not read_mark(volume) and next(volume.artifacts.iterdir(), None) is None
+
+
+# The mark
+
+
+def read_mark(volume: Volume) -> int:
+    """Return the highest number that a row was ever given here; 0 when it is not known."""
+    try:
+        return int(volume.index_mark.read_text() or 0)
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def write_mark(volume: Volume, seq: int) -> None:
+    """Remember that a row has the number `seq`; unsynced, since a mark that is lower after a power cut is harmless."""
+    descriptor = os.open(volume.index_mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        known = os.pread(descriptor, 20, 0)
+        # An older index, put in the place of this one meanwhile, must not make the mark lower.
+        if not known.isdigit() or int(known) < seq:
+            os.pwrite(descriptor, b"%020d" % seq, 0)
+    finally:
+        os.close(descriptor)
+
+
+# A lost or damaged index
+
+
+def _rebuild(volume: Volume, tool: str, fault: str) -> None:
+    why = f"The index of artifacts {fault}. It was found so on {now()}, and rebuilt from what lies beside the data."
+    _log.error("the index of artifacts %s; it is rebuilt", fault)
+    _doubt(volume, why)
+    rows = salvage(volume.index)
+    records = _merged(volume, rows, tool)
+    draft = volume.index.with_name(f"{volume.index.name}.draft")
+    _remove(draft)
+    with closing(Index(draft, is_alone=True)) as made:
+        made.make()
+        with made.many():
+            for record in records:
+                _put_and_tell(made, record, volume.folder(record.id))
+            # The rows have new numbers. Those of the old ones stay given, so that the old index is seen to be older.
+            made.number_above(max(read_mark(volume), *(row.seq for row in rows.values()), 0))
+    sync_all([draft])
+    draft.rename(_rebuilt(volume))
+    _exchange(volume, why)
+    _log.error("the index of artifacts is rebuilt: %d rows were read from it, %d it has now", len(rows), len(records))
+
+
+def _rebuilt(volume: Volume) -> Path:
+    """The new index, whole; it is there between its making and its taking the place of the old one."""
+    return volume.index.with_name(f"{volume.index.name}.rebuilt")
+
+
+def _end_cut_short(volume: Volume) -> None:
+    """Finish what a crash left of a rebuilding, or undo it."""
+    for left in volume.path.glob(f"{COPIES}*"):
+        remove(left)
+    if not _rebuilt(volume).exists():
+        return
+    if volume.index.exists():
+        # It was never set aside, and server processes may have written to it since.
+        _remove(_rebuilt(volume))
+        sync_folder(volume.path)
+    else:
+        _exchange(volume, "The index of artifacts was rebuilt; a crash came in between.")
+
+
+def _exchange(volume: Volume, why: str) -> None:
+    sync_folder(volume.path)
+    # The index before its log: from then on nobody writes to it, and the next start goes on from here.
+    old = [Path(f"{volume.index}{suffix}") for suffix in _SUFFIXES]
+    there = [path for path in old if path.exists()]
+    set_aside(volume, there, "index", why)
+    _rebuilt(volume).rename(volume.index)
+    sync_folder(volume.path)
+    with closing(Index(volume.index, is_alone=True)) as index:
+        write_mark(volume, index.last_seq())
+
+
+def _remove(index: Path) -> None:
+    for suffix in _SUFFIXES:
+        Path(f"{index}{suffix}").unlink(missing_ok=True)
+
+
+def _doubt(volume: Volume, why: str) -> None:
+    volume.index_doubt.write_text(why)
+    sync_all([volume.index_doubt, volume.path])
+
+
+def _merged(volume: Volume, rows: dict[str, Record], tool: str) -> list[Record]:
+    """Return the rows that the new index gets, oldest first: those of the folders, and those read from the old one."""
+    records = {key: row for key, row in rows.items() if not row.files or volume.folder(key).path.is_dir()}
+    for path in volume.artifacts.iterdir():
+        folder, row = Folder(path), rows.get(path.name)
+        if row is not None and row.name is None:
+            continue  # it is being deleted
+        if has_result(folder) and is_abandoned(path):
+            records[path.name] = published_record(folder, row, tool)
+    for key, record in records.items():
+        if record.phase == "completed" and record.name is not None and not volume.folder(key).data.is_dir():
+            records[key] = replace(record, damage="Its folder is gone.")
+    folders = {record.name for key, record in records.items() if volume.folder(key).path.is_dir()}
+    # A row with another's name and no folder is the other's, with a damaged id.
+    sound = [each for key, each in records.items() if volume.folder(key).path.is_dir() or each.name not in folders]
+    return _ordered(sound)
+
+
+def _ordered(records: Iterable[Record]) -> list[Record]:
+    """Number the rows anew, in the order of their numbers; those that never learnt theirs go by their time."""
+    numbered = sorted((each for each in records if each.seq > 0), key=lambda each: each.seq)
+    others = sorted((each for each in records if each.seq <= 0), key=lambda each: each.created)
+    ordered: list[Record] = []
+    for record in numbered:
+        while others and others[0].created < record.created:
+            ordered.append(others.pop(0))
+        ordered.append(record)
+    return [replace(record, seq=number) for number, record in enumerate([*ordered, *others], 1)]
+
+
+# An index that is older than the folders
+
+
+def _catch_up(volume: Volume, index: Index, tool: str) -> None:
+    last, mark = index.last_seq(), read_mark(volume)
+    why = f"The index of artifacts is older than the artifacts: its last row has number {last}, and there was a {mark}."
+    _log.error("%s Rows are put back from what lies beside the data.", why)
+    _doubt(volume, f"{why} It was found so on {now()}.")
+    _forget_deleted(volume, index)
+    _forget_unfinished(volume, index)
+    known = index.ids()
+    for path in volume.artifacts.iterdir():
+        if path.name not in known and has_result(Folder(path)) and is_abandoned(path):
+            put_back(index, Folder(path), tool)
+    # It may be put back once more.
+    write_mark(volume, index.number_above(mark))
+
+
+def _forget_deleted(volume: Volume, index: Index) -> None:
+    """Remove rows of artifacts that were deleted after the older index was saved, or they would take their names back.
+
+    What began has a folder until it is deleted; what was cancelled in the queue may never have had one.
+    """
+    seq = 0
+    while page := index.final_after(seq, _PAGE):
+        for _, artifact_id in page:
+            record = None if volume.folder(artifact_id).path.exists() else index.by_id(artifact_id)
+            if record is not None and (record.phase == "completed" or record.started is not None):
+                index.remove(artifact_id)
+                _log.warning("%s (%s) was deleted after the older index was saved", record.name, record.id)
+        seq = page[-1][0]
+
+
+def _forget_unfinished(volume: Volume, index: Index) -> None:
+    """Remove rows of artifacts that were deleted while they ran, or waited; what waits may well have no folder."""
+    rows = [*index.running(), *(index.by_id(artifact_id) for artifact_id in index.waiting())]
+    gone = [row for row in rows if row is not None and not volume.folder(row.id).path.exists()]
+    names = _names_of_folders(volume, index) if gone else set()
+    for row in gone:
+        if row.phase == "running" or row.name in names:
+            index.remove(row.id)
+            _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
+
+
+def _names_of_folders(volume: Volume, index: Index) -> set[str | None]:
+    """Return the names in the copies of rows; not those of artifacts that are being deleted."""
+    hidden = set(index.hidden())
+    copies = [read_sound_row(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in hidden]
+    return {copy.name for copy in copies if copy is not None}
+
+
+def has_result(folder: Folder) -> bool:
+    """Tell whether a folder holds what was published, or the end of what was not."""
+    return folder.manifest.exists() or folder.row.exists()
+
+
+def put_back(index: Index, folder: Folder, tool: str) -> Record:
+    """Give a folder its row back, under a name that says so where its own is another's by now; return the row."""
+    record = published_record(folder, None, tool)
+    made = _put_and_tell(index, record, folder)
+    _log.warning("the row of %s (%s) was missing and is put back", made.name, folder.id)
+    return made
+
+
+def _put_and_tell(index: Index, record: Record, folder: Folder) -> Record:
+    """Write a row; where its name is another's, its copy gets the new one, too, or would bring the old one back."""
+    made = _put(index, record)
+    if made != record and made.phase in TERMINAL_PHASES and folder.path.is_dir():
+        with contextlib.suppress(OSError):
+            write_row(folder, made)
+    return made
+
+
+def _put(index: Index, record: Record) -> Record:
+    own_name = record.name or "artifact"
+    found_name = f"{own_name[: _LONGEST_NAME - 15]}.found-{record.id[:8]}"
+    for changed in (
+        record,
+        replace(record, idempotency_key=None),
+        replace(record, name=found_name, idempotency_key=None),
+    ):
+        try:
+            index.put(changed)
+        except TakenError:
+            continue
+        if changed.name != record.name:
+            _log.warning("the name %s is taken; the artifact that was found is called %s", record.name, changed.name)
+        return changed
+    raise TakenError(record.id)
+
+
+def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
+    """Return the row of what lies in a folder: the copy beside the data, else `row`, else what the manifest tells.
+
+    The manifest's digest decides which of them is right; a row that no manifest agrees with is marked as damaged. What
+    was not published in time is still running, so that the worker ends it.
+    """
+    copy = read_sound_row(folder)
+    manifest, damage = _manifest(folder)
+    known = copy or row or _nameless(folder, tool)
+    if copy is not None and copy.phase != "completed":
+        return copy
+    if _is_cut_short(folder) and (row is None or row.phase not in TERMINAL_PHASES):
+        return replace(known, phase="running", reason=None, finished=None, size=None, digest=None)
+    if manifest is None:
+        return replace(_completed(known), damage=damage)
+    if known.phase == "completed" and known.digest == manifest.digest:
+        return known
+    if copy is None:
+        # Either an index whose row is wrong, or one of an earlier version, which kept no copy.
+        if known.phase not in TERMINAL_PHASES:
+            # What it was made from, and by what code, only the copy knew: it is never re-used.
+            known = replace(known, fingerprint=None)
+        return replace(_completed(known), digest=manifest.digest, size=manifest.size)
+    if row is not None and row.digest == manifest.digest:
+        return row
+    return replace(copy, damage="Its manifest is not the one that was published.")
+
+
+def _is_cut_short(folder: Folder) -> bool:
+    """Tell whether a crash came before the rename that publishes."""
+    return folder.staging.is_dir() and not folder.data.exists()
+
+
+def _completed(record: Record) -> Record:
+    finished = record.finished or now()
+    return replace(record, phase="completed", reason=None, finished=finished, is_cancelling=False)
+
+
+def _manifest(folder: Folder) -> tuple[Manifest | None, str | None]:
+    try:
+        return read_manifest(folder), None
+    except FileNotFoundError:
+        return None, "Its manifest is gone."
+    except DamagedError as error:
+        return None, str(error)
+
+
+def _nameless(folder: Folder, tool: str) -> Record:
+    """Return a row for data of which nothing else is known."""
+    moment = now()
+    with contextlib.suppress(OSError):
+        moment = at(folder.manifest.stat().st_mtime)
+    return Record(
+        id=folder.id,
+        name=f"found-{folder.id[:8]}",
+        created=moment,
+        finished=moment,
+        tool=tool,
+        version="unknown",
+        parameters={},
+        files={},
+        inputs={},
+    )

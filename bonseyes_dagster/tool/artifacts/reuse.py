@@ -1,0 +1,166 @@
+"""Reuse: a new artifact made from a completed one by hard links, so neither time nor space is spent again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Set
+from pathlib import Path
+
+from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.tool.artifacts import file_states
+from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
+from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
+from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.files.disk import link, link_tree, remove, sync_folder
+
+__all__ = ["LongReadingError", "adopt", "adopt_newest", "mark_damaged"]
+
+_log = logging.getLogger(__name__)
+_CHUNK_BYTES = 1 << 20
+
+
+class LongReadingError(Exception):
+    """Too many bytes would have to be read to know that the files are right."""
+
+
+def _go_on() -> None:
+    pass
+
+
+def adopt_newest(
+    index: Index,
+    volume: Volume,
+    fingerprint: str | None,
+    target: Folder,
+    record_of: Callable[[Record], Record],
+    *,
+    check: Callable[[], None] = _go_on,
+    most_bytes: int | None = None,
+) -> Record | None:
+    """Make `target` from the newest artifact with the fingerprint that is whole; return its row, None without one.
+
+    `record_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
+    is called between chunks and raises StoppedError to give up. Raises LongReadingError before more than `most_bytes`
+    are read.
+    """
+    while fingerprint and (source := index.reusable(fingerprint)) is not None:
+        folder, made = volume.folder(source.id), record_of(source)
+        try:
+            adopt(folder, target, record=made, digest=source.digest, check=check, most_bytes=most_bytes)
+        except DamagedError as error:
+            mark_damaged(index, source, str(error))
+        except FileNotFoundError:
+            there = index.by_id(source.id)
+            if there is None or there.name is None:
+                return None
+            mark_damaged(index, source, "Files of it are gone.")
+        else:
+            return made
+    return None
+
+
+def mark_damaged(index: Index, source: Record, damage: str) -> None:
+    """Name an artifact that is damaged in the log, and see to it that it is never re-used."""
+    _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
+    index.mark_damaged(source.id, damage)
+
+
+def adopt(
+    source: Folder,
+    target: Folder,
+    *,
+    record: Record | None = None,
+    digest: str | None = None,
+    check: Callable[[], None] = _go_on,
+    most_bytes: int | None = None,
+) -> None:
+    """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `record`.
+
+    Raises DamagedError when `source` is not what has the digest `digest`, and FileNotFoundError when it is being
+    deleted meanwhile; `target` has no data, no log and no metrics then. For the other errors see `adopt_newest`.
+    """
+    try:
+        if digest is None or not _link_unchanged(source, target, digest):
+            _link_and_read(source, target, digest, check, most_bytes)
+        _link_rest(source, target)
+        if not source.manifest.exists():
+            # What was not found may have been deleted.
+            raise FileNotFoundError(source.manifest)
+    except Exception:
+        # Links to the files of other artifacts, to which whoever makes `target` after all would append.
+        for file in (target.log, target.progress, target.manifest, target.file_states):
+            file.unlink(missing_ok=True)
+        for folder in (target.metrics, target.data):
+            remove(folder)
+        raise
+    if record is not None:
+        write_row(target, record)
+    sync_folder(target.path)
+
+
+def _link_rest(source: Folder, target: Folder) -> None:
+    for path, place in ((source.log, target.log), (source.progress, target.progress)):
+        if path.exists():
+            place.unlink(missing_ok=True)
+            link(path, place)
+    if source.metrics.is_dir():
+        link_tree(source.metrics, target.metrics)
+    # Last: after a crash, what has a manifest counts as published, all of it.
+    link(source.manifest, target.manifest)
+
+
+def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
+    """Link the files of a large artifact if the kernel says that they are as they were when they were digested."""
+    if not source.file_states.exists() or hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest:
+        return False
+    before = file_states.look(source.data)
+    if not file_states.are_kept(digest, before, source):
+        return False
+    link_tree(source.data, target.data)
+    linked = file_states.look(target.data)
+    if not file_states.is_same_content(before, linked):
+        remove(target.data)
+        return False
+    # The links changed the states, which both have in common.
+    file_states.keep(digest, linked, source, target)
+    return True
+
+
+def _link_and_read(
+    source: Folder, target: Folder, digest: str | None, check: Callable[[], None], most_bytes: int | None
+) -> None:
+    """Link the files and compare the content of each with the manifest."""
+    manifest = read_manifest(source, digest)
+    is_quick = file_states.is_quick_to_read(manifest)
+    if not is_quick and most_bytes is not None and manifest.size > most_bytes:
+        raise LongReadingError
+    link_tree(source.data, target.data)
+    linked = file_states.look(target.data)
+    _read_all(target.data, manifest, {state[0] for state in linked}, check)
+    # Whoever writes to a file, or makes a link to it, while it is read, costs another reading.
+    if not is_quick and linked == file_states.look(target.data):
+        # Links have the same states as the files, copies have not.
+        is_linked = file_states.is_same_content(linked, file_states.look(source.data))
+        file_states.keep(digest or manifest.digest, linked, target, *([source] if is_linked else []))
+
+
+def _read_all(data: Path, manifest: Manifest, there: Set[str], check: Callable[[], None]) -> None:
+    entries = {entry.path: entry for entry in manifest.files}
+    if differing := sorted(there ^ entries.keys()):
+        raise DamagedError(f"Its file {differing[0]!r} is {'new' if differing[0] in there else 'gone'}.")
+    for path, entry in entries.items():
+        if not _is_as_published(data / path, entry, check):
+            raise DamagedError(f"Its file {path!r} is not what was published.")
+
+
+def _is_as_published(path: Path, entry: FileEntry, check: Callable[[], None]) -> bool:
+    if path.is_symlink() or path.stat().st_size != entry.size:
+        return False
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            check()
+    return digest.hexdigest() == entry.sha256

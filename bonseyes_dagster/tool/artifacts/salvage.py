@@ -1,0 +1,118 @@
+"""Reads the rows that a damaged index still gives, from a copy of it: a wrong page hides only the rows on it."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import get_args
+
+from bonseyes_dagster.model import Phase
+from bonseyes_dagster.tool.artifacts.index import READ_ERRORS, Index, Record, parse_row, select_rows
+from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, check_record
+
+__all__ = ["COPIES", "salvage"]
+
+# How the names of folders begin in which a damaged index is copied.
+COPIES = ".salvage-"
+_SUFFIXES = ("", "-wal")
+_PAGE_SIZE_AT = slice(16, 18)
+_LOG_PAGE_SIZE_AT = slice(8, 12)
+_DEFAULT_PAGE_BYTES = 4096
+# The most numbers that are looked up one by one between the rows that a walk from either end finds.
+_MOST_LOOKUPS = 200_000
+
+
+def salvage(index: Path) -> dict[str, Record]:
+    """Return what can be read of a damaged index, by id; nothing of it is changed.
+
+    A row that is not as a row must be is left out.
+    """
+    found: dict[str, Record] = {}
+    with tempfile.TemporaryDirectory(dir=index.parent, prefix=COPIES) as folder:
+        copy = Path(folder, "copy.sqlite")
+        for mended in (False, True):
+            if _copy(index, copy, with_new_head=mended):
+                for record in _rows(copy):
+                    found.setdefault(record.id, record)
+    return found
+
+
+def _copy(index: Path, copy: Path, *, with_new_head: bool) -> bool:
+    """Copy the index, with its log; `with_new_head` has the first page of a new one in the place of its own.
+
+    The first page says where the tables begin, and they begin at the same pages in every index.
+    """
+    for suffix in (*_SUFFIXES, "-shm"):
+        copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            shutil.copyfile(f"{index}{suffix}", f"{copy}{suffix}")
+    log = copy.with_name(f"{copy.name}-wal")
+    is_empty = not copy.exists() or copy.stat().st_size == 0
+    if is_empty and (not log.exists() or log.stat().st_size == 0):
+        return False
+    if not with_new_head:
+        return not is_empty
+    head = _new_head(copy.with_name("new.sqlite"))
+    with copy.open("r+b" if copy.exists() else "w+b") as file:
+        file.write(head)
+        size_bytes = max(copy.stat().st_size, len(head))
+        # How many pages there are; and that this is true.
+        file.seek(28)
+        file.write((size_bytes // len(head)).to_bytes(4, "big"))
+        file.seek(92)
+        file.write(head[24:28])
+    return True
+
+
+def _new_head(path: Path) -> bytes:
+    Index(path, is_alone=True).make()
+    content = path.read_bytes()
+    return content[: int.from_bytes(content[_PAGE_SIZE_AT], "big")]
+
+
+def _rows(copy: Path) -> Iterator[Record]:
+    try:
+        connection = sqlite3.connect(copy, isolation_level=None)
+    except READ_ERRORS:
+        return
+    # Text that is not UTF-8 must cost its own row only.
+    connection.text_factory = bytes
+    with closing(connection):
+        select = select_rows(connection)
+        if select is None:
+            return
+        seen: set[int] = set()
+        for query, values in _walks(connection, select, seen):
+            for row in _read(connection, query, values):
+                if isinstance(row[0], int) and row[0] not in seen:
+                    seen.add(row[0])
+                    with suppress(RowDamagedError, ValueError, TypeError):
+                        record = parse_row(row)
+                        check_record(record)
+                        yield record
+
+
+def _walks(connection: sqlite3.Connection, select: str, seen: set[int]) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+    """Yield queries each of which may find what the ones before it did not come to."""
+    yield f"{select} ORDER BY seq", ()
+    yield f"{select} ORDER BY seq DESC", ()
+    numbers: set[int] = set()
+    for phase in get_args(Phase):
+        listed = "SELECT seq FROM artifacts INDEXED BY by_phase WHERE phase = ?"
+        numbers.update(row[0] for row in _read(connection, listed, (phase,)) if isinstance(row[0], int))
+    low, high = min(seen | numbers, default=1), max(seen | numbers, default=0)
+    if high - low < _MOST_LOOKUPS:
+        numbers.update(range(max(1, low), high + 1))
+    for number in sorted(numbers - seen):
+        yield f"{select} WHERE seq = ?", (number,)
+
+
+def _read(connection: sqlite3.Connection, query: str, values: Iterable[int | str]) -> Iterator[tuple[object, ...]]:
+    """Yield rows until the first one that cannot be read."""
+    with suppress(*READ_ERRORS):
+        yield from connection.execute(query, tuple(values))

@@ -1,0 +1,1 @@
+"""The tool's own code: loaded, hashed for its version, and watched."""

@@ -1,0 +1,48 @@
+"""A creation's parameters: everything that can be wrong with it is found here, and said in one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from bonseyes_dagster.description import check_parameters
+from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.model import ToolDescription
+from bonseyes_dagster.tool.fetching.outbound import Policy
+from bonseyes_dagster.tool.fetching.references import check_references
+from bonseyes_dagster.urls import is_name
+
+__all__ = ["check_creation"]
+
+
+def check_creation(
+    tool: ToolDescription, name: str, values: Mapping[str, Any], parts: Collection[str], policy: Policy
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Return the parameters with defaults, and what each artifact parameter stands for.
+
+    `parts` are the names of the uploaded files. Raises InvalidError that names the name and every parameter that is
+    wrong; UnavailableError when only an answer of another container is missing.
+    """
+    wrong: dict[str, str] = {}
+    checked: dict[str, Any] = {}
+    inputs: dict[str, dict[str, Any]] = {}
+    if not is_name(name):
+        wrong["name"] = (
+            "It must be 1 to 128 letters, digits, '.', '_' and '-', begin with a letter or a digit and hold no '..'."
+        )
+    try:
+        checked = check_parameters(tool.parameters, values, files=parts)
+    except InvalidError as error:
+        wrong.update(error.detail or {})
+    # What is well-formed is followed to its end even when something else is wrong already.
+    fine = {key: value for key, value in (checked or values).items() if key not in wrong and key not in parts}
+    try:
+        inputs = check_references(tool.parameters, fine, policy)
+    except InvalidError as error:
+        wrong.update(error.detail or {})
+    if wrong:
+        message = "; ".join(f"{key!r}: {sentence}" for key, sentence in wrong.items())
+        raise InvalidError(f"The artifact cannot be created: {message}", detail=wrong)
+    # One way to write an artifact, so that parameters can be compared and followed.
+    checked.update({key: reference["url"] for key, reference in inputs.items()})
+    return checked, inputs

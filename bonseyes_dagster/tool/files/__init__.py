@@ -1,0 +1,1 @@
+"""Files and folders on disk: durable, complete, and not changed by anybody meanwhile."""

@@ -1,0 +1,292 @@
+"""Durable files: fsync, atomic replacement, links instead of copies, removal, and errors of a full disk."""
+
+from __future__ import annotations
+
+import _thread
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
+from bonseyes_dagster.tool.files.trees import remove_tree
+
+__all__ = [
+    "allocate",
+    "check_reserve",
+    "copy",
+    "is_full",
+    "is_own_folder",
+    "link",
+    "link_tree",
+    "locked",
+    "make_private",
+    "remove",
+    "replace_file",
+    "start_writing",
+    "storage_errors",
+    "sync_all",
+    "sync_file_system",
+    "sync_folder",
+    "syncing",
+    "throw_away",
+]
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
+# From so many on one sync of the whole file system is cheaper than one for each.
+_MANY_PATHS = 16
+_FICLONE = 0x40049409
+_KEEP_SIZE = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether `error` means that the disk or the quota has no room."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Translate errors of the disk itself: no room is StorageFullError, broken is UnavailableError."""
+    try:
+        yield
+    except OSError as error:
+        if is_full(error):
+            raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
+        if error.errno in (errno.EIO, errno.EROFS):
+            raise UnavailableError(f"The volume cannot be written: {error.strerror}.") from error
+        raise
+
+
+def check_reserve(path: Path, reserve_bytes: int) -> None:
+    """Raise StorageFullError when less than `reserve_bytes` are free on the volume."""
+    stat = os.statvfs(path)
+    free_bytes = stat.f_bavail * stat.f_frsize
+    if free_bytes < reserve_bytes:
+        raise StorageFullError(
+            f"The volume has {free_bytes} bytes free, and {reserve_bytes} are kept in reserve; "
+            "delete artifacts that are no longer needed."
+        )
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Make files and folders durable. All at the same time, since a file system commits such calls together."""
+    with syncing(paths):
+        pass
+
+
+@contextmanager
+def syncing(paths: Iterable[Path]) -> Iterator[None]:
+    """Make files and folders durable while the block runs; they are when it has ended. Raise OSError."""
+    waiting = list(paths)
+    if len(waiting) > _MANY_PATHS:
+        yield
+        return sync_file_system(waiting[0])
+    mine = waiting.pop()
+    others = [_Sync(path) for path in waiting]
+    try:
+        for other in others:
+            other.start()
+        yield
+        _sync(mine)
+    finally:
+        errors = [error for other in others if (error := other.end())]
+    if errors:
+        raise errors[0]
+    return None
+
+
+class _Sync:
+    """One fsync beside others, in a bare thread: `Thread.start` waits until it runs, and a pool is slower still."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._error: OSError | None = None
+        # Locked while the thread is at work.
+        self._working = threading.Lock()
+
+    def start(self) -> None:
+        """Begin; raise RuntimeError when there can be no further thread."""
+        self._working.acquire()
+        try:
+            _thread.start_new_thread(self._run, ())
+        except BaseException:
+            self._working.release()
+            raise
+
+    def _run(self) -> None:
+        try:
+            _sync(self._path)
+        except OSError as error:
+            self._error = error
+        finally:
+            self._working.release()
+
+    def end(self) -> OSError | None:
+        """Wait for it, and return why it failed."""
+        with self._working:
+            return self._error
+
+
+def sync_file_system(path: Path) -> None:
+    """Make everything written to the file system of `path` durable; cheaper than many single fsyncs."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(descriptor)
+
+
+def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
+    """Let the disk begin with a part of a file that is still being written, so that less is left for fsync.
+
+    Makes nothing durable and tells of no error: both are for fsync.
+    """
+    _libc.sync_file_range(descriptor, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put `content` at `path` at once for every reader; not fsynced, for what may be lost with the machine."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def allocate(path: Path, size_bytes: int) -> None:
+    """Set room aside for what will be written to a file; harmless where there is none, or the file system cannot."""
+    with path.open("rb+") as file:
+        _libc.fallocate(file.fileno(), _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size_bytes))
+
+
+@contextmanager
+def locked(folder: Path, *, exclusively: bool) -> Iterator[None]:
+    """Hold a lock on a folder while the block runs; it ends with the process, too."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same content as `source`: a hard link, else a reflink, else a copy."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        copy(source, target)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file durably, as a reflink where the file system can."""
+    with source.open("rb") as reader, target.open("xb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        os.fsync(writer.fileno())
+        os.fchmod(writer.fileno(), 0o444)
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Link every file below `source` to the same place below `target`, and sync the folders made."""
+    target.mkdir()
+    with os.scandir(source) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                link_tree(Path(entry.path), target / entry.name)
+            else:
+                link(Path(entry.path), target / entry.name)
+    sync_folder(target)
+
+
+def throw_away(path: Path, trash: Path) -> None:
+    """Remove a tree, out of sight at once; what a crash leaves of it is in `trash`."""
+    doomed = trash / f"{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
+    except OSError:
+        # The disk is too full, or too broken, for another name; nobody reads it any more where it is, either.
+        doomed = path
+        # What describes the tree goes before the tree: what a crash leaves must not look like an artifact.
+        _remove_files(path)
+    remove(doomed)
+
+
+def _remove_files(folder: Path) -> None:
+    with _ignored(), os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                Path(entry.path).unlink()
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only this user can enter, in a place where everybody may make one.
+
+    Raises ToolError when something of another user lies there.
+    """
+    if is_own_folder(folder):
+        remove(folder)
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise ToolError(f"{folder} is not a folder of this user; remove it, and create the artifact again.") from error
+
+
+def is_own_folder(path: Path) -> bool:
+    """Tell whether a folder, and no link to one, of this user lies there."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def remove(path: Path) -> None:
+    """Remove a tree, also where the tool took away its own permissions; what is gone already does no harm."""
+    remove_tree(path)
+    if path.exists():
+        # Somebody wrote to it meanwhile.
+        remove_tree(path)
+
+
+@contextmanager
+def _ignored() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        return

@@ -1,0 +1,100 @@
+"""What the worker tells the server processes: that it lives (a lock) and whether the tool's code could be loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.files.disk import replace_file
+
+__all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
+
+_log = logging.getLogger(__name__)
+_TRY_EVERY_S = 0.05
+_held: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """Close the locks in a forked child: one that outlives the worker would hold them on."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_leave_locks)
+
+
+@contextmanager
+def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | None]:
+    """Hold the lock of the one worker; yield its descriptor, or None when stopped before the lock was free.
+
+    Processes that are forked meanwhile do not hold it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    _held.add(descriptor)
+    try:
+        while not is_stopping():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_TRY_EVERY_S)
+            else:
+                yield descriptor
+                return
+        yield None
+    finally:
+        if descriptor in _held:  # not in a forked child that got here
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def write_state(volume: Volume, **state: Any) -> None:
+    """Tell how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`.
+
+    A disk that does not take it must not keep the worker from ending and deleting artifacts, which makes room.
+    """
+    try:
+        replace_file(volume.worker_state, json.dumps(state).encode())
+    except OSError as error:
+        _log.warning("the worker's state cannot be told: %s", error)
+        with suppress(OSError):
+            # Better none than an old one.
+            volume.worker_state.unlink(missing_ok=True)
+
+
+def read_state(volume: Volume) -> dict[str, Any]:
+    """Return what the last worker told."""
+    try:
+        state = json.loads(volume.worker_state.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def check_worker(volume: Volume) -> None:
+    """Raise UnavailableError when no worker lives, or the tool's code is being loaded or cannot be loaded."""
+    descriptor = os.open(volume.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        raise UnavailableError("The worker is not running; it should be back in a second.")
+    finally:
+        os.close(descriptor)
+    state = read_state(volume)
+    if state.get("state") == "loading":
+        raise UnavailableError("The tool's code is being loaded.")
+    if state.get("state") == "broken":
+        raise UnavailableError(
+            f"The tool's code cannot be loaded: {state.get('reason')} (It is loaded anew when a file changes.)",
+            detail={"state": "broken"},
+        )

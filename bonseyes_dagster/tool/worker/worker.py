@@ -1,0 +1,203 @@
+"""The one worker of a container, a uWSGI mule: loads the tool's code once, then makes artifact after artifact."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bonseyes_dagster.code_errors import describe_code_error
+from bonseyes_dagster.description import ToolFolder
+from bonseyes_dagster.model import ToolDescription
+from bonseyes_dagster.prctl import adopt_orphans
+from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.layout import Volume
+from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
+from bonseyes_dagster.tool.artifacts.rows import RowDamagedError
+from bonseyes_dagster.tool.code.fingerprint import fingerprint
+from bonseyes_dagster.tool.code.loading import load_function
+from bonseyes_dagster.tool.code.modules import UncoveredModules
+from bonseyes_dagster.tool.code.watch import CodeWatch
+from bonseyes_dagster.tool.worker.bell import Bell
+from bonseyes_dagster.tool.worker.child import ToolRuntime
+from bonseyes_dagster.tool.worker.processes import SERVER_VARIABLE
+from bonseyes_dagster.tool.worker.recovery import finish_deletions, recover, sweep
+from bonseyes_dagster.tool.worker.runner import Runner
+from bonseyes_dagster.tool.worker.signals import Wakeups
+from bonseyes_dagster.tool.worker.state import read_state, worker_lock, write_state
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 5.0
+# Fail fast: somebody who mends the code waits for it.
+_LOOK_AT_CODE_EVERY_S = 0.5
+_PAUSE_AFTER_ERROR_S = 1.0
+_SWEEP_EVERY_S = 900.0
+# So often code may end the worker when it is loaded, by a crash for instance, before it is left to children.
+_MOST_TRIES = 3
+
+
+class Worker:
+    """Takes artifacts from the queue until it is told to stop."""
+
+    def __init__(
+        self,
+        tool: ToolFolder,
+        description: ToolDescription,
+        volume: Volume,
+        settings: Settings,
+        code: CodeWatch,
+        reload_server: Callable[[], None] | None = None,
+    ) -> None:
+        volume.make()
+        self._tool = tool
+        self._description = description
+        self._volume = volume
+        self._settings = settings
+        self._code = code
+        self._reload_server = reload_server
+        self._is_loaded = True
+        self._index = Index(volume.index)
+        self._wakeups = Wakeups(Bell(volume.queue_bell))
+
+    def run(self) -> None:
+        """Work until TERM or INT; of several workers on one volume only one works, the others wait for its end."""
+        self._wakeups.take_signals()
+        adopt_orphans()
+        with worker_lock(self._volume.worker_lock, lambda: self._wakeups.is_stopping) as lock:
+            if lock is not None:
+                self._work(lock)
+
+    def _work(self, lock: int) -> None:
+        # What the last worker told does not hold for this one, which may find the code changed.
+        write_state(self._volume, **{**read_state(self._volume), "state": "loading"})
+        ensure_index(self._volume, self._description.name)
+        recover(self._index, self._volume, self._description.name)
+        Bell(self._volume.final_bell).ring()
+        # The lock closes itself in children, and its number may be something else's there.
+        inherited = _open_files() - {lock}
+        function = self._load()
+        self._is_loaded = function is not None or bool(self._tool.command)
+        uncovered = UncoveredModules(self._tool)
+        uncovered.look()
+        runtime = ToolRuntime(self._tool, self._description, self._volume, self._settings, function, uncovered)
+        # Objects made so far are not to be touched, and so not to be copied, by collections in children.
+        gc.collect()
+        gc.freeze()
+        runner = Runner(runtime, self._index, self._wakeups, inherited, self._code)
+        try:
+            self._serve(runner)
+        finally:
+            runner.close()
+
+    def _serve(self, runner: Runner) -> None:
+        swept_s = time.monotonic()
+        while not self._wakeups.is_stopping:
+            if self._is_mended():
+                self._ask_for_reload()
+                return
+            try:
+                runner.prepare()
+                if self._take_one(runner):
+                    continue
+                finish_deletions(self._index, self._volume)
+                if time.monotonic() - swept_s > _SWEEP_EVERY_S or self._volume.index_doubt.exists():
+                    # Server processes can be killed in the middle of something, too.
+                    sweep(self._index, self._volume, self._description.name)
+                    swept_s = time.monotonic()
+                self._wakeups.wait(_LOOK_EVERY_S if self._is_loaded else _LOOK_AT_CODE_EVERY_S)
+            except IndexDamagedError:
+                # The next worker rebuilds it before it does anything else.
+                raise
+            except Exception:  # the disk's trouble, or the system's, must not end the worker
+                _log.exception("the worker goes on after an error")
+                self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
+
+    def _is_mended(self) -> bool:
+        """Tell whether code that cannot be loaded has changed since."""
+        return not self._is_loaded and self._reload_server is not None and self._code.difference() is not None
+
+    def _ask_for_reload(self) -> None:
+        """Let the whole server start anew: the version in its other processes changes with the code."""
+        assert self._reload_server is not None
+        _log.info("the tool's code changed and is loaded anew")
+        self._reload_server()
+        while not self._wakeups.is_stopping:
+            self._wakeups.wait(_LOOK_EVERY_S)
+
+    def _take_one(self, runner: Runner) -> bool:
+        record = self._index.claim()
+        if record is None:
+            return False
+        try:
+            self._check_row(record)
+            runner.run(record)
+        except IndexDamagedError:
+            raise
+        except Exception as error:  # a fault of ours, or of the disk; the queue goes on
+            _log.exception("%s failed", record.name)
+            if not self._wakeups.is_stopping:
+                runner.abandon(record, error)
+        return True
+
+    def _check_row(self, record: Record) -> None:
+        """Raise RowDamagedError for a row that has changed since it was written: its fingerprint is a digest of it."""
+        if record.fingerprint is not None and record.version == self._description.version:
+            found = fingerprint(self._description, record.parameters, record.files, record.inputs)
+            if found != record.fingerprint:
+                raise RowDamagedError("the row of this artifact in the index is damaged.")
+
+    def _load(self) -> Callable[..., Any] | None:
+        """Import the tool's code; None when that is left to the children, each of which then fails with the reason."""
+        self._code.begin_loading()
+        if self._tool.command:
+            write_state(self._volume, state="ready")
+            return None
+        version = self._description.version
+        server = os.environ.get(SERVER_VARIABLE)
+        before = read_state(self._volume)
+        # A new start of the server tries anew: what ended the worker need not have been the code.
+        is_same = (before.get("version"), before.get("server")) == (version, server)
+        tries = before.get("tries", 0) if is_same else 0
+        if tries >= _MOST_TRIES:
+            _log.error("to load the tool's code ended the worker %d times; it is left to the children", tries)
+            write_state(self._volume, **{**before, "state": "ready"})
+            return None
+        write_state(self._volume, state="loading", version=version, server=server, tries=tries + 1)
+        try:
+            function = load_function(self._tool)
+        except (Exception, SystemExit) as error:
+            reason = describe_code_error(error, [self._tool.folder, *self._tool.code])
+            self._end_loading()
+            _log.error("the tool's code cannot be loaded: %s", reason, exc_info=error)
+            write_state(self._volume, state="broken", reason=reason, version=version)
+            return None
+        fault = self._end_loading()
+        write_state(self._volume, state="ready", version=version, code_fault=fault)
+        return function
+
+    def _end_loading(self) -> str | None:
+        fault = self._code.end_loading()
+        if fault is not None:
+            _log.warning("%s", fault)
+        return fault
+
+
+def _open_files() -> frozenset[int]:
+    listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
+    # One of them was that of the list itself; its number will be something else's.
+    return frozenset(descriptor for descriptor in listed if _is_open(descriptor))
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The way in: queries, bodies and uploads of a request."""

@@ -1,0 +1,1 @@
+"""The way out: files, archives, points and logs, also to slow readers."""

@@ -1,0 +1,108 @@
+"""How the engine's description of a container becomes a service of the project."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bonseyes_dagster.docker.containers import Container, record_of, url_of
+
+URL = "http://127.0.0.1:8000"
+
+
+def _container(service: str, command: str = "", *, restart: str = "unless-stopped", **state: Any) -> Container:
+    raw = {
+        "Id": service,
+        "Config": {"Labels": {"com.docker.compose.service": service}, "Cmd": command.split() or None},
+        "HostConfig": {"RestartPolicy": {"Name": restart}, "PortBindings": {}},
+        "NetworkSettings": {"Ports": {}},
+        "State": {"Status": "running", "ExitCode": 0, "Error": "", "StartedAt": "2026-01-01T00:00:00.123456789Z"}
+        | state,
+        "RestartCount": 0,
+    }
+    found = Container.of(raw)
+    assert found is not None
+    return found
+
+
+def _health(status: str, output: str = "") -> dict[str, Any]:
+    return {"Health": {"Status": status, "Log": [{"Output": output}]}}
+
+
+def test_what_a_container_is_tells_its_command() -> None:
+    """And where it is published follows from that."""
+    containers = [
+        _container("resize", "python -m bonseyes_dagster.tool --bind 0.0.0.0:80"),
+        _container("digits", "python -m bonseyes_dagster.pipeline --bind digits.front:80"),
+        _container("dashboard", "python -m bonseyes_dagster.dashboard"),
+        _container("gateway", "nginx"),
+        _container("dagster-webserver", "dagster-webserver -p 3000"),
+        _container("postgres", "postgres"),
+    ]
+    services = {each.name: (each.kind, each.url) for each in record_of(containers, url=URL).services}
+    assert services == {
+        "resize": ("tool", f"{URL}/containers/resize/"),
+        "digits": ("pipeline", f"{URL}/containers/digits/"),
+        "dashboard": ("dashboard", f"{URL}/"),
+        "gateway": ("gateway", f"{URL}/"),
+        "dagster-webserver": ("dagster", f"{URL}/dagster/"),
+        "postgres": ("dagster", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (_health("healthy"), ("healthy", None)),
+        (_health("starting"), ("starting", None)),
+        (_health("unhealthy", "a line\nno answer\n"), ("unhealthy", "no answer")),
+        (_health("unhealthy", '{"error": {"message": "The disk is full."}}'), ("unhealthy", "The disk is full.")),
+        ({}, ("healthy", None)),
+        ({"Status": "created"}, ("waiting", None)),
+        ({"Status": "exited", "ExitCode": 137}, ("stopped", "exited with code 137")),
+        ({"Status": "restarting", "ExitCode": 1}, ("restarting", "exited with code 1")),
+        ({"Status": "paused"}, ("stopped", "paused")),
+    ],
+)
+def test_how_a_container_is(state: dict[str, Any], expected: tuple[str, str | None]) -> None:
+    """In the words of `bonseyes status`, with the reason where there is one."""
+    container = _container("tool", **state)
+    assert (container.state, container.reason) == expected
+
+
+def test_what_was_to_be_done_once_is_no_service() -> None:
+    """While it is at work it is one that starts, and when it has failed one that has stopped."""
+    prepared = _container("prepare", restart="no", Status="exited")
+    assert record_of([prepared], url=URL).services == ()
+    (service,) = record_of([_container("prepare", restart="no")], url=URL).services
+    assert service.state == "starting"
+    failed = _container("prepare", restart="no", Status="exited", ExitCode=1)
+    (service,) = record_of([failed], url=URL).services
+    assert (service.state, service.reason) == ("stopped", "exited with code 1")
+
+
+def test_a_service_without_container_is_waited_for() -> None:
+    """The project is not up before all that there is to be is there."""
+    record = record_of([_container("tool")], url=URL, expected=["tool", "gateway"])
+    assert [(each.name, each.state) for each in record.services] == [("tool", "healthy"), ("gateway", "waiting")]
+    assert record.phase == "starting"
+    assert record_of([_container("tool")], url=URL, expected=["tool"]).phase == "up"
+
+
+def test_containers_of_runs_are_no_services() -> None:
+    """Compose calls them one-off."""
+    labels = {"com.docker.compose.service": "run-server", "com.docker.compose.oneoff": "True"}
+    assert Container.of({"Config": {"Labels": labels}}) is None
+    assert Container.of({"Config": {"Labels": None}}) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:9000"), ("0.0.0.0", "http://127.0.0.1:9000"), ("::1", "http://[::1]:9000")],
+)
+def test_where_the_project_is_tells_the_gateway(host: str, url: str) -> None:
+    """By the port that is really published."""
+    gateway = _container("gateway")
+    gateway.raw["NetworkSettings"]["Ports"]["8080/tcp"] = [{"HostIp": host, "HostPort": "9000"}]
+    assert url_of([gateway], "") == url

@@ -1,0 +1,92 @@
+"""What an image stands on is read from its Dockerfile as an engine reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bonseyes_dagster.docker.compose.dockerfile import bases_of, user_of
+from bonseyes_dagster.errors import SettingsError
+
+STAGES = r"""
+# comment FROM nowhere
+ARG VERSION=latest OUTER="outer:${VERSION}"
+FROM ${OUTER} AS first
+ARG VERSION=ignored
+RUN echo FROM inside
+FROM --platform=linux/amd64 base/$VERSION as second
+COPY --from=first /a /b
+USER root
+RUN echo USER nobody
+USER 10001:10001
+FROM second AS third
+COPY --chown=1:1 \
+  --from=tools:1 /a /b
+RUN --mount=type=bind,from=mounted:2,target=/m true
+FROM scratch AS nothing
+FROM third
+user root
+"""
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> Path:
+    """Make a Dockerfile with five stages."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(STAGES)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("first", {"outer:latest"}),
+        ("second", {"base/latest", "outer:latest"}),
+        ("third", {"base/latest", "outer:latest", "tools:1", "mounted:2"}),
+        ("nothing", set()),
+        (None, {"base/latest", "outer:latest", "tools:1", "mounted:2"}),
+    ],
+)
+def test_a_stage_stands_on_what_its_stages_stand_on(stages: Path, target: str | None, expected: set[str]) -> None:
+    """Through other stages, copies and mounts; the last stage by default."""
+    assert bases_of(stages, {}, target) == expected
+
+
+def test_arguments_take_the_place_of_defaults(stages: Path) -> None:
+    """Also where another default names them; those that the file does not declare count for nothing."""
+    assert bases_of(stages, {"VERSION": "7", "OTHER": "x"}, "second") == {"outer:7", "base/7"}
+    assert bases_of(stages, {"OUTER": "mine"}, "first") == {"mine"}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("first", (None, "outer:latest")),
+        ("second", ("10001:10001", "base/latest")),
+        ("third", ("10001:10001", "base/latest")),
+        ("nothing", (None, "scratch")),
+        (None, ("root", "third")),
+    ],
+)
+def test_a_stage_runs_as_its_last_user(stages: Path, target: str | None, expected: tuple[str | None, str]) -> None:
+    """Or as that of the stage that it begins with, never as that of one that it copies from."""
+    assert user_of(stages, {}, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "message"),
+    [
+        ("FROM x AS y", "z", "no stage 'z'"),
+        ("RUN true", None, "no FROM"),
+        ("FROM ${NONE:?which}", None, "NONE must be set: which"),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, target: str | None, message: str) -> None:
+    """So that one of many Dockerfiles is found."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=f"Dockerfile.*{message}"):
+        bases_of(file, {}, target)
+    with pytest.raises(SettingsError, match="cannot be read"):
+        bases_of(tmp_path / "none", {})

@@ -1,0 +1,109 @@
+"""A job on Dagster's multiprocess executor, in a project: ops that share nothing, logs, cancelling, resuming."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import DagsterRunStatus
+
+from tests.unit.execution.launching import LaunchingProject, code_server, launching_project, wait_until
+
+JOBS = Path(__file__).with_name("multiprocess_jobs.py")
+NOTING = {
+    "neighbours": ["left", "right", "compare"],
+    "waiting": ["first", "wait_for_release", "last"],
+    "deadly": ["first"],
+}
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A project with a run server, whose jobs have the executor."""
+    with (
+        code_server(JOBS) as port,
+        launching_project(tmp_path_factory.mktemp("warm"), port, jobs=JOBS) as project,
+    ):
+        project.serve_runs()
+        yield project
+
+
+@pytest.fixture
+def served(warm, tmp_path, monkeypatch):
+    """The project, and a fresh folder for what ops note."""
+    monkeypatch.setattr(warm, "folder", tmp_path)
+    yield warm
+    warm.kill_waiting()
+
+
+def launch(project: LaunchingProject, job: str) -> str:
+    """Launch a job whose ops note what they do."""
+    ops = {name: {"config": {"folder": str(project.folder)}} for name in NOTING[job]}
+    return project.launch(job, {"ops": ops, "execution": {"config": {"max_concurrent": 2}}})
+
+
+def events(project: LaunchingProject, run_id: str) -> Counter[tuple[str | None, str]]:
+    """Count a run's events by step and kind."""
+    entries = project.instance.all_logs(run_id)
+    return Counter((entry.step_key, entry.dagster_event.event_type_value) for entry in entries if entry.dagster_event)
+
+
+def output_of(project: LaunchingProject, run_id: str, step: str) -> str:
+    """Return what a step has printed."""
+    manager: Any = project.instance.compute_log_manager
+    logs = [
+        entry.dagster_event.logs_captured_data
+        for entry in project.instance.all_logs(run_id)
+        if entry.dagster_event and entry.dagster_event.event_type_value == "LOGS_CAPTURED"
+    ]
+    key = next(each.file_key for each in logs if each.step_keys == [step])
+    data = manager.get_log_data(manager.build_log_key_for_run(run_id, key))
+    return (data.stdout or b"").decode()
+
+
+def test_neighbours_share_nothing(served):
+    """Folder, environment, redirected output and log are each op's own, though both change them at the same time."""
+    run_id = launch(served, "neighbours")
+    assert served.wait(run_id) == DagsterRunStatus.SUCCESS, served.messages(run_id)
+    seen = " ".join(
+        f"Seen(folder='{name}-home', variable='{name}', captured='{name} captured\\n')" for name in ("left", "right")
+    )
+    assert served.notes() == [seen]
+    for name in ("left", "right"):
+        assert output_of(served, run_id, name).splitlines() == [f"{name} before", f"{name} after"]
+
+
+def test_an_op_that_ends_its_process_fails_its_step_alone(served):
+    """Its neighbour goes on, and the run ends once."""
+    run_id = launch(served, "deadly")
+    assert served.wait(run_id) == DagsterRunStatus.FAILURE
+    found = events(served, run_id)
+    assert found["end_the_process", "STEP_FAILURE"] == found["first", "STEP_SUCCESS"] == 1
+    assert found["end_the_process", "STEP_START"] == 1
+    assert "child process for step end_the_process" in served.messages(run_id)
+
+
+def test_a_cancelled_run_ends_its_ops(served):
+    """The executor hands the signal on to the processes of the steps."""
+    run_id = launch(served, "waiting")
+    served.wait_for_pid()
+    served.instance.run_launcher.terminate(run_id)
+    assert served.wait(run_id) == DagsterRunStatus.CANCELED
+    assert events(served, run_id)["wait_for_release", "STEP_FAILURE"] == 1
+
+
+def test_a_killed_run_does_only_what_is_left(served):
+    """What had ended is not executed again; the value of the op before is what it was; a failure stays one."""
+    run_id = launch(served, "waiting")
+    served.wait_for_pid()
+    process = served.servers[0].ping()["runs"][run_id]
+    wait_until(lambda: events(served, run_id)["fails", "STEP_FAILURE"])
+    os.kill(process, signal.SIGKILL)
+    served.wait_for_pid(2)
+    served.release()
+    assert served.wait(run_id) == DagsterRunStatus.FAILURE, served.messages(run_id)
+    assert [line for line in served.notes() if not line.startswith("waiting")] == ["first", "last (1, {2: 'two'})"]
+    found = events(served, run_id)
+    assert found["first", "STEP_START"] == found["fails", "STEP_START"] == found["last", "STEP_SUCCESS"] == 1

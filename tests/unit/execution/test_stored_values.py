@@ -1,0 +1,261 @@
+"""A value that an op gives out comes back equal and of the same type, whatever it is."""
+# ruff: noqa: D103 - the ops of these jobs are named for what they do
+
+import dataclasses
+import enum
+import math
+import re
+import threading
+from collections import OrderedDict, namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import (
+    DagsterInvariantViolationError,
+    DagsterRun,
+    DynamicOut,
+    DynamicOutput,
+    MetadataValue,
+    ReexecutionOptions,
+    execute_job,
+    in_process_executor,
+    job,
+    op,
+    reconstructable,
+)
+from dagster._serdes import deserialize_value, serialize_value
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bonseyes_dagster import ArtifactRef
+from bonseyes_dagster.execution.threads.stored_values import (
+    MOST_LOGGED_CHARACTERS,
+    OutputPlace,
+    load_value,
+    store_value,
+)
+from bonseyes_dagster.orchestration.steps.references import reference_io_manager
+from tests.unit.execution.instances import project_instance
+
+PLACE = OutputPlace("run", "make[a]", "result", "b")
+Point = namedtuple("Point", "x y")
+
+
+class Colour(enum.Enum):
+    """An enumeration."""
+
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    """An enumeration whose members equal integers."""
+
+    LOW = 1
+
+
+class Text(str):
+    """A subclass of a type that JSON has."""
+
+
+@dataclasses.dataclass
+class Box:
+    """A class of a user's own."""
+
+    content: Any
+
+
+REFERENCE = ArtifactRef(container="import", name="demo", type="com.bonseyes.dataset")
+CYCLE: list[Any] = [1]
+CYCLE.append(CYCLE)
+VALUES: list[Any] = [
+    (1, "two", (3,)), {1: "a", True + 1: "b"}, {"tuple": (1, 2)}, {1, 2}, frozenset({3}), b"bytes", bytearray(b"more"),
+    float("nan"), float("-inf"), -0.0, 10**5000, 2**80, None, True, "\ud83d\ude00", "\ud800", "", {"__class__": "Box"},
+    {"__mapping_items__": []}, Point(1, 2), Colour.RED, Level.LOW, Text("text"), Box([1, (2,)]), [REFERENCE], REFERENCE,
+    OrderedDict(a=1), ["x" * MOST_LOGGED_CHARACTERS], list(range(10_000)), {"value": 1}, {"pickle": 1}, 1 + 2j,
+]  # fmt: skip
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.binary(max_size=8), st.just(Colour.RED),
+    st.just(Level.LOW), st.text(st.characters(exclude_categories=[]), max_size=8),
+)  # fmt: skip
+keys = st.one_of(st.integers(), st.booleans(), st.text(max_size=4), st.tuples(st.integers(), st.none()))
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.lists(inner, max_size=4).map(tuple),
+        st.dictionaries(keys, inner, max_size=4),
+        st.frozensets(keys, max_size=4),
+        st.sets(keys, max_size=4),
+        inner.map(Box),
+    ),
+    max_leaves=12,
+)
+
+
+def is_same(left: Any, right: Any) -> bool:
+    """Tell whether two values are equal and of the same types, in all their parts; NaN is the same as NaN."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, float):
+        return repr(left) == repr(right)
+    if isinstance(left, dict):
+        return is_same(list(left.items()), list(right.items()))
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(is_same, left, right))
+    if isinstance(left, set | frozenset):
+        return left == right and sorted(map(repr, left)) == sorted(map(repr, right))
+    if isinstance(left, Box):
+        return is_same(left.content, right.content)
+    return bool(left == right)
+
+
+def through_the_log(kept: dict[str, Any]) -> Any:
+    """Return what the event log gives back of what was written there."""
+    metadata: Any = deserialize_value(serialize_value(MetadataValue.json(kept)))
+    return metadata.value
+
+
+@given(values)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_value_comes_back_equal_and_of_the_same_type(tmp_path, value) -> None:
+    """Also what looks like JSON, and what Dagster's own serialisation has a meaning for."""
+    back = load_value(through_the_log(store_value(value, PLACE, tmp_path)), PLACE, tmp_path)
+    assert is_same(back, value)
+
+
+@op(out=DynamicOut(Any))
+def spread():
+    for index, value in enumerate(VALUES):
+        yield DynamicOutput(value, mapping_key=str(index))
+
+
+@op
+def compare(context, found: list) -> None:
+    if context.run.tags.get("fail") == "yes":
+        raise RuntimeError("wanted")
+    assert len(found) == len(VALUES)
+    for back, value in zip(found, VALUES, strict=True):
+        assert is_same(back, value), value
+
+
+@job(resource_defs={"io_manager": reference_io_manager}, executor_def=in_process_executor)
+def passing():
+    compare(spread().collect())
+
+
+def test_values_come_back_in_the_next_op_and_after_a_re_execution(tmp_path: Path) -> None:
+    """The second run has nothing in memory: it reads the log and the files of the first."""
+    with project_instance(tmp_path) as instance:
+        with execute_job(reconstructable(passing), instance) as plain:
+            assert plain.success
+        with execute_job(reconstructable(passing), instance, tags={"fail": "yes"}) as first:
+            assert not first.success
+        options = ReexecutionOptions.from_failure(first.run_id, instance)
+        with execute_job(
+            reconstructable(passing), instance, tags={"fail": "no"}, reexecution_options=options
+        ) as second:
+            assert second.success
+            assert {event.step_key for event in second.get_step_success_events()} == {"compare"}
+
+
+def test_a_value_that_contains_itself_comes_back(tmp_path) -> None:
+    """JSON has no such thing."""
+    back: Any = load_value(store_value(CYCLE, PLACE, tmp_path), PLACE, tmp_path)
+    assert back[0] == 1 and back[1] is back
+
+
+@pytest.mark.parametrize("value", [["x" * 100_000], list(range(100_000)), {str(key): key for key in range(10_000)}])
+def test_a_large_value_is_not_in_the_event_log(tmp_path, value) -> None:
+    """Everything that reads the run's events would read it, too."""
+    kept = store_value(value, PLACE, tmp_path)
+    assert len(str(kept)) < 200
+    assert load_value(kept, PLACE, tmp_path) == value
+
+
+@pytest.mark.parametrize("value", [[1], {1: 2}])
+def test_each_reader_has_a_value_of_its_own(tmp_path, value) -> None:
+    """An op that changes its input changes nobody else's."""
+    kept = store_value(value, PLACE, tmp_path)
+    assert load_value(kept, PLACE, tmp_path) is not load_value(kept, PLACE, tmp_path)
+
+
+def test_a_value_nested_too_deeply_to_store_is_said(tmp_path) -> None:
+    """Not a RecursionError without a name."""
+    value: list[Any] = []
+    for _ in range(3000):
+        value = [value]
+    with pytest.raises(DagsterInvariantViolationError, match="Cannot store the output 'result"):
+        store_value(value, PLACE, tmp_path)
+
+
+def test_values_in_the_logs_of_older_runs_are_read(tmp_path) -> None:
+    """They had JSON as it is."""
+    assert load_value({"value": {"a": [1]}, "mapping_key": None}, PLACE, tmp_path) == {"a": [1]}
+
+
+@op
+def make_lock():
+    return {"lock": threading.Lock()}
+
+
+@job(resource_defs={"io_manager": reference_io_manager})
+def unstorable():
+    make_lock()
+
+
+def test_what_cannot_be_stored_fails_with_the_names_of_op_and_output() -> None:
+    """And with what is wrong with it."""
+    expected = re.escape("Cannot store the output 'result' of the op 'make_lock', a value of type dict: cannot pickle")
+    with pytest.raises(DagsterInvariantViolationError, match=expected):
+        unstorable.execute_in_process()
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path) -> None:
+    """Not half a file, and not a draft."""
+    with pytest.raises(DagsterInvariantViolationError):
+        store_value([threading.Lock()], PLACE, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_full_or_forbidden_folder_is_said(tmp_path) -> None:
+    """The run's storage is a file here."""
+    (tmp_path / "run").touch()
+    with pytest.raises(DagsterInvariantViolationError, match=r"Cannot store the output 'result\[b\]' .* in "):
+        store_value((1, 2), PLACE, tmp_path)
+
+
+def test_a_changed_file_is_not_loaded(tmp_path) -> None:
+    """Loading a pickle executes what it says."""
+    kept = store_value((1, 2), PLACE, tmp_path)
+    PLACE.file(tmp_path).write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
+    with pytest.raises(DagsterInvariantViolationError, match="has changed since the op wrote it"):
+        load_value(kept, PLACE, tmp_path)
+
+
+def test_a_lost_file_is_said(tmp_path) -> None:
+    """With what to do."""
+    kept = store_value((1, 2), PLACE, tmp_path)
+    PLACE.file(tmp_path).unlink()
+    with pytest.raises(DagsterInvariantViolationError, match="Launch a new run"):
+        load_value(kept, PLACE, tmp_path)
+
+
+def test_the_files_of_a_deleted_run_are_removed(tmp_path) -> None:
+    """And those of no other."""
+    with project_instance(tmp_path) as instance:
+        storage = Path(instance.storage_directory())
+        other = dataclasses.replace(PLACE, run_id="other")
+        for place in (PLACE, other):
+            store_value((1,), place, storage)
+        instance.add_run(DagsterRun(job_name="job", run_id="run"))
+        # Through the storage, which is how every door deletes a run.
+        instance.delete_run("run")
+        assert not PLACE.file(storage).exists() and other.file(storage).exists()
+
+
+def test_nan_is_compared_rightly_here() -> None:
+    """The tests above would pass otherwise with what they must not accept."""
+    assert is_same([math.nan], [math.nan]) and not is_same((1,), [1]) and not is_same({1: 2}, {"1": 2})
+    assert not is_same(True, 1) and not is_same(0.0, -0.0)

@@ -1,0 +1,288 @@
+"""Deletions over a real storage: each is carried out once, and a new run of the name is none of its business."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
+from dagster._core.events import RunFailureReason
+from dagster._core.execution.stats import StepEventStatus
+
+from bonseyes_dagster.client import Addresses, Container
+from bonseyes_dagster.errors import NotFoundError, UnavailableError
+from bonseyes_dagster.execution.runs.run_end import fail_run_with
+from bonseyes_dagster.execution.runs.run_names import run_id_of
+from bonseyes_dagster.model import Parameter
+from bonseyes_dagster.orchestration.project import load_pipeline
+from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.records import Records
+from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.states import RunState, States
+from bonseyes_dagster.orchestration.runs.turns import Turns
+from bonseyes_dagster.pipeline.uploads import Uploads
+from bonseyes_dagster.tags import DELETED_TAG, LAUNCH_TAG, PIPELINE_TAG, RUN_TAG
+from tests.contract.memory import Job, MemoryBackend
+from tests.system.project import serve_twin, tool_description
+
+TINY = Path(__file__).parents[3] / "flow" / "tiny"
+RUN_ID = run_id_of("x")
+
+
+@pytest.fixture
+def records(instance: DagsterInstance) -> Records:
+    """The tiny project's runs; there is one, and it has failed."""
+    add_run(instance)
+    return Records(instance, load_pipeline(TINY, "tiny-one"))
+
+
+@pytest.fixture
+def ending(records: Records, tmp_path: Path) -> RunEnding:
+    """What deletes them."""
+    requests = ContainerRequests(Addresses(tmp_path / "addresses.json"))
+    states = States(records, load_pipeline(TINY, "tiny-one"), requests, "http://gateway")
+    uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
+    return RunEnding(records, states, uploads.remove, deleting=Turns(), starting=Turns())
+
+
+def add_run(instance: DagsterInstance) -> None:
+    """Add a run, always of the same name, that has failed."""
+    run = DagsterRun(job_name="tiny_one", run_id=RUN_ID, tags={RUN_TAG: "x"}, status=DagsterRunStatus.FAILURE)
+    instance.add_run(run)
+
+
+def test_a_deletion_is_carried_out_by_one_thread(
+    ending: RunEnding, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tidying leaves alone what a request is deleting, and so does another request."""
+    record = records.find("x")
+    deleting: list[str] = []
+    is_at_it, may_go_on = threading.Event(), threading.Event()
+
+    def delete_artifacts(state: RunState) -> None:
+        deleting.append(state.name)
+        is_at_it.set()
+        may_go_on.wait(30)
+
+    monkeypatch.setattr(ending, "_delete_artifacts", delete_artifacts)
+    with ThreadPoolExecutor(2) as pool:
+        request = pool.submit(ending.delete, record, with_artifacts=True)
+        assert is_at_it.wait(30)
+        tidying = pool.submit(ending.resume)
+        with pytest.raises(NotFoundError):
+            ending.delete(record, with_artifacts=True)
+        tidying.result(timeout=30)
+        may_go_on.set()
+        request.result()
+    assert deleting == ["x"]
+    assert records.search("x") is None
+    with pytest.raises(NotFoundError):
+        ending.delete(record, with_artifacts=True)
+
+
+@pytest.mark.parametrize("step", ["_wait", "_delete_artifacts"])
+def test_a_new_run_of_the_name_is_left_alone(
+    ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """When the old one was deleted by somebody else, as on Dagster's page, before the deletion gets to it."""
+    deleting: list[str] = []
+
+    def replace(_: object) -> None:
+        instance.delete_run(RUN_ID)
+        add_run(instance)
+
+    monkeypatch.setattr(ending, "_delete_artifacts", lambda state: deleting.append(state.name))
+    monkeypatch.setattr(ending, step, replace)
+    ending.delete(records.find("x"), with_artifacts=True)
+    assert DELETED_TAG not in records.find("x").dagster_run.tags
+    assert not deleting
+
+
+def test_what_is_marked_no_more_is_not_resumed(
+    ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list of deletions may be old when their turn comes."""
+    instance.add_run_tags(RUN_ID, {DELETED_TAG: "true"})
+    listed = records.deleted()
+    assert [run.run_id for run in listed] == [RUN_ID]
+    instance.delete_run(RUN_ID)
+    add_run(instance)
+    monkeypatch.setattr(records, "deleted", lambda: listed)
+    ending.resume()
+    assert records.find("x")
+
+
+def begin_step(instance: DagsterInstance) -> None:
+    """Have the run begin a step that nobody has seen the end of."""
+    instance.report_dagster_event(DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn"), RUN_ID)
+
+
+def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
+    ending: RunEnding,
+    records: Records,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the run goes the last that knows of the work. It is said which, at each try, and given up after a while."""
+    begin_step(instance)
+    record = records.find("x")
+    with pytest.raises(UnavailableError) as caught:
+        ending.delete(record, with_artifacts=False)
+    assert list(caught.value.detail["left"]) == ["http://learn/artifacts/x_learn"]
+    with pytest.raises(NotFoundError):
+        records.find("x")
+    ending.resume()
+    assert "The run x is being deleted." in caplog.text and "http://learn/artifacts/x_learn" in caplog.text
+    assert records.search("x") is not None
+    monkeypatch.setattr("bonseyes_dagster.orchestration.runs.run_ending._PATIENCE_S", 0)
+    ending.resume()
+    assert records.search("x") is None
+
+
+def test_a_run_that_never_began_is_deleted_whether_its_containers_answer_or_not(
+    ending: RunEnding, records: Records
+) -> None:
+    """Nothing of it can be anywhere."""
+    assert ending.delete(records.find("x"), with_artifacts=False) == []
+    assert records.search("x") is None
+
+
+LAUNCH = "0" * 32
+
+
+def finish(job: Job) -> None:
+    """Make an artifact of one file; one that is called `slow` is made until it is cancelled."""
+    while job.parameters.get("slow"):
+        job.progress(0)
+        job.sleep(0.01)
+    job.path("model").write_bytes(b"model")
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[dict[str, Container]]:
+    """The tiny project's containers, which answer."""
+    with ExitStack() as stack:
+        addresses = {}
+        for name in ("load", "learn", "judge"):
+            parameter = Parameter(name="slow", type="boolean", default=False)
+            backend = MemoryBackend(tool_description(name, parameters=(parameter,)), finish)
+            addresses[name] = stack.enter_context(serve_twin(backend))
+        (tmp_path / "addresses.json").write_text(json.dumps(addresses))
+        yield {name: Container(url, name=name, kind="artifacts") for name, url in addresses.items()}
+
+
+def names_in(containers: dict[str, Container]) -> list[str]:
+    """Return the names of all artifacts."""
+    return [status.name for container in containers.values() for status in container.statuses()]
+
+
+def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
+    ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Its tag says the other's name."""
+    first, second = run_id_of("mine"), "22222222-0000-4000-8000-000000000000"
+    for run_id, name in ((first, "mine"), (second, "mine-22222222")):
+        tags = {PIPELINE_TAG: "tiny-one", RUN_TAG: "mine"}
+        instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=tags, status=DagsterRunStatus.FAILURE))
+        containers["learn"].create(f"{name}_learn", {}, idempotency_key=f"{run_id}/learn").wait(30)
+    ending.delete(records.find("mine-22222222"), with_artifacts=True)
+    assert names_in(containers) == ["mine_learn"]
+
+
+@pytest.mark.parametrize("with_artifacts", [True, False])
+@pytest.mark.parametrize("key", [f"{RUN_ID}/{LAUNCH}/learn", f"{RUN_ID}/learn", "made by hand"])
+def test_artifacts_that_another_has_made_are_left_alone(
+    ending: RunEnding,
+    records: Records,
+    instance: DagsterInstance,
+    containers: dict[str, Container],
+    key: str,
+    with_artifacts: bool,
+) -> None:
+    """A deleted run of the name, or somebody by hand: the name is the run's, the artifact is not."""
+    instance.add_run_tags(RUN_ID, {LAUNCH_TAG: "1" * 32})
+    begin_step(instance)
+    made = containers["learn"].create("x_learn", {"slow": True}, idempotency_key=key)
+    containers["judge"].create("x_judge", {}, idempotency_key=f"{RUN_ID}/{'1' * 32}/judge").wait(30)
+    assert ending.delete(records.find("x"), with_artifacts=with_artifacts) == []
+    assert names_in(containers) == ["x_learn", "x_judge"][: 1 if with_artifacts else 2]
+    assert not made.status().is_final
+    made.cancel()
+
+
+def test_a_step_that_was_closed_with_its_run_is_cancelled(
+    ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Nobody has seen what became of its artifact, though Dagster has it as failed."""
+    begin_step(instance)
+    run = instance.get_run_by_id(RUN_ID)
+    assert run is not None
+    fail_run_with(instance, run, "The run's process is gone.", RunFailureReason.UNEXPECTED_TERMINATION)
+    made = containers["learn"].create("x_learn", {"slow": True}, idempotency_key=f"{RUN_ID}/learn")
+    assert ending.delete(records.find("x"), with_artifacts=False) == [made.url]
+    assert made.wait(30).phase == "cancelled"
+
+
+def add_child(instance: DagsterInstance) -> DagsterRun:
+    """Execute the run again as Dagster's page does, which copies its tags."""
+    parent = instance.get_run_by_id(RUN_ID)
+    assert parent is not None
+    child = DagsterRun(
+        job_name="tiny_one",
+        run_id="33333333-0000-4000-8000-000000000000",
+        tags={**parent.tags, RUN_TAG: "again"},
+        status=DagsterRunStatus.FAILURE,
+        parent_run_id=RUN_ID,
+        root_run_id=RUN_ID,
+    )
+    instance.add_run(child)
+    return child
+
+
+@pytest.mark.parametrize("is_of_former_version", [False, True])
+def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
+    ending: RunEnding,
+    records: Records,
+    instance: DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    is_of_former_version: bool,
+) -> None:
+    """It comes with its parent's tags, and with them the mark; it can be deleted by itself, without its artifacts."""
+    record = records.find("x")
+    if is_of_former_version:
+        instance.add_run_tags(RUN_ID, {DELETED_TAG: "true", "bonseyes/delete-artifacts": "true"})
+    else:
+        with pytest.raises(UnavailableError):
+            ending.delete(record, with_artifacts=True)
+    child = add_child(instance)
+    monkeypatch.setattr(ending, "_delete_artifacts", lambda _: None)
+    ending.resume()
+    assert [run.run_id for run in instance.get_runs()] == [child.run_id]
+    assert [record.dagster_run.run_id for record in records.page(limit=None, after=None)] == [child.run_id]
+    instance.add_run_tags(child.run_id, {DELETED_TAG: child.run_id})
+    asked = []
+    monkeypatch.setattr(ending, "_delete_artifacts", asked.append)
+    ending.resume()
+    assert (instance.get_runs(), asked) == ([], [])
+
+
+def test_a_cancelled_run_that_nobody_executes_has_no_step_in_flight(
+    ending: RunEnding, instance: DagsterInstance, containers: dict[str, Container]
+) -> None:
+    """Its steps end with it."""
+    run_id = run_id_of("y")
+    run = instance.add_run(
+        DagsterRun(job_name="tiny_one", run_id=run_id, tags={RUN_TAG: "y"}, status=DagsterRunStatus.STARTED)
+    )
+    event = DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn")
+    instance.report_dagster_event(event, run_id)
+    ending.cancel(run)
+    assert [each.status for each in instance.get_run_step_stats(run_id)] == [StepEventStatus.FAILURE]
+    ended = instance.get_run_by_id(run_id)
+    assert ended is not None and ended.status is DagsterRunStatus.CANCELED
