@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import requests
 import urllib3
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import ConnectionFailedError, UnexpectedAnswerError
+from bonseyes_dagster.system import sockets
 
 __all__ = ["ANSWER_LIMIT_BYTES", "DESCRIPTION_LIMIT_BYTES", "check_encoding", "read_whole"]
 

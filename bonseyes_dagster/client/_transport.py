@@ -16,7 +16,6 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.client._bounds import ANSWER_LIMIT_BYTES, check_encoding, read_whole
 from bonseyes_dagster.client._multipart import Multipart
 from bonseyes_dagster.client.socket_adapter import SocketAdapter
@@ -28,6 +27,7 @@ from bonseyes_dagster.errors import (
     UnexpectedAnswerError,
     error_from_json,
 )
+from bonseyes_dagster.system import sockets
 from bonseyes_dagster.version import __version__
 
 __all__ = ["READ_TIMEOUT_S", "RETRY_S", "Transport", "iter_body", "json_body"]

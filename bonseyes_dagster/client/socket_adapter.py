@@ -13,7 +13,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.poolmanager import key_fn_by_scheme
 
-from bonseyes_dagster import sockets
+from bonseyes_dagster.system import sockets
 
 __all__ = ["SocketAdapter"]
 

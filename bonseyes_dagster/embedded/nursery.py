@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bonseyes_dagster.prctl import end_with_parent
+from bonseyes_dagster.system.prctl import end_with_parent
 
 __all__ = ["Fork", "Nursery", "begin_as_child"]
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.embedded import health
 from bonseyes_dagster.embedded.leftovers import MARK
 from bonseyes_dagster.embedded.nursery import Nursery
@@ -19,6 +18,7 @@ from bonseyes_dagster.project.environment import GATEWAY_ONLY, chosen_environ
 from bonseyes_dagster.project.folder import Project
 from bonseyes_dagster.project.service_names import CODE, DAEMON, RUNS, WEB
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system import sockets
 
 __all__ = ["Kind", "Service", "Services"]
 

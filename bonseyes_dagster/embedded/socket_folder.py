@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
+from bonseyes_dagster.system import sockets
 
 __all__ = ["SocketFolder"]
 

@@ -22,12 +22,12 @@ from bonseyes_dagster.embedded.unit import Unit
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.execution.storage.instance import write_instance, write_workspace
 from bonseyes_dagster.gateway.access import rules_from_settings
-from bonseyes_dagster.prctl import adopt_orphans
 from bonseyes_dagster.project.folder import Project
 from bonseyes_dagster.project.port import check_port
 from bonseyes_dagster.project.record import Lock, Phase, Record, write_json
 from bonseyes_dagster.project.service_names import CODE, CONTAINER_KINDS, DAEMON, RUNS
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.prctl import adopt_orphans
 
 __all__ = ["AlreadyUpError", "Supervisor"]
 

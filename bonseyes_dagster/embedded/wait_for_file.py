@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from bonseyes_dagster.execution.servers.env_file import leave_settings_alone
-from bonseyes_dagster.sockets import SUFFIX, connect
+from bonseyes_dagster.system.sockets import SUFFIX, connect
 
 _TIMEOUT_S = 120.0
 _CONNECT_S = 5.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from bonseyes_dagster.errors import ForbiddenError, SettingsError, UnauthorizedError
-from bonseyes_dagster.hosts import is_loopback, split_host
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.hosts import is_loopback, split_host
 
 __all__ = [
     "Rules",

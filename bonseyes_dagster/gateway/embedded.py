@@ -12,8 +12,8 @@ from bonseyes_dagster.gateway.headers import request_headers
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.gateway.upstreams import Upstreams
 from bonseyes_dagster.gateway.websocket import forward_websocket
-from bonseyes_dagster.peers import Peers
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.peers import Peers
 
 __all__ = ["Gateway", "start"]
 

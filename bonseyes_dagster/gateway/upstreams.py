@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.gateway.routes import DAGSTER, Target
+from bonseyes_dagster.system import sockets
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import bonseyes_dagster.absolute_path  # noqa: F401 - before all others
+import bonseyes_dagster.system.absolute_path  # noqa: F401 - before all others
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.pipeline.app import application as make_application
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bonseyes_dagster.absolute_path  # noqa: F401 - before all others
+import bonseyes_dagster.system.absolute_path  # noqa: F401 - before all others
 from bonseyes_dagster.tool.app import application as make_application
 
 application = make_application()

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from flask import request
 
 from bonseyes_dagster.errors import ForbiddenError
-from bonseyes_dagster.hosts import check_own_host, is_loopback, is_own_host, own_names, split_host
-from bonseyes_dagster.peers import Peers
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.hosts import check_own_host, is_loopback, is_own_host, own_names, split_host
+from bonseyes_dagster.system.peers import Peers
 from bonseyes_dagster.web.holding import HELD_KEY
 
 if TYPE_CHECKING:

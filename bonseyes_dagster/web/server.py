@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system import sockets
 
 __all__ = ["HELD_MARK", "serve", "uwsgi_options"]
 

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from bonseyes_dagster.client.command._choices import suggestion
 from bonseyes_dagster.client.command._main import cli, main
-from bonseyes_dagster.client.command._output import clean, print_fields, print_json, print_note, print_table, size
-from bonseyes_dagster.client.command._progress import show_bytes
+from bonseyes_dagster.client.command._printing.output import (
+    clean,
+    print_fields,
+    print_json,
+    print_note,
+    print_table,
+    size,
+)
+from bonseyes_dagster.client.command._printing.progress import show_bytes
+from bonseyes_dagster.client.command._printing.terminal import escape, write_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
-from bonseyes_dagster.client.command._terminal import escape, write_bytes
 
 __all__ = [
     "State",

@@ -19,7 +19,15 @@ from bonseyes_dagster.client.command._launching import (
     launch,
     launch_options,
 )
-from bonseyes_dagster.client.command._output import age, clean, duration, print_json, print_note, print_table, size
+from bonseyes_dagster.client.command._printing.output import (
+    age,
+    clean,
+    duration,
+    print_json,
+    print_note,
+    print_table,
+    size,
+)
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 from bonseyes_dagster.model import TERMINAL_PHASES, Status
 

@@ -11,10 +11,17 @@ import click
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.client.command._completion import complete_file, complete_metric
 from bonseyes_dagster.client.command._launching import address_argument, ask_all, find_artifact, finish
-from bonseyes_dagster.client.command._output import clean, duration, print_fields, print_json, print_table, size
-from bonseyes_dagster.client.command._progress import show_bytes
+from bonseyes_dagster.client.command._printing.output import (
+    clean,
+    duration,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+)
+from bonseyes_dagster.client.command._printing.progress import show_bytes
+from bonseyes_dagster.client.command._printing.terminal import write_bytes
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
-from bonseyes_dagster.client.command._terminal import write_bytes
 from bonseyes_dagster.model import Status, Step
 
 __all__ = ["SHARED"]

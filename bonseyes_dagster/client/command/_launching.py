@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from bonseyes_dagster.client import Artifact, Container
-from bonseyes_dagster.client.command._benchmark import print_benchmarks, read_benchmarks
 from bonseyes_dagster.client.command._completion import complete_address, complete_parameter
 from bonseyes_dagster.client.command._exits import FAILED
-from bonseyes_dagster.client.command._output import clean, print_json, print_note
-from bonseyes_dagster.client.command._progress import summary, wait
+from bonseyes_dagster.client.command._printing.benchmarks import print_benchmarks, read_benchmarks
+from bonseyes_dagster.client.command._printing.output import clean, print_json, print_note
+from bonseyes_dagster.client.command._printing.progress import summary, wait
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.client.command._values import read_parameters
 from bonseyes_dagster.errors import BonseyesError, InvalidError

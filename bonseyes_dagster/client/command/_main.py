@@ -12,7 +12,7 @@ import click
 from bonseyes_dagster.client.command import _artifacts, _completion, _project, _runs
 from bonseyes_dagster.client.command._exits import EXITS, INTERNAL, INTERRUPTED, PIPE_CLOSED, UNREACHABLE, exit_code
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
-from bonseyes_dagster.client.command._output import clean, print_json
+from bonseyes_dagster.client.command._printing.output import clean, print_json
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.errors import BonseyesError, ConnectionFailedError, NotFoundError, UnauthorizedError
 from bonseyes_dagster.version import __version__

@@ -6,7 +6,7 @@ import click
 
 from bonseyes_dagster.client.command._completion import complete_pipeline
 from bonseyes_dagster.client.command._launching import ask_all
-from bonseyes_dagster.client.command._output import print_fields, print_json, print_note, print_table
+from bonseyes_dagster.client.command._printing.output import print_fields, print_json, print_note, print_table
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 
 __all__ = ["COMMANDS"]

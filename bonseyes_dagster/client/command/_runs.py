@@ -11,7 +11,7 @@ from bonseyes_dagster.client.command._completion import complete_pipeline
 from bonseyes_dagster.client.command._existing import SHARED
 from bonseyes_dagster.client.command._extensions import ExtensibleGroup
 from bonseyes_dagster.client.command._launching import ask_all, launch, launch_options
-from bonseyes_dagster.client.command._output import age, duration, print_json, print_table
+from bonseyes_dagster.client.command._printing.output import age, duration, print_json, print_table
 from bonseyes_dagster.client.command._state import State, json_option, pass_state
 from bonseyes_dagster.model import Status
 

@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.execution.containers.run_container import API_VERSION, LABEL, check_creation, networks
-from bonseyes_dagster.hosts import is_own_host, own_names
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.hosts import is_own_host, own_names
 
 __all__ = ["Engine", "RefusedError", "SocketProxy", "main"]
 

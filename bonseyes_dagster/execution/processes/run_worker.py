@@ -22,7 +22,7 @@ from bonseyes_dagster.execution.runs.run_record import RecordLock, remove_record
 from bonseyes_dagster.execution.storage.sqlite_storage import with_kept_open_connections
 from bonseyes_dagster.execution.threads.multiprocess_resume import resume_multiprocess
 from bonseyes_dagster.execution.threads.step_streams import route_streams
-from bonseyes_dagster.prctl import set_process_name
+from bonseyes_dagster.system.prctl import set_process_name
 
 __all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]
 

@@ -32,8 +32,8 @@ from dagster._grpc import server as dagster_server
 from dagster._grpc.__generated__ import dagster_api_pb2
 
 from bonseyes_dagster.execution.storage.instance import LOADED_FILE
-from bonseyes_dagster.prctl import end_with_parent
-from bonseyes_dagster.sockets import claim
+from bonseyes_dagster.system.prctl import end_with_parent
+from bonseyes_dagster.system.sockets import claim
 
 __all__ = ["CodeServer", "main"]
 

@@ -26,9 +26,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from bonseyes_dagster.errors import ForbiddenError, SettingsError, request_id
-from bonseyes_dagster.hosts import check_own_host, own_names
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.sockets import claim
+from bonseyes_dagster.system.hosts import check_own_host, own_names
+from bonseyes_dagster.system.sockets import claim
 
 __all__ = ["RefusePages", "main"]
 

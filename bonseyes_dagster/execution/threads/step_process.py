@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from bonseyes_dagster.prctl import end_with_parent
+from bonseyes_dagster.system.prctl import end_with_parent
 
 __all__ = ["main"]
 

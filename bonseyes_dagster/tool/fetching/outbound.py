@@ -19,11 +19,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NewConnectionError
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system import sockets
 from bonseyes_dagster.tool.files.disk import check_reserve
 
 __all__ = ["Fetched", "Policy", "fetch", "file_name_of", "session"]

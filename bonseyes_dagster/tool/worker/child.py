@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.errors import BonseyesError, ToolError
 from bonseyes_dagster.model import ToolDescription, python_name
-from bonseyes_dagster.prctl import end_with_parent
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.prctl import end_with_parent
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.artifacts.drafts import safe_file_name
 from bonseyes_dagster.tool.artifacts.index import Record

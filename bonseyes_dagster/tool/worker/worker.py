@@ -13,8 +13,8 @@ from typing import Any
 from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.model import ToolDescription
-from bonseyes_dagster.prctl import adopt_orphans
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.prctl import adopt_orphans
 from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.rebuild import ensure_index

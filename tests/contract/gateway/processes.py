@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import requests
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.gateway.nginx import Nginx, render
 from bonseyes_dagster.gateway.routes import DAGSTER
+from bonseyes_dagster.system import sockets
 from tests.contract.gateway.upstream import Upstream
 from tests.waiting import free_port
 

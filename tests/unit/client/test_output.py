@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import click
 import pytest
 
-from bonseyes_dagster.client.command import _output
-from bonseyes_dagster.client.command._output import print_table
+from bonseyes_dagster.client.command._printing import output as _output
+from bonseyes_dagster.client.command._printing.output import print_table
 
 NAME = "benchmarking/a-run-with-a-name-of-some-length_benchmark"
 ARTIFACTS = ("ARTIFACT", "PHASE", "TYPE", "SIZE", "CREATED", "TOOK")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster import errors, sockets
+from bonseyes_dagster import errors
 from bonseyes_dagster.client import Container
+from bonseyes_dagster.system import sockets
 
 
 class _Handler(BaseHTTPRequestHandler):

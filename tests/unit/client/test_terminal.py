@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from bonseyes_dagster.client.command._terminal import escape
+from bonseyes_dagster.client.command._printing.terminal import escape
 
 EVIL = (
     b"title \x1b]0;owned\x07 clear \x1b[2J \xc2\x9b31m \xe2\x80\xae green \x1b[32mok\x1b[0m\t"
@@ -35,7 +35,7 @@ def test_colours_stay_and_all_else_is_written_out(text: str, shown: str) -> None
 def run(stdout: int) -> None:
     """Write EVIL a byte at a time in a process of its own."""
     code = (
-        "import sys; from bonseyes_dagster.client.command._terminal import write_bytes\n"
+        "import sys; from bonseyes_dagster.client.command._printing.terminal import write_bytes\n"
         f"write_bytes(bytes([byte]) for byte in {EVIL!r})"
     )
     subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True, timeout=60)

@@ -14,7 +14,7 @@ SUPERVISOR = """
 import asyncio, json, os, sys
 from pathlib import Path
 from bonseyes_dagster.embedded.child import Child
-from bonseyes_dagster.prctl import adopt_orphans
+from bonseyes_dagster.system.prctl import adopt_orphans
 from bonseyes_dagster.embedded.logs import RotatingLog
 from bonseyes_dagster.embedded.nursery import Nursery
 

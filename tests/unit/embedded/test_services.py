@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.embedded.services import Service, Services
 from bonseyes_dagster.embedded.socket_folder import SocketFolder
 from bonseyes_dagster.errors import SettingsError
@@ -16,6 +15,7 @@ from bonseyes_dagster.project.folder import Project, find_project
 from bonseyes_dagster.project.port import check_port
 from bonseyes_dagster.project.service_names import CONTAINER_KINDS
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system import sockets
 
 TOOL = "name: {name}\ndescription: d\nentry_point: m:create\noutput_type: t\n"
 

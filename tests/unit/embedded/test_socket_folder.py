@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.embedded.socket_folder import SocketFolder
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
+from bonseyes_dagster.system import sockets
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from bonseyes_dagster.gateway.access import (
     rules_from_settings,
     session_cookie,
 )
-from bonseyes_dagster.hosts import split_host
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.hosts import split_host
 
 TOKEN = "a token of some length"
 

@@ -15,7 +15,7 @@ from bonseyes_dagster.tool.worker import descendants
 PREPARED = """
 import os, signal, subprocess, sys, time
 from bonseyes_dagster.tool.worker.descendants import end_below, end_descendants, children_of
-from bonseyes_dagster.prctl import adopt_orphans
+from bonseyes_dagster.system.prctl import adopt_orphans
 
 def double_fork(work):
     if os.fork() == 0:

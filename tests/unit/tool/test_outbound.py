@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.client import Addresses
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system import sockets
 from bonseyes_dagster.tool.fetching.outbound import Policy, fetch
 
 

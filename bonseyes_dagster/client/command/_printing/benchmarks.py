@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bonseyes_dagster.client import Artifact
-from bonseyes_dagster.client.command._output import clean, print_note
+from bonseyes_dagster.client.command._printing.output import clean, print_note
 from bonseyes_dagster.errors import BonseyesError
 
 __all__ = ["print_benchmarks", "read_benchmarks"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster import sockets
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.system import sockets
 
 
 def _listen(path: Path, backlog: int = 8) -> socket.socket:

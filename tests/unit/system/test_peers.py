@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bonseyes_dagster.peers import Peers
+from bonseyes_dagster.system.peers import Peers
 from tests.other_user import NOBODY, as_other_user, needs_root
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from bonseyes_dagster.client import Artifact
-from bonseyes_dagster.client.command._output import clean, duration, print_note, size
+from bonseyes_dagster.client.command._printing.output import clean, duration, print_note, size
 from bonseyes_dagster.client.command._state import State
 from bonseyes_dagster.model import TERMINAL_PHASES, Progress, Status
 
