@@ -19,7 +19,7 @@ from dagster._cli.job import _create_run
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from bonseyes_dagster.execution.processes.run_protocol import RunServerClient, RunServerGoneError, default_socket
+from bonseyes_dagster.execution.launching.run_protocol import RunServerClient, RunServerGoneError, default_socket
 from bonseyes_dagster.execution.storage.instance import write_instance
 from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bonseyes_dagster.execution.processes.run_protocol import PROTOCOL_VERSION, socket_address
+from bonseyes_dagster.execution.launching.run_protocol import PROTOCOL_VERSION, socket_address
 
 __all__ = ["BrokenError", "Check", "NotHealthyError", "answers", "beats", "listens", "pings"]
 

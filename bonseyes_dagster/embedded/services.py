@@ -12,7 +12,7 @@ from bonseyes_dagster.embedded import health
 from bonseyes_dagster.embedded.leftovers import MARK
 from bonseyes_dagster.embedded.nursery import Nursery
 from bonseyes_dagster.embedded.socket_folder import SocketFolder
-from bonseyes_dagster.execution.processes.run_protocol import default_socket
+from bonseyes_dagster.execution.launching.run_protocol import default_socket
 from bonseyes_dagster.execution.storage.instance import LOCATION
 from bonseyes_dagster.project.environment import GATEWAY_ONLY, chosen_environ
 from bonseyes_dagster.project.folder import Project

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 import dagster
 from dagster import ConfigMapping, GraphDefinition, JobDefinition
-from dagster._core.definitions.dependency import Node, NodeInput
 
 from bonseyes_dagster.client.addresses import Addresses
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.model import python_name
+from bonseyes_dagster.orchestration.dagster_internals import Node, NodeInput
 from bonseyes_dagster.orchestration.steps.references import ArtifactType
 from bonseyes_dagster.orchestration.steps.tool_op import ToolOp
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dagster import GraphDefinition, OpDefinition
-from dagster._core.definitions.dependency import NodeHandle, NodeInput, NodeInputHandle, NodeOutput
 
+from bonseyes_dagster.orchestration.dagster_internals import NodeHandle, NodeInput, NodeInputHandle, NodeOutput
 from bonseyes_dagster.orchestration.steps.references import ArtifactType
 
 __all__ = ["check_wiring"]

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from bonseyes_dagster.client import Artifact, Project
-from bonseyes_dagster.execution.processes.run_protocol import default_socket
+from bonseyes_dagster.execution.launching.run_protocol import default_socket
 from tests.other_user import as_other_user, connectable, needs_root, readable
 from tests.system.embedded import Embedded, embedded
 from tests.waiting import is_at_work, until

@@ -14,15 +14,20 @@ from typing import Any, Self
 
 import docker
 from dagster import DagsterRun, DagsterRunStatus, Field, StringSource
-from dagster._core.errors import DagsterLaunchFailedError
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
-from dagster._serdes import ConfigurableClassData
 from dagster_docker import DockerRunLauncher
 from docker.errors import APIError, DockerException
 from requests import RequestException
 
+from bonseyes_dagster.execution.containers.dagster_internals import (
+    CheckRunHealthResult,
+    ConfigurableClassData,
+    DagsterLaunchFailedError,
+    LaunchRunContext,
+    ResumeRunContext,
+    WorkerStatus,
+)
 from bonseyes_dagster.execution.containers.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
-from bonseyes_dagster.execution.processes.run_protocol import default_socket, records_folder
+from bonseyes_dagster.execution.launching.run_protocol import default_socket, records_folder
 from bonseyes_dagster.execution.runs.run_end import cancel_run, close_steps, fail_run_that_took_too_long
 from bonseyes_dagster.execution.runs.run_lease import was_launched
 from bonseyes_dagster.execution.runs.run_record import read_record

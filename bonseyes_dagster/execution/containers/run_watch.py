@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import GRPC_INFO_TAG
 
 from bonseyes_dagster.execution.containers.container_launcher import ContainerRunLauncher
+from bonseyes_dagster.execution.containers.dagster_internals import GRPC_INFO_TAG, RunRecord
 from bonseyes_dagster.execution.containers.run_container import RUN_ID_LABEL
 from bonseyes_dagster.execution.runs.run_end import Withdraw, may_have_left_work, withdraw_nothing
 from bonseyes_dagster.execution.runs.run_record import read_record, read_records, remove_record

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from bonseyes_dagster.execution.processes.dagster_internals import GRPC_INFO_TAG
 from bonseyes_dagster.execution.processes.run_process import RunProcess
 from bonseyes_dagster.execution.processes.run_worker import STARTED, WAIT_SIGNALS, open_worker_instance, take_back, work
 from bonseyes_dagster.execution.processes.warm_definitions import Target

@@ -29,14 +29,14 @@ from typing import Any
 
 from dagster import DagsterInstance
 
-from bonseyes_dagster.execution.processes.run_keeper import RunKeeper
-from bonseyes_dagster.execution.processes.run_protocol import (
+from bonseyes_dagster.execution.launching.run_protocol import (
     PROTOCOL_VERSION,
     default_socket,
     records_folder,
     socket_address,
     storage_id,
 )
+from bonseyes_dagster.execution.processes.run_keeper import RunKeeper
 from bonseyes_dagster.execution.processes.source_watch import SourceWatch
 from bonseyes_dagster.execution.processes.warm_definitions import Target, load_target, warm_up
 from bonseyes_dagster.execution.runs.run_end import Withdraw, withdraw_nothing

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRunStatus
-from dagster._cli.api import _execute_run_command_body, _resume_run_command_body
-from dagster._utils.interrupts import capture_interrupts
 
-from bonseyes_dagster.execution.processes.run_protocol import default_socket, records_folder
+from bonseyes_dagster.execution.launching.run_protocol import default_socket, records_folder
+from bonseyes_dagster.execution.processes.dagster_internals import (
+    _execute_run_command_body,
+    _resume_run_command_body,
+    capture_interrupts,
+)
 from bonseyes_dagster.execution.runs.run_end import Withdraw
 from bonseyes_dagster.execution.runs.run_record import RecordLock, remove_record
 from bonseyes_dagster.execution.storage.sqlite_storage import with_kept_open_connections

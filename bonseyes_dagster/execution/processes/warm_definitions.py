@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import DagsterError, DagsterInstance, execute_job, job, op
-from dagster._core.code_pointer import CodePointer
-from dagster._core.definitions.reconstruct import ReconstructableRepository, reconstructable
-from dagster._core.workspace.autodiscovery import (
-    LoadableTarget,
-    loadable_targets_from_python_file,
-    loadable_targets_from_python_module,
-)
 
 from bonseyes_dagster.code_errors import describe_code_error
 from bonseyes_dagster.execution.importing import importing_from
+from bonseyes_dagster.execution.processes.dagster_internals import (
+    CodePointer,
+    LoadableTarget,
+    ReconstructableRepository,
+    loadable_targets_from_python_file,
+    loadable_targets_from_python_module,
+    reconstructable,
+)
 from bonseyes_dagster.execution.storage.sqlite_storage import KeptOpenSqliteStorage
 from bonseyes_dagster.execution.threads.executor import concurrent_executor
 

@@ -4,9 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.events import JobFailureData, RunFailureReason
-from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
-from dagster._core.execution.stats import StepEventStatus
+
+from bonseyes_dagster.execution.runs.dagster_internals import (
+    JobFailureData,
+    RunFailureReason,
+    StepEventStatus,
+    StepFailureData,
+    UserFailureData,
+)
 
 __all__ = [
     "Withdraw",

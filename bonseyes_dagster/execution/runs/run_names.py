@@ -4,8 +4,8 @@ import re
 import uuid
 
 from dagster import DagsterInstance, DagsterRun, RunsFilter
-from dagster._core.storage.dagster_run import RunRecord
 
+from bonseyes_dagster.execution.runs.dagster_internals import RunRecord
 from bonseyes_dagster.tags import PIPELINE_TAG, RUN_TAG
 from bonseyes_dagster.urls import is_name
 

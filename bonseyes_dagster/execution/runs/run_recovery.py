@@ -9,9 +9,8 @@ ends its process each time fails by itself (step_losses.py); the limit here is f
 from collections.abc import Callable
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.events import RunFailureReason
-from dagster._daemon.monitoring.run_monitoring import RESUME_RUN_LOG_MESSAGE
 
+from bonseyes_dagster.execution.runs.dagster_internals import RESUME_RUN_LOG_MESSAGE, RunFailureReason
 from bonseyes_dagster.execution.runs.run_end import cancel_run, fail_run_with, fail_unlaunched
 from bonseyes_dagster.execution.runs.run_lease import was_launched
 

@@ -27,10 +27,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dagster._cli.api import grpc_command
-from dagster._grpc import server as dagster_server
-from dagster._grpc.__generated__ import dagster_api_pb2
-
+from bonseyes_dagster.execution.servers.dagster_internals import dagster_api_pb2, dagster_server, grpc_command
 from bonseyes_dagster.execution.storage.instance import LOADED_FILE
 from bonseyes_dagster.system.prctl import end_with_parent
 from bonseyes_dagster.system.sockets import claim

@@ -11,8 +11,7 @@ __all__ = ["leave_settings_alone"]
 
 def leave_settings_alone() -> None:
     """Let Dagster take from `.env` only variables that are no settings, and are not set already."""
-    from dagster._cli import utils  # here: the caller may not need Dagster
-    from dagster._core.secrets.env_file import get_env_var_dict
+    from bonseyes_dagster.execution.servers.dagster_internals import get_env_var_dict, utils
 
     def variables(folder: str) -> dict[str, str]:
         found = get_env_var_dict(folder)

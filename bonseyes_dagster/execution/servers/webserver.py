@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from dagster._core.workspace.context import IWorkspaceProcessContext
 from dagster_webserver import cli
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.applications import Starlette
@@ -26,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from bonseyes_dagster.errors import ForbiddenError, SettingsError, request_id
+from bonseyes_dagster.execution.servers.dagster_internals import IWorkspaceProcessContext
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.hosts import check_own_host, own_names
 from bonseyes_dagster.system.sockets import claim

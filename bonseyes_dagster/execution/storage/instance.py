@@ -21,9 +21,9 @@ LOADED_FILE = "definitions-loaded"
 
 logger = logging.getLogger(__name__)
 
-_COORDINATOR = {"module": "bonseyes_dagster.execution.processes.coordinator", "class": "NamingRunCoordinator"}
+_COORDINATOR = {"module": "bonseyes_dagster.execution.launching.coordinator", "class": "NamingRunCoordinator"}
 _LAUNCHERS: dict[str, dict[str, Any]] = {
-    "warm": {"module": "bonseyes_dagster.execution.processes.launcher", "class": "WarmRunLauncher"},
+    "warm": {"module": "bonseyes_dagster.execution.launching.launcher", "class": "WarmRunLauncher"},
     "docker": {"module": "bonseyes_dagster.execution.containers.container_launcher", "class": "ContainerRunLauncher"},
 }
 # Dagster checks on every run this often, and takes one up again whose process is gone.

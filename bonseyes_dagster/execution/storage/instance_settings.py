@@ -91,9 +91,13 @@ def check_values(project: Path) -> None:
         return
     # Here: importing Dagster takes a second, which reading the file need not.
     from dagster import DagsterInvalidConfigError
-    from dagster._check import CheckError
-    from dagster._config import validate_config
-    from dagster._core.instance.config import dagster_instance_config, dagster_instance_config_schema
+
+    from bonseyes_dagster.execution.storage.dagster_internals import (
+        CheckError,
+        dagster_instance_config,
+        dagster_instance_config_schema,
+        validate_config,
+    )
 
     file = project / SETTINGS_FILE
     reasons = [each.message for each in validate_config(dagster_instance_config_schema(), settings).errors or ()]

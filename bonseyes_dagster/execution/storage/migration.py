@@ -10,11 +10,11 @@ from typing import Any
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from dagster import DagsterInstance
-from dagster._core.instance.ref import InstanceRef
 from dagster_postgres.run_storage import run_storage
 from dagster_postgres.utils import DagsterPostgresException, pg_alembic_config
 
 from bonseyes_dagster.errors import SettingsError, UnavailableError
+from bonseyes_dagster.execution.storage.dagster_internals import InstanceRef
 from bonseyes_dagster.execution.storage.instance import instance_config
 
 __all__ = ["bring_up_to_date"]

@@ -25,16 +25,6 @@ from typing import Any, Self, TypeVar
 import sqlalchemy as db
 import yaml
 from dagster import DagsterEvent, DagsterEventType, Field, IntSource
-from dagster._core.errors import DagsterRunAlreadyExists
-from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
-from dagster._core.events.log import EventLogEntry
-from dagster._core.execution.backfill import PartitionBackfill
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickData
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
-from dagster._core.storage.runs.schema import RunsTable
-from dagster._core.storage.schedules.schema import JobTickTable
-from dagster._serdes import ConfigurableClassData, serialize_value
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.run_storage import PostgresRunStorage
 from dagster_postgres.schedule_storage import PostgresScheduleStorage
@@ -46,6 +36,22 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import QueuePool
 
 from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.execution.storage.dagster_internals import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    ConfigurableClassData,
+    DagsterRunAlreadyExists,
+    EventLogEntry,
+    InstanceRef,
+    InstigatorState,
+    InstigatorTick,
+    JobTickTable,
+    PartitionBackfill,
+    RunsTable,
+    SqlEventLogStorageTable,
+    TickData,
+    serialize_value,
+)
 from bonseyes_dagster.execution.threads.compute_logs import removing_output
 
 __all__ = ["PooledPostgresStorage", "with_pooled_connections"]

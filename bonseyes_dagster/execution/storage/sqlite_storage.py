@@ -30,18 +30,20 @@ import dagster
 import sqlalchemy as db
 import yaml
 from dagster import Field
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.storage.event_log.sqlite import sqlite_event_log
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
-from dagster._core.storage.runs.sqlite import sqlite_run_storage
-from dagster._core.storage.runs.sqlite.sqlite_run_storage import SqliteRunStorage
-from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClassData
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import NullPool, QueuePool
 
+from bonseyes_dagster.execution.storage.dagster_internals import (
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    ConfigurableClassData,
+    DagsterSqliteStorage,
+    InstanceRef,
+    SqliteEventLogStorage,
+    SqliteRunStorage,
+    sqlite_event_log,
+    sqlite_run_storage,
+    sqlite_schedule_storage,
+)
 from bonseyes_dagster.execution.threads.compute_logs import removing_output
 
 __all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connections"]

@@ -4,7 +4,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance
-from dagster._core.execution.plan.active import ActiveExecution
+
+from bonseyes_dagster.execution.threads.dagster_internals import ActiveExecution
 
 __all__ = ["ResumableExecution", "read_progress"]
 

@@ -25,10 +25,14 @@ from pathlib import Path
 from typing import IO, Any, Self, TextIO
 
 from dagster import DagsterInstance, Field, RunsFilter
-from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
-from dagster._core.storage.local_compute_log_manager import IO_TYPE_EXTENSION, LocalComputeLogManager
-from dagster._serdes import ConfigurableClassData
 
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    IO_TYPE_EXTENSION,
+    CapturedLogContext,
+    ComputeIOType,
+    ConfigurableClassData,
+    LocalComputeLogManager,
+)
 from bonseyes_dagster.execution.threads.step_streams import capture_streams
 from bonseyes_dagster.execution.threads.stored_values import delete_values_set_aside, set_values_aside
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from dagster import (
     DagsterEvent,
+    DagsterRun,
+    DagsterRunStatus,
     Executor,
     ExecutorDefinition,
     Field,
@@ -26,25 +28,28 @@ from dagster import (
     Noneable,
     executor,
 )
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.events import EngineEventData
-from dagster._core.execution.api import ExecuteRunWithPlanIterable
-from dagster._core.execution.compute_logs import create_compute_log_file_key
-from dagster._core.execution.context.system import PlanExecutionContext, PlanOrchestrationContext
-from dagster._core.execution.context_creation_job import PlanExecutionContextManager
-from dagster._core.execution.plan.execute_plan import _handle_compute_log_setup_error
-from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.plan.step import ExecutionStep
-from dagster._core.execution.retries import RetryMode, get_retries_config
-from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._core.storage.dagster_run import DagsterRun, DagsterRunStatus
-from dagster._utils.error import serializable_error_info_from_exc_info
 
 from bonseyes_dagster.execution.runs.run_lease import LOOK_S, RunLease, RunTakenError, lease
 from bonseyes_dagster.execution.runs.run_names import run_name, settle_name
 from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
 from bonseyes_dagster.execution.threads.compute_logs import StepComputeLogManager
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    EngineEventData,
+    ExecuteRunWithPlanIterable,
+    ExecutionPlan,
+    ExecutionStep,
+    InstanceConcurrencyContext,
+    PlanExecutionContext,
+    PlanExecutionContextManager,
+    PlanOrchestrationContext,
+    RetryMode,
+    _handle_compute_log_setup_error,
+    create_compute_log_file_key,
+    get_retries_config,
+    get_tag_concurrency_limits_config,
+    serializable_error_info_from_exc_info,
+)
 from bonseyes_dagster.execution.threads.interruption import interruption_scope
 from bonseyes_dagster.execution.threads.isolated_step import IsolatedStep
 from bonseyes_dagster.execution.threads.mailbox import Mailbox

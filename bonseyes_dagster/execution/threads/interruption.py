@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._utils.interrupts import check_captured_interrupt
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    check_captured_interrupt,
+)
 
 __all__ = ["interruptible_call", "interruptible_wait", "interruption_scope", "run_is_interrupted"]
 

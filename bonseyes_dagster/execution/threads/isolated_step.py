@@ -15,15 +15,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from dagster import DagsterEvent
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.execution.context.system import PlanExecutionContext
-from dagster._core.execution.plan.execute_plan import _trigger_hook
-from dagster._core.execution.plan.objects import StepFailureData, StepRetryData, UserFailureData
-from dagster._core.execution.retries import RetryMode
-from dagster._grpc.types import ExecuteStepArgs
-from dagster._serdes import deserialize_value, serialize_value
 from dagster_shared.error import SerializableErrorInfo
 
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    ExecuteStepArgs,
+    PlanExecutionContext,
+    RetryMode,
+    StepFailureData,
+    StepRetryData,
+    UserFailureData,
+    _trigger_hook,
+    deserialize_value,
+    serialize_value,
+)
 from bonseyes_dagster.execution.threads.mailbox import Mailbox
 from bonseyes_dagster.execution.threads.step_thread import StepContext, StepMessage, post_events
 
@@ -102,7 +107,7 @@ class IsolatedStep:
                     sys.executable,
                     "-P",
                     "-m",
-                    "bonseyes_dagster.execution.threads.step_process",
+                    "bonseyes_dagster.execution.processes.step_process",
                     str(writer),
                     str(os.getpid()),
                 ],

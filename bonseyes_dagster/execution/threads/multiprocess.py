@@ -11,15 +11,18 @@ from types import FunctionType
 from typing import Any
 
 from dagster import DagsterEvent, ExecutorDefinition, Field, InitExecutorContext, Int, Noneable, executor
-from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
-from dagster._core.execution.context.system import PlanOrchestrationContext
-from dagster._core.execution.plan.active import ActiveExecution
-from dagster._core.execution.plan.plan import ExecutionPlan
-from dagster._core.execution.retries import RetryMode, get_retries_config
-from dagster._core.execution.tags import get_tag_concurrency_limits_config
-from dagster._core.executor import multiprocess as dagster_multiprocess
 
 from bonseyes_dagster.execution.runs.run_lease import RunLease
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    ActiveExecution,
+    ExecutionPlan,
+    PlanOrchestrationContext,
+    RetryMode,
+    dagster_multiprocess,
+    get_retries_config,
+    get_tag_concurrency_limits_config,
+    multiple_process_executor_requirements,
+)
 from bonseyes_dagster.execution.threads.executor import take_run
 
 __all__ = ["SeparateExecutor", "separate_executor"]

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from dagster import DagsterEvent, DagsterInstance
-from dagster._core.executor import multiprocess as _multiprocess
 
 from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
+from bonseyes_dagster.execution.threads.dagster_internals import dagster_multiprocess
 
 # Dagster's executor looks its bookkeeping up by this name when it begins.
-multiprocess: Any = _multiprocess
+multiprocess: Any = dagster_multiprocess
 
 __all__ = ["resume_multiprocess"]
 

@@ -6,8 +6,8 @@ step's doing. Tool ops are no suspects: they only wait on HTTP, and attach to wh
 """
 
 from dagster import DagsterEventType, DagsterInstance
-from dagster._core.execution.plan.step import ExecutionStep
 
+from bonseyes_dagster.execution.threads.dagster_internals import ExecutionStep
 from bonseyes_dagster.tags import CONTAINER_TAG
 
 __all__ = ["INTERRUPTED", "RESUMING", "SUSPECT_AFTER", "is_tool_step", "read_losses"]

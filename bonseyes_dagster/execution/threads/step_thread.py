@@ -11,19 +11,20 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from dagster import DagsterEvent, RetryRequested
-from dagster._core.errors import DagsterExecutionInterruptedError
-from dagster._core.execution.compute_logs import create_compute_log_file_key
-from dagster._core.execution.context.system import PlanExecutionContext, StepExecutionContext
-from dagster._core.execution.plan.execute_plan import (
+
+from bonseyes_dagster.execution.threads.dagster_internals import (
+    DagsterExecutionInterruptedError,
+    ExecutionStep,
+    KnownExecutionState,
+    PlanExecutionContext,
+    StepExecutionContext,
     _handle_compute_log_setup_error,
     _handle_compute_log_teardown_error,
     _trigger_hook,
+    core_dagster_event_sequence_for_step,
+    create_compute_log_file_key,
     dagster_event_sequence_for_step,
 )
-from dagster._core.execution.plan.execute_step import core_dagster_event_sequence_for_step
-from dagster._core.execution.plan.state import KnownExecutionState
-from dagster._core.execution.plan.step import ExecutionStep
-
 from bonseyes_dagster.execution.threads.mailbox import Mailbox
 
 __all__ = ["StepContext", "StepMessage", "StepThread", "post_events"]

@@ -24,8 +24,8 @@ from dagster import (
     SkipReason,
     sensor,
 )
-from dagster._core.storage.tags import RUN_KEY_TAG
 
+from bonseyes_dagster.orchestration.dagster_internals import RUN_KEY_TAG
 from bonseyes_dagster.orchestration.inbox.digests import ArchiveChangedError, DigestReader
 from bonseyes_dagster.orchestration.inbox.files import ArchiveSet, printable, read_sets
 from bonseyes_dagster.orchestration.inbox.state import InboxState

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterError, DagsterInstance, DagsterRunStatus
-from dagster._cli.job import _create_run
-from dagster._core.errors import DagsterRunAlreadyExists
-from dagster._core.remote_representation.code_location import CodeLocation
-from dagster._core.remote_representation.external import RemoteJob, RemoteRepository
-from dagster._core.workspace.context import WorkspaceProcessContext, WorkspaceRequestContext
-from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from bonseyes_dagster.errors import ConflictError, UnavailableError
+from bonseyes_dagster.orchestration.runs.dagster_internals import (
+    CodeLocation,
+    DagsterRunAlreadyExists,
+    RemoteJob,
+    RemoteRepository,
+    WorkspaceFileTarget,
+    WorkspaceProcessContext,
+    WorkspaceRequestContext,
+    _create_run,
+)
 from bonseyes_dagster.orchestration.runs.turns import Turns
 
 __all__ = ["Starter"]

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dagster import DagsterRun
-from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
-from dagster._core.storage.dagster_run import RunRecord
 
+from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord, RunStepKeyStatsSnapshot, StepEventStatus
 from bonseyes_dagster.orchestration.runs.records import Records
 
 __all__ = ["Lineage", "Origin", "executes_all", "mapping_key", "step_of"]

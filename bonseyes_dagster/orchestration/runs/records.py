@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.storage.dagster_run import FINISHED_STATUSES, RunRecord
 
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.execution.runs.run_names import named_record, own_name, pipeline_name, run_name
 from bonseyes_dagster.model import Phase
 from bonseyes_dagster.orchestration.pipeline import Pipeline
+from bonseyes_dagster.orchestration.runs.dagster_internals import FINISHED_STATUSES, RunRecord
 from bonseyes_dagster.tags import DELETED_TAG, PIPELINE_TAG, RUN_TAG
 
 __all__ = ["Instance", "Records", "is_marked", "open_instance", "phase_of"]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from dagster import DagsterError, DagsterRun
-from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.execution.runs.run_end import cancel_run
 from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.orchestration.names import is_ordered_by
+from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord
 from bonseyes_dagster.orchestration.runs.records import Records, is_marked, phase_of
 from bonseyes_dagster.orchestration.runs.states import RunState, States, StepState
 from bonseyes_dagster.orchestration.runs.turns import Turns

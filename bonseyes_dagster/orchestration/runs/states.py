@@ -11,17 +11,21 @@ from functools import cached_property
 from typing import Any
 
 from dagster import DagsterEvent, DagsterEventType, DagsterRun, DagsterRunStatus, GraphDefinition
-from dagster._core.events import JobFailureData, RunFailureReason
-from dagster._core.execution.stats import RunStepKeyStatsSnapshot, StepEventStatus
-from dagster._core.storage.dagster_run import RunRecord
 
-from bonseyes_dagster.execution.processes.coordinator import queue_place
+from bonseyes_dagster.execution.launching.coordinator import queue_place
 from bonseyes_dagster.execution.runs.run_end import is_closed_with_its_run
 from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
 from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, order_key
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
+from bonseyes_dagster.orchestration.runs.dagster_internals import (
+    JobFailureData,
+    RunFailureReason,
+    RunRecord,
+    RunStepKeyStatsSnapshot,
+    StepEventStatus,
+)
 from bonseyes_dagster.orchestration.runs.lineage import Lineage, Origin, executes_all, mapping_key, step_of
 from bonseyes_dagster.orchestration.runs.records import Records, phase_of
 from bonseyes_dagster.orchestration.steps.tool_op import ToolOp

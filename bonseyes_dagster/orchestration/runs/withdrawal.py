@@ -5,8 +5,6 @@ import time
 from collections.abc import Iterator
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
-from dagster._core.execution.stats import StepEventStatus
-from dagster._core.storage.dagster_run import RunRecord
 
 from bonseyes_dagster import tags
 from bonseyes_dagster.client import Addresses, Artifact, Container
@@ -14,6 +12,7 @@ from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.execution.runs import run_names
 from bonseyes_dagster.execution.runs.run_end import close_steps, is_closed_with_its_run, may_have_left_work
 from bonseyes_dagster.orchestration import names
+from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord, StepEventStatus
 
 __all__ = ["closed_steps", "withdraw"]
 

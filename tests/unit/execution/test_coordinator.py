@@ -14,8 +14,8 @@ from dagster._core.storage.tags import PRIORITY_TAG
 from dagster._daemon.run_coordinator import QueuedRunCoordinatorDaemon
 from dagster._daemon.types import DaemonHeartbeat
 
-from bonseyes_dagster.execution.processes import coordinator
-from bonseyes_dagster.execution.processes.coordinator import queue_place
+from bonseyes_dagster.execution.launching import coordinator
+from bonseyes_dagster.execution.launching.coordinator import queue_place
 from bonseyes_dagster.execution.runs import run_names
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project
 from tests.waiting import until

@@ -5,8 +5,8 @@ from pathlib import Path
 import yaml
 from dagster import DagsterInstance
 
-from bonseyes_dagster.execution.processes.coordinator import NamingRunCoordinator
-from bonseyes_dagster.execution.processes.launcher import WarmRunLauncher
+from bonseyes_dagster.execution.launching.coordinator import NamingRunCoordinator
+from bonseyes_dagster.execution.launching.launcher import WarmRunLauncher
 from bonseyes_dagster.execution.storage.instance import write_instance, write_workspace
 from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 from bonseyes_dagster.execution.threads.compute_logs import StepComputeLogManager

@@ -8,7 +8,7 @@ import yaml
 from dagster import DagsterInstance
 
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.execution.processes.coordinator import NamingRunCoordinator
+from bonseyes_dagster.execution.launching.coordinator import NamingRunCoordinator
 from bonseyes_dagster.execution.storage.instance import write_instance
 from bonseyes_dagster.execution.storage.instance_settings import check_values, read_settings
 

@@ -17,7 +17,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monitoring_iteration
 
-from bonseyes_dagster.execution.processes.run_protocol import (
+from bonseyes_dagster.execution.launching.run_protocol import (
     RunServerClient,
     RunServerGoneError,
     records_folder,

@@ -15,7 +15,7 @@ import pytest
 from dagster import DagsterRunStatus, RunsFilter
 from dagster._daemon.monitoring import execute_run_monitoring_iteration
 
-from bonseyes_dagster.execution.processes.run_protocol import RunServerClient, default_socket, records_folder
+from bonseyes_dagster.execution.launching.run_protocol import RunServerClient, default_socket, records_folder
 from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.execution.runs.run_record import read_records
 from bonseyes_dagster.tags import RUN_TAG

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.events import EngineEventData
-from dagster._core.instance.config import PoolGranularity
-from dagster._core.launcher import LaunchRunContext
-from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
-from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
-from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
-from dagster._core.storage.tags import PRIORITY_TAG
-from dagster._utils.error import serializable_error_info_from_exc_info
-from dagster._utils.tags import TagConcurrencyLimitsCounter
 
+from bonseyes_dagster.execution.launching.dagster_internals import (
+    ACTIVE_RUN_STATUSES,
+    PRIORITY_TAG,
+    EngineEventData,
+    LaunchRunContext,
+    PoolGranularity,
+    QueuedRunCoordinator,
+    RunQueueConfig,
+    SubmitRunContext,
+    TagConcurrencyLimitsCounter,
+    serializable_error_info_from_exc_info,
+)
 from bonseyes_dagster.execution.runs.run_names import name_run
 
 __all__ = ["NamingRunCoordinator", "QueuePlace", "queue_place"]

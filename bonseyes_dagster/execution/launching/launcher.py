@@ -2,7 +2,7 @@
 
 In dagster.yaml (both of its settings may be left out; the socket is then DAGSTER_HOME/run_server/socket):
     run_launcher:
-      module: bonseyes_dagster.execution.processes.launcher
+      module: bonseyes_dagster.execution.launching.launcher
       class: WarmRunLauncher
       config: {socket: /path/of/socket, grace_s: 10}
 
@@ -23,11 +23,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLauncher, Field, StringSource
-from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
-from dagster._core.storage.tags import GRPC_INFO_TAG
-from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
-from bonseyes_dagster.execution.processes.run_protocol import (
+from bonseyes_dagster.execution.launching.dagster_internals import (
+    GRPC_INFO_TAG,
+    CanCancelExecutionRequest,
+    CanCancelExecutionResult,
+    CheckRunHealthResult,
+    ConfigurableClass,
+    ConfigurableClassData,
+    DagsterGrpcClient,
+    LaunchRunContext,
+    ResumeRunContext,
+    RunLauncher,
+    WorkerStatus,
+    deserialize_value,
+)
+from bonseyes_dagster.execution.launching.run_protocol import (
     RunServerAnswerError,
     RunServerClient,
     RunServerGoneError,
@@ -273,10 +284,6 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def _check_stock(self, run: DagsterRun) -> CheckRunHealthResult:
         """Ask the code server about a run that was launched through it."""
-        from dagster._grpc.client import DagsterGrpcClient
-        from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-        from dagster._serdes import deserialize_value
-
         where = json.loads(run.tags[GRPC_INFO_TAG])
         try:
             client = DagsterGrpcClient(port=where.get("port"), socket=where.get("socket"), host=where.get("host"))

@@ -1,7 +1,7 @@
 """The process of one step that may end its process; isolated_step.py starts it.
 
-`python -m bonseyes_dagster.execution.threads.step_process EVENTS PARENT`: EVENTS is the descriptor to which the step's
-events go, a line of JSON each, PARENT is the run's process. Standard input has Dagster's ExecuteStepArgs. It does what
+`python -m bonseyes_dagster.execution.processes.step_process EVENTS PARENT`: EVENTS is the descriptor to which the events
+of the step go, a line of JSON each, PARENT is the run's process. Standard input has Dagster's ExecuteStepArgs. It does what
 `dagster api execute_step` does: it writes the events to Dagster's storage itself.
 """
 
@@ -28,11 +28,14 @@ def main() -> None:
 def _execute(events: int, arguments: str) -> None:
     # After the process is bound to its parent: this takes seconds.
     from dagster import DagsterInstance
-    from dagster._cli.api import _execute_step_command_body
-    from dagster._grpc.types import ExecuteStepArgs
-    from dagster._serdes import deserialize_value, serialize_value
-    from dagster._utils.interrupts import capture_interrupts
 
+    from bonseyes_dagster.execution.processes.dagster_internals import (
+        ExecuteStepArgs,
+        _execute_step_command_body,
+        capture_interrupts,
+        deserialize_value,
+        serialize_value,
+    )
     from bonseyes_dagster.execution.threads.step_streams import route_streams
 
     args = deserialize_value(arguments, ExecuteStepArgs)

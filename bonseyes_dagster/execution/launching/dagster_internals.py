@@ -1,0 +1,38 @@
+"""What `execution/launching/` uses of Dagster that is not public: a new version of Dagster may move it."""
+
+from dagster._core.events import EngineEventData
+from dagster._core.instance.config import PoolGranularity
+from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, RunLauncher, WorkerStatus
+from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+from dagster._core.run_coordinator.queued_run_coordinator import RunQueueConfig
+from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
+from dagster._core.storage.tags import GRPC_INFO_TAG, PRIORITY_TAG
+from dagster._grpc.client import DagsterGrpcClient
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClass, ConfigurableClassData, deserialize_value
+from dagster._utils.error import serializable_error_info_from_exc_info
+from dagster._utils.tags import TagConcurrencyLimitsCounter
+
+__all__ = [
+    "ACTIVE_RUN_STATUSES",
+    "GRPC_INFO_TAG",
+    "PRIORITY_TAG",
+    "CanCancelExecutionRequest",
+    "CanCancelExecutionResult",
+    "CheckRunHealthResult",
+    "ConfigurableClass",
+    "ConfigurableClassData",
+    "DagsterGrpcClient",
+    "EngineEventData",
+    "LaunchRunContext",
+    "PoolGranularity",
+    "QueuedRunCoordinator",
+    "ResumeRunContext",
+    "RunLauncher",
+    "RunQueueConfig",
+    "SubmitRunContext",
+    "TagConcurrencyLimitsCounter",
+    "WorkerStatus",
+    "deserialize_value",
+    "serializable_error_info_from_exc_info",
+]
