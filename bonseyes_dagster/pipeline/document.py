@@ -26,14 +26,14 @@ _KIND = {"type": "string", "enum": list(KINDS)}
 _TEXT = {"type": "string"}
 
 
-def pipeline_document(description: ToolDescription) -> dict[str, Any]:
-    """Return the document of one pipeline."""
+def pipeline_document(description: ToolDescription, name_length: int) -> dict[str, Any]:
+    """Return the document of one pipeline, whose runs have names of `name_length` characters at most."""
     root = operation("describe", "What this pipeline is", content=json_content(ref("Description")))
     return build_document(
         description.name,
         description.description,
         {"/": {"get": root}, **artifact_paths("runs"), **_paths()},
-        schemas=artifact_schemas(description, "runs") | _schemas(),
+        schemas=artifact_schemas(description, "runs", name_length=name_length) | _schemas(),
         version=description.version,
     )
 

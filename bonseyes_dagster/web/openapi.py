@@ -134,9 +134,11 @@ def service_document(description: ToolDescription, kind: Collection = "artifacts
     )
 
 
-def artifact_schemas(description: ToolDescription, kind: Collection) -> dict[str, Any]:
+def artifact_schemas(
+    description: ToolDescription, kind: Collection, *, name_length: int = NAME["maxLength"]
+) -> dict[str, Any]:
     """Return the schemas that `artifact_paths` refers to beside those of every document."""
-    return creation_schemas(description, kind) | (run_status() if kind == "runs" else {})
+    return creation_schemas(description, kind, name_length=name_length) | (run_status() if kind == "runs" else {})
 
 
 def _error_responses() -> dict[str, Any]:

@@ -190,8 +190,10 @@ def run_status() -> dict[str, Any]:
     return {"Status": _object(status), "Step": _step, "Deleted": _deleted}
 
 
-def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str, Any]:
-    """Return the bodies of a POST, exact for the parameters of this tool or pipeline."""
+def creation_schemas(
+    description: ToolDescription, kind: Collection, *, name_length: int = NAME["maxLength"]
+) -> dict[str, Any]:
+    """Return the bodies of a POST, exact for the parameters and the names of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
     shared: dict[str, Any] = {}
     values = {key: value for key, value in description.schema.items() if key != "$schema"} or {"type": "object"}
@@ -204,8 +206,9 @@ def creation_schemas(description: ToolDescription, kind: Collection) -> dict[str
             for key, value in values["properties"].items()
         }
         values = {**values, "properties": exact}
+    name = {**NAME, "maxLength": name_length}
     # a run without a name, which a form sends as an empty one, gets a good one
-    name = {"anyOf": [NAME, {"type": "string", "maxLength": 0}]} if kind == "runs" else NAME
+    name = {"anyOf": [name, {"type": "string", "maxLength": 0}]} if kind == "runs" else name
     optional = {"name"} if kind == "runs" else set()
     return shared | {
         "CreateByJson": _object({"name": name, "parameters": values}, *optional, *_optional(values, "parameters")),

@@ -89,6 +89,11 @@ class Server:
         if difference in self.differences:
             pytest.skip(difference.value)
 
+    @property
+    def log_delay_s(self) -> float:
+        """Return how long a line may wait: a step looks at its tool's log every two seconds."""
+        return 2.0 if self.step else 0.0
+
     def path(self, file: str) -> str:
         """Return the path in the data of a file that the sample made."""
         return f"{self.step}/{file}" if self.step else file

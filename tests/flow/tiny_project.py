@@ -1,4 +1,4 @@
-"""Runs the project in `tiny/`, or another, for tests: its tools as real containers, its Dagster in the test's folder."""
+"""Runs the project in `tiny/`, or another, for tests: its tools as real containers, its Dagster in a folder."""
 
 from __future__ import annotations
 
