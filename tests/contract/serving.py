@@ -220,12 +220,13 @@ def serving(
     folder: Path,
     environ: Mapping[str, str] | None = None,
     *,
+    bind: str | None = None,
     collection: Collection = "artifacts",
     step: str = "",
     differences: frozenset[Difference] = frozenset(),
 ) -> Iterator[LocalServer]:
     """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
-    bind = f"127.0.0.1:{free_port()}"
+    bind = bind or f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
     env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # what requests name that are written byte by byte

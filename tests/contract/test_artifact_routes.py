@@ -75,6 +75,7 @@ def test_describes_itself(server: Server) -> None:
     keys = {"name", "description", "artifacts", "parameters", "schema", "output_type", "version", "api_version"}
     assert keys <= set(body)
     assert body["api_version"] == "1"
+    assert body["artifacts"] == [f"/{server.collection}"]
     assert body["parameters"]["steps"]["type"] == "integer"
     assert body["schema"]["properties"]["steps"]["maximum"] == 1000
 
