@@ -1,4 +1,4 @@
-"""The sample tool, and a pipeline over it, as a user adds them to a project, behind each of the two gateways."""
+"""The sample tool, and a pipeline over it, as a user adds them to a project: without a gateway, and behind each."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bonseyes_dagster.docker.engine import docker
-from tests.contract.serving import PIPELINE_RUNS, SAMPLE, Server
+from tests.contract.serving import PIPELINE_RUNS, SAMPLE, Server, pipeline_argv, serving
 from tests.docker.composed import Composed
+from tests.flow.tiny_project import running_dagster, running_tools
 from tests.system.embedded import embedded
 
-__all__ = ["PIPELINE", "STEP", "SampleProject", "behind_embedded_gateway", "behind_nginx"]
+__all__ = ["SampleProject", "behind_embedded_gateway", "behind_nginx", "pipeline_container"]
 
 PIPELINE = Path(__file__).parent / "pipeline" / "definitions.py"
 # The only step of the pipeline.
@@ -61,6 +62,23 @@ PIPELINES = "\n  # --- The pipelines"
 DAGSTER = "\n  # --- Dagster"
 # The host that requests name which are written byte by byte.
 HOSTS = {"BONSEYES_ALLOWED_HOSTS": "x"}
+
+
+@contextmanager
+def pipeline_container(folder: Path, **settings: str) -> Iterator[Server]:
+    """Yield the container of the pipeline; the sample, a code server and a run server are behind it."""
+    project = folder / "project"
+    shutil.copytree(SAMPLE, project / "containers" / "sample")
+    shutil.copy(PIPELINE, project)
+    with running_tools(folder, ("sample",), project) as tools, running_dagster(tools) as dagster:
+        environ = {
+            **dagster.environment,
+            "BONSEYES_PIPELINE": "sample-runs",
+            "BONSEYES_VOLUME": str(folder / "runs"),
+            **settings,
+        }
+        with serving(pipeline_argv, folder, environ, collection="runs", step=STEP, differences=PIPELINE_RUNS) as server:
+            yield server
 
 
 @contextmanager

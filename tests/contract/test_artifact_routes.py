@@ -663,6 +663,13 @@ def test_cancel_of_a_running_one(server: Server) -> None:
     assert server.request("POST", f"{name}/cancel").json()["phase"] == "cancelled"
 
 
+def test_cancel_right_after_creation(server: Server) -> None:
+    """It counts also while the work is just about to start."""
+    name = server.create(steps=100, pause=0.2)
+    assert server.request("POST", f"{name}/cancel").status_code == 200
+    assert server.wait(name)["phase"] == "cancelled"
+
+
 def test_cancel_of_a_queued_one(server: Server) -> None:
     """One runs at a time, and the next one is cancelled at once."""
     server.skip_for(Difference.CONCURRENT)
@@ -687,9 +694,11 @@ def test_delete_frees_the_name(server: Server) -> None:
 
 
 def test_delete_of_a_running_one(server: Server) -> None:
-    """DELETE cancels what is in progress first."""
+    """DELETE cancels what is in progress first, and that takes less time than the work."""
     name = server.create(steps=100, pause=0.2)
+    began = time.monotonic()
     assert server.request("DELETE", name).status_code == 200
+    assert time.monotonic() - began < 15
     error_of(server.get(f"{name}/status"), 404, "not_found")
 
 
