@@ -129,6 +129,6 @@ def _add_sample(folder: Path) -> None:
     build.write_text(build.read_text() + IMAGE)
     text = deploy.read_text().replace(PIPELINES, SERVICE + PIPELINES).replace(DAGSTER, PIPELINE_SERVICE + DAGSTER)
     deploy.write_text(text + VOLUME)
-    # Each part ends with its own `defs`.
-    parts = [definitions.read_text(), "project_defs = defs", PIPELINE.read_text()]
-    definitions.write_text("\n".join([*parts, "defs = Definitions.merge(project_defs, defs)\n"]))
+    # Each part ends with its own `defs`. Dagster wants one at the top level, so that the first is in a list.
+    parts = [definitions.read_text(), "all_defs = [defs]", PIPELINE.read_text()]
+    definitions.write_text("\n".join([*parts, "defs = Definitions.merge(*all_defs, defs)\n"]))
