@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bonseyes_dagster.version import __version__
+from bonseyes_dagster.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bonseyes_dagster.errors import ToolError
@@ -30,7 +30,6 @@ __all__ = [
     "PipelineParameter",
     "Task",
     "ToolError",
-    "__version__",
     "concurrent_executor",
     "inbox_sensor",
     "tool_op",

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tensorboard.backend import application
@@ -20,17 +21,18 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError, MethodNotAllowedError
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.version import __version__
 from bonseyes_dagster.visualization import frontend
 from bonseyes_dagster.visualization.catalogue import Catalogue
 from bonseyes_dagster.visualization.provider import ArtifactDataProvider
 from bonseyes_dagster.web.app import create_app
+from bonseyes_dagster.web.openapi import named_document
 from bonseyes_dagster.web.own_host import OwnHost
 
 __all__ = ["Containers", "create"]
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
+_OPENAPI = Path(__file__).with_name("openapi.yml")
 _REGISTRY_S = 10.0
 _REGISTRY_LIMIT_BYTES = 1 << 26
 
@@ -77,7 +79,7 @@ def create(settings: Settings | None = None) -> WsgiApp:
         description=None,  # `/` is TensorBoard's
         check_health=lambda: None,
         gauges=lambda: _gauges(provider),
-        openapi=_openapi(name),
+        openapi=named_document(_OPENAPI, name),
     )
     return _Either(base, tensorboard(provider), OwnHost(name))
 
@@ -130,26 +132,3 @@ def _refuse_method(environ: dict[str, Any], start_response: Any, allowed: str) -
 def _gauges(provider: ArtifactDataProvider) -> Mapping[str, float]:
     containers, artifacts = provider.catalogue.counts()
     return {"containers": containers, "artifacts": artifacts, "points_cached": provider.cache.points}
-
-
-def _openapi(name: str) -> dict[str, Any]:
-    text = {"type": "string"}
-    paths = {
-        "/": ("TensorBoard", "text/html", text),
-        urls.HEALTHZ: ("Readiness", "application/json", {"type": "object"}),
-        urls.METRICS: ("Prometheus metrics", "text/plain", text),
-        urls.OPENAPI: ("This document", "application/json", {"type": "object"}),
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": name, "version": __version__, "description": "TensorBoard over the project's artifacts."},
-        "paths": {
-            path: {
-                "get": {
-                    "summary": title,
-                    "responses": {"200": {"description": title, "content": {media: {"schema": schema}}}},
-                }
-            }
-            for path, (title, media, schema) in paths.items()
-        },
-    }

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from bonseyes_dagster.web.schemas import wire_errors
 from tests.contract import memory_app
 from tests.contract.serving import ROOT, Server
+from tests.wire_errors import wire_errors
 
 HERE = Path(__file__).parent
 

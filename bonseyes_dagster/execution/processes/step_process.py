@@ -1,8 +1,8 @@
 """The process of one step that may end its process; isolated_step.py starts it.
 
-`python -m bonseyes_dagster.execution.processes.step_process EVENTS PARENT`: EVENTS is the descriptor to which the events
-of the step go, a line of JSON each, PARENT is the run's process. Standard input has Dagster's ExecuteStepArgs. It does what
-`dagster api execute_step` does: it writes the events to Dagster's storage itself.
+`python -m bonseyes_dagster.execution.processes.step_process EVENTS PARENT`: EVENTS is the descriptor to which the
+events of the step go, a line of JSON each, PARENT is the run's process. Standard input has Dagster's ExecuteStepArgs.
+It does what `dagster api execute_step` does: it writes the events to Dagster's storage itself.
 """
 
 import os

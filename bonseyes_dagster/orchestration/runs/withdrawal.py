@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
-from bonseyes_dagster import tags
 from bonseyes_dagster.client import Addresses, Artifact, Container
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.execution.runs import run_names
 from bonseyes_dagster.execution.runs.run_end import close_steps, is_closed_with_its_run, may_have_left_work
 from bonseyes_dagster.orchestration import names
 from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord, StepEventStatus
+from bonseyes_dagster.tags import CONTAINER_TAG
 
 __all__ = ["closed_steps", "withdraw"]
 
@@ -78,8 +78,8 @@ def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
     if run.execution_plan_snapshot_id is None:
         return {}
     plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-    tags = {step.key: (step.tags or {}).get(tags.CONTAINER_TAG) for step in plan.steps}
-    return {key: container for key, container in tags.items() if container}
+    containers = {step.key: (step.tags or {}).get(CONTAINER_TAG) for step in plan.steps}
+    return {key: container for key, container in containers.items() if container}
 
 
 def _cancel(artifact: Artifact, key: str, *, may_come: bool) -> bool:

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.dashboard import registry as module
-from bonseyes_dagster.dashboard.openapi import document
+from bonseyes_dagster.dashboard.app import OPENAPI
 from bonseyes_dagster.dashboard.registry import Registry, check_name
 from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
+from bonseyes_dagster.web.openapi import read_document
 
 
 def test_what_is_registered_survives(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_what_is_no_name(name: object) -> None:
 @pytest.mark.parametrize("name", ["training", "0", "1.2.3.4", "0x7f.1", "localhost", "a..b", "v4", "10-x", "local", ""])
 def test_the_document_says_the_same(name: str) -> None:
     """What OpenAPI calls a name is what is taken for one."""
-    body = document("dashboard")["paths"]["/containers"]["post"]["requestBody"]["content"]["application/json"]
+    body = read_document(OPENAPI)["paths"]["/containers"]["post"]["requestBody"]["content"]["application/json"]
     is_described = re.search(body["schema"]["properties"]["name"]["pattern"], name) is not None
     try:
         is_taken = bool(check_name(name))

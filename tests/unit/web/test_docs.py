@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster.web.schemas import wire_errors
 from tests.contract import memory_app
+from tests.wire_errors import wire_errors
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http_api.md").read_text(encoding="utf-8")
 
