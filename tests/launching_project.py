@@ -77,7 +77,7 @@ class RunServerProcess:
     def __init__(self, home: Path, jobs: Path, *options: str) -> None:
         self.socket = default_socket(home)
         self.log = home / "run_server.log"
-        module = "bonseyes_dagster.execution.processes.run_server"
+        module = "bonseyes_dagster.orchestration.run_server"
         command = [sys.executable, "-m", module, "-f", str(jobs), "-d", str(jobs.parent), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -24,7 +24,8 @@ def _listen(path: Path, backlog: int = 8) -> socket.socket:
 
 def _claim_elsewhere(path: Path) -> subprocess.CompletedProcess[str]:
     code = (
-        "import sys; from pathlib import Path; from bonseyes_dagster import errors\nfrom bonseyes_dagster.system import sockets\n"
+        "import sys; from pathlib import Path; from bonseyes_dagster import errors\n"
+        "from bonseyes_dagster.system import sockets\n"
         "try: sockets.claim(Path(sys.argv[1]))\n"
         "except errors.SettingsError as error: sys.exit(error.message)"
     )
