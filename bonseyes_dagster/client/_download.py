@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 import requests
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.client._transport import Transport, iter_body
 from bonseyes_dagster.errors import ConnectionFailedError, DigestMismatchError, RangeError, UnavailableError
 
@@ -132,6 +133,7 @@ class _Download:
     def run(self) -> None:
         """Receive until everything is there and is what was promised."""
         fruitless = 0
+        backoff = Backoff(0.1, 10.0)
         while self.size_bytes is None or self.had_bytes < self.size_bytes or not self.had_bytes:
             before = self.had_bytes
             try:
@@ -141,8 +143,11 @@ class _Download:
                 self.restart()
                 fruitless += 1
             except (ConnectionFailedError, UnavailableError):
-                fruitless = 0 if self.had_bytes > before else fruitless + 1
-                time.sleep(0.1 * 2**fruitless)
+                fruitless += 1
+                if self.had_bytes > before:
+                    fruitless = 0
+                    backoff.reset()
+                time.sleep(backoff.take())
                 if fruitless >= _FRUITLESS_TRIES:
                     raise
             if fruitless >= _FRUITLESS_TRIES:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -16,6 +15,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.client._bounds import ANSWER_LIMIT_BYTES, check_encoding, read_whole
 from bonseyes_dagster.client._multipart import Multipart
 from bonseyes_dagster.client.socket_adapter import SocketAdapter
@@ -111,17 +111,15 @@ class Transport:
         With `repeat`, connection errors and 502-504 are met with further tries; pass False where those do harm.
         """
         give_up = time.monotonic() + (self.retry_s if repeat else 0.0)
-        pause_s = 0.05
+        backoff = Backoff(0.05, 2.0, factor=2.5, spread=0.25)
         while True:
             try:
                 return self._send(method, path, params, headers, body, stream, read_timeout_s, limit_bytes)
             except (ConnectionFailedError, UnavailableError):
-                # Spread, so that many clients of one restarted container do not come back all at once.
-                pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - no secret
+                pause_s = backoff.take()
                 if time.monotonic() + pause_s > give_up:
                     raise
                 time.sleep(pause_s)
-                pause_s = min(2.0, pause_s * 2.5)
 
     def _send(
         self,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.embedded.child import Child
 from bonseyes_dagster.embedded.health import BrokenError, Check, NotHealthyError
 from bonseyes_dagster.embedded.logs import RotatingLog, tail
@@ -57,7 +58,7 @@ class Unit:
         self._nursery = nursery
         self._child: Child | None = None
         self._ended: asyncio.Future[int] | None = None
-        self._backoff_s = FIRST_BACKOFF_S
+        self._backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
         self.record = ServiceRecord(name=service.name, kind=service.kind, url=url)
 
     @property
@@ -71,19 +72,20 @@ class Unit:
             begun_s = time.monotonic()
             status = await self._run_once()
             if time.monotonic() - begun_s > STABLE_S:
-                self._backoff_s = FIRST_BACKOFF_S
-            self._tell_end(status)
-            await asyncio.sleep(self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+                self._backoff.reset()
+            pause_s = self._backoff.take()
+            if status == os.EX_CONFIG:
+                pause_s = min(pause_s, LAST_BROKEN_BACKOFF_S)
+            self._tell_end(status, pause_s)
+            await asyncio.sleep(pause_s)
 
-    def _tell_end(self, status: int) -> None:
+    def _tell_end(self, status: int, pause_s: float) -> None:
         reason, state = f"ended with {_describe(status)}", "restarting"
         if status == os.EX_CONFIG:
             # Its last words say which file is wrong.
             said = tail(self._log.file, _LAST_LINES)
             reason, state = said[-1].decode(errors="replace") if said else reason, "broken"
-            self._backoff_s = min(self._backoff_s, LAST_BROKEN_BACKOFF_S)
-        self._say(f"ended with {_describe(status)}; starts again in {self._backoff_s:g} s")
+        self._say(f"ended with {_describe(status)}; starts again in {pause_s:g} s")
         self._change(state=state, pid=None, reason=reason, restarts=self.record.restarts + 1)
 
     async def end(self, patience_s: float) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.settings import Settings
@@ -16,8 +17,6 @@ __all__ = ["register", "start_in_background"]
 
 _log = logging.getLogger(__name__)
 _DASHBOARD = "dashboard"
-_FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 60.0
 # A dashboard that has lost its registry gets it back within this time.
 _AGAIN_S = 60.0
 
@@ -39,12 +38,9 @@ def start_in_background(name: str, settings: Settings, *chores: Callable[[], Non
 
 
 def _keep_registering(name: str, settings: Settings) -> None:
-    pause_s = _FIRST_PAUSE_S
+    backoff = Backoff(1.0, _AGAIN_S)
     while True:
-        if register(name, settings):
-            pause_s = _AGAIN_S
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        time.sleep(_AGAIN_S if register(name, settings) else backoff.take())
 
 
 def register(name: str, settings: Settings) -> bool:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.errors import BonseyesError
 
 if TYPE_CHECKING:
@@ -117,17 +118,17 @@ class Holder:
 
     async def _follow(self, descriptor: int, pieces: Iterator[bytes]) -> None:
         async with _Client(descriptor) as client:
-            pause_s = _SHORTEST_LOOK_S
+            backoff = Backoff(_SHORTEST_LOOK_S, _LONGEST_LOOK_S, factor=1.5)
             self._followers += 1
             try:
                 while (piece := await self._in_pool(next, pieces, None)) is not None and not client.gone.done():
                     if piece:
-                        pause_s = _SHORTEST_LOOK_S
+                        backoff.reset()
                         await client.send(piece)
                     else:
-                        await asyncio.wait([client.gone], timeout=pause_s)
                         # The more there are, the less often each is looked at.
-                        pause_s = min(1.5 * pause_s, max(_LONGEST_LOOK_S, self._followers * _LOOK_COST_S))
+                        backoff.longest_s = max(_LONGEST_LOOK_S, self._followers * _LOOK_COST_S)
+                        await asyncio.wait([client.gone], timeout=backoff.take())
             except BonseyesError:
                 return  # deleted while it was followed
             finally:

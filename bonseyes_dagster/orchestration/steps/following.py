@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dagster import DagsterExecutionInterruptedError, Failure, OpExecutionContext
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.errors import (
     BonseyesError,
     ConnectionFailedError,
@@ -117,15 +118,15 @@ class _Watcher:
 def _patiently(call: Callable[[], _T], stop: threading.Event) -> _T:
     """Return what `call` returns, asking again for a minute while the container is away or has no room."""
     deadline = time.monotonic() + PATIENCE_S
-    pause_s = 0.2
+    backoff = Backoff(0.2, 5.0)
     while True:
         try:
             return call()
         except TRANSIENT:
+            pause_s = backoff.take()
             if stop.is_set() or time.monotonic() + pause_s > deadline:
                 raise
             stop.wait(pause_s)
-            pause_s = min(pause_s * 2, 5.0)
 
 
 class _Journal:
