@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import InvalidError, NotFoundError, StorageFullError, UnavailableError
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.urls import NAME_PATTERN, is_name
 
 __all__ = ["ADDRESS_PATTERN", "LIMIT", "Registry", "check_name"]
@@ -116,7 +117,8 @@ class Registry:
         with self._lock, self._exclusive():
             entries = dict(self._read_or_set_aside())
             change(entries)
-            _replace(self._file, json.dumps({"containers": entries}, ensure_ascii=False).encode())
+            content = json.dumps({"containers": entries}, ensure_ascii=False).encode()
+            replace_file(self._file, content, is_durable=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -159,18 +161,3 @@ def _parse(content: bytes) -> Entries:
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ValueError("it is not a registry")
     return entries
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file so that after a crash there is the old one or the new one, and after return the new one."""
-    draft = path.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -14,6 +14,7 @@ import psutil
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
+from bonseyes_dagster.system.replacing import replace_file
 
 __all__ = ["Lock", "Record", "ServiceRecord", "State", "read_record", "write_json"]
 
@@ -111,9 +112,7 @@ def read_record(project: Project) -> Record | None:
 
 def write_json(file: Path, body: object) -> None:
     """Replace `file` in one step, so that a reader sees the old or the new."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    new.replace(file)
+    replace_file(file, f"{json.dumps(body, indent=2)}\n".encode())
 
 
 class Lock:

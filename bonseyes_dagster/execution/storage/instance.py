@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from bonseyes_dagster.execution.storage.instance_settings import SETTINGS_FILE, merge_settings, read_settings
+from bonseyes_dagster.system.replacing import replace_file
 
 __all__ = ["Launcher", "instance_config", "write_instance", "write_workspace"]
 
@@ -162,10 +163,6 @@ def write_workspace(
 
 def _write(file: Path, content: str) -> Path:
     """Replace the file whole: others may be reading it."""
-    draft = file.with_suffix(f".{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
     # It may hold the database's password.
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
-        new.write(content)
-    draft.replace(file)
+    replace_file(file, content.encode(), mode=0o600)
     return file

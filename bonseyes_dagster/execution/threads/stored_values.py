@@ -11,16 +11,16 @@ references.py calls it. A value comes back equal and of the same type, as with D
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from dagster import DagsterInstance, DagsterInvariantViolationError
+
+from bonseyes_dagster.system.replacing import replacing
 
 __all__ = [
     "MOST_LOGGED_CHARACTERS",
@@ -140,16 +140,9 @@ def _write(value: object, place: OutputPlace, storage: Path) -> dict[str, Any]:
     file = place.file(storage)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as new:
-                written = _DigestingFile(new)
-                _pickle(value, written, place)
-                new.flush()
-                os.fsync(new.fileno())
-            Path(draft).replace(file)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        with replacing(file, mode=0o600, is_durable=True) as new:
+            written = _DigestingFile(new)
+            _pickle(value, written, place)
     except OSError as error:
         raise DagsterInvariantViolationError(f"Cannot store {place} in {file}: {error}.") from error
     return {"sha256": written.digest.hexdigest(), "size_bytes": written.size_bytes}

@@ -1,4 +1,4 @@
-"""Durable files: fsync, atomic replacement, links instead of copies, removal, and errors of a full disk."""
+"""Durable files: fsync, links instead of copies, removal, and errors of a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
@@ -29,7 +29,6 @@ __all__ = [
     "locked",
     "make_private",
     "remove",
-    "replace_file",
     "start_writing",
     "storage_errors",
     "sync_all",
@@ -168,18 +167,6 @@ def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
     Makes nothing durable and tells of no error: both are for fsync.
     """
     _libc.sync_file_range(descriptor, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` at once for every reader; not fsynced, for what may be lost with the machine."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def allocate(path: Path, size_bytes: int) -> None:

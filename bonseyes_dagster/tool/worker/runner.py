@@ -16,6 +16,7 @@ import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Manifest, Phase, now
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.logs import LogLimit, append_note
@@ -30,7 +31,6 @@ from bonseyes_dagster.tool.files.disk import (
     is_full,
     is_own_folder,
     remove,
-    replace_file,
     sync_all,
     sync_folder,
     throw_away,
