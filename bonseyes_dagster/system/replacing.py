@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from bonseyes_dagster.system.storage import sync_folder
+
 __all__ = ["replace_file", "replacing"]
 
 
@@ -34,18 +36,10 @@ def replacing(path: Path, *, mode: int = 0o644, is_durable: bool = False) -> Ite
             draft.unlink(missing_ok=True)
         raise
     if is_durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644, is_durable: bool = False) -> None:
     """Put `content` at `path`; arguments and errors are those of `replacing`."""
     with replacing(path, mode=mode, is_durable=is_durable) as file:
         file.write(content)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

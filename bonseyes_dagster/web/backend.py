@@ -28,7 +28,10 @@ class Draft(Protocol):
     """The files of a creation while they are being uploaded; nothing of it is visible to others."""
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
-        """Return a file to stream one uploaded part into; raise TooLargeError or StorageFullError as it fills."""
+        """Return a file to stream one uploaded part into; raise StorageFullError as it fills.
+
+        The caller has checked that `parameter` is a name, given once, and that `filename` is safe as a file's name.
+        """
 
     def discard(self) -> None:
         """Remove everything; harmless after a successful create and when called twice."""

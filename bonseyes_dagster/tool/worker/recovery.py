@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.system.storage import is_full, sync_folder
 from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
 from bonseyes_dagster.tool.artifacts.index import Index, Record
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
 from bonseyes_dagster.tool.artifacts.rebuild import has_result, published_record, put_back
 from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
-from bonseyes_dagster.tool.files.disk import is_full, locked, remove, sync_all, sync_folder, throw_away
+from bonseyes_dagster.tool.files.disk import locked, remove, sync_all, throw_away
 from bonseyes_dagster.tool.worker.processes import end_stragglers
 from bonseyes_dagster.tool.worker.runner import clear_leftovers
 
