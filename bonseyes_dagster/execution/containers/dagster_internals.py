@@ -3,11 +3,9 @@
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
 from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
 __all__ = [
-    "GRPC_INFO_TAG",
     "CheckRunHealthResult",
     "ConfigurableClassData",
     "DagsterLaunchFailedError",

@@ -46,6 +46,7 @@ from bonseyes_dagster.execution.launching.run_protocol import (
     records_folder,
     storage_id,
 )
+from bonseyes_dagster.execution.runs.process_record import ProcessRecord, read_record
 from bonseyes_dagster.execution.runs.run_end import (
     cancel_run,
     close_steps,
@@ -53,7 +54,6 @@ from bonseyes_dagster.execution.runs.run_end import (
     fail_unlaunched,
 )
 from bonseyes_dagster.execution.runs.run_lease import was_launched
-from bonseyes_dagster.execution.runs.run_record import RunRecord, read_record
 
 __all__ = ["WarmRunLauncher"]
 
@@ -217,14 +217,14 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         # The run monitoring fails a run once more that it hears to be terminated.
         return not is_failed
 
-    def _terminate_here(self, run: DagsterRun, record: RunRecord | None, is_alive: bool) -> None:
+    def _terminate_here(self, run: DagsterRun, record: ProcessRecord | None, is_alive: bool) -> None:
         """Do what the run server would do, as far as the run's process is in reach; the next one does the rest."""
         if not is_alive:
             self._end_here(run)
         elif record is not None and record.is_dedicated and record.send(signal.SIGTERM):
             threading.Thread(target=self._see_to_end, args=(run, record), daemon=True).start()
 
-    def _see_to_end(self, run: DagsterRun, record: RunRecord) -> None:
+    def _see_to_end(self, run: DagsterRun, record: ProcessRecord) -> None:
         deadline = time.monotonic() + self._grace_s
         while record.names_a_process() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -273,7 +273,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process")
 
-    def _check_unlaunched(self, run: DagsterRun, record: RunRecord | None) -> CheckRunHealthResult:
+    def _check_unlaunched(self, run: DagsterRun, record: ProcessRecord | None) -> CheckRunHealthResult:
         """End a run that nobody launched, and whose process is gone; of one without record nothing is known."""
         if record is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "not known: no launcher was asked for this run")

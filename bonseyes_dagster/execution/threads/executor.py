@@ -29,7 +29,7 @@ from dagster import (
     executor,
 )
 
-from bonseyes_dagster.execution.runs.run_lease import LOOK_S, RunLease, RunTakenError, lease
+from bonseyes_dagster.execution.runs.run_lease import POLL_S, RunLease, RunTakenError, lease
 from bonseyes_dagster.execution.runs.run_names import run_name, settle_name
 from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
 from bonseyes_dagster.execution.threads.compute_logs import StepComputeLogManager
@@ -217,7 +217,7 @@ class _RunLoop:
             if not self._captures_steps:
                 yield from self._capture_run(stack)
             while True:
-                if self._active.check_for_interrupts() or self._lease.takes_stop():
+                if self._active.check_for_interrupts() or self._lease.receive_stop():
                     yield from self._stop()
                 if not self._is_stopping and self._is_plan_due:
                     yield from self._plan()
@@ -252,7 +252,7 @@ class _RunLoop:
     def _wait_s(self) -> float:
         if self._is_stopping:
             return max(0.0, min(self._leave_at - time.monotonic(), IDLE_S))
-        idle_s = LOOK_S if self._lease.is_guest else IDLE_S
+        idle_s = POLL_S if self._lease.is_guest else IDLE_S
         return self._active.wait_s(POOL_POLL_S if self._claims.has_pending_claims() else idle_s)
 
     def _capture_run(self, stack: ExitStack) -> Iterator[DagsterEvent]:

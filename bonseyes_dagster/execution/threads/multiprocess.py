@@ -60,7 +60,7 @@ def _stoppable(held: RunLease) -> type[ActiveExecution]:
             if super().check_for_interrupts():
                 held.cancel_unlaunched()
                 return True
-            return held.takes_stop()
+            return held.receive_stop()
 
     return StoppableExecution
 

@@ -23,7 +23,7 @@ from bonseyes_dagster.execution.launching.run_protocol import (
     records_folder,
     storage_id,
 )
-from bonseyes_dagster.execution.runs.run_record import read_record
+from bonseyes_dagster.execution.runs.process_record import read_record
 from bonseyes_dagster.execution.storage.sqlite_storage import close_connections
 from tests.unit.execution.every_launcher import *  # noqa: F403 - the tests of every launcher, on these two
 from tests.unit.execution.launching import (
@@ -391,7 +391,7 @@ def test_there_is_one_server_for_a_socket(served):
     second = served.serve_runs()
     served.servers.remove(second)
     assert second.process.wait(30) == 1
-    assert "another run server" in server.log.read_text()
+    assert "Another run server" in server.log.read_text()
     assert server.ping()["ok"]
 
 

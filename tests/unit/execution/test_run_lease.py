@@ -16,8 +16,8 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._daemon.monitoring import execute_run_monitoring_iteration
 
 from bonseyes_dagster.execution.launching.run_protocol import RunServerClient, default_socket, records_folder
+from bonseyes_dagster.execution.runs.process_record import recorded_run_ids
 from bonseyes_dagster.execution.runs.run_names import run_name
-from bonseyes_dagster.execution.runs.run_record import read_records
 from bonseyes_dagster.tags import RUN_TAG
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project, wait_until
 
@@ -119,7 +119,7 @@ def test_a_run_whose_job_execute_was_killed_fails(project, job):
     reason = "The run's process ended; the run was executed by `dagster job execute` and is not resumed."
     assert reason in project.messages(execution.run_id)
     assert len(project.pids()) == 1
-    wait_until(lambda: execution.run_id not in read_records(records_folder(default_socket(project.home))))
+    wait_until(lambda: execution.run_id not in recorded_run_ids(records_folder(default_socket(project.home))))
 
 
 def test_a_killed_run_of_a_stock_executor_is_left_alone(project):
@@ -189,15 +189,15 @@ from pathlib import Path
 from dagster import DagsterInstance, execute_job, reconstructable
 sys.path.insert(0, sys.argv[1])
 from launcher_jobs import quick
-from bonseyes_dagster.execution.runs.run_record import read_records
+from bonseyes_dagster.execution.runs.process_record import recorded_run_ids
 with DagsterInstance.get() as instance:
     folder = instance.run_launcher.records
     with execute_job(reconstructable(quick), instance) as result:
-        print(result.success, result.run_id in read_records(folder), flush=True)
+        print(result.success, result.run_id in recorded_run_ids(folder), flush=True)
     deadline = time.monotonic() + 30
-    while result.run_id in read_records(folder) and time.monotonic() < deadline:
+    while result.run_id in recorded_run_ids(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
-    print(result.run_id in read_records(folder))
+    print(result.run_id in recorded_run_ids(folder))
 """
     environ = {**os.environ, "DAGSTER_HOME": str(project.home)}
     said = subprocess.check_output([sys.executable, "-c", code, str(JOBS.parent)], env=environ, text=True)

@@ -7,18 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 
-from bonseyes_dagster.execution.runs.run_record import (
+from bonseyes_dagster.execution.runs.process_record import (
+    ProcessRecord,
     RecordLock,
-    RunRecord,
     read_record,
-    read_records,
+    recorded_run_ids,
     remove_record,
 )
 
 HOLD = """
 import sys
 from pathlib import Path
-from bonseyes_dagster.execution.runs.run_record import RecordLock
+from bonseyes_dagster.execution.runs.process_record import RecordLock
 print(RecordLock(Path(sys.argv[1]), "run").acquire(0.1), flush=True)
 sys.stdin.read()
 """
@@ -45,7 +45,7 @@ def test_a_record_lives_as_long_as_its_process(tmp_path):
         assert (record.pid, is_alive) == (process.pid, True)
         assert record.names_a_process()
         remove_record(tmp_path, "run")  # not of a process that lives
-        assert list(read_records(tmp_path)) == ["run"]
+        assert list(recorded_run_ids(tmp_path)) == ["run"]
         process.kill()
         process.wait()
         assert read_record(tmp_path, "run") == (record, False)
@@ -66,7 +66,7 @@ def test_looking_at_ones_own_record_does_not_let_it_go(tmp_path):
     assert RecordLock(tmp_path, "mine").acquire()
     assert read_record(tmp_path, "mine")[1]
     code = (
-        "import sys; from pathlib import Path; from bonseyes_dagster.execution.runs.run_record import read_record;"
+        "import sys; from pathlib import Path; from bonseyes_dagster.execution.runs.process_record import read_record;"
         "print(read_record(Path(sys.argv[1]), 'mine')[1])"
     )
     said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -76,9 +76,9 @@ def test_looking_at_ones_own_record_does_not_let_it_go(tmp_path):
 @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot": "another"}, {"pid_namespace": "pid:[1]"}])
 def test_a_later_process_of_the_same_pid_is_not_signalled(change):
     """A pid alone may be somebody else's by now, after a reboot above all."""
-    mine = RunRecord.of_this_process("run")
+    mine = ProcessRecord.of_this_process("run")
     assert mine.names_a_process()
-    other = RunRecord(**{field: getattr(mine, field) for field in mine.__slots__} | change)
+    other = ProcessRecord(**{field: getattr(mine, field) for field in mine.__slots__} | change)
     assert not other.names_a_process()
     assert not other.send(signal.SIGTERM)
 
@@ -88,4 +88,4 @@ def test_a_half_written_record_is_read_as_none(tmp_path):
     (tmp_path / "run.json").write_text('{"run_id"')
     assert read_record(tmp_path, "run") == (None, False)
     remove_record(tmp_path, "run")
-    assert list(read_records(tmp_path)) == []
+    assert list(recorded_run_ids(tmp_path)) == []
