@@ -1,4 +1,4 @@
-"""What `execution/containers/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/containers/` uses. A new version of Dagster may move them."""
 
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus

@@ -1,4 +1,4 @@
-"""What `execution/processes/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/processes/` uses. A new version of Dagster may move them."""
 
 from dagster._cli.api import _execute_run_command_body, _execute_step_command_body, _resume_run_command_body
 from dagster._core.code_pointer import CodePointer

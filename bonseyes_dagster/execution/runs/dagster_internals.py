@@ -1,4 +1,4 @@
-"""What `execution/runs/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/runs/` uses. A new version of Dagster may move them."""
 
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import StepFailureData, UserFailureData

@@ -126,7 +126,7 @@ def test_successor_that_dies_leaves_the_server_at_work(server: Server) -> None:
     server.file.write_text("import os\nos._exit(7)\n")
     with pytest.raises(DagsterUserCodeUnreachableError) as error:
         server.client.reload_code(timeout=120)
-    assert "could not be loaded anew" in str(error.value.__cause__)
+    assert "could not be loaded again" in str(error.value.__cause__)
     assert '"before"' in server.jobs()
     server.define("after")
     server.client.reload_code(timeout=120)
