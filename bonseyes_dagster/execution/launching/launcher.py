@@ -147,13 +147,17 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     def resume_run(self, context: ResumeRunContext) -> None:
         """Start a new process for a run whose old process is gone."""
         # Imported here, because the import takes time, and only the daemon calls this; it has the module already.
-        from bonseyes_dagster.execution.runs.run_recovery import MOST_FRUITLESS_ATTEMPTS, fail_run, fruitless_attempts
+        from bonseyes_dagster.execution.runs.run_recovery import (
+            MAX_ATTEMPTS_WITHOUT_PROGRESS,
+            attempts_without_progress,
+            fail_run,
+        )
 
         run = context.dagster_run
         if not was_launched(self._instance, run.run_id):
             return
         # The count includes this attempt.
-        if fruitless_attempts(self._instance, run.run_id) > MOST_FRUITLESS_ATTEMPTS:
+        if attempts_without_progress(self._instance, run.run_id) > MAX_ATTEMPTS_WITHOUT_PROGRESS:
             fail_run(self._instance, run, "The run had no process.")
             return
         try:

@@ -14,9 +14,9 @@ from bonseyes_dagster.execution.runs.dagster_internals import RESUME_RUN_LOG_MES
 from bonseyes_dagster.execution.runs.run_end import cancel_run, fail_run_with, fail_unlaunched
 from bonseyes_dagster.execution.runs.run_lease import was_launched
 
-__all__ = ["MOST_FRUITLESS_ATTEMPTS", "fail_run", "fruitless_attempts", "recover_run"]
+__all__ = ["MAX_ATTEMPTS_WITHOUT_PROGRESS", "attempts_without_progress", "fail_run", "recover_run"]
 
-MOST_FRUITLESS_ATTEMPTS = 10
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 10
 # Later attempts wait for the next check. By then the cause may be over, for example a shortage of memory.
 _ATTEMPTS_AT_ONCE = 3
 # A process that was alive for this long was not killed by its first actions after the resume.
@@ -52,8 +52,8 @@ def recover_run(
         if had_record:
             fail_unlaunched(instance, run)
         return False
-    attempts = fruitless_attempts(instance, run_id)
-    if attempts >= MOST_FRUITLESS_ATTEMPTS or not instance.run_will_resume(run_id):
+    attempts = attempts_without_progress(instance, run_id)
+    if attempts >= MAX_ATTEMPTS_WITHOUT_PROGRESS or not instance.run_will_resume(run_id):
         fail_run(instance, run, cause)
         return False
     if has_just_ended and attempts >= _ATTEMPTS_AT_ONCE:
@@ -66,7 +66,7 @@ def recover_run(
     return True
 
 
-def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
+def attempts_without_progress(instance: DagsterInstance, run_id: str) -> int:
     """Return how often a run was resumed since a step ended, or since a process of it was alive for _LONG_LIFE_S."""
     count, resumed_at = 0, 0.0
     for entry in instance.all_logs(run_id, of_type={DagsterEventType.ENGINE_EVENT, *_STEP_ENDS}):
@@ -81,7 +81,7 @@ def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
 def fail_run(instance: DagsterInstance, run: DagsterRun, cause: str) -> None:
     """Fail a run that must not be resumed."""
     if instance.run_will_resume(run.run_id):
-        reason = f"{MOST_FRUITLESS_ATTEMPTS} times it was resumed, and lost its process before a step ended"
+        reason = f"{MAX_ATTEMPTS_WITHOUT_PROGRESS} times it was resumed, and lost its process before a step ended"
     elif instance.run_monitoring_enabled:
         reason = f"max_resume_run_attempts is {instance.run_monitoring_max_resume_run_attempts}"
     else:

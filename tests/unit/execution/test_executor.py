@@ -384,11 +384,11 @@ def test_what_an_op_leaves_changed_is_restored_before_the_next(instance, notes, 
     result = run_job(instance, "changing", "concurrent")
     assert result.success
     assert notes() == [f"{tmp_path} None mine", "22 None"]
-    warnings = [entry.user_message for entry in instance.all_logs(result.run_id) if "left changed" in str(entry)]
+    warnings = [entry.user_message for entry in instance.all_logs(result.run_id) if "did not restore" in str(entry)]
     assert warnings == [
-        "The step leave_changed left changed: the working directory, the umask, the default timeout of sockets, "
-        "the environment variable EXECUTOR_TEST_OWN, the environment variable LEFT_BY_AN_OP. "
-        "It is as at the run's start again."
+        "The step leave_changed changed and did not restore the working directory, the umask, "
+        "the default timeout of sockets, the environment variable EXECUTOR_TEST_OWN, "
+        "the environment variable LEFT_BY_AN_OP; the values from the run's start are set again."
     ]
     assert "secret" not in str(warnings)
     assert "printed by look" in log_of(instance, result.run_id, "look")
@@ -400,7 +400,7 @@ def test_nothing_is_restored_under_a_neighbour_at_work(instance, notes):
     assert result.success
     assert notes()[-1] == "still relied on"
     assert "LEFT_BY_AN_OP" not in os.environ
-    (warning,) = [entry.user_message for entry in instance.all_logs(result.run_id) if "left changed" in str(entry)]
+    (warning,) = [entry.user_message for entry in instance.all_logs(result.run_id) if "did not restore" in str(entry)]
     assert "One of the steps" in warning and "change_and_wait" in warning and "neighbour" in warning
 
 

@@ -116,7 +116,9 @@ def test_a_change_without_a_step_in_a_thread_is_blamed_on_none_by_name(monkeypat
     state = ProcessState()
     os.environ["LEFT_BEHIND"] = "yes"
     warning = state.restore()
-    assert warning is not None and warning.startswith("An earlier step left changed: the environment variable")
+    assert warning is not None and warning.startswith(
+        "An earlier step changed and did not restore the environment variable"
+    )
 
 
 def test_losses_are_counted_of_steps_in_flight(tmp_path):

@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from bonseyes_dagster import ArtifactRef
 from bonseyes_dagster.execution.threads.stored_values import (
-    MOST_LOGGED_CHARACTERS,
+    MAX_LOGGED_CHARACTERS,
     OutputPlace,
     load_value,
     store_value,
@@ -72,7 +72,7 @@ VALUES: list[Any] = [
     (1, "two", (3,)), {1: "a", True + 1: "b"}, {"tuple": (1, 2)}, {1, 2}, frozenset({3}), b"bytes", bytearray(b"more"),
     float("nan"), float("-inf"), -0.0, 10**5000, 2**80, None, True, "\ud83d\ude00", "\ud800", "", {"__class__": "Box"},
     {"__mapping_items__": []}, Point(1, 2), Colour.RED, Level.LOW, Text("text"), Box([1, (2,)]), [REFERENCE], REFERENCE,
-    OrderedDict(a=1), ["x" * MOST_LOGGED_CHARACTERS], list(range(10_000)), {"value": 1}, {"pickle": 1}, 1 + 2j,
+    OrderedDict(a=1), ["x" * MAX_LOGGED_CHARACTERS], list(range(10_000)), {"value": 1}, {"pickle": 1}, 1 + 2j,
 ]  # fmt: skip
 
 scalars = st.one_of(
