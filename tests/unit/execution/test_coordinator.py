@@ -137,7 +137,7 @@ def test_queued_run_says_what_it_waits_for(project: LaunchingProject, limit: Cal
     assert "Dagster's daemon, which launches queued runs and has not started yet" in places[0].reason
     beat(project, age_s=0)
     assert "1 runs are live, and 1 may be at once" in queue_place(project.instance, project.run(first)).reason
-    beat(project, age_s=coordinator._SILENCE_S + 10)
+    beat(project, age_s=coordinator._HEARTBEAT_TIMEOUT_S + 10)
     assert "has been silent for" in queue_place(project.instance, project.run(first)).reason
     assert project.instance.run_coordinator.cancel_run(second)
     assert project.run(second).status is CANCELED
