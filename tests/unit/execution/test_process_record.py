@@ -1,4 +1,4 @@
-"""A record tells whether a run's process lives, and keeps a second one out."""
+"""A process record shows whether a run's process is alive, and keeps a second process out."""
 
 import signal
 import subprocess
@@ -26,7 +26,7 @@ sys.stdin.read()
 
 @contextmanager
 def holder(folder):
-    """A process that holds the record of `run`, or has tried; yields it and what it said."""
+    """Start a process that tries to lock the record of `run`; yield the process and its output."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -37,14 +37,14 @@ def holder(folder):
         process.communicate()
 
 
-def test_a_record_lives_as_long_as_its_process(tmp_path):
-    """The kernel lets go of the lock, whatever ends the process."""
-    with holder(tmp_path) as (process, said):
-        assert said == "True"
+def test_record_is_locked_while_its_process_is_alive(tmp_path):
+    """The kernel releases the lock, whatever ends the process."""
+    with holder(tmp_path) as (process, output):
+        assert output == "True"
         record, is_alive = read_record(tmp_path, "run")
         assert (record.pid, is_alive) == (process.pid, True)
         assert record.names_a_process()
-        remove_record(tmp_path, "run")  # not of a process that lives
+        remove_record(tmp_path, "run")  # does nothing while the process is alive
         assert list(recorded_run_ids(tmp_path)) == ["run"]
         process.kill()
         process.wait()
@@ -54,28 +54,28 @@ def test_a_record_lives_as_long_as_its_process(tmp_path):
         assert read_record(tmp_path, "run") == (None, False)
 
 
-def test_a_second_process_does_not_get_the_run(tmp_path):
-    """Of two processes for one run the second ends."""
-    with holder(tmp_path) as (first, _), holder(tmp_path) as (_, said):
-        assert said == "False"
+def test_second_process_does_not_get_the_lock(tmp_path):
+    """So a run never has two processes."""
+    with holder(tmp_path) as (first, _), holder(tmp_path) as (_, output):
+        assert output == "False"
         assert read_record(tmp_path, "run")[0].pid == first.pid
 
 
-def test_looking_at_ones_own_record_does_not_let_it_go(tmp_path):
-    """Closing a locked file would drop the lock: a process never opens what it holds."""
+def test_reading_the_own_record_keeps_its_lock(tmp_path):
+    """Closing any descriptor of a locked file would release the lock."""
     assert RecordLock(tmp_path, "mine").acquire()
     assert read_record(tmp_path, "mine")[1]
     code = (
         "import sys; from pathlib import Path; from bonseyes_dagster.execution.runs.process_record import read_record;"
         "print(read_record(Path(sys.argv[1]), 'mine')[1])"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "True"
+    output = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == "True"
 
 
 @pytest.mark.parametrize("change", [{"start_time": 1}, {"boot": "another"}, {"pid_namespace": "pid:[1]"}])
-def test_a_later_process_of_the_same_pid_is_not_signalled(change):
-    """A pid alone may be somebody else's by now, after a reboot above all."""
+def test_later_process_of_the_same_pid_gets_no_signal(change):
+    """Another process may have the pid by now, for example after a reboot."""
     mine = ProcessRecord.of_this_process("run")
     assert mine.names_a_process()
     other = ProcessRecord(**{field: getattr(mine, field) for field in mine.__slots__} | change)
@@ -83,8 +83,8 @@ def test_a_later_process_of_the_same_pid_is_not_signalled(change):
     assert not other.send(signal.SIGTERM)
 
 
-def test_a_half_written_record_is_read_as_none(tmp_path):
-    """A process may die between locking and writing."""
+def test_half_written_record_reads_as_none(tmp_path):
+    """A process may die between the lock and the write."""
     (tmp_path / "run.json").write_text('{"run_id"')
     assert read_record(tmp_path, "run") == (None, False)
     remove_record(tmp_path, "run")
