@@ -163,8 +163,12 @@ class ContainerRunLauncher(DockerRunLauncher):
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         if not states and not was_launched(self._instance, run.run_id):
             # The watch ends this run if it had a process with a record.
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "no launcher was asked for this run")
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"containers: {', '.join(states) or 'none'}")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "The state of the run is not known: no launcher started it."
+            )
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"The run has no process; states of its containers: {', '.join(states) or 'none'}."
+        )
 
 
 @contextmanager

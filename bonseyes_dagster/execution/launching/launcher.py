@@ -262,7 +262,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(record.pid) if record else None)
         if run.run_id in self._cold:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is loading")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "The run's process is loading.")
         if record is None and GRPC_INFO_TAG in run.tags:
             return self._check_stock(run)
         if not was_launched(self._instance, run.run_id):
@@ -270,27 +270,33 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         try:
             answer = self._ask("status", run_id=run.run_id)
         except RunServerAnswerError as error:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, f"The state of the run is not known: {error.message}", transient=True
+            )
         except RunServerGoneError as error:
             if not self.records.is_dir():
                 # The runs of another machine: only processes that share the folder of records know them.
-                return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process, and there is no run server")
+                return CheckRunHealthResult(
+                    WorkerStatus.RUNNING, f"The state of the run is not known: {error.message}", transient=True
+                )
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no process, and there is no run server.")
         if answer["alive"]:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         current = self._instance.get_run_by_id(run.run_id)
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no process.")
 
     def _check_unlaunched(self, run: DagsterRun, record: ProcessRecord | None) -> CheckRunHealthResult:
         """Fail a run that no launcher started, and whose process is gone; without a record, leave it alone."""
         if record is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "not known: no launcher was asked for this run")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "The state of the run is not known: no launcher started it."
+            )
         current = self._instance.get_run_by_id(run.run_id)
         if current is not None and not current.is_finished:
             fail_unlaunched(self._instance, current)
-        return CheckRunHealthResult(WorkerStatus.SUCCESS, "its process has ended")
+        return CheckRunHealthResult(WorkerStatus.SUCCESS, "The run's process has ended.")
 
     def _check_stock(self, run: DagsterRun) -> CheckRunHealthResult:
         """Ask the code server about a run that DefaultRunLauncher started through it."""
@@ -300,10 +306,10 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
             is_alive = deserialize_value(reply, CanCancelExecutionResult).can_cancel
         except Exception as error:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its code server is gone: {error}")
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"The run's code server is gone: {error}")
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its code server does not have it any more")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run's code server does not have the run any more.")
 
     def join(self, timeout: int = 30) -> None:
         """Wait for runs of the stock launcher; the other runs are not children of this process."""

@@ -2,7 +2,7 @@
 
 A process that was started for a run has locked the run's record already (run_worker.py). There the lease does nothing.
 Any other process locks the record here: `dagster job execute`, `dagster asset materialize`, a code server, or a caller
-of `execute_in_process`. Nobody sends such a process a signal, because it may be a notebook. So a thread of it polls the
+of `execute_in_process`. Such a process may be a notebook, so it gets no signals. Instead, a thread of it polls the
 run's status.
 """
 
@@ -49,7 +49,7 @@ class RunLease:
         return False
 
     def cancel_unlaunched(self) -> bool:
-        """Cancel an interrupted run if nobody would resume it; tell whether that is so."""
+        """Cancel an interrupted run if no launcher started it; tell whether that is so."""
         return False
 
 

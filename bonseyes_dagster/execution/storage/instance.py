@@ -41,8 +41,8 @@ _MIN_RUNS, _MAX_RUNS = 20, 1000
 # The interval at which Dagster's daemon looks for queued runs that may be launched.
 _DEQUEUE_S = 1
 _HEADER = """\
-# Written at each start of the project. Put settings into dagster.yaml beside definitions.py, which is laid over this;
-# docs/operations.md tells which. What is changed here is set aside as {aside} at the next start.
+# Each start of the project writes this file. Put settings into dagster.yaml beside definitions.py: it overrides this
+# file, and docs/operations.md lists its settings. If you edit this file, the next start renames it to {aside}.
 # sha256 of what follows: {digest}
 """
 _ASIDE = "dagster.yaml.edited"

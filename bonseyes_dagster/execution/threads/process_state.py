@@ -41,9 +41,9 @@ class ProcessState:
         if not changed:
             return None
         # Without steps, the cause is a thread that an earlier step has left running.
-        who = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
-        who = f"The step {steps[0]}" if len(steps) == 1 else who
-        return f"{who} changed and did not restore {', '.join(changed)}; the values from the run's start are set again."
+        subject = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
+        subject = f"The step {steps[0]}" if len(steps) == 1 else subject
+        return f"{subject} changed and did not restore {', '.join(changed)}; the values from the run's start are set again."
 
     def _restore_state(self) -> list[str]:
         changed = [name for name, value in _read().items() if value != self._state[name]]

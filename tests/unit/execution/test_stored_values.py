@@ -1,5 +1,5 @@
 """An output value of an op is loaded equal and with the same type."""
-# ruff: noqa: D103 - the ops of these jobs are named for what they do
+# ruff: noqa: D103 - the names of these ops say enough
 
 import dataclasses
 import enum
