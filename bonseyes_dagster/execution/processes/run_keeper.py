@@ -9,20 +9,14 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 
+from bonseyes_dagster.execution.processes import run_worker
 from bonseyes_dagster.execution.processes.run_process import RunProcess
-from bonseyes_dagster.execution.processes.run_worker import (
-    STARTED,
-    WAIT_SIGNALS,
-    execute_run,
-    open_worker_instance,
-    restore_signals,
-)
 from bonseyes_dagster.execution.processes.warm_definitions import Target
 from bonseyes_dagster.execution.runs.lost_runs import ORPHAN_AGE_S, LostRunHandler, age_s, is_for_a_launcher
 from bonseyes_dagster.execution.runs.process_record import read_record, recorded_run_ids
@@ -73,7 +67,7 @@ class RunKeeper(LostRunHandler):
         self._launches: dict[str, _Launch] = {}
         self._withdrawals: dict[str, RunProcess] = {}
         # Create its lazy parts before the fork. None of them holds a connection or a thread.
-        self._worker_instance = open_worker_instance(instance)
+        self._worker_instance = run_worker.open_worker_instance(instance)
         _ = (self._worker_instance.compute_log_manager, self._worker_instance.run_launcher)
 
     @property
@@ -104,9 +98,8 @@ class RunKeeper(LostRunHandler):
         def child_main() -> int:
             os.close(reader)
             log = self._logs / f"{run_id}.log" if self._logs else None
-            return execute_run(
-                self._worker_instance, self._folder, run_id, is_resumed=is_resumed, report=report, log=log
-            )
+            worker = (self._worker_instance, self._folder, run_id)
+            return run_worker.execute_run(*worker, is_resumed=is_resumed, report=report, log=log)
 
         def report(state: bytes) -> None:
             os.write(writer, state)
@@ -124,14 +117,14 @@ class RunKeeper(LostRunHandler):
 
     def _fork(self, run_id: str, child_main: Callable[[], int]) -> RunProcess:
         close_connections()
-        signal.pthread_sigmask(signal.SIG_BLOCK, WAIT_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, run_worker.WAIT_SIGNALS)
         try:
             pid = os.fork()
             if pid == 0:
                 self._run_child(run_id, child_main)
             return RunProcess(run_id, pid)
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, run_worker.WAIT_SIGNALS)
 
     def _run_child(self, run_id: str, child_main: Callable[[], int]) -> None:
         """Run `child_main` in the forked process and exit; never return."""
@@ -164,11 +157,11 @@ class RunKeeper(LostRunHandler):
         os.close(launch.reader)
         process = launch.process
         del self._launches[process.run_id]
-        if report == STARTED or not report:
+        if report == run_worker.STARTED or not report:
             self._add(process)
         else:
             process.reap()
-        launch.on_report(report != STARTED, process.pid)
+        launch.on_report(report != run_worker.STARTED, process.pid)
 
     # --- ends
 
@@ -197,7 +190,7 @@ class RunKeeper(LostRunHandler):
         """Fork a process that cancels the work that the run left. Each check tries again the cancels that failed."""
 
         def child_main() -> int:
-            restore_signals()
+            run_worker.restore_signals()
             return 0 if self._withdraw_and_forget(self._worker_instance, run_id) else 1
 
         process = self._fork(run_id, child_main)
@@ -283,19 +276,15 @@ class RunKeeper(LostRunHandler):
     def check_runs(self) -> None:
         """Handle lost runs that no event announces: records without a process, runs without a record."""
         self.adopt()
-        for run in self._orphans():
-            self.recover(run.run_id)
-
-    def _orphans(self) -> Iterator[DagsterRun]:
         try:
             entries = self._runs_in_progress()
         except Exception:  # the database may be away
-            logger.exception("The runs in progress cannot be read.")
+            logger.exception("The runs in progress cannot be read; the next check tries again.")
             return
         for entry in entries:
             run = entry.dagster_run
             if age_s(entry) > ORPHAN_AGE_S and self._is_for_this_server(run) and not self.has_process(run.run_id):
-                yield run
+                self.recover(run.run_id)
 
     def _is_for_this_server(self, run: DagsterRun) -> bool:
         """Tell whether a launcher would ask this server for the run's process."""

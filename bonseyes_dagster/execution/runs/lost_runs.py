@@ -1,6 +1,6 @@
 """Handles lost runs: runs whose process is gone, and ended runs that still have a record.
 
-It has two implementations: `processes/run_keeper.py` starts processes, `containers/run_watch.py` starts containers.
+`processes/run_keeper.py` implements it with processes, `containers/run_watch.py` with containers.
 """
 
 import logging
@@ -44,17 +44,15 @@ class LostRunHandler(ABC):
 
     @abstractmethod
     def _begin_withdrawal(self, run_id: str) -> None:
-        """Have `_withdraw_and_forget` called in the background."""
+        """Start `_withdraw_and_forget` in the background."""
 
     def _runs_in_progress(self) -> Sequence[RunRecord]:
         return self._instance.get_run_records(RunsFilter(statuses=_IN_PROGRESS), limit=1000)
 
     def _recover(self, run_id: str, cause: str, *, has_just_ended: bool = False) -> bool:
         """Resume a run without process, or end it; tell whether it gets a new process (run_recovery.py)."""
-        had_record = read_record(self._folder, run_id)[0] is not None
-        return recover_run(
-            self._instance, run_id, cause, self.start, had_record=had_record, has_just_ended=has_just_ended
-        )
+        old = {"had_record": read_record(self._folder, run_id)[0] is not None, "has_just_ended": has_just_ended}
+        return recover_run(self._instance, run_id, cause, self.start, **old)
 
     def _forget(self, run_id: str, run: DagsterRun | None) -> None:
         """Remove the record of an ended run; if tools may still work for the run, cancel their work first."""
@@ -72,7 +70,7 @@ class LostRunHandler(ABC):
 
     @contextmanager
     def _log_errors(self, run_id: str) -> Iterator[None]:
-        """Log an error about one run, so that it does not keep the others from being handled."""
+        """Log an error about one run, so that the other runs are still handled."""
         try:
             yield
         except Exception:  # the database or the engine may be away
@@ -80,10 +78,10 @@ class LostRunHandler(ABC):
 
 
 def is_for_a_launcher(run: DagsterRun) -> bool:
-    """Tell whether a launcher starts this run; a code server or the run's own process starts the others."""
+    """Tell whether a launcher starts this run; a code server or the calling process executes other runs."""
     return run.remote_job_origin is not None and GRPC_INFO_TAG not in run.tags
 
 
 def age_s(entry: RunRecord) -> float:
-    """Return the seconds since a run changed its status."""
+    """Return the seconds since Dagster last updated a run."""
     return time.time() - entry.update_timestamp.timestamp()

@@ -43,7 +43,8 @@ class ProcessState:
         # Without steps, the cause is a thread that an earlier step has left running.
         subject = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
         subject = f"The step {steps[0]}" if len(steps) == 1 else subject
-        return f"{subject} changed and did not restore {', '.join(changed)}; the values from the run's start are set again."
+        names = ", ".join(changed)
+        return f"{subject} changed and did not restore {names}; the values from the run's start are set again."
 
     def _restore_state(self) -> list[str]:
         changed = [name for name, value in _read().items() if value != self._state[name]]
