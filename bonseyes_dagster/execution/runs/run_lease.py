@@ -38,7 +38,8 @@ class RunTakenError(Exception):
 class RunLease:
     """The lease in a process that was started for the run: a launcher started it, and signals stop it."""
 
-    is_guest = False
+    # As in ProcessRecord: this process was started for the run.
+    is_dedicated = True
 
     def is_launched(self) -> bool:
         """Tell whether a launcher was asked for the run, so that the run is resumed after the loss of its process."""
@@ -53,10 +54,10 @@ class RunLease:
         return False
 
 
-class _GuestLease(RunLease):
+class _SharedProcessLease(RunLease):
     """The lease in a process that was not started for the run."""
 
-    is_guest = True
+    is_dedicated = False
 
     def __init__(self, instance: DagsterInstance, run_id: str, record: RecordLock | None) -> None:
         self._instance = instance
@@ -117,11 +118,11 @@ def lease(instance: DagsterInstance, run: DagsterRun) -> Iterator[RunLease]:
     record = RecordLock(folder, run.run_id, is_dedicated=False) if folder is not None else None
     if record is not None and not record.acquire():
         raise RunTakenError(f"Another process executes run {run.run_id}; this one ends.")
-    guest = _GuestLease(instance, run.run_id, record)
+    held = _SharedProcessLease(instance, run.run_id, record)
     try:
-        yield guest
+        yield held
     finally:
-        guest.end()
+        held.end()
 
 
 def _records_of(instance: DagsterInstance) -> Path | None:

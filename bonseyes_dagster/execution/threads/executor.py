@@ -4,7 +4,8 @@ Choose it by `Definitions(..., executor=concurrent_executor)` or `@job(executor_
 
 Our ops wait on HTTP and need no process each. Dagster's multiprocess executor starts one for each step, which takes 3.5
 CPU seconds. This module only decides where a step runs. Dagster does the rest: retries, hooks, pools, limits by tag,
-dynamic and optional outputs, re-execution. Ops wait through interruption.py, so that a cancelled run stops quickly.
+dynamic and optional outputs, re-execution and resume. Ops wait through interruption.py, so that a cancelled run stops
+quickly.
 """
 
 import os
@@ -83,7 +84,7 @@ def acquire_run(
     except RunTakenError as error:
         yield DagsterEvent.engine_event(plan_context, str(error), EngineEventData())
         raise DagsterExecutionInterruptedError(str(error)) from error
-    if run_lease.is_guest:
+    if not run_lease.is_dedicated:
         run, former = settle_name(plan_context.instance, run)
         if former:
             message = f"Another run is called {former}; this one is called {run_name(run)}."
@@ -256,7 +257,7 @@ class _RunLoop:
     def _wait_s(self) -> float:
         if self._is_stopping:
             return max(0.0, min(self._leave_at - time.monotonic(), IDLE_S))
-        idle_s = POLL_S if self._lease.is_guest else IDLE_S
+        idle_s = IDLE_S if self._lease.is_dedicated else POLL_S
         return self._active.wait_s(POOL_POLL_S if self._claims.has_pending_claims() else idle_s)
 
     def _capture_run(self, stack: ExitStack) -> Iterator[DagsterEvent]:

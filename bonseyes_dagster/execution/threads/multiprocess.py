@@ -35,7 +35,7 @@ class SeparateExecutor(dagster_multiprocess.MultiprocessExecutor):
         """Yield the events of the run's steps as they happen; raise if the run was interrupted."""
         with ExitStack() as stack:
             run_lease, run = yield from acquire_run(plan_context, stack)
-            if not run_lease.is_guest:
+            if run_lease.is_dedicated:
                 yield from super().execute(plan_context, execution_plan)
                 return
             context = PlanOrchestrationContext(
