@@ -26,7 +26,7 @@ from bonseyes_dagster.execution.containers.dagster_internals import RunRecord
 from bonseyes_dagster.execution.containers.run_container import RUN_ID_LABEL
 from bonseyes_dagster.execution.runs.lost_runs import ORPHAN_AGE_S, LostRunHandler, age_s, is_for_a_launcher
 from bonseyes_dagster.execution.runs.process_record import read_record, recorded_run_ids
-from bonseyes_dagster.execution.runs.run_end import Withdraw, withdraw_nothing
+from bonseyes_dagster.execution.runs.run_end import Withdraw, close_left_steps
 
 __all__ = ["RunWatch", "main"]
 
@@ -46,7 +46,7 @@ class RunWatch(LostRunHandler):
     """Compares the runs in Dagster's storage, their containers and their records."""
 
     def __init__(
-        self, instance: DagsterInstance, launcher: ContainerRunLauncher, withdraw: Withdraw = withdraw_nothing
+        self, instance: DagsterInstance, launcher: ContainerRunLauncher, withdraw: Withdraw = close_left_steps
     ) -> None:
         super().__init__(instance, launcher.records, withdraw)
         self._launcher = launcher
@@ -164,7 +164,7 @@ def _ticks(stop: threading.Event) -> Iterator[None]:
         stop.wait(INTERVAL_S)
 
 
-def main(withdraw: Withdraw = withdraw_nothing) -> None:
+def main(withdraw: Withdraw = close_left_steps) -> None:
     """Watch in the foreground until SIGTERM or SIGINT; call `withdraw` for runs that failed or were cancelled."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     stop = threading.Event()

@@ -40,7 +40,7 @@ from bonseyes_dagster.execution.launching.run_protocol import (
 from bonseyes_dagster.execution.processes.run_keeper import RunKeeper
 from bonseyes_dagster.execution.processes.source_watch import SourceWatch
 from bonseyes_dagster.execution.processes.warm_definitions import Target, load_target, warm_up
-from bonseyes_dagster.execution.runs.run_end import Withdraw, withdraw_nothing
+from bonseyes_dagster.execution.runs.run_end import Withdraw, close_left_steps
 from bonseyes_dagster.execution.threads.step_streams import route_streams
 from bonseyes_dagster.urls import is_name
 
@@ -278,7 +278,7 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
     return listener, lock
 
 
-def main(withdraw: Withdraw = withdraw_nothing) -> None:
+def main(withdraw: Withdraw = close_left_steps) -> None:
     """Run the server in the foreground; call `withdraw` for each run that failed or was cancelled."""
     parser = argparse.ArgumentParser(description="Fork a ready process for each run of a Dagster code location.")
     code = parser.add_mutually_exclusive_group(required=True)

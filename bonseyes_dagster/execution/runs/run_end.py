@@ -16,13 +16,13 @@ from bonseyes_dagster.execution.runs.dagster_internals import (
 __all__ = [
     "Withdraw",
     "cancel_run",
+    "close_left_steps",
     "close_steps",
     "fail_run_that_took_too_long",
     "fail_run_with",
     "fail_unlaunched",
     "is_closed_with_its_run",
     "may_have_left_work",
-    "withdraw_nothing",
 ]
 
 # Cancels the work that an ended run (by its id) left in tools. False asks for another call later.
@@ -96,6 +96,9 @@ def may_have_left_work(run: DagsterRun | None) -> bool:
     return run is not None and run.status in (DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 
 
-def withdraw_nothing(instance: DagsterInstance, run_id: str) -> bool:
-    """Do nothing: the ops of these runs order no work from tools."""
+def close_left_steps(instance: DagsterInstance, run_id: str) -> bool:
+    """Write an end for the steps that an ended run left in flight; for runs whose ops leave no work elsewhere."""
+    run = instance.get_run_by_id(run_id)
+    if run is not None and may_have_left_work(run):
+        close_steps(instance, run, "The run ended, and the step with it.")
     return True
