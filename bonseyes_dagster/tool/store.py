@@ -24,7 +24,7 @@ from bonseyes_dagster.errors import (
 from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.artifacts.drafts import Draft
-from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.logs import iter_log
 from bonseyes_dagster.tool.artifacts.metrics import iter_metric, metric_names
@@ -126,11 +126,11 @@ class Store:
         if is_taken:
             raise ConflictError(f"There is an artifact {request.name!r} already; delete it or take another name.")
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
-        record = self._checked(request, draft, digest)
+        row = self._checked(request, draft, digest)
         with storage_errors():
-            if not (request.reuse and self._insert_reused(record, draft)):
-                self._insert(record, draft)
-        return record.name or request.name
+            if not (request.reuse and self._insert_reused(row, draft)):
+                self._insert(row, draft)
+        return row.name or request.name
 
     def _known(self, request: backend.Request, digest: str) -> str | None:
         """Return the artifact that an earlier request with the same key created."""
@@ -145,10 +145,10 @@ class Store:
             raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
         return known.name
 
-    def _checked(self, request: backend.Request, draft: Draft, digest: str) -> Record:
+    def _checked(self, request: backend.Request, draft: Draft, digest: str) -> ArtifactRow:
         parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
         files = draft.files()
-        return Record(
+        return ArtifactRow(
             id=draft.id,
             name=request.name,
             created=now(),
@@ -163,14 +163,14 @@ class Store:
             request_digest=digest,
         )
 
-    def _insert(self, record: Record, draft: Draft) -> None:
+    def _insert(self, row: ArtifactRow, draft: Draft) -> None:
         """Make files and row durable, in this order, and wake the worker."""
         draft.settle()
         try:
-            seq = self._index.insert(record, queue_limit=self._settings.queue_limit)
+            seq = self._index.insert(row, queue_limit=self._settings.queue_limit)
         except TakenError as error:
             draft.discard()
-            self._resolve_conflict(record, error)
+            self._resolve_conflict(row, error)
             return
         except (StorageFullError, UnavailableError):
             if not self._index.void_failed_write():
@@ -182,25 +182,25 @@ class Store:
         with suppress(OSError):
             write_mark(self._volume, seq)
 
-    def _resolve_conflict(self, record: Record, error: TakenError) -> None:
+    def _resolve_conflict(self, row: ArtifactRow, error: TakenError) -> None:
         """Somebody else was first: fine when it was the same request, a conflict otherwise."""
-        same = self._index.by_key(record.idempotency_key) if record.idempotency_key else None
+        same = self._index.by_key(row.idempotency_key) if row.idempotency_key else None
         if same is None:
-            raise ConflictError(f"There is an artifact {record.name!r} already.") from error
-        if same.request_digest != record.request_digest:
+            raise ConflictError(f"There is an artifact {row.name!r} already.") from error
+        if same.request_digest != row.request_digest:
             raise InvalidError("The Idempotency-Key was used for another request.") from error
 
-    def _insert_reused(self, record: Record, draft: Draft) -> bool:
+    def _insert_reused(self, row: ArtifactRow, draft: Draft) -> bool:
         """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
-        if record.fingerprint is None or self._index.reusable(record.fingerprint) is None:
+        if row.fingerprint is None or self._index.reusable(row.fingerprint) is None:
             return False
         try:
             made = adopt_newest(
                 self._index,
                 self._volume,
-                record.fingerprint,
+                row.fingerprint,
                 draft.folder(),
-                lambda source: reused_record(record, source),
+                lambda source: reused_row(row, source),
                 most_bytes=_MOST_READ_BYTES,
             )
         except LongReadingError:  # the worker does it, nobody waits for an answer there
@@ -221,7 +221,7 @@ class Store:
 
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
         """Return the statuses of the same page."""
-        return [self._status(row) for row in self._index.brief(limit=limit, after=after)]
+        return [self._status(columns) for columns in self._index.brief(limit=limit, after=after)]
 
     def status(self, name: str) -> Status:
         """Return the status as it is now."""
@@ -231,44 +231,44 @@ class Store:
         """Return what is done once the artifact is final, or gone."""
         return self._finals.when_final(name)
 
-    def _full_status(self, record: Record) -> Status:
-        row = {key: getattr(record, key) for key in STATUS_COLUMNS}
-        row["position"] = self._index.position(record.seq) if record.phase == "queued" else None
-        return self._status(row)
+    def _full_status(self, row: ArtifactRow) -> Status:
+        columns = {key: getattr(row, key) for key in STATUS_COLUMNS}
+        columns["position"] = self._index.position(row.seq) if row.phase == "queued" else None
+        return self._status(columns)
 
-    def _status(self, row: Mapping[str, Any]) -> Status:
-        progress = row["progress"]
-        if row["phase"] == "running":
-            progress = read_progress(self._volume.folder(row["id"]).progress)
-        values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress", "damage")}
+    def _status(self, columns: Mapping[str, Any]) -> Status:
+        progress = columns["progress"]
+        if columns["phase"] == "running":
+            progress = read_progress(self._volume.folder(columns["id"]).progress)
+        values = {key: columns[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress", "damage")}
         values["code_changed"] = bool(values["code_changed"])
-        if row["damage"]:
-            values["reason"] = f"Its data is damaged. {row['damage']}"
+        if columns["damage"]:
+            values["reason"] = f"Its data is damaged. {columns['damage']}"
         return Status(progress=progress_from_json(progress), **values)
 
     def info(self, name: str) -> dict[str, Any]:
         """Return everything known about an artifact."""
-        record = self._index.get(name)
-        status = self._full_status(record)
+        row = self._index.get(name)
+        status = self._full_status(row)
         return {
             "name": name,
-            "id": record.id,
-            "idempotency_key": record.idempotency_key,
+            "id": row.id,
+            "idempotency_key": row.idempotency_key,
             "url": canonical(self._container, name),
             "status": status.to_json(),
-            "parameters": dict(record.parameters),
+            "parameters": dict(row.parameters),
             "output_type": self._tool.output_type,
-            "digest": record.digest,
-            "size": record.size,
+            "digest": row.digest,
+            "size": row.size,
             "provenance": {
                 "container": self._container,
-                "tool": record.tool,
-                "version": record.version,
-                "fingerprint": record.fingerprint,
-                "files": {key: dict(value) for key, value in record.files.items()},
-                "inputs": {key: dict(value) for key, value in record.inputs.items()},
-                "reused_from": record.reused_from,
-                "code_changed": record.code_changed,
+                "tool": row.tool,
+                "version": row.version,
+                "fingerprint": row.fingerprint,
+                "files": {key: dict(value) for key, value in row.files.items()},
+                "inputs": {key: dict(value) for key, value in row.inputs.items()},
+                "reused_from": row.reused_from,
+                "code_changed": row.code_changed,
             },
         }
 
@@ -320,10 +320,10 @@ class Store:
 
     def _damaged(self, name: str, artifact_id: str, damage: str) -> NotReadyError:
         """Return the error of data that is not as it was published, and mark the artifact."""
-        record = self._index.get(name)  # NotFoundError when it was deleted meanwhile
-        if record.id == artifact_id and record.damage is None:
+        row = self._index.get(name)  # NotFoundError when it was deleted meanwhile
+        if row.id == artifact_id and row.damage is None:
             with suppress(StorageFullError, UnavailableError):
-                mark_damaged(self._index, record, damage)
+                mark_damaged(self._index, row, damage)
         return NotReadyError(f"The data of the artifact {name!r} is damaged. {damage}")
 
     def _read_manifest(self, artifact_id: str, digest: str | None) -> Manifest:
@@ -339,12 +339,12 @@ class Store:
 
     def input_file(self, name: str, file: str) -> backend.DataFile:
         """Return the file of one parameter."""
-        record = self._index.get(name)
-        if file not in record.files:
+        row = self._index.get(name)
+        if file not in row.files:
             raise NotFoundError(f"The artifact {name!r} has no input file {file!r}.")
-        known = record.files[file]
+        known = row.files[file]
         entry = FileEntry(known["filename"], known["size"], known["sha256"])
-        return _data_file(entry, str(self._volume.folder(record.id).inputs / file / known["filename"]))
+        return _data_file(entry, str(self._volume.folder(row.id).inputs / file / known["filename"]))
 
     def metrics(self, name: str) -> list[str]:
         """Return the names of the scalar metrics that have points so far."""
@@ -392,10 +392,10 @@ class Store:
             self._waiters.wait(rings, deadline - time.monotonic())
 
 
-def reused_record(record: Record, source: Record) -> Record:
-    """Return the completed record of an artifact made from `source`."""
+def reused_row(row: ArtifactRow, source: ArtifactRow) -> ArtifactRow:
+    """Return the completed row of an artifact made from `source`."""
     moment = now()
-    values = {key: getattr(record, key) for key in Record.__slots__}
+    values = {key: getattr(row, key) for key in ArtifactRow.__slots__}
     values.update(
         phase="completed",
         started=moment,
@@ -405,7 +405,7 @@ def reused_record(record: Record, source: Record) -> Record:
         progress=source.progress,
         reused_from=source.name,
     )
-    return Record(**values)
+    return ArtifactRow(**values)
 
 
 def _data_file(entry: FileEntry, path: str) -> backend.DataFile:

@@ -31,7 +31,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.tool.artifacts.index import Index
 from bonseyes_dagster.tool.artifacts.layout import Volume
-from bonseyes_dagster.tool.artifacts.rows import read_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_row_copy
 from tests.contract.tools.server import ToolServer, tool_server, tool_servers
 from tests.waiting import free_port, until
 
@@ -296,7 +296,7 @@ def test_the_copy_of_each_row_equals_its_row(servers: list[ToolServer]) -> None:
     index, volume = Index(probe.volume / "index.sqlite"), Volume(probe.volume)
     for artifact in artifacts:
         row = index.get(artifact.name)
-        copy = read_row(volume.folder(row.id))
+        copy = read_row_copy(volume.folder(row.id))
         assert copy is not None and replace(copy, seq=row.seq) == row
     again = probe.container.create(f"r{next(_count)}", ways[2][0], reuse=True).wait(timeout_s=30)
     assert again.reused_from == artifacts[2].name

@@ -11,10 +11,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bonseyes_dagster.errors import BonseyesError, UnavailableError
-from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest, size_damage
-from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_sound_row_copy, write_row_copy
 
 __all__ = ["audit", "keep_auditing"]
 
@@ -55,7 +55,7 @@ def audit(index: Index, volume: Volume, *, pause_s: float = _PAUSE_S) -> None:
 
 
 def _audit_one(folder: Folder, artifact_id: str, index: Index) -> None:
-    row, copy = _row(index, artifact_id), read_sound_row(folder)
+    row, copy = _row(index, artifact_id), read_sound_row_copy(folder)
     if row is not None and copy is not None and _agree(row, copy):
         _check_data(row, folder, index)
     elif copy is None and row is not None:
@@ -68,7 +68,7 @@ def _audit_one(folder: Folder, artifact_id: str, index: Index) -> None:
         _log.error("the row of the artifact with the id %s is damaged, and so is its copy", artifact_id)
 
 
-def _row(index: Index, artifact_id: str) -> Record | None:
+def _row(index: Index, artifact_id: str) -> ArtifactRow | None:
     try:
         return index.by_id(artifact_id)
     except UnavailableError as error:
@@ -76,11 +76,11 @@ def _row(index: Index, artifact_id: str) -> Record | None:
         return None
 
 
-def _agree(row: Record, copy: Record) -> bool:
+def _agree(row: ArtifactRow, copy: ArtifactRow) -> bool:
     return replace(row, **_NOT_COMPARED) == replace(copy, **_NOT_COMPARED)  # type: ignore[arg-type]
 
 
-def _is_right(copy: Record, row: Record, folder: Folder) -> bool:
+def _is_right(copy: ArtifactRow, row: ArtifactRow, folder: Folder) -> bool:
     """Tell whether the copy is right and the row is wrong. The copy has a digest of its own, but may be another's."""
     if row.phase != "completed" or copy.phase != "completed":
         return row.phase == copy.phase
@@ -89,18 +89,18 @@ def _is_right(copy: Record, row: Record, folder: Folder) -> bool:
     return False
 
 
-def _mend(index: Index, row: Record | None, copy: Record) -> None:
+def _mend(index: Index, row: ArtifactRow | None, copy: ArtifactRow) -> None:
     seq, damage = (row.seq, row.damage) if row else (copy.seq, None)
     with suppress(TakenError):
         if index.put(replace(copy, seq=seq, damage=damage), if_there=True):
             _log.error("the row of %s (%s) was wrong and is what its copy says now", copy.name, copy.id)
 
 
-def _copy_row(row: Record, folder: Folder, index: Index) -> None:
+def _copy_row(row: ArtifactRow, folder: Folder, index: Index) -> None:
     """Write the copy that is missing or wrong."""
-    current: Record | None = row
+    current: ArtifactRow | None = row
     while current is not None and current.name is not None and folder.path.is_dir():
-        write_row(folder, current)
+        write_row_copy(folder, current)
         # A rename may have come in between, and written its copy before this one.
         written, current = current, index.by_id(row.id)
         if current == written:
@@ -108,7 +108,7 @@ def _copy_row(row: Record, folder: Folder, index: Index) -> None:
     _check_data(row, folder, index)
 
 
-def _check_data(row: Record, folder: Folder, index: Index) -> None:
+def _check_data(row: ArtifactRow, folder: Folder, index: Index) -> None:
     """Mark an artifact whose manifest is not its own, or whose files are not as long as that says."""
     if row.phase != "completed" or row.damage is not None:
         return
@@ -118,7 +118,7 @@ def _check_data(row: Record, folder: Folder, index: Index) -> None:
         index.mark_damaged(row.id, damage)
 
 
-def _damage(row: Record, folder: Folder) -> str | None:
+def _damage(row: ArtifactRow, folder: Folder) -> str | None:
     try:
         manifest = read_manifest(folder, row.digest)
     except DamagedError as error:

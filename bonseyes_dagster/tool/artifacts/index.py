@@ -26,9 +26,9 @@ from bonseyes_dagster.tool.files.disk import allocate, locked
 __all__ = [
     "READ_ERRORS",
     "STATUS_COLUMNS",
+    "ArtifactRow",
     "Index",
     "IndexDamagedError",
-    "Record",
     "TakenError",
     "parse_row",
     "select_rows",
@@ -90,7 +90,7 @@ class TakenError(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ArtifactRow:
     """One row. `name` is None once it is deleted but its process not gone yet. JSON columns are parsed."""
 
     seq: int = 0
@@ -122,7 +122,7 @@ class Record:
 
 _JSON = frozenset({"parameters", "files", "inputs", "progress"})
 _BOOLEAN = frozenset({"reuse", "is_cancelling", "code_changed"})
-_COLUMNS = tuple(f.name for f in fields(Record))
+_COLUMNS = tuple(f.name for f in fields(ArtifactRow))
 _IS_JSON = " AND ".join(f"({name} IS NULL OR json_valid({name}))" for name in sorted(_JSON))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM artifacts"  # noqa: S608 - the names of a dataclass
 # What a list needs; the long JSON columns are neither read nor parsed for it.
@@ -143,26 +143,26 @@ STATUS_COLUMNS = (
 )
 
 
-def parse_row(row: Sequence[Any]) -> Record:
-    """Return the record of a row in the order of the columns, its texts as str or bytes; raise ValueError."""
-    texts = [value.decode() if isinstance(value, bytes) else value for value in row]
+def parse_row(columns: Sequence[Any]) -> ArtifactRow:
+    """Return the row with these columns, in the order of the table; texts are str or bytes. Raise ValueError."""
+    texts = [value.decode() if isinstance(value, bytes) else value for value in columns]
     values: dict[str, Any] = dict(zip(_COLUMNS, texts, strict=True))
     for key in _JSON:
         values[key] = json.loads(values[key]) if values[key] is not None else None
     for key in _BOOLEAN:
         values[key] = bool(values[key])
-    return Record(**values)
+    return ArtifactRow(**values)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
+def _parsed(columns: tuple[Any, ...]) -> ArtifactRow:
     try:
-        return parse_row(row)
+        return parse_row(columns)
     except ValueError as error:
-        raise UnavailableError(f"The row of the artifact with the number {row[0]} is damaged: {error}.") from error
+        raise UnavailableError(f"The row of the artifact with the number {columns[0]} is damaged: {error}.") from error
 
 
 def select_rows(connection: sqlite3.Connection) -> str | None:
-    """Return what selects the columns of a Record, also from an index of an earlier version; None without a table."""
+    """Return the SELECT for all columns of an ArtifactRow, also from an older index; None without a table."""
     try:
         names = _column_types(connection)
     except READ_ERRORS:
@@ -199,8 +199,8 @@ def _progress(text: str | None) -> Any:
     return None
 
 
-def _row(record: Record) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in _COLUMNS}
+def _column_values(row: ArtifactRow) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in _COLUMNS}
     for key in _JSON:
         values[key] = json.dumps(values[key]) if values[key] is not None else None
     del values["seq"]
@@ -406,16 +406,16 @@ class Index:
 
     # Creating
 
-    def insert(self, record: Record, *, queue_limit: int) -> int:
+    def insert(self, row: ArtifactRow, *, queue_limit: int) -> int:
         """Add a row and return its number.
 
         Raises TakenError for a name or key that is in use, QueueFullError when too many wait.
         """
-        values = _row(record)
+        values = _column_values(row)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         try:
             with self._writing() as connection:
-                if record.phase == "queued" and self._waiting(connection) >= queue_limit:
+                if row.phase == "queued" and self._waiting(connection) >= queue_limit:
                     raise QueueFullError(f"{queue_limit} artifacts are waiting already; try again later.")
                 added = connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
                 seq = added.lastrowid or 0
@@ -423,21 +423,21 @@ class Index:
             raise TakenError(str(error)) from error
         return seq
 
-    def put(self, record: Record, *, if_there: bool = False) -> bool:
+    def put(self, row: ArtifactRow, *, if_there: bool = False) -> bool:
         """Write a row as it is, in the place of the one with its id; raise TakenError for a name or key in use.
 
         It keeps its number where that is free. With `if_there` nothing is done, and False returned, when there is no
         row with its id, or a deleted one.
         """
-        values = _row(record)
+        values = _column_values(row)
         try:
             with self._writing() as connection:
                 named = "SELECT 1 FROM artifacts WHERE id = ? AND name IS NOT NULL"
-                if if_there and connection.execute(named, (record.id,)).fetchone() is None:
+                if if_there and connection.execute(named, (row.id,)).fetchone() is None:
                     return False
-                connection.execute("DELETE FROM artifacts WHERE id = ?", (record.id,))
-                found = connection.execute("SELECT 1 FROM artifacts WHERE seq = ?", (record.seq,)).fetchone()
-                values["seq"] = record.seq if record.seq > 0 and found is None else None
+                connection.execute("DELETE FROM artifacts WHERE id = ?", (row.id,))
+                found = connection.execute("SELECT 1 FROM artifacts WHERE seq = ?", (row.seq,)).fetchone()
+                values["seq"] = row.seq if row.seq > 0 and found is None else None
                 names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
                 connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
         except sqlite3.IntegrityError as error:
@@ -477,22 +477,22 @@ class Index:
 
     # Reading
 
-    def get(self, name: str) -> Record:
+    def get(self, name: str) -> ArtifactRow:
         """Return the row of `name`; raise NotFoundError."""
         found = self._find("name = ?", name)
         if found is None:
             raise NotFoundError(f"There is no artifact {name!r}.")
         return found
 
-    def by_key(self, idempotency_key: str) -> Record | None:
+    def by_key(self, idempotency_key: str) -> ArtifactRow | None:
         """Return the row that was created with a key."""
         return self._find("idempotency_key = ?", idempotency_key)
 
-    def by_id(self, artifact_id: str) -> Record | None:
+    def by_id(self, artifact_id: str) -> ArtifactRow | None:
         """Return the row of an id, also when it is deleted but not gone."""
         return self._find("id = ?", artifact_id)
 
-    def reusable(self, fingerprint: str) -> Record | None:
+    def reusable(self, fingerprint: str) -> ArtifactRow | None:
         """Return the newest completed artifact with that fingerprint, made by the code that it names."""
         return self._find(
             "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL AND NOT code_changed AND damage IS NULL "
@@ -500,10 +500,10 @@ class Index:
             fingerprint,
         )
 
-    def _find(self, where: str, value: str) -> Record | None:
+    def _find(self, where: str, value: str) -> ArtifactRow | None:
         with self._reading() as connection:
             rows = _fetch(connection, f"{_SELECT} WHERE {where}", (value,))
-        return _record(rows[0]) if rows else None
+        return _parsed(rows[0]) if rows else None
 
     def has_name(self, name: str) -> bool:
         """Tell whether an artifact has that name."""
@@ -600,10 +600,10 @@ class Index:
         with self._reading() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM artifacts")}
 
-    def running(self) -> list[Record]:
+    def running(self) -> list[ArtifactRow]:
         """Return the rows that are running, deleted ones included."""
         with self._reading() as connection:
-            return [_record(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
+            return [_parsed(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
 
     def waiting(self) -> list[str]:
         """Return the ids of the rows that are queued."""
@@ -640,7 +640,7 @@ class Index:
 
     # The worker's steps
 
-    def claim(self) -> Record | None:
+    def claim(self) -> ArtifactRow | None:
         """Turn the first of the queue to running and return it; durable once `log_file` is synced."""
         with self._kept(), self._reading() as connection:
             # Not waiting for the disk here lets that happen while the child starts.
@@ -658,7 +658,7 @@ class Index:
         if not rows:
             return None
         try:
-            return _record(rows[0])
+            return _parsed(rows[0])
         except UnavailableError as error:
             self.finish(str(rows[0][_COLUMNS.index("id")]), "failed", reason=error.message)
             raise
@@ -724,35 +724,33 @@ class Index:
             )
             return row[0], row[1] == "running", mark
 
-    def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[Record]], None]) -> Record:
+    def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[ArtifactRow]], None]) -> ArtifactRow:
         """Rename what is final, set its idempotency key free, and return its new row.
 
         Artifacts that were made from it follow it: their `reused_from` is its new name. `write_copies` makes the copies
         of all changed rows durable; it is called before the commit, so a crash leaves no row newer than its copy.
         """
         with self._writing() as connection:
-            row = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
-            if row is None:
+            found = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
+            if found is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
-            record = replace(_record(row), name=new_name, idempotency_key=None)
-            if record.phase not in TERMINAL_PHASES:
-                raise NotFinalError(f"The artifact {name!r} is {record.phase}; cancel it, or wait until it has ended.")
+            row = replace(_parsed(found), name=new_name, idempotency_key=None)
+            if row.phase not in TERMINAL_PHASES:
+                raise NotFinalError(f"The artifact {name!r} is {row.phase}; cancel it, or wait until it has ended.")
             if name == new_name:
-                return _record(row)
+                return _parsed(found)
             if connection.execute("SELECT 1 FROM artifacts WHERE name = ?", (new_name,)).fetchone():
                 raise ConflictError(f"There is an artifact {new_name!r} already; choose another name.")
-            connection.execute(
-                "UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, record.id)
-            )
+            connection.execute("UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, row.id))
             # By fingerprint and time, because the name may have been another artifact's before.
-            rows = connection.execute(
+            changed = connection.execute(
                 "UPDATE artifacts SET reused_from = ? "  # noqa: S608 - the names of a dataclass
                 "WHERE fingerprint = ? AND phase = 'completed' AND finished >= ? AND reused_from = ? "
                 f"RETURNING {', '.join(_COLUMNS)}",
-                (new_name, record.fingerprint, record.finished, name),
+                (new_name, row.fingerprint, row.finished, name),
             ).fetchall()
-            write_copies([record, *map(_record, rows)])
-        return record
+            write_copies([row, *map(_parsed, changed)])
+        return row
 
     def is_hidden(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""

@@ -49,7 +49,7 @@ class Folder:
         return self.path / "manifest.json"
 
     @property
-    def row(self) -> Path:
+    def row_copy(self) -> Path:
         """The row as it was when the artifact became final, for the day when the index is lost."""
         return self.path / "row.json"
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.tool.artifacts import file_states
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder
-from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.files.disk import copy, sync_folder, syncing
 from bonseyes_dagster.tool.files.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
@@ -49,13 +49,13 @@ class StoppedError(Exception):
 def publish(
     folder: Folder,
     check: Callable[[], None],
-    record_of: Callable[[Manifest], Record] | None = None,
+    row_of: Callable[[Manifest], ArtifactRow] | None = None,
     *,
     files_limit: int = _NO_LIMIT,
 ) -> Manifest:
     """Publish what is in staging; everything is durable and in place when this returns, save the row in the index.
 
-    A copy of the row that `record_of` returns lies beside the manifest then. `check` is called between chunks and
+    A copy of the row that `row_of` returns lies beside the manifest then. `check` is called between chunks and
     raises StoppedError to give up. Raises ToolError for outputs that cannot be an artifact, as those with more than
     `files_limit` files and folders; OSError when the disk fails.
     """
@@ -67,8 +67,8 @@ def publish(
         # In this form the digest of the file is that of the artifact.
         file.write(manifest.canonical)
     with syncing([folder.manifest, *_written(folder.staging, manifest)]):
-        if record_of is not None:
-            write_row(folder, record_of(manifest))
+        if row_of is not None:
+            write_row_copy(folder, row_of(manifest))
         if not file_states.is_quick_to_read(manifest):
             file_states.keep(manifest.digest, file_states.look(folder.staging), folder)
     folder.staging.rename(folder.data)

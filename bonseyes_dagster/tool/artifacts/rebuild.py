@@ -16,15 +16,15 @@ from pathlib import Path
 
 from bonseyes_dagster.model import TERMINAL_PHASES, Manifest, at, now
 from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
-from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_sound_row_copy, write_row_copy
 from bonseyes_dagster.tool.artifacts.salvage import COPIES, salvage
 from bonseyes_dagster.tool.files.disk import locked, remove, sync_all, sync_folder
 
-__all__ = ["ensure_index", "has_result", "published_record", "put_back", "read_mark", "write_mark"]
+__all__ = ["ensure_index", "has_result", "published_row", "put_back", "read_mark", "write_mark"]
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = ("", "-wal", "-shm")
@@ -81,21 +81,21 @@ def _rebuild(volume: Volume, tool: str, fault: str) -> None:
     why = f"The index of artifacts {fault}. It was found so on {now()}, and rebuilt from what lies beside the data."
     _log.error("the index of artifacts %s; it is rebuilt", fault)
     _doubt(volume, why)
-    rows = salvage(volume.index)
-    records = _merged(volume, rows, tool)
+    salvaged = salvage(volume.index)
+    rows = _merged(volume, salvaged, tool)
     draft = volume.index.with_name(f"{volume.index.name}.draft")
     _remove(draft)
     with closing(Index(draft, is_alone=True)) as made:
         made.make()
         with made.many():
-            for record in records:
-                _put_and_tell(made, record, volume.folder(record.id))
+            for row in rows:
+                _put_and_tell(made, row, volume.folder(row.id))
             # The rows have new numbers. Those of the old ones stay given, so that the old index is seen to be older.
-            made.number_above(max(read_mark(volume), *(row.seq for row in rows.values()), 0))
+            made.number_above(max(read_mark(volume), *(row.seq for row in salvaged.values()), 0))
     sync_all([draft])
     draft.rename(_rebuilt(volume))
     _exchange(volume, why)
-    _log.error("the index of artifacts is rebuilt: %d rows were read from it, %d it has now", len(rows), len(records))
+    _log.error("the index of artifacts is rebuilt: %d rows were read from it, %d it has now", len(salvaged), len(rows))
 
 
 def _rebuilt(volume: Volume) -> Path:
@@ -139,34 +139,34 @@ def _doubt(volume: Volume, why: str) -> None:
     sync_all([volume.index_doubt, volume.path])
 
 
-def _merged(volume: Volume, rows: dict[str, Record], tool: str) -> list[Record]:
+def _merged(volume: Volume, salvaged: dict[str, ArtifactRow], tool: str) -> list[ArtifactRow]:
     """Return the rows that the new index gets, oldest first: those of the folders, and those read from the old one."""
-    records = {key: row for key, row in rows.items() if not row.files or volume.folder(key).path.is_dir()}
+    rows = {key: row for key, row in salvaged.items() if not row.files or volume.folder(key).path.is_dir()}
     for path in volume.artifacts.iterdir():
-        folder, row = Folder(path), rows.get(path.name)
-        if row is not None and row.name is None:
+        folder, old = Folder(path), salvaged.get(path.name)
+        if old is not None and old.name is None:
             continue  # it is being deleted
         if has_result(folder) and is_abandoned(path):
-            records[path.name] = published_record(folder, row, tool)
-    for key, record in records.items():
-        if record.phase == "completed" and record.name is not None and not volume.folder(key).data.is_dir():
-            records[key] = replace(record, damage="Its folder is gone.")
-    folders = {record.name for key, record in records.items() if volume.folder(key).path.is_dir()}
+            rows[path.name] = published_row(folder, old, tool)
+    for key, row in rows.items():
+        if row.phase == "completed" and row.name is not None and not volume.folder(key).data.is_dir():
+            rows[key] = replace(row, damage="Its folder is gone.")
+    folders = {row.name for key, row in rows.items() if volume.folder(key).path.is_dir()}
     # A row with another's name and no folder is the other's, with a damaged id.
-    sound = [each for key, each in records.items() if volume.folder(key).path.is_dir() or each.name not in folders]
+    sound = [each for key, each in rows.items() if volume.folder(key).path.is_dir() or each.name not in folders]
     return _ordered(sound)
 
 
-def _ordered(records: Iterable[Record]) -> list[Record]:
+def _ordered(rows: Iterable[ArtifactRow]) -> list[ArtifactRow]:
     """Number the rows anew, in the order of their numbers; those that never learnt theirs go by their time."""
-    numbered = sorted((each for each in records if each.seq > 0), key=lambda each: each.seq)
-    others = sorted((each for each in records if each.seq <= 0), key=lambda each: each.created)
-    ordered: list[Record] = []
-    for record in numbered:
-        while others and others[0].created < record.created:
+    numbered = sorted((each for each in rows if each.seq > 0), key=lambda each: each.seq)
+    others = sorted((each for each in rows if each.seq <= 0), key=lambda each: each.created)
+    ordered: list[ArtifactRow] = []
+    for row in numbered:
+        while others and others[0].created < row.created:
             ordered.append(others.pop(0))
-        ordered.append(record)
-    return [replace(record, seq=number) for number, record in enumerate([*ordered, *others], 1)]
+        ordered.append(row)
+    return [replace(row, seq=number) for number, row in enumerate([*ordered, *others], 1)]
 
 
 # An index that is older than the folders
@@ -195,10 +195,10 @@ def _forget_deleted(volume: Volume, index: Index) -> None:
     seq = 0
     while page := index.final_after(seq, _PAGE):
         for _, artifact_id in page:
-            record = None if volume.folder(artifact_id).path.exists() else index.by_id(artifact_id)
-            if record is not None and (record.phase == "completed" or record.started is not None):
+            row = None if volume.folder(artifact_id).path.exists() else index.by_id(artifact_id)
+            if row is not None and (row.phase == "completed" or row.started is not None):
                 index.remove(artifact_id)
-                _log.warning("%s (%s) was deleted after the older index was saved", record.name, record.id)
+                _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
         seq = page[-1][0]
 
 
@@ -216,62 +216,62 @@ def _forget_unfinished(volume: Volume, index: Index) -> None:
 def _names_of_folders(volume: Volume, index: Index) -> set[str | None]:
     """Return the names in the copies of rows; not those of artifacts that are being deleted."""
     hidden = set(index.hidden())
-    copies = [read_sound_row(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in hidden]
+    copies = [read_sound_row_copy(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in hidden]
     return {copy.name for copy in copies if copy is not None}
 
 
 def has_result(folder: Folder) -> bool:
     """Tell whether a folder holds what was published, or the end of what was not."""
-    return folder.manifest.exists() or folder.row.exists()
+    return folder.manifest.exists() or folder.row_copy.exists()
 
 
-def put_back(index: Index, folder: Folder, tool: str) -> Record:
+def put_back(index: Index, folder: Folder, tool: str) -> ArtifactRow:
     """Give a folder its row back, under a name that says so where its own is another's by now; return the row."""
-    record = published_record(folder, None, tool)
-    made = _put_and_tell(index, record, folder)
+    row = published_row(folder, None, tool)
+    made = _put_and_tell(index, row, folder)
     _log.warning("the row of %s (%s) was missing and is put back", made.name, folder.id)
     return made
 
 
-def _put_and_tell(index: Index, record: Record, folder: Folder) -> Record:
+def _put_and_tell(index: Index, row: ArtifactRow, folder: Folder) -> ArtifactRow:
     """Write a row; where its name is another's, its copy gets the new one, too, or would bring the old one back."""
-    made = _put(index, record)
-    if made != record and made.phase in TERMINAL_PHASES and folder.path.is_dir():
+    made = _put(index, row)
+    if made != row and made.phase in TERMINAL_PHASES and folder.path.is_dir():
         with contextlib.suppress(OSError):
-            write_row(folder, made)
+            write_row_copy(folder, made)
     return made
 
 
-def _put(index: Index, record: Record) -> Record:
-    own_name = record.name or "artifact"
-    found_name = f"{own_name[: _LONGEST_NAME - 15]}.found-{record.id[:8]}"
+def _put(index: Index, row: ArtifactRow) -> ArtifactRow:
+    own_name = row.name or "artifact"
+    found_name = f"{own_name[: _LONGEST_NAME - 15]}.found-{row.id[:8]}"
     for changed in (
-        record,
-        replace(record, idempotency_key=None),
-        replace(record, name=found_name, idempotency_key=None),
+        row,
+        replace(row, idempotency_key=None),
+        replace(row, name=found_name, idempotency_key=None),
     ):
         try:
             index.put(changed)
         except TakenError:
             continue
-        if changed.name != record.name:
-            _log.warning("the name %s is taken; the artifact that was found is called %s", record.name, changed.name)
+        if changed.name != row.name:
+            _log.warning("the name %s is taken; the artifact that was found is called %s", row.name, changed.name)
         return changed
-    raise TakenError(record.id)
+    raise TakenError(row.id)
 
 
-def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
-    """Return the row of what lies in a folder: the copy beside the data, else `row`, else what the manifest tells.
+def published_row(folder: Folder, known_row: ArtifactRow | None, tool: str) -> ArtifactRow:
+    """Return the row of a folder: from the copy beside the data, else from `known_row`, else from the manifest.
 
     The manifest's digest decides which of them is right; a row that no manifest agrees with is marked as damaged. What
     was not published in time is still running, so that the worker ends it.
     """
-    copy = read_sound_row(folder)
+    copy = read_sound_row_copy(folder)
     manifest, damage = _manifest(folder)
-    known = copy or row or _nameless(folder, tool)
+    known = copy or known_row or _nameless(folder, tool)
     if copy is not None and copy.phase != "completed":
         return copy
-    if _is_cut_short(folder) and (row is None or row.phase not in TERMINAL_PHASES):
+    if _is_cut_short(folder) and (known_row is None or known_row.phase not in TERMINAL_PHASES):
         return replace(known, phase="running", reason=None, finished=None, size=None, digest=None)
     if manifest is None:
         return replace(_completed(known), damage=damage)
@@ -283,8 +283,8 @@ def published_record(folder: Folder, row: Record | None, tool: str) -> Record:
             # What it was made from, and by what code, only the copy knew: it is never re-used.
             known = replace(known, fingerprint=None)
         return replace(_completed(known), digest=manifest.digest, size=manifest.size)
-    if row is not None and row.digest == manifest.digest:
-        return row
+    if known_row is not None and known_row.digest == manifest.digest:
+        return known_row
     return replace(copy, damage="Its manifest is not the one that was published.")
 
 
@@ -293,9 +293,9 @@ def _is_cut_short(folder: Folder) -> bool:
     return folder.staging.is_dir() and not folder.data.exists()
 
 
-def _completed(record: Record) -> Record:
-    finished = record.finished or now()
-    return replace(record, phase="completed", reason=None, finished=finished, is_cancelling=False)
+def _completed(row: ArtifactRow) -> ArtifactRow:
+    finished = row.finished or now()
+    return replace(row, phase="completed", reason=None, finished=finished, is_cancelling=False)
 
 
 def _manifest(folder: Folder) -> tuple[Manifest | None, str | None]:
@@ -307,12 +307,12 @@ def _manifest(folder: Folder) -> tuple[Manifest | None, str | None]:
         return None, str(error)
 
 
-def _nameless(folder: Folder, tool: str) -> Record:
+def _nameless(folder: Folder, tool: str) -> ArtifactRow:
     """Return a row for data of which nothing else is known."""
     moment = now()
     with contextlib.suppress(OSError):
         moment = at(folder.manifest.stat().st_mtime)
-    return Record(
+    return ArtifactRow(
         id=folder.id,
         name=f"found-{folder.id[:8]}",
         created=moment,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.tool.artifacts import file_states
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.files.disk import link, link_tree, remove, sync_folder
 
 __all__ = ["LongReadingError", "adopt", "adopt_newest", "mark_damaged"]
@@ -34,21 +34,21 @@ def adopt_newest(
     volume: Volume,
     fingerprint: str | None,
     target: Folder,
-    record_of: Callable[[Record], Record],
+    row_of: Callable[[ArtifactRow], ArtifactRow],
     *,
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
-) -> Record | None:
+) -> ArtifactRow | None:
     """Make `target` from the newest artifact with the fingerprint that is whole; return its row, None without one.
 
-    `record_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
+    `row_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
     is called between chunks and raises StoppedError to give up. Raises LongReadingError before more than `most_bytes`
     are read.
     """
     while fingerprint and (source := index.reusable(fingerprint)) is not None:
-        folder, made = volume.folder(source.id), record_of(source)
+        folder, made = volume.folder(source.id), row_of(source)
         try:
-            adopt(folder, target, record=made, digest=source.digest, check=check, most_bytes=most_bytes)
+            adopt(folder, target, row=made, digest=source.digest, check=check, most_bytes=most_bytes)
         except DamagedError as error:
             mark_damaged(index, source, str(error))
         except FileNotFoundError:
@@ -61,7 +61,7 @@ def adopt_newest(
     return None
 
 
-def mark_damaged(index: Index, source: Record, damage: str) -> None:
+def mark_damaged(index: Index, source: ArtifactRow, damage: str) -> None:
     """Name an artifact that is damaged in the log, and see to it that it is never re-used."""
     _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
     index.mark_damaged(source.id, damage)
@@ -71,12 +71,12 @@ def adopt(
     source: Folder,
     target: Folder,
     *,
-    record: Record | None = None,
+    row: ArtifactRow | None = None,
     digest: str | None = None,
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
 ) -> None:
-    """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `record`.
+    """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `row`.
 
     Raises DamagedError when `source` is not what has the digest `digest`, and FileNotFoundError when it is being
     deleted meanwhile; `target` has no data, no log and no metrics then. For the other errors see `adopt_newest`.
@@ -95,8 +95,8 @@ def adopt(
         for folder in (target.metrics, target.data):
             remove(folder)
         raise
-    if record is not None:
-        write_row(target, record)
+    if row is not None:
+        write_row_copy(target, row)
     sync_folder(target.path)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import get_args
 
 from bonseyes_dagster.model import Phase
-from bonseyes_dagster.tool.artifacts.index import READ_ERRORS, Index, Record, parse_row, select_rows
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, check_record
+from bonseyes_dagster.tool.artifacts.index import READ_ERRORS, ArtifactRow, Index, parse_row, select_rows
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, check_row
 
 __all__ = ["COPIES", "salvage"]
 
@@ -26,18 +26,18 @@ _DEFAULT_PAGE_BYTES = 4096
 _MOST_LOOKUPS = 200_000
 
 
-def salvage(index: Path) -> dict[str, Record]:
+def salvage(index: Path) -> dict[str, ArtifactRow]:
     """Return what can be read of a damaged index, by id; nothing of it is changed.
 
     A row that is not as a row must be is left out.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, ArtifactRow] = {}
     with tempfile.TemporaryDirectory(dir=index.parent, prefix=COPIES) as folder:
         copy = Path(folder, "copy.sqlite")
         for mended in (False, True):
             if _copy(index, copy, with_new_head=mended):
-                for record in _rows(copy):
-                    found.setdefault(record.id, record)
+                for row in _rows(copy):
+                    found.setdefault(row.id, row)
     return found
 
 
@@ -75,7 +75,7 @@ def _new_head(path: Path) -> bytes:
     return content[: int.from_bytes(content[_PAGE_SIZE_AT], "big")]
 
 
-def _rows(copy: Path) -> Iterator[Record]:
+def _rows(copy: Path) -> Iterator[ArtifactRow]:
     try:
         connection = sqlite3.connect(copy, isolation_level=None)
     except READ_ERRORS:
@@ -88,13 +88,14 @@ def _rows(copy: Path) -> Iterator[Record]:
             return
         seen: set[int] = set()
         for query, values in _walks(connection, select, seen):
-            for row in _read(connection, query, values):
-                if isinstance(row[0], int) and row[0] not in seen:
-                    seen.add(row[0])
+            for columns in _read(connection, query, values):
+                number = columns[0]
+                if isinstance(number, int) and number not in seen:
+                    seen.add(number)
                     with suppress(RowDamagedError, ValueError, TypeError):
-                        record = parse_row(row)
-                        check_record(record)
-                        yield record
+                        row = parse_row(columns)
+                        check_row(row)
+                        yield row
 
 
 def _walks(connection: sqlite3.Connection, select: str, seen: set[int]) -> Iterator[tuple[str, tuple[int | str, ...]]]:

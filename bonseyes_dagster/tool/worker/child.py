@@ -28,7 +28,7 @@ from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import end_with_parent
 from bonseyes_dagster.tool.artifact import Artifact
 from bonseyes_dagster.tool.artifacts.drafts import safe_file_name
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter
 from bonseyes_dagster.tool.artifacts.progress import ProgressWriter
@@ -87,29 +87,29 @@ class Job:
     """One artifact to make."""
 
     runtime: ToolRuntime
-    record: Record
+    row: ArtifactRow
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
         """Return the artifact's folder."""
-        return self.runtime.volume.folder(self.record.id)
+        return self.runtime.volume.folder(self.row.id)
 
 
 def become_child(
     runtime: ToolRuntime, orders: int, report: int, parent_pid: int, inherited: Collection[int]
 ) -> NoReturn:
-    """Wait for a record on `orders`, make its artifact and exit: 0 when staging holds all of it.
+    """Wait for a row on `orders`, make its artifact and exit: 0 when staging holds all of it.
 
-    What is to be told is written to `report`. Without a record there was nothing to do.
+    What is to be told is written to `report`. Without a row there was nothing to do.
     """
     code = 1
     job: Job | None = None
     try:
         _separate(parent_pid, inherited)
-        record = _receive(orders)
-        if record is not None:
-            job = Job(runtime, record)
+        row = _receive(orders)
+        if row is not None:
+            job = Job(runtime, row)
             _enter(job)
             _work(job)
         code = 0
@@ -159,12 +159,12 @@ def _open_streams() -> None:
     )
 
 
-def _receive(orders: int) -> Record | None:
-    """Wait for a record; None when the worker wants nothing any more."""
+def _receive(orders: int) -> ArtifactRow | None:
+    """Wait for a row; None when the worker wants nothing any more."""
     with open(orders, "rb") as pipe:
         message = pipe.read()
-    record = pickle.loads(message) if message else None  # noqa: S301 - from the process that forked this one
-    return record if isinstance(record, Record) else None
+    row = pickle.loads(message) if message else None  # noqa: S301 - from the process that forked this one
+    return row if isinstance(row, ArtifactRow) else None
 
 
 def _enter(job: Job) -> None:
@@ -175,7 +175,7 @@ def _enter(job: Job) -> None:
     os.close(log)
     temporary = job.folder.temporary
     make_private(temporary)
-    os.environ.update({ARTIFACT_VARIABLE: job.record.id, "TMPDIR": str(temporary)})
+    os.environ.update({ARTIFACT_VARIABLE: job.row.id, "TMPDIR": str(temporary)})
     tempfile.tempdir = None
     os.chdir(temporary)
 
@@ -196,8 +196,8 @@ def _call(job: Job, policy: Policy) -> None:
     function = job.runtime.function or load_function(job.runtime.tool)
     progress, metrics = ProgressWriter(job.folder.progress), MetricsWriter(job.folder.metrics)
     artifact = Artifact(
-        str(job.record.name),
-        dict(job.record.parameters),
+        str(job.row.name),
+        dict(job.row.parameters),
         output=job.folder.staging,
         metrics=metrics,
         progress=progress,
@@ -231,7 +231,7 @@ def _run_command(job: Job, policy: Policy) -> None:
     for name, value in values.items():
         if isinstance(value, RemoteInput):
             values[name] = value.download_all()
-    values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.record.name}
+    values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.row.name}
     job.folder.inputs.mkdir(exist_ok=True)
     find_modules(job.runtime.tool)
     run_command(job.runtime.tool.command, values, job.folder, job.runtime.tool.folder)
@@ -239,16 +239,16 @@ def _run_command(job: Job, policy: Policy) -> None:
 
 def _values(job: Job, policy: Policy) -> dict[str, Any]:
     """Return each parameter as the tool gets it: files as paths, artifacts as inputs."""
-    values = dict(job.record.parameters)
+    values = dict(job.row.parameters)
     for parameter in job.runtime.description.parameters:
         values.setdefault(parameter.name, None)
-    files = {**job.record.files, **job.report.get("files", {})}
+    files = {**job.row.files, **job.report.get("files", {})}
     given = GivenFiles(job.folder.given_files)
     for name, file in files.items():
         values[name] = job.folder.inputs / name / file["filename"]
         given.add(values[name], repr(name))
     volumes = job.runtime.settings.volumes
-    for name, reference in job.record.inputs.items():
+    for name, reference in job.row.inputs.items():
         values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes, given)
     return values
 
@@ -256,8 +256,8 @@ def _values(job: Job, policy: Policy) -> dict[str, Any]:
 def _fetch_all(job: Job, policy: Policy) -> None:
     """Fetch each parameter that was given as a URL."""
     for parameter in job.runtime.description.parameters:
-        url = job.record.parameters.get(parameter.name)
-        if parameter.type not in ("file", "url") or url is None or parameter.name in job.record.files:
+        url = job.row.parameters.get(parameter.name)
+        if parameter.type not in ("file", "url") or url is None or parameter.name in job.row.files:
             continue
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -276,11 +276,11 @@ def _is_reuse_likely(job: Job) -> bool:
 
     The index is left alone here: SQLite's connections do not survive a fork.
     """
-    files = {**job.record.files, **job.report["files"]}
-    mark = fingerprint(job.runtime.description, job.record.parameters, files, job.record.inputs)
+    files = {**job.row.files, **job.report["files"]}
+    mark = fingerprint(job.runtime.description, job.row.parameters, files, job.row.inputs)
     job.report["fingerprint"] = mark
-    job.report["is_fetched_only"] = job.record.reuse
-    return job.record.reuse
+    job.report["is_fetched_only"] = job.row.reuse
+    return job.row.reuse
 
 
 def _exit_code(error: SystemExit, job: Job | None) -> int:

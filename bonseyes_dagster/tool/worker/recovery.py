@@ -11,11 +11,11 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
-from bonseyes_dagster.tool.artifacts.rebuild import has_result, published_record, put_back
-from bonseyes_dagster.tool.artifacts.rows import read_sound_row, write_row
+from bonseyes_dagster.tool.artifacts.rebuild import has_result, published_row, put_back
+from bonseyes_dagster.tool.artifacts.row_copies import read_sound_row_copy, write_row_copy
 from bonseyes_dagster.tool.files.disk import is_full, locked, remove, sync_all, sync_folder, throw_away
 from bonseyes_dagster.tool.worker.processes import end_stragglers
 from bonseyes_dagster.tool.worker.runner import clear_leftovers
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 
 def recover(index: Index, volume: Volume, tool: str) -> None:
     """Bring index, folders and processes in agreement; only the holder of the worker's lock may call this."""
-    for record in index.running():
-        with _setting_aside(record, index, volume):
-            _end(record, index, volume, tool)
+    for row in index.running():
+        with _setting_aside(row, index, volume):
+            _end(row, index, volume, tool)
     for artifact_id in index.waiting():
         # Only an index that is older than the folders, or a claim that a power cut took back, leaves such folders.
         waiting = index.by_id(artifact_id) if volume.folder(artifact_id).path.exists() else None
@@ -64,7 +64,7 @@ def finish_deletions(index: Index, volume: Volume) -> None:
 
 
 @contextmanager
-def _setting_aside(record: Record, index: Index, volume: Volume) -> Iterator[None]:
+def _setting_aside(row: ArtifactRow, index: Index, volume: Volume) -> Iterator[None]:
     """End the artifact if the block fails, and set its folder aside: it must not keep the others waiting."""
     try:
         yield
@@ -73,11 +73,11 @@ def _setting_aside(record: Record, index: Index, volume: Volume) -> Iterator[Non
     except Exception as error:
         if is_full(error):  # that passes
             raise
-        _log.exception("%s (%s) cannot be recovered", record.name, record.id)
+        _log.exception("%s (%s) cannot be recovered", row.name, row.id)
         reason = f"The container could not recover this artifact after a restart: {error}"
-        if record.name is not None:
-            _put_away(volume.folder(record.id), volume, reason)
-        index.finish(record.id, "interrupted", reason=reason)
+        if row.name is not None:
+            _put_away(volume.folder(row.id), volume, reason)
+        index.finish(row.id, "interrupted", reason=reason)
 
 
 def _put_away(folder: Folder, volume: Volume, why: str) -> None:
@@ -86,54 +86,54 @@ def _put_away(folder: Folder, volume: Volume, why: str) -> None:
             set_aside(volume, [folder.path], folder.id, why)
 
 
-def _end(record: Record, index: Index, volume: Volume, tool: str) -> None:
-    folder = volume.folder(record.id)
-    ended = end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
-    if record.name is not None and _has_ended(record, index, volume, tool):
+def _end(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> None:
+    folder = volume.folder(row.id)
+    ended = end_stragglers(row.id, folder.path, folder.temporary, _server(folder))
+    if row.name is not None and _has_ended(row, index, volume, tool):
         return
-    _log.warning("%s was interrupted; %d processes were left of it", record.name, ended)
+    _log.warning("%s was interrupted; %d processes were left of it", row.name, ended)
     clear_leftovers(folder, is_completed=False)
-    index.finish(record.id, "interrupted", reason="The server ended while it ran.")
+    index.finish(row.id, "interrupted", reason="The server ended while it ran.")
 
 
-def _settle_waiting(record: Record, index: Index, volume: Volume, tool: str) -> None:
+def _settle_waiting(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> None:
     """Learn what came of it since, or leave of its folder what its turn begins with: the uploads."""
-    folder = volume.folder(record.id)
+    folder = volume.folder(row.id)
     if folder.process.exists():
-        end_stragglers(record.id, folder.path, folder.temporary, _server(folder))
-    if not _has_ended(record, index, volume, tool):
+        end_stragglers(row.id, folder.path, folder.temporary, _server(folder))
+    if not _has_ended(row, index, volume, tool):
         clear_leftovers(folder, is_completed=False)
 
 
-def _has_ended(record: Record, index: Index, volume: Volume, tool: str) -> bool:
+def _has_ended(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> bool:
     """Tell whether what lies in the folder says how it ended; the index learns of it then."""
-    folder = volume.folder(record.id)
+    folder = volume.folder(row.id)
     if folder.manifest.exists() and folder.data.is_dir():
-        _complete(record, index, volume, tool)
+        _complete(row, index, volume, tool)
         return True
-    copy = read_sound_row(folder)
+    copy = read_sound_row_copy(folder)
     if copy is None or copy.phase in ("queued", "running", "completed"):
         return False
-    made = replace(copy, seq=record.seq, name=record.name, idempotency_key=record.idempotency_key)
+    made = replace(copy, seq=row.seq, name=row.name, idempotency_key=row.idempotency_key)
     if not index.put(made, if_there=True):
         return False
     clear_leftovers(folder, is_completed=False)
     with suppress(OSError):  # the index has it
-        write_row(folder, made)
-    _log.warning("%s was %s in the index and had ended: it is %s", record.name, record.phase, made.phase)
+        write_row_copy(folder, made)
+    _log.warning("%s was %s in the index and had ended: it is %s", row.name, row.phase, made.phase)
     return True
 
 
-def _complete(record: Record, index: Index, volume: Volume, tool: str) -> None:
+def _complete(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> None:
     """What was published is completed, whatever an index says that did not learn of it in time."""
-    folder = volume.folder(record.id)
-    made = published_record(folder, record, tool)
+    folder = volume.folder(row.id)
+    made = published_row(folder, row, tool)
     sync_folder(folder.path)
     clear_leftovers(folder, is_completed=True)
-    made = replace(made, seq=record.seq, name=record.name, idempotency_key=record.idempotency_key)
+    made = replace(made, seq=row.seq, name=row.name, idempotency_key=row.idempotency_key)
     if not index.put(made, if_there=True):
         return
-    _log.warning("%s was %s in the index and is published: it is completed", record.name, record.phase)
+    _log.warning("%s was %s in the index and is published: it is completed", row.name, row.phase)
 
 
 def _server(folder: Folder) -> str | None:
@@ -194,7 +194,7 @@ def _may_be_unacknowledged(folder: Folder, index: Index) -> bool:
 
     Such a copy has no number yet. That is no proof: an index that was put back may lack the row of another one.
     """
-    copy = read_sound_row(folder)
+    copy = read_sound_row_copy(folder)
     return copy is not None and copy.seq == 0 and copy.name is not None and index.has_name(copy.name)
 
 

@@ -16,14 +16,14 @@ import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Manifest, Phase, now
-from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.logs import LogLimit, append_note
 from bonseyes_dagster.tool.artifacts.metrics import skipped_lines
 from bonseyes_dagster.tool.artifacts.progress import read_progress
 from bonseyes_dagster.tool.artifacts.publishing import StoppedError, publish
 from bonseyes_dagster.tool.artifacts.reuse import adopt_newest
-from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.code.fingerprint import fingerprint
 from bonseyes_dagster.tool.code.watch import CodeWatch
 from bonseyes_dagster.tool.files.disk import (
@@ -94,45 +94,45 @@ class Runner:
             self._spare.end()
             self._spare = None
 
-    def run(self, record: Record) -> None:
-        """Make the artifact of `record`, whose row is running; its row is final, or gone, when this returns."""
-        record, values = self._of_this_version(record)
-        outcome = self._attempt(record)
-        clear_leftovers(self._volume.folder(record.id), is_completed=outcome.phase == "completed")
-        self._settle(record, replace(outcome, values={**values, **outcome.values}))
+    def run(self, row: ArtifactRow) -> None:
+        """Make the artifact of `row`, whose row is running; its row is final, or gone, when this returns."""
+        row, values = self._of_this_version(row)
+        outcome = self._attempt(row)
+        clear_leftovers(self._volume.folder(row.id), is_completed=outcome.phase == "completed")
+        self._settle(row, replace(outcome, values={**values, **outcome.values}))
 
-    def _of_this_version(self, record: Record) -> tuple[Record, dict[str, Any]]:
-        """Return the record of what will be made, and what changes in its row: it may have waited through a restart."""
+    def _of_this_version(self, row: ArtifactRow) -> tuple[ArtifactRow, dict[str, Any]]:
+        """Return the row of what will be made, and what changes in its row: it may have waited through a restart."""
         tool = self._runtime.description
-        if record.version == tool.version:
-            return record, {}
-        mark = fingerprint(tool, record.parameters, record.files, record.inputs)
+        if row.version == tool.version:
+            return row, {}
+        mark = fingerprint(tool, row.parameters, row.files, row.inputs)
         values: dict[str, Any] = {"tool": tool.name, "version": tool.version, "fingerprint": mark}
-        return replace(record, **values), values
+        return replace(row, **values), values
 
-    def abandon(self, record: Record, error: Exception) -> None:
+    def abandon(self, row: ArtifactRow, error: Exception) -> None:
         """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
         try:
-            clear_leftovers(self._volume.folder(record.id), is_completed=False)
+            clear_leftovers(self._volume.folder(row.id), is_completed=False)
         except Exception:  # whatever it is, the row must not run for ever
-            _log.exception("%s: its folder cannot be cleared", record.name)
-        self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
+            _log.exception("%s: its folder cannot be cleared", row.name)
+        self._settle(row, Outcome("failed", f"The container failed: {error}", {}))
 
-    def _attempt(self, record: Record, *, is_fetched: bool = False) -> Outcome:
-        folder = self._volume.folder(record.id)
+    def _attempt(self, row: ArtifactRow, *, is_fetched: bool = False) -> Outcome:
+        folder = self._volume.folder(row.id)
         try:
-            if record.reuse and record.fingerprint and not is_fetched:
-                taken = self._take_over(record, Outcome("completed", None, {}), record.fingerprint)
+            if row.reuse and row.fingerprint and not is_fetched:
+                taken = self._take_over(row, Outcome("completed", None, {}), row.fingerprint)
                 if taken is not None:
                     return taken
             self._make_folders(folder)
-            outcome = self._supervise(record, is_fetched=is_fetched)
+            outcome = self._supervise(row, is_fetched=is_fetched)
             is_fetched_only = outcome.values.pop("is_fetched_only", False)
             if outcome.phase != "completed":
                 return outcome
             if is_fetched_only:
-                return self._reuse_or_make(record, outcome)
-            return self._publish(record, folder, outcome)
+                return self._reuse_or_make(row, outcome)
+            return self._publish(row, folder, outcome)
         except StoppedError:
             return self._stopped()
         except ToolError as error:
@@ -151,24 +151,24 @@ class Runner:
 
     # The child
 
-    def _supervise(self, record: Record, *, is_fetched: bool) -> Outcome:
+    def _supervise(self, row: ArtifactRow, *, is_fetched: bool) -> Outcome:
         child = self._take_spare()
-        difference = self._note_difference(record)
+        difference = self._note_difference(row)
         try:
             # A child that may re-use ends when it has fetched all URLs.
-            child.start(replace(record, reuse=False) if is_fetched else record)
+            child.start(replace(row, reuse=False) if is_fetched else row)
             # That it runs becomes durable, and its folder does, while it works.
             sync_all([self._volume.artifacts, self._index.log_file()])
-            log = LogLimit(self._volume.folder(record.id).log, self._runtime.settings.log_limit_bytes)
-            why, status = self._wait(child.pid, record.id, log)
+            log = LogLimit(self._volume.folder(row.id).log, self._runtime.settings.log_limit_bytes)
+            why, status = self._wait(child.pid, row.id, log)
         finally:
             report = child.report()
-        ending = self._end_all(self._volume.folder(record.id))
+        ending = self._end_all(self._volume.folder(row.id))
         log.end()
-        self._note_skipped_lines(record)
+        self._note_skipped_lines(row)
         outcome = _without_survivors(self._judge(why, status, report), ending)
         # Only now: what the tool left behind ran its code, too.
-        if report.get("is_fetched_only") or not self._is_code_changed(record, difference):
+        if report.get("is_fetched_only") or not self._is_code_changed(row, difference):
             return outcome
         return replace(outcome, values={**outcome.values, "code_changed": True})
 
@@ -189,27 +189,27 @@ class Runner:
         _tell(folder, ending)
         return ending
 
-    def _note_skipped_lines(self, record: Record) -> None:
+    def _note_skipped_lines(self, row: ArtifactRow) -> None:
         """Say in the log, once, which lines of a program's metrics are no points."""
         if self._runtime.tool.command:
-            folder = self._volume.folder(record.id)
+            folder = self._volume.folder(row.id)
             with contextlib.suppress(OSError):
                 for sentence in skipped_lines(folder.metrics):
                     append_note(folder.log, sentence)
 
-    def _note_difference(self, record: Record) -> str | None:
+    def _note_difference(self, row: ArtifactRow) -> str | None:
         """Look at the tool's code before it runs; return, and log, in what it is not that of the version."""
         difference = self._code.begin()
         # While a URL is not fetched, the tool may not have to run at all.
-        if difference and not (record.reuse and record.fingerprint is None):
-            append_note(self._volume.folder(record.id).log, f"{difference} {_NEVER_REUSED}")
+        if difference and not (row.reuse and row.fingerprint is None):
+            append_note(self._volume.folder(row.id).log, f"{difference} {_NEVER_REUSED}")
         return difference
 
-    def _is_code_changed(self, record: Record, difference: str | None) -> bool:
+    def _is_code_changed(self, row: ArtifactRow, difference: str | None) -> bool:
         """Look at the tool's code after it ran; tell, and log, whether it is sure that what ran was the version."""
         meanwhile = self._code.end()
         if meanwhile and not difference:
-            append_note(self._volume.folder(record.id).log, f"{meanwhile} {_NEVER_REUSED}")
+            append_note(self._volume.folder(row.id).log, f"{meanwhile} {_NEVER_REUSED}")
         return bool(difference or meanwhile)
 
     def _take_spare(self) -> Spare:
@@ -270,31 +270,31 @@ class Runner:
 
     # The result
 
-    def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
-        if self._index.is_cancelling(record.id):
+    def _publish(self, row: ArtifactRow, folder: Folder, outcome: Outcome) -> Outcome:
+        if self._index.is_cancelling(row.id):
             raise StoppedError
         GivenFiles(folder.given_files).check()
         # The row and its copy beside the data are the same.
         values = {**outcome.values, "finished": now()}
 
-        def record_of(manifest: Manifest) -> Record:
+        def row_of(manifest: Manifest) -> ArtifactRow:
             values.update(size=manifest.size, digest=manifest.digest)
-            return self._finished(record, replace(outcome, values=values))
+            return self._finished(row, replace(outcome, values=values))
 
-        publish(folder, self._check(record.id), record_of, files_limit=self._runtime.settings.files_limit)
+        publish(folder, self._check(row.id), row_of, files_limit=self._runtime.settings.files_limit)
         return replace(outcome, values=values)
 
-    def _finished(self, record: Record, outcome: Outcome) -> Record:
+    def _finished(self, row: ArtifactRow, outcome: Outcome) -> ArtifactRow:
         """Return the row as it will be once it is settled."""
-        values = self._columns(record, outcome)
-        return replace(record, phase=outcome.phase, reason=outcome.reason, is_cancelling=False, **values)
+        values = self._columns(row, outcome)
+        return replace(row, phase=outcome.phase, reason=outcome.reason, is_cancelling=False, **values)
 
-    def _columns(self, record: Record, outcome: Outcome) -> dict[str, Any]:
+    def _columns(self, row: ArtifactRow, outcome: Outcome) -> dict[str, Any]:
         """Return what a final row has beside phase and reason."""
         values = {"finished": now(), **outcome.values}
         if "files" in values:
-            values["files"] = {**record.files, **values["files"]}
-        values["progress"] = read_progress(self._volume.folder(record.id).progress)
+            values["files"] = {**row.files, **values["files"]}
+        values["progress"] = read_progress(self._volume.folder(row.id).progress)
         return values
 
     def _check(self, artifact_id: str) -> Callable[[], None]:
@@ -304,66 +304,66 @@ class Runner:
 
         return check
 
-    def _take_over(self, record: Record, outcome: Outcome, mark: str) -> Outcome | None:
+    def _take_over(self, row: ArtifactRow, outcome: Outcome, mark: str) -> Outcome | None:
         """Take over the files of an artifact with the fingerprint `mark`; None when there is none.
 
         Equal ones that waited together are thereby made once: the first is completed when the second one's turn comes.
         """
-        if self._index.is_cancelling(record.id):
+        if self._index.is_cancelling(row.id):
             raise StoppedError
-        folder = self._volume.folder(record.id)
+        folder = self._volume.folder(row.id)
         folder.path.mkdir(exist_ok=True)
         values = {**outcome.values, "finished": now()}
 
-        def record_of(source: Record) -> Record:
+        def row_of(source: ArtifactRow) -> ArtifactRow:
             values.update(size=source.size, digest=source.digest, reused_from=source.name)
             # The file of the progress is not linked yet.
-            return replace(self._finished(record, replace(outcome, values=values)), progress=source.progress)
+            return replace(self._finished(row, replace(outcome, values=values)), progress=source.progress)
 
-        check = self._check(record.id)
-        if adopt_newest(self._index, self._volume, mark, folder, record_of, check=check) is None:
+        check = self._check(row.id)
+        if adopt_newest(self._index, self._volume, mark, folder, row_of, check=check) is None:
             return None
         sync_folder(self._volume.artifacts)
         return replace(outcome, values=values)
 
-    def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
+    def _reuse_or_make(self, row: ArtifactRow, outcome: Outcome) -> Outcome:
         """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
-        taken = self._take_over(record, outcome, outcome.values["fingerprint"])
+        taken = self._take_over(row, outcome, outcome.values["fingerprint"])
         if taken is not None:
             return taken
-        files = {**record.files, **outcome.values["files"]}
-        clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        files = {**row.files, **outcome.values["files"]}
+        clear_leftovers(self._volume.folder(row.id), is_completed=False)
         mark = outcome.values["fingerprint"]
-        made = self._attempt(replace(record, files=files, fingerprint=mark), is_fetched=True)
+        made = self._attempt(replace(row, files=files, fingerprint=mark), is_fetched=True)
         return replace(made, values={**outcome.values, **made.values})
 
-    def _settle(self, record: Record, outcome: Outcome) -> None:
+    def _settle(self, row: ArtifactRow, outcome: Outcome) -> None:
         """Write the final phase, however long the disk makes us wait for it; remove what was deleted meanwhile."""
-        values = self._columns(record, outcome)
+        values = self._columns(row, outcome)
         if outcome.phase != "completed":
-            self._keep_row(record, replace(outcome, values=values))
+            self._keep_row(row, replace(outcome, values=values))
         while True:
             try:
-                self._index.finish(record.id, outcome.phase, reason=outcome.reason, **values)
-                if self._index.is_hidden(record.id):
-                    throw_away(self._volume.folder(record.id).path, self._volume.trash)
+                self._index.finish(row.id, outcome.phase, reason=outcome.reason, **values)
+                if self._index.is_hidden(row.id):
+                    throw_away(self._volume.folder(row.id).path, self._volume.trash)
                     # The folder first: one without a row is kept.
                     sync_all([self._volume.artifacts, self._volume.trash])
-                    self._index.remove(record.id)
+                    self._index.remove(row.id)
                 break
             except IndexDamagedError:
                 raise
             except (BonseyesError, OSError) as error:
                 if self._wakeups.is_stopping:
                     raise
-                _log.error("%s: its end cannot be recorded: %s", record.name, error)
+                _log.error("%s: its end cannot be recorded: %s", row.name, error)
                 time.sleep(_RETRY_EVERY_S)
         self._final_bell.ring()
 
-    def _keep_row(self, record: Record, outcome: Outcome) -> None:
+    def _keep_row(self, row: ArtifactRow, outcome: Outcome) -> None:
         """Put the copy of the row beside the log, which tells why it has no data; not synced, and not needed."""
         with contextlib.suppress(OSError):
-            write_row(self._volume.folder(record.id), self._finished(record, outcome))
+            write_row_copy(self._volume.folder(row.id), self._finished(row, outcome))
 
 
 _REASONS: dict[str, str] = {
@@ -384,7 +384,7 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             remove(part)
         else:
             part.unlink(missing_ok=True)
-    gone = () if is_completed else (folder.manifest, folder.row, folder.file_states)
+    gone = () if is_completed else (folder.manifest, folder.row_copy, folder.file_states)
     for file in (folder.process, folder.parameters, folder.given_files, *gone):
         file.unlink(missing_ok=True)
 

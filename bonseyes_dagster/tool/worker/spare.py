@@ -10,7 +10,7 @@ import signal
 from collections.abc import Collection
 from typing import Any
 
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.worker.child import ToolRuntime, become_child
 from bonseyes_dagster.tool.worker.processes import flush_all
 
@@ -20,7 +20,7 @@ _LARGEST_REPORT_BYTES = 1 << 16
 
 
 class Spare:
-    """One forked child, waiting for its record."""
+    """One forked child, waiting for its row."""
 
     def __init__(self, runtime: ToolRuntime, inherited: Collection[int]) -> None:
         flush_all()
@@ -43,10 +43,10 @@ class Spare:
             return False
         return done == 0
 
-    def start(self, record: Record) -> None:
+    def start(self, row: ArtifactRow) -> None:
         """Let it make an artifact."""
         with contextlib.suppress(BrokenPipeError), open(self._orders, "wb") as pipe:  # noqa: PTH123
-            pipe.write(pickle.dumps(record))
+            pipe.write(pickle.dumps(row))
 
     def report(self) -> dict[str, Any]:
         """Return what it told before it ended."""

@@ -15,10 +15,10 @@ from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import adopt_orphans
-from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError
 from bonseyes_dagster.tool.code.fingerprint import fingerprint
 from bonseyes_dagster.tool.code.loading import load_function
 from bonseyes_dagster.tool.code.modules import UncoveredModules
@@ -132,25 +132,25 @@ class Worker:
             self._wakeups.wait(_LOOK_EVERY_S)
 
     def _take_one(self, runner: Runner) -> bool:
-        record = self._index.claim()
-        if record is None:
+        row = self._index.claim()
+        if row is None:
             return False
         try:
-            self._check_row(record)
-            runner.run(record)
+            self._check_row(row)
+            runner.run(row)
         except IndexDamagedError:
             raise
         except Exception as error:  # a fault of ours, or of the disk; the queue goes on
-            _log.exception("%s failed", record.name)
+            _log.exception("%s failed", row.name)
             if not self._wakeups.is_stopping:
-                runner.abandon(record, error)
+                runner.abandon(row, error)
         return True
 
-    def _check_row(self, record: Record) -> None:
+    def _check_row(self, row: ArtifactRow) -> None:
         """Raise RowDamagedError for a row that has changed since it was written: its fingerprint is a digest of it."""
-        if record.fingerprint is not None and record.version == self._description.version:
-            found = fingerprint(self._description, record.parameters, record.files, record.inputs)
-            if found != record.fingerprint:
+        if row.fingerprint is not None and row.version == self._description.version:
+            found = fingerprint(self._description, row.parameters, row.files, row.inputs)
+            if found != row.fingerprint:
                 raise RowDamagedError("the row of this artifact in the index is damaged.")
 
     def _load(self) -> Callable[..., Any] | None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from bonseyes_dagster.model import Manifest, Phase, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.publishing import publish
 from bonseyes_dagster.tool.artifacts.rebuild import ensure_index, write_mark
-from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.tool.worker.recovery import recover
 
@@ -27,7 +27,7 @@ class Kept:
     """A volume, and what was promised to be in it: rows by name."""
 
     volume: Volume
-    promised: dict[str, Record] = field(default_factory=dict)
+    promised: dict[str, ArtifactRow] = field(default_factory=dict)
 
     @classmethod
     def at(cls, path: Path) -> Kept:
@@ -45,9 +45,9 @@ class Kept:
         recover(index, self.volume, TOOL)
         return index
 
-    def queued(self, name: str, *, upload: str | None = None, **values: Any) -> Record:
+    def queued(self, name: str, *, upload: str | None = None, **values: Any) -> ArtifactRow:
         """Create one that waits."""
-        record = Record(
+        row = ArtifactRow(
             id=uuid.uuid4().hex,
             name=name,
             created=now(),
@@ -58,17 +58,17 @@ class Kept:
             inputs={},
         )
         if upload is not None:
-            folder = self.volume.folder(record.id)
+            folder = self.volume.folder(row.id)
             (folder.inputs / "file").mkdir(parents=True)
             (folder.inputs / "file/upload").write_text(upload)
-            record = replace(record, files={"file": {"filename": "upload", "size": len(upload), "sha256": "0"}})
-        record = replace(record, fingerprint=f"of {name}", idempotency_key=f"key of {name}", **values)
+            row = replace(row, files={"file": {"filename": "upload", "size": len(upload), "sha256": "0"}})
+        row = replace(row, fingerprint=f"of {name}", idempotency_key=f"key of {name}", **values)
         with closing(Index(self.volume.index)) as index:
-            write_mark(self.volume, index.insert(record, queue_limit=1000))
+            write_mark(self.volume, index.insert(row, queue_limit=1000))
             self.promised[name] = index.get(name)
         return self.promised[name]
 
-    def running(self, name: str) -> Record:
+    def running(self, name: str) -> ArtifactRow:
         """Create one and take it from the queue."""
         self.queued(name)
         with closing(Index(self.volume.index)) as index:
@@ -80,42 +80,42 @@ class Kept:
             self.promised[name] = claimed
         return claimed
 
-    def completed(self, name: str, **files: str) -> Record:
+    def completed(self, name: str, **files: str) -> ArtifactRow:
         """Make one with files."""
-        record = self.running(name)
+        row = self.running(name)
         with closing(Index(self.volume.index)) as index:
-            self._publish(record, files or {"file": f"content of {name}"})
+            self._publish(row, files or {"file": f"content of {name}"})
             final = self.promised[name]
-            index.finish(record.id, "completed", size=final.size, digest=final.digest, finished=final.finished)
+            index.finish(row.id, "completed", size=final.size, digest=final.digest, finished=final.finished)
         return final
 
-    def published(self, name: str) -> Record:
+    def published(self, name: str) -> ArtifactRow:
         """Make one whose worker is killed before its row says so."""
         self._publish(self.running(name), {"file": f"content of {name}"})
         return self.promised[name]
 
-    def _publish(self, record: Record, files: dict[str, str]) -> None:
-        folder = self.volume.folder(record.id)
+    def _publish(self, row: ArtifactRow, files: dict[str, str]) -> None:
+        folder = self.volume.folder(row.id)
         for path, content in files.items():
             (folder.staging / path).parent.mkdir(parents=True, exist_ok=True)
             (folder.staging / path).write_text(content)
 
-        def record_of(manifest: Manifest) -> Record:
+        def row_of(manifest: Manifest) -> ArtifactRow:
             values = {"phase": "completed", "finished": now(), "size": manifest.size, "digest": manifest.digest}
-            self.promised[str(record.name)] = replace(record, **values)  # type: ignore[arg-type]
-            return self.promised[str(record.name)]
+            self.promised[str(row.name)] = replace(row, **values)  # type: ignore[arg-type]
+            return self.promised[str(row.name)]
 
-        publish(folder, lambda: None, record_of)
+        publish(folder, lambda: None, row_of)
 
-    def ended(self, name: str, phase: Phase = "failed") -> Record:
+    def ended(self, name: str, phase: Phase = "failed") -> ArtifactRow:
         """Make one that ends without data."""
-        record = self.running(name)
-        folder = self.volume.folder(record.id)
+        row = self.running(name)
+        folder = self.volume.folder(row.id)
         folder.staging.rmdir()
-        final = replace(record, phase=phase, reason="Because.", finished=now())
-        write_row(folder, final)
+        final = replace(row, phase=phase, reason="Because.", finished=now())
+        write_row_copy(folder, final)
         with closing(Index(self.volume.index)) as index:
-            index.finish(record.id, phase, reason=final.reason, finished=final.finished)
+            index.finish(row.id, phase, reason=final.reason, finished=final.finished)
         self.promised[name] = final
         return final
 
@@ -126,8 +126,8 @@ class Kept:
     def check(self, index: Index, *names: str) -> None:
         """Check that those are there as promised, data included."""
         for name in names or self.promised:
-            row, promised = index.get(name), self.promised[name]
-            assert replace(row, seq=0) == replace(promised, seq=0), name
+            found, promised = index.get(name), self.promised[name]
+            assert replace(found, seq=0) == replace(promised, seq=0), name
             if promised.phase == "completed":
                 assert (self.folder(name).data / "file").read_text() == f"content of {name}"
 

@@ -14,12 +14,12 @@ import pytest
 from bonseyes_dagster.errors import NotReadyError
 from bonseyes_dagster.tool.artifacts import file_states
 from bonseyes_dagster.tool.artifacts.audit import audit
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, StoppedError
 from bonseyes_dagster.tool.artifacts.reuse import LongReadingError, adopt, adopt_newest
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, read_row, write_row
-from bonseyes_dagster.tool.store import reused_record
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, read_row_copy, write_row_copy
+from bonseyes_dagster.tool.store import reused_row
 from tests.unit.tool.kept import Kept, store_of, tick
 
 
@@ -67,13 +67,13 @@ DAMAGES: dict[str, Callable[[Folder], None]] = {
 }
 
 
-def take(kept: Kept, name: str) -> tuple[Record | None, Folder]:
+def take(kept: Kept, name: str) -> tuple[ArtifactRow | None, Folder]:
     """Make `name` from what has the fingerprint of `first`."""
-    record = kept.queued(name)
-    folder = kept.volume.folder(record.id)
+    row = kept.queued(name)
+    folder = kept.volume.folder(row.id)
     folder.path.mkdir()
     index = Index(kept.volume.index)
-    made = adopt_newest(index, kept.volume, "of first", folder, lambda source: reused_record(record, source))
+    made = adopt_newest(index, kept.volume, "of first", folder, lambda source: reused_row(row, source))
     return made, folder
 
 
@@ -97,7 +97,7 @@ def test_damaged_artifacts_are_not_re_used(
     DAMAGES[damage](kept.folder("first"))
     made, folder = take(kept, "second")
     assert made is None
-    assert not folder.data.exists() and not folder.manifest.exists() and not folder.row.exists()
+    assert not folder.data.exists() and not folder.manifest.exists() and not folder.row_copy.exists()
     assert "first" in caplog.text and "damaged" in caplog.text
     assert Index(kept.volume.index).reusable("of first") is None
     status = store_of(kept).status("first")
@@ -141,19 +141,19 @@ def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: 
         tick()
     other = Folder(large.volume.artifacts / ("f" * 32))
     other.path.mkdir()
-    adopt(folder, other, record=made, digest=made.digest)
+    adopt(folder, other, row=made, digest=made.digest)
 
 
 def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
     """A link from elsewhere is a change, too. The request that creates waits for the queue only, not for the disk."""
     (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
-    record = large.queued("second")
-    folder = large.volume.folder(record.id)
+    row = large.queued("second")
+    folder = large.volume.folder(row.id)
     folder.path.mkdir()
 
-    def attempt(most_bytes: int | None) -> Record | None:
+    def attempt(most_bytes: int | None) -> ArtifactRow | None:
         index = Index(large.volume.index)
-        return adopt_newest(index, large.volume, "of first", folder, lambda _: record, most_bytes=most_bytes)
+        return adopt_newest(index, large.volume, "of first", folder, lambda _: row, most_bytes=most_bytes)
 
     with pytest.raises(LongReadingError):
         attempt(5000)
@@ -163,15 +163,15 @@ def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
 
 def test_a_cancelled_reading_leaves_no_links(kept: Kept) -> None:
     """The log of another artifact must not get the lines of this one."""
-    record = kept.queued("second")
-    folder = kept.volume.folder(record.id)
+    row = kept.queued("second")
+    folder = kept.volume.folder(row.id)
     folder.path.mkdir()
 
     def stop() -> None:
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        adopt_newest(Index(kept.volume.index), kept.volume, "of first", folder, lambda _: record, check=stop)
+        adopt_newest(Index(kept.volume.index), kept.volume, "of first", folder, lambda _: row, check=stop)
     assert not list(folder.path.iterdir())
 
 
@@ -190,9 +190,9 @@ def test_re_used_artifacts_have_a_row_of_their_own(kept: Kept) -> None:
     """Not a link to the other's."""
     made, folder = take(kept, "second")
     assert made is not None
-    copy = read_row(folder)
+    copy = read_row_copy(folder)
     assert copy is not None and (copy.name, copy.reused_from) == ("second", "first")
-    assert read_row(kept.folder("first")) == kept.promised["first"]
+    assert read_row_copy(kept.folder("first")) == kept.promised["first"]
 
 
 @pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
@@ -261,14 +261,14 @@ def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
     made = Kept.at(tmp_path / "volume")
     for number in range(int(os.environ.get("CRASH_FLIPS") or 25)):
         name = f"n{number}"
-        record = made.completed(name)
+        row = made.completed(name)
         tick()
         path = random_.choice([made.folder(name).manifest, made.folder(name).data / "file"])
         change(path, random_.randrange(path.stat().st_size))
         target = Folder(made.volume.path / "target")
         target.path.mkdir(exist_ok=True)
         with pytest.raises(DamagedError):
-            adopt(made.folder(name), target, digest=record.digest)
+            adopt(made.folder(name), target, digest=row.digest)
             pytest.fail(f"{path} was adopted, CRASH_SEED={seed}")
 
 
@@ -304,18 +304,18 @@ def test_the_audit_mends_a_row_that_lies(kept: Kept, column: str, value: str) ->
 
 def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
     """A damaged one is written anew."""
-    row = kept.folder("first").row
-    change(row, 100)
+    copy = kept.folder("first").row_copy
+    change(copy, 100)
     with pytest.raises(RowDamagedError):
-        read_row(kept.folder("first"))
+        read_row_copy(kept.folder("first"))
     audit(Index(kept.volume.index), kept.volume, pause_s=0)
-    assert read_row(kept.folder("first")) == kept.promised["first"]
+    assert read_row_copy(kept.folder("first")) == kept.promised["first"]
 
 
 def test_the_audit_marks_what_has_no_manifest_and_two_rows(kept: Kept) -> None:
     """Nothing tells which of row and copy is right, and the data is not whole whichever is."""
     folder = kept.folder("first")
-    write_row(folder, replace(kept.promised["first"], version="2"))
+    write_row_copy(folder, replace(kept.promised["first"], version="2"))
     folder.manifest.unlink()
     index = Index(kept.volume.index)
     audit(index, kept.volume, pause_s=0)
@@ -329,9 +329,9 @@ def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPat
         connection.execute("UPDATE artifacts SET version = '2'")
     put = Index.put
 
-    def delete_first(own: Index, record: Record, **options: bool) -> bool:
+    def delete_first(own: Index, row: ArtifactRow, **options: bool) -> bool:
         index.hide("first")
-        return put(own, record, **options)
+        return put(own, row, **options)
 
     monkeypatch.setattr(Index, "put", delete_first)
     audit(index, kept.volume, pause_s=0)

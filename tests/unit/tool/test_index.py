@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError, QueueFullError
-from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, TakenError
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def index(tmp_path: Path) -> Index:
     return made
 
 
-def record(name: str, **values: object) -> Record:
-    """Return a record that waits."""
-    base = Record(
+def queued_row(name: str, **values: object) -> ArtifactRow:
+    """Return a row of an artifact that waits in the queue."""
+    base = ArtifactRow(
         id=f"id-{name}", name=name, created="now", tool="t", version="v", parameters={"a": 1}, files={}, inputs={}
     )
     return replace(base, **values)  # type: ignore[arg-type]
@@ -35,23 +35,23 @@ def record(name: str, **values: object) -> Record:
 def add(index: Index, *names: str) -> None:
     """Queue some."""
     for name in names:
-        index.insert(record(name), queue_limit=100)
+        index.insert(queued_row(name), queue_limit=100)
 
 
 def test_what_is_inserted_is_read(index: Index) -> None:
     """All columns come back as they were."""
-    made = record("a", files={"f": {"size": 1}}, reuse=True, progress={"done": 1})
+    made = queued_row("a", files={"f": {"size": 1}}, reuse=True, progress={"done": 1})
     index.insert(made, queue_limit=1)
     assert replace(index.get("a"), seq=0) == made
 
 
 def test_a_name_is_taken_once(index: Index) -> None:
     """The second of the same name, or the same key, is refused."""
-    index.insert(record("a", idempotency_key="k"), queue_limit=9)
+    index.insert(queued_row("a", idempotency_key="k"), queue_limit=9)
     with pytest.raises(TakenError):
-        index.insert(record("a", id="other"), queue_limit=9)
+        index.insert(queued_row("a", id="other"), queue_limit=9)
     with pytest.raises(TakenError):
-        index.insert(record("b", idempotency_key="k"), queue_limit=9)
+        index.insert(queued_row("b", idempotency_key="k"), queue_limit=9)
     found = index.by_key("k")
     assert found is not None and found.name == "a"
 
@@ -60,10 +60,10 @@ def test_the_queue_has_a_limit(index: Index) -> None:
     """Only what waits counts, not what is completed."""
     add(index, "a")
     with pytest.raises(QueueFullError):
-        index.insert(record("b"), queue_limit=1)
-    index.insert(record("c", phase="completed"), queue_limit=1)
+        index.insert(queued_row("b"), queue_limit=1)
+    index.insert(queued_row("c", phase="completed"), queue_limit=1)
     index.claim()
-    index.insert(record("b"), queue_limit=1)
+    index.insert(queued_row("b"), queue_limit=1)
 
 
 def test_claims_follow_the_order(index: Index) -> None:
@@ -124,7 +124,7 @@ def test_hiding(index: Index) -> None:
     with pytest.raises(NotFoundError):
         index.get("a")
     add(index, "a2")
-    index.insert(record("a", id="new"), queue_limit=9)
+    index.insert(queued_row("a", id="new"), queue_limit=9)
     index.finish("id-a", "cancelled", reason="r")
     assert index.hidden() == ["id-a"]
     index.remove("id-a")
@@ -149,7 +149,7 @@ def test_threads_race_for_a_name(index: Index) -> None:
 
     def insert(number: int) -> None:
         try:
-            index.insert(record("a", id=str(number)), queue_limit=99)
+            index.insert(queued_row("a", id=str(number)), queue_limit=99)
             results.append("won")
         except TakenError:
             results.append("lost")
@@ -196,7 +196,7 @@ def test_index_of_an_earlier_version_gets_the_missing_columns(tmp_path: Path) ->
     path = tmp_path / "index.sqlite"
     index = Index(path)
     index.make()
-    index.insert(record("old", phase="completed", fingerprint="f"), queue_limit=9)
+    index.insert(queued_row("old", phase="completed", fingerprint="f"), queue_limit=9)
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE artifacts DROP COLUMN code_changed")
     with ThreadPoolExecutor(8) as pool:
@@ -210,7 +210,7 @@ def test_index_of_an_earlier_version_gets_the_missing_columns(tmp_path: Path) ->
 def test_artifact_of_changed_code_is_not_reusable(index: Index) -> None:
     """An older one that is true is found behind it."""
     for name, code_changed in (("true", False), ("poisoned", True)):
-        index.insert(record(name, phase="running", fingerprint="f"), queue_limit=9)
+        index.insert(queued_row(name, phase="running", fingerprint="f"), queue_limit=9)
         index.finish(f"id-{name}", "completed", code_changed=code_changed)
     assert index.get("poisoned").code_changed
     found = index.reusable("f")

@@ -16,12 +16,12 @@ import pytest
 from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.tool.artifacts import rebuild
 from bonseyes_dagster.tool.artifacts.audit import audit
-from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.lost_and_found import notices
 from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
 from bonseyes_dagster.tool.artifacts.reuse import adopt
-from bonseyes_dagster.tool.artifacts.rows import read_row, write_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_row_copy, write_row_copy
 from bonseyes_dagster.tool.files.disk import throw_away
 from bonseyes_dagster.tool.worker.recovery import sweep
 from tests.unit.tool.kept import TOOL, Kept, store_of
@@ -236,7 +236,7 @@ def test_a_folder_of_a_creator_that_died_is_removed(kept: Kept) -> None:
 def test_a_copy_by_links_without_a_row_is_not_removed(kept: Kept) -> None:
     """Its copy of the row has no number, as that of a creation that broke off; an index put back may lack its row."""
     for name in ("first", "second"):
-        write_row(kept.folder(name), replace(kept.promised[name], seq=0))
+        write_row_copy(kept.folder(name), replace(kept.promised[name], seq=0))
         with closing(Index(kept.volume.index)) as index:
             index.remove(kept.promised[name].id)
     first, second = kept.promised["first"], kept.promised["second"]
@@ -271,7 +271,7 @@ def test_an_index_of_an_earlier_version_is_taken_over(kept: Kept) -> None:
         connection.execute("ALTER TABLE artifacts DROP COLUMN damage")
     kept.volume.index_mark.unlink()
     for name in kept.promised:
-        kept.folder(name).row.unlink()
+        kept.folder(name).row_copy.unlink()
     manifest = kept.folder("first").manifest
     manifest.write_text(json.dumps(json.loads(manifest.read_bytes())))
     index = kept.start()
@@ -283,11 +283,11 @@ def test_an_index_of_an_earlier_version_is_taken_over(kept: Kept) -> None:
 
 def test_without_row_and_copy_the_data_stays(kept: Kept) -> None:
     """Nobody knows its name; it gets one, is served, and is never re-used."""
-    row = kept.folder("first").row
-    row.unlink()
+    copy = kept.folder("first").row_copy
+    copy.unlink()
     lose(kept.volume)
     index = kept.start()
-    found = index.get(f"found-{row.parent.name[:8]}")
+    found = index.get(f"found-{copy.parent.name[:8]}")
     assert (found.phase, found.digest, found.fingerprint) == ("completed", kept.promised["first"].digest, None)
     kept.check(index, "second", "failed")
 
@@ -391,14 +391,14 @@ def test_damage_at_each_page_costs_no_artifact(tmp_path: Path, damage: str) -> N
 def _check_damaged(kept: Kept) -> None:
     index = kept.start()
     audit(index, kept.volume, pause_s=0)
-    final = [name for name, record in kept.promised.items() if record.phase != "queued"]
+    final = [name for name, row in kept.promised.items() if row.phase != "queued"]
     kept.check(index, *final)
     there = index.names(limit=None, after=None)
     assert [name for name in there if name in final] == final
-    for name, record in kept.promised.items():
-        if record.files:
-            uploads = [*kept.volume.path.glob(f"*/{record.id}/inputs/file/upload")]
-            uploads += kept.volume.path.glob(f"lost+found/*/{record.id}/inputs/file/upload")
+    for name, row in kept.promised.items():
+        if row.files:
+            uploads = [*kept.volume.path.glob(f"*/{row.id}/inputs/file/upload")]
+            uploads += kept.volume.path.glob(f"lost+found/*/{row.id}/inputs/file/upload")
             assert [upload.read_text() for upload in uploads] == ["precious"], name
 
 
@@ -412,10 +412,10 @@ def test_a_page_of_rows_costs_only_those_rows(tmp_path: Path) -> None:
     made = Kept.at(tmp_path / "volume")
     with closing(Index(made.volume.index)) as index, index.many():
         for number in range(300):
-            record = Record(
+            row = ArtifactRow(
                 id=f"{number:032x}", name=f"n{number}", tool=TOOL, version="1", parameters={}, files={}, inputs={}
             )
-            index.insert(replace(record, created="2026"), queue_limit=1000)
+            index.insert(replace(row, created="2026"), queue_limit=1000)
     content = bytearray(made.volume.index.read_bytes())
     [leaf] = [page for page in range(len(content) // 4096) if _is_leaf_with(b"n150", content, page)]
     _zero(leaf, content, random.Random())
@@ -447,13 +447,13 @@ def test_a_full_volume_sets_nothing_aside_and_loses_nothing(kept: Kept, monkeypa
 
 def test_what_runs_while_the_index_is_replaced_is_kept(kept: Kept) -> None:
     """Its row is lost in the middle: it goes on, is published, and gets its row back."""
-    record = kept.running("third")
+    row = kept.running("third")
     lose(kept.volume)
     ensure_index(kept.volume, TOOL)
     index = Index(kept.volume.index)
-    assert not index.is_cancelling(record.id) and not index.is_hidden(record.id)
-    kept._publish(record, {"file": "content of third"})
-    index.finish(record.id, "completed", digest=kept.promised["third"].digest)
+    assert not index.is_cancelling(row.id) and not index.is_hidden(row.id)
+    kept._publish(row, {"file": "content of third"})
+    index.finish(row.id, "completed", digest=kept.promised["third"].digest)
     sweep(index, kept.volume, TOOL)
     kept.check(index)
 
@@ -486,11 +486,11 @@ def put_index(volume: Volume, saved: Path) -> None:
     shutil.copyfile(saved, volume.index)
 
 
-def begin_to_publish(kept: Kept, name: str) -> Record:
+def begin_to_publish(kept: Kept, name: str) -> ArtifactRow:
     """Leave what a worker leaves that is killed before staging becomes data."""
-    record = kept.published(name)
+    row = kept.published(name)
     kept.folder(name).data.rename(kept.folder(name).staging)
-    return record
+    return row
 
 
 def break_a_row(kept: Kept, name: str) -> None:
@@ -502,12 +502,12 @@ def break_a_row(kept: Kept, name: str) -> None:
 
 def test_what_was_published_without_a_whole_copy_is_not_re_used(kept: Kept) -> None:
     """The torn copy may have said that the code had changed, which the row of what runs does not know."""
-    record = kept.published("third")
-    row = kept.folder("third").row
-    write_row(kept.folder("third"), replace(record, code_changed=True, fingerprint=None))
-    row.write_bytes(b"")
+    row = kept.published("third")
+    copy = kept.folder("third").row_copy
+    write_row_copy(kept.folder("third"), replace(row, code_changed=True, fingerprint=None))
+    copy.write_bytes(b"")
     index = kept.start()
-    assert (index.get("third").phase, index.get("third").digest) == ("completed", record.digest)
+    assert (index.get("third").phase, index.get("third").digest) == ("completed", row.digest)
     assert index.get("third").fingerprint is None
     assert index.reusable("of third") is None
 
@@ -549,29 +549,29 @@ def test_what_was_deleted_while_it_had_not_ended_gives_its_name_away(kept: Kept,
 @pytest.mark.parametrize("phase", ["queued", "running"])
 def test_an_older_index_learns_how_an_artifact_failed(kept: Kept, tmp_path: Path, phase: str) -> None:
     """A failure that was told is not made again, and not called an interruption."""
-    record = kept.queued("third") if phase == "queued" else kept.running("third")
+    row = kept.queued("third") if phase == "queued" else kept.running("third")
     shutil.copyfile(kept.volume.index, tmp_path / "old")
     with closing(Index(kept.volume.index)) as index:
-        claimed = index.claim() if phase == "queued" else record
+        claimed = index.claim() if phase == "queued" else row
         assert claimed is not None
         folder = kept.folder("third")
         folder.staging.mkdir(parents=True, exist_ok=True)
         final = replace(claimed, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
-        write_row(folder, final)
-        index.finish(record.id, "failed", reason=final.reason, finished=final.finished)
+        write_row_copy(folder, final)
+        index.finish(row.id, "failed", reason=final.reason, finished=final.finished)
     kept.promised["third"] = final
     kept.completed("fourth")
     put_index(kept.volume, tmp_path / "old")
     kept.check(kept.start())
-    assert read_row(kept.folder("third")) is not None
+    assert read_row_copy(kept.folder("third")) is not None
     assert not kept.folder("third").staging.exists()
 
 
 def test_a_failure_that_only_its_copy_knows_is_no_interruption(kept: Kept) -> None:
     """The worker was killed between the copy of the row and the row."""
-    record = kept.running("third")
-    kept.promised["third"] = replace(record, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
-    write_row(kept.folder("third"), kept.promised["third"])
+    row = kept.running("third")
+    kept.promised["third"] = replace(row, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
+    write_row_copy(kept.folder("third"), kept.promised["third"])
     kept.check(kept.start())
 
 
@@ -599,10 +599,10 @@ def test_what_was_not_published_in_time_still_waits_in_an_older_index(kept: Kept
     kept.queued("third")
     shutil.copyfile(kept.volume.index, tmp_path / "old")
     with closing(Index(kept.volume.index)) as index:
-        record = index.claim()
-        assert record is not None
+        row = index.claim()
+        assert row is not None
     kept.folder("third").staging.mkdir(parents=True)
-    kept._publish(record, {"file": "content of third"})
+    kept._publish(row, {"file": "content of third"})
     kept.folder("third").data.rename(kept.folder("third").staging)
     put_index(kept.volume, tmp_path / "old")
     assert kept.start().get("third").phase == "queued"
@@ -612,7 +612,7 @@ def test_what_was_not_published_in_time_still_waits_in_an_older_index(kept: Kept
 
 def test_another_name_stays_when_the_own_one_is_free_again(kept: Kept) -> None:
     """The copy of a row that a rebuilding gave another name has that name, too."""
-    write_row(kept.folder("second"), replace(kept.promised["second"], name="first"))
+    write_row_copy(kept.folder("second"), replace(kept.promised["second"], name="first"))
     lose(kept.volume)
     index = kept.start()
     [found] = [name for name in index.names(limit=None, after=None) if ".found-" in name]
@@ -625,13 +625,13 @@ def test_another_name_stays_when_the_own_one_is_free_again(kept: Kept) -> None:
 
 def test_files_of_a_claim_that_was_lost_are_not_in_the_way(kept: Kept) -> None:
     """A power cut leaves the row in the queue, and files half linked; the uploads stay."""
-    record = kept.queued("third", upload="precious")
+    row = kept.queued("third", upload="precious")
     folder = kept.folder("third")
     folder.data.mkdir()
     (folder.data / "file").write_text("half")
     index = kept.start()
     kept.check(index)
-    adopt(kept.folder("first"), folder, record=record)
+    adopt(kept.folder("first"), folder, row=row)
     assert (folder.inputs / "file/upload").read_text() == "precious"
 
 

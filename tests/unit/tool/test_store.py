@@ -12,9 +12,9 @@ from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.artifacts import renaming
 from bonseyes_dagster.tool.artifacts.audit import audit
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
-from bonseyes_dagster.tool.artifacts.rows import read_row, rewrite_row, write_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_row_copy, rewrite_row_copy, write_row_copy
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.web.backend import Request
 
@@ -70,7 +70,7 @@ def test_an_audit_leaves_a_new_name_alone(tmp_path: Path) -> None:
     store.rename("twin", "renamed")
     audit(index, volume, pause_s=0)
     assert store.names() == ["renamed"]
-    copy = read_row(volume.folder(index.get("renamed").id))
+    copy = read_row_copy(volume.folder(index.get("renamed").id))
     assert copy is not None and copy.name == "renamed"
 
 
@@ -81,11 +81,11 @@ def test_a_rename_that_broke_off_before_its_commit_is_finished_by_the_audit(
     index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
     store = ended(tmp_path)
 
-    def crash(folder: Folder, record: Record) -> None:
-        rewrite_row(folder, record)
+    def crash(folder: Folder, row: ArtifactRow) -> None:
+        rewrite_row_copy(folder, row)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(renaming, "rewrite_row", crash)
+    monkeypatch.setattr(renaming, "rewrite_row_copy", crash)
     with pytest.raises(KeyboardInterrupt):
         store.rename("twin", "renamed")
     assert store.names() == ["twin"]
@@ -98,12 +98,12 @@ def test_a_rename_that_failed_is_not_made_later(tmp_path: Path, monkeypatch: pyt
     index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
     store = ended(tmp_path)
 
-    def fail(folder: Folder, record: Record) -> None:
-        rewrite_row(folder, record)
-        if record.name == "renamed":
+    def fail(folder: Folder, row: ArtifactRow) -> None:
+        rewrite_row_copy(folder, row)
+        if row.name == "renamed":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(renaming, "rewrite_row", fail)
+    monkeypatch.setattr(renaming, "rewrite_row_copy", fail)
     with pytest.raises(StorageFullError):
         store.rename("twin", "renamed")
     audit(index, volume, pause_s=0)
@@ -127,8 +127,8 @@ def ended(path: Path) -> Store:
     create(path, "key")
     store = Store(TOOL, Volume(path), Settings(container="tool", disk_reserve_bytes=0))
     store.cancel("twin")
-    record = Index(path / "index.sqlite").get("twin")
-    folder = Volume(path).folder(record.id)
+    row = Index(path / "index.sqlite").get("twin")
+    folder = Volume(path).folder(row.id)
     folder.path.mkdir(exist_ok=True)
-    write_row(folder, record)
+    write_row_copy(folder, row)
     return store
