@@ -23,7 +23,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.artifacts.drafts import Draft
+from bonseyes_dagster.tool.artifacts.drafts import CreationDraft
 from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.logs import iter_log
@@ -102,10 +102,10 @@ class Store:
 
     # Creating
 
-    def begin(self) -> Draft:
+    def begin(self) -> CreationDraft:
         """Begin a creation; raise StorageFullError when the disk's reserve is used up."""
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
-        return Draft(
+        return CreationDraft(
             self._volume,
             limit_bytes=self._settings.upload_limit_bytes,
             reserve_bytes=self._settings.disk_reserve_bytes,
@@ -115,7 +115,7 @@ class Store:
     def create(self, request: backend.Request) -> str:
         """Create durably and return the name."""
         draft = request.draft
-        if not isinstance(draft, Draft):
+        if not isinstance(draft, CreationDraft):
             raise TypeError(f"a draft of another backend: {draft!r}")
         digest = request_digest(request.name, request.parameters, draft.files())
         # Looked at before the key: if the same request takes the name meanwhile, the key is known then.
@@ -145,7 +145,7 @@ class Store:
             raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
         return known.name
 
-    def _checked(self, request: backend.Request, draft: Draft, digest: str) -> ArtifactRow:
+    def _checked(self, request: backend.Request, draft: CreationDraft, digest: str) -> ArtifactRow:
         parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
         files = draft.files()
         return ArtifactRow(
@@ -163,7 +163,7 @@ class Store:
             request_digest=digest,
         )
 
-    def _insert(self, row: ArtifactRow, draft: Draft) -> None:
+    def _insert(self, row: ArtifactRow, draft: CreationDraft) -> None:
         """Make files and row durable, in this order, and wake the worker."""
         draft.settle()
         try:
@@ -190,7 +190,7 @@ class Store:
         if same.request_digest != row.request_digest:
             raise InvalidError("The Idempotency-Key was used for another request.") from error
 
-    def _insert_reused(self, row: ArtifactRow, draft: Draft) -> bool:
+    def _insert_reused(self, row: ArtifactRow, draft: CreationDraft) -> bool:
         """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
         if row.fingerprint is None or self._index.reusable(row.fingerprint) is None:
             return False

@@ -16,7 +16,7 @@ from bonseyes_dagster.errors import InvalidError, TooLargeError
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.files.disk import check_reserve, locked, remove, start_writing, storage_errors, sync_folder
 
-__all__ = ["Draft", "is_abandoned", "safe_file_name"]
+__all__ = ["CreationDraft", "is_abandoned", "safe_file_name"]
 
 _CHECK_EVERY_BYTES = 1 << 24
 _START_EVERY_BYTES = 1 << 23
@@ -34,7 +34,7 @@ def safe_file_name(filename: str) -> str:
 class _Upload(io.FileIO):
     """One uploaded part, hashed as it is written and refused as it grows too large."""
 
-    def __init__(self, path: Path, draft: Draft) -> None:
+    def __init__(self, path: Path, draft: CreationDraft) -> None:
         super().__init__(path, "x+")
         self._draft = draft
         self._hash = hashlib.sha256()
@@ -82,7 +82,7 @@ class _Sink(io.RawIOBase):
         return len(data)
 
 
-class Draft:
+class CreationDraft:
     """The folder of an artifact before its creation. It is locked, so that recovery leaves it alone while we live."""
 
     def __init__(

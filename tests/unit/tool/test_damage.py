@@ -20,13 +20,13 @@ from bonseyes_dagster.tool.artifacts.publishing import DamagedError, StoppedErro
 from bonseyes_dagster.tool.artifacts.reuse import LongReadingError, adopt, adopt_newest
 from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, read_row_copy, write_row_copy
 from bonseyes_dagster.tool.store import reused_row
-from tests.unit.tool.kept import Kept, store_of, tick
+from tests.unit.tool.expected_artifacts import ExpectedArtifacts, store_of, tick
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
+def artifacts(tmp_path: Path) -> ExpectedArtifacts:
     """A volume with one artifact."""
-    made = Kept.at(tmp_path / "volume")
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
     return made
@@ -67,72 +67,74 @@ DAMAGES: dict[str, Callable[[Folder], None]] = {
 }
 
 
-def take(kept: Kept, name: str) -> tuple[ArtifactRow | None, Folder]:
+def take(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, Folder]:
     """Make `name` from what has the fingerprint of `first`."""
-    row = kept.queued(name)
-    folder = kept.volume.folder(row.id)
+    row = artifacts.queued(name)
+    folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
-    index = Index(kept.volume.index)
-    made = adopt_newest(index, kept.volume, "of first", folder, lambda source: reused_row(row, source))
+    index = Index(artifacts.volume.index)
+    made = adopt_newest(index, artifacts.volume, "of first", folder, lambda source: reused_row(row, source))
     return made, folder
 
 
 @pytest.fixture
-def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
     """A volume with one artifact that counts as large: its files are not read at each re-use."""
     monkeypatch.setattr(file_states, "_QUICK_BYTES", -1)
-    made = Kept.at(tmp_path / "volume")
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
     return made
 
 
-@pytest.mark.parametrize("size", ["kept", "large"])
+@pytest.mark.parametrize("size", ["artifacts", "large"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_artifacts_are_not_re_used(
     size: str, damage: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
     """It is marked, named in the log, said in its status, and nothing of it is left where it was to be linked to."""
-    kept: Kept = request.getfixturevalue(size)
-    DAMAGES[damage](kept.folder("first"))
-    made, folder = take(kept, "second")
+    artifacts: ExpectedArtifacts = request.getfixturevalue(size)
+    DAMAGES[damage](artifacts.folder("first"))
+    made, folder = take(artifacts, "second")
     assert made is None
     assert not folder.data.exists() and not folder.manifest.exists() and not folder.row_copy.exists()
     assert "first" in caplog.text and "damaged" in caplog.text
-    assert Index(kept.volume.index).reusable("of first") is None
-    status = store_of(kept).status("first")
+    assert Index(artifacts.volume.index).reusable("of first") is None
+    status = store_of(artifacts).status("first")
     assert (status.phase, str(status.reason)[:21]) == ("completed", "Its data is damaged. ")
 
 
-def test_an_older_whole_artifact_is_re_used_in_its_place(kept: Kept) -> None:
+def test_an_older_whole_artifact_is_re_used_in_its_place(artifacts: ExpectedArtifacts) -> None:
     """Of two with one fingerprint the newer is damaged."""
-    made, folder = take(kept, "second")
+    made, folder = take(artifacts, "second")
     assert made is not None
-    index = Index(kept.volume.index)
+    index = Index(artifacts.volume.index)
     assert index.put(replace(made, seq=2, fingerprint="of first"))
     tick()
     change(folder.manifest, 40)
     # They share their files, so that is the manifest of both: this one gets its own again.
-    content = kept.folder("first").manifest
+    content = artifacts.folder("first").manifest
     damaged = bytearray(content.read_bytes())
     damaged[40] ^= 1
     content.unlink()
     content.write_bytes(damaged)
-    made, _ = take(kept, "third")
+    made, _ = take(artifacts, "third")
     assert made is not None and made.reused_from == "first"
     assert index.get("second").damage is not None and index.get("first").damage is None
 
 
-def test_small_artifacts_are_read_at_each_re_use(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_artifacts_are_read_at_each_re_use(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """So even what rots below the file system is found, where that costs little."""
     read: list[object] = []
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *arguments: read.append(arguments))
     for name in ("second", "third"):
-        assert take(kept, name)[0] is not None
+        assert take(artifacts, name)[0] is not None
     assert len(read) == 2
 
 
-def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_artifacts_are_read_only_after_a_change(
+    large: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What nobody has touched since it was digested is linked without being read, again and again."""
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
@@ -144,7 +146,7 @@ def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: 
     adopt(folder, other, row=made, digest=made.digest)
 
 
-def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
+def test_a_long_reading_is_left_to_the_worker(large: ExpectedArtifacts) -> None:
     """A link from elsewhere is a change, too. The request that creates waits for the queue only, not for the disk."""
     (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
     row = large.queued("second")
@@ -161,21 +163,21 @@ def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
     assert attempt(None) is not None
 
 
-def test_a_cancelled_reading_leaves_no_links(kept: Kept) -> None:
+def test_a_cancelled_reading_leaves_no_links(artifacts: ExpectedArtifacts) -> None:
     """The log of another artifact must not get the lines of this one."""
-    row = kept.queued("second")
-    folder = kept.volume.folder(row.id)
+    row = artifacts.queued("second")
+    folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
 
     def stop() -> None:
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        adopt_newest(Index(kept.volume.index), kept.volume, "of first", folder, lambda _: row, check=stop)
+        adopt_newest(Index(artifacts.volume.index), artifacts.volume, "of first", folder, lambda _: row, check=stop)
     assert not list(folder.path.iterdir())
 
 
-def test_what_was_restored_is_read_once(large: Kept) -> None:
+def test_what_was_restored_is_read_once(large: ExpectedArtifacts) -> None:
     """A restore brings times and the kept states back, but not the inodes: the flip in one of its files is found."""
     change(large.folder("first").data / "folder/other", 7, keep_time=True)
     restored = large.folder("first").data / "folder/other"
@@ -186,21 +188,21 @@ def test_what_was_restored_is_read_once(large: Kept) -> None:
     assert take(large, "second")[0] is None
 
 
-def test_re_used_artifacts_have_a_row_of_their_own(kept: Kept) -> None:
+def test_re_used_artifacts_have_a_row_of_their_own(artifacts: ExpectedArtifacts) -> None:
     """Not a link to the other's."""
-    made, folder = take(kept, "second")
+    made, folder = take(artifacts, "second")
     assert made is not None
     copy = read_row_copy(folder)
     assert copy is not None and (copy.name, copy.reused_from) == ("second", "first")
-    assert read_row_copy(kept.folder("first")) == kept.promised["first"]
+    assert read_row_copy(artifacts.folder("first")) == artifacts.expected["first"]
 
 
 @pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
-def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
+def test_a_damaged_manifest_is_not_served(artifacts: ExpectedArtifacts, content: str) -> None:
     """The answer says that it is damaged; it is not a 500."""
-    kept.folder("first").manifest.write_text(content)
+    artifacts.folder("first").manifest.write_text(content)
     with pytest.raises(NotReadyError, match="is damaged"):
-        store_of(kept).manifest("first")
+        store_of(artifacts).manifest("first")
 
 
 @pytest.mark.parametrize(
@@ -211,54 +213,54 @@ def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
         ("no manifest", "Its manifest is gone."),
     ],
 )
-def test_reading_what_is_damaged_marks_it(kept: Kept, damage: str, sentence: str) -> None:
+def test_reading_what_is_damaged_marks_it(artifacts: ExpectedArtifacts, damage: str, sentence: str) -> None:
     """The answer names artifact, file and damage. The next equal request makes it anew."""
-    DAMAGES[damage](kept.folder("first"))
+    DAMAGES[damage](artifacts.folder("first"))
     for _ in range(2):
         with pytest.raises(NotReadyError, match=f"The data of the artifact 'first' is damaged. {sentence}"):
-            store_of(kept).data("first")
-    index = Index(kept.volume.index)
+            store_of(artifacts).data("first")
+    index = Index(artifacts.volume.index)
     assert index.get("first").damage == sentence
     assert index.reusable("of first") is None
 
 
-def test_a_file_replaced_by_a_link_is_not_served(kept: Kept) -> None:
+def test_a_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> None:
     """What the link leads to may be a secret of the same size."""
-    secret = kept.volume.path / "secret"
+    secret = artifacts.volume.path / "secret"
     secret.write_text("content of first")
-    (kept.folder("first").data / "file").unlink()
-    (kept.folder("first").data / "file").symlink_to(secret)
+    (artifacts.folder("first").data / "file").unlink()
+    (artifacts.folder("first").data / "file").symlink_to(secret)
     with pytest.raises(NotReadyError, match="is a symbolic link by now"):
-        store_of(kept).data("first", "file")
+        store_of(artifacts).data("first", "file")
 
 
-def test_a_manifest_never_leads_out_of_the_artifact(kept: Kept) -> None:
+def test_a_manifest_never_leads_out_of_the_artifact(artifacts: ExpectedArtifacts) -> None:
     """Not even where the index has the digest of the tampered one."""
-    (kept.volume.path / "secret").write_text("secret")
-    manifest = kept.folder("first").manifest
+    (artifacts.volume.path / "secret").write_text("secret")
+    manifest = artifacts.folder("first").manifest
     entries = json.loads(manifest.read_bytes())
     for path in ("../../../secret", "/etc/passwd", "a//b", "a/../b", ""):
         entries[0]["path"] = path
         manifest.write_text(json.dumps(entries))
-        for read in (store_of(kept).data, store_of(kept).manifest):
+        for read in (store_of(artifacts).data, store_of(artifacts).manifest):
             with pytest.raises(NotReadyError, match=r"leads out|does not have the digest"):
                 read("first")
         with pytest.raises(DamagedError, match="leads out"):
-            adopt(kept.folder("first"), Folder(kept.volume.path / "other"))
+            adopt(artifacts.folder("first"), Folder(artifacts.volume.path / "other"))
 
 
-def test_a_missing_folder_is_said(kept: Kept) -> None:
+def test_a_missing_folder_is_said(artifacts: ExpectedArtifacts) -> None:
     """An index newer than the folders."""
-    kept.folder("first").path.rename(kept.volume.path / "away")
+    artifacts.folder("first").path.rename(artifacts.volume.path / "away")
     with pytest.raises(NotReadyError, match=r"is damaged\. Its manifest is gone\."):
-        store_of(kept).data("first")
+        store_of(artifacts).data("first")
 
 
 def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
     """Flips at random offsets of manifest and data; CRASH_FLIPS does it more often."""
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
     random_ = random.Random(seed)
-    made = Kept.at(tmp_path / "volume")
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     for number in range(int(os.environ.get("CRASH_FLIPS") or 25)):
         name = f"n{number}"
         row = made.completed(name)
@@ -275,14 +277,14 @@ def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
 # The audit
 
 
-def test_the_audit_finds_what_is_short_or_gone(kept: Kept) -> None:
+def test_the_audit_finds_what_is_short_or_gone(artifacts: ExpectedArtifacts) -> None:
     """Without anybody asking for it."""
-    kept.completed("second")
-    kept.completed("third")
-    cut(kept.folder("first"))
-    kept.folder("second").manifest.unlink()
-    index = Index(kept.volume.index)
-    audit(index, kept.volume, pause_s=0)
+    artifacts.completed("second")
+    artifacts.completed("third")
+    cut(artifacts.folder("first"))
+    artifacts.folder("second").manifest.unlink()
+    index = Index(artifacts.volume.index)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.get("first").damage == "Its file 'file' has 3 bytes instead of 16."
     assert index.get("second").damage == "Its manifest is gone."
     assert index.get("third").damage is None
@@ -292,39 +294,39 @@ def test_the_audit_finds_what_is_short_or_gone(kept: Kept) -> None:
     ("column", "value"),
     [("digest", "0" * 64), ("parameters", '{"text": "gurst"}'), ("parameters", "{"), ("version", "2")],
 )
-def test_the_audit_mends_a_row_that_lies(kept: Kept, column: str, value: str) -> None:
+def test_the_audit_mends_a_row_that_lies(artifacts: ExpectedArtifacts, column: str, value: str) -> None:
     """What lies beside the data has a digest of its own, and the manifest decides."""
-    index = Index(kept.volume.index)
+    index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("DROP TRIGGER final_phases_stay")
         connection.execute(f"UPDATE artifacts SET {column} = ?", (value,))
-    audit(index, kept.volume, pause_s=0)
-    kept.check(index)
+    audit(index, artifacts.volume, pause_s=0)
+    artifacts.check(index)
 
 
-def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
+def test_the_audit_mends_a_copy_that_lies(artifacts: ExpectedArtifacts) -> None:
     """A damaged one is written anew."""
-    copy = kept.folder("first").row_copy
+    copy = artifacts.folder("first").row_copy
     change(copy, 100)
     with pytest.raises(RowDamagedError):
-        read_row_copy(kept.folder("first"))
-    audit(Index(kept.volume.index), kept.volume, pause_s=0)
-    assert read_row_copy(kept.folder("first")) == kept.promised["first"]
+        read_row_copy(artifacts.folder("first"))
+    audit(Index(artifacts.volume.index), artifacts.volume, pause_s=0)
+    assert read_row_copy(artifacts.folder("first")) == artifacts.expected["first"]
 
 
-def test_the_audit_marks_what_has_no_manifest_and_two_rows(kept: Kept) -> None:
+def test_the_audit_marks_what_has_no_manifest_and_two_rows(artifacts: ExpectedArtifacts) -> None:
     """Nothing tells which of row and copy is right, and the data is not whole whichever is."""
-    folder = kept.folder("first")
-    write_row_copy(folder, replace(kept.promised["first"], version="2"))
+    folder = artifacts.folder("first")
+    write_row_copy(folder, replace(artifacts.expected["first"], version="2"))
     folder.manifest.unlink()
-    index = Index(kept.volume.index)
-    audit(index, kept.volume, pause_s=0)
+    index = Index(artifacts.volume.index)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.get("first").damage == "Its manifest is gone."
 
 
-def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_brings_nothing_back(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """An artifact is deleted between the look at its row and the mending."""
-    index = Index(kept.volume.index)
+    index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("UPDATE artifacts SET version = '2'")
     put = Index.put
@@ -334,5 +336,5 @@ def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPat
         return put(own, row, **options)
 
     monkeypatch.setattr(Index, "put", delete_first)
-    audit(index, kept.volume, pause_s=0)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.names(limit=None, after=None) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import InvalidError, StorageFullError, TooLargeError
-from bonseyes_dagster.tool.artifacts.drafts import Draft, is_abandoned, safe_file_name
+from bonseyes_dagster.tool.artifacts.drafts import CreationDraft, is_abandoned, safe_file_name
 from bonseyes_dagster.tool.artifacts.layout import Volume
 
 
@@ -20,9 +20,9 @@ def volume(tmp_path: Path) -> Volume:
     return made
 
 
-def draft_of(volume: Volume, *, limit_bytes: int = 10**9, reserve_bytes: int = 0) -> Draft:
+def draft_of(volume: Volume, *, limit_bytes: int = 10**9, reserve_bytes: int = 0) -> CreationDraft:
     """Return a draft that expects the file `images`."""
-    return Draft(
+    return CreationDraft(
         volume, limit_bytes=limit_bytes, reserve_bytes=reserve_bytes, file_parameters=frozenset({"images", "labels"})
     )
 

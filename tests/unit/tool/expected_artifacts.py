@@ -23,14 +23,14 @@ TOOL = "tool"
 
 
 @dataclass
-class Kept:
+class ExpectedArtifacts:
     """A volume, and what was promised to be in it: rows by name."""
 
     volume: Volume
-    promised: dict[str, ArtifactRow] = field(default_factory=dict)
+    expected: dict[str, ArtifactRow] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, path: Path) -> Kept:
+    def at(cls, path: Path) -> ExpectedArtifacts:
         """Make an empty one."""
         volume = Volume(path)
         volume.make()
@@ -65,8 +65,8 @@ class Kept:
         row = replace(row, fingerprint=f"of {name}", idempotency_key=f"key of {name}", **values)
         with closing(Index(self.volume.index)) as index:
             write_mark(self.volume, index.insert(row, queue_limit=1000))
-            self.promised[name] = index.get(name)
-        return self.promised[name]
+            self.expected[name] = index.get(name)
+        return self.expected[name]
 
     def running(self, name: str) -> ArtifactRow:
         """Create one and take it from the queue."""
@@ -77,7 +77,7 @@ class Kept:
             folder = self.volume.folder(claimed.id)
             folder.staging.mkdir(parents=True)
             folder.log.write_text(f"log of {name}")
-            self.promised[name] = claimed
+            self.expected[name] = claimed
         return claimed
 
     def completed(self, name: str, **files: str) -> ArtifactRow:
@@ -85,14 +85,14 @@ class Kept:
         row = self.running(name)
         with closing(Index(self.volume.index)) as index:
             self._publish(row, files or {"file": f"content of {name}"})
-            final = self.promised[name]
+            final = self.expected[name]
             index.finish(row.id, "completed", size=final.size, digest=final.digest, finished=final.finished)
         return final
 
     def published(self, name: str) -> ArtifactRow:
         """Make one whose worker is killed before its row says so."""
         self._publish(self.running(name), {"file": f"content of {name}"})
-        return self.promised[name]
+        return self.expected[name]
 
     def _publish(self, row: ArtifactRow, files: dict[str, str]) -> None:
         folder = self.volume.folder(row.id)
@@ -102,8 +102,8 @@ class Kept:
 
         def row_of(manifest: Manifest) -> ArtifactRow:
             values = {"phase": "completed", "finished": now(), "size": manifest.size, "digest": manifest.digest}
-            self.promised[str(row.name)] = replace(row, **values)  # type: ignore[arg-type]
-            return self.promised[str(row.name)]
+            self.expected[str(row.name)] = replace(row, **values)  # type: ignore[arg-type]
+            return self.expected[str(row.name)]
 
         publish(folder, lambda: None, row_of)
 
@@ -116,19 +116,19 @@ class Kept:
         write_row_copy(folder, final)
         with closing(Index(self.volume.index)) as index:
             index.finish(row.id, phase, reason=final.reason, finished=final.finished)
-        self.promised[name] = final
+        self.expected[name] = final
         return final
 
     def folder(self, name: str) -> Folder:
         """Return the folder of one."""
-        return self.volume.folder(self.promised[name].id)
+        return self.volume.folder(self.expected[name].id)
 
     def check(self, index: Index, *names: str) -> None:
         """Check that those are there as promised, data included."""
-        for name in names or self.promised:
-            found, promised = index.get(name), self.promised[name]
-            assert replace(found, seq=0) == replace(promised, seq=0), name
-            if promised.phase == "completed":
+        for name in names or self.expected:
+            found, expected = index.get(name), self.expected[name]
+            assert replace(found, seq=0) == replace(expected, seq=0), name
+            if expected.phase == "completed":
                 assert (self.folder(name).data / "file").read_text() == f"content of {name}"
 
     def set_aside(self) -> list[str]:
@@ -140,10 +140,10 @@ class Kept:
         return "\n".join(path.read_text() for path in self.volume.lost_and_found.glob("*/why.txt"))
 
 
-def store_of(kept: Kept) -> Store:
+def store_of(artifacts: ExpectedArtifacts) -> Store:
     """Return the store that serves a volume."""
     tool = ToolDescription(name=TOOL, description="", parameters=(), output_type="com.bonseyes.probe", version="1")
-    return Store(tool, kept.volume, Settings(container="tool", disk_reserve_bytes=0))
+    return Store(tool, artifacts.volume, Settings(container="tool", disk_reserve_bytes=0))
 
 
 def tick() -> None:
