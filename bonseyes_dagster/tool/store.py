@@ -1,4 +1,4 @@
-"""The artifacts of a tool container: what the uniform routes ask for, answered from the index and the folders."""
+"""The artifacts of a tool container: it answers the uniform routes from the index and the folders."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Store"]
 
-# TERM, 10 s of grace, KILL, and some time for the worker to notice.
+# SIGTERM, 10 s of grace, SIGKILL, and some time for the worker to notice.
 _LONGEST_DELETE_S = 20.0
-# To read so much takes about a third of a second.
+# Reading so much takes about a third of a second.
 _MOST_READ_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
 
 
 class Store:
-    """Implements `web.backend.Backend` on one volume. Any number of processes may have one each."""
+    """Implements `web.backend.Backend` on one volume. Many processes may each have a store of the same volume."""
 
     def __init__(
         self, tool: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch | None = None
@@ -80,18 +80,18 @@ class Store:
         return "artifacts"
 
     def describe(self) -> ToolDescription:
-        """Return what `tool.yml` says, and whether the code changed since it was loaded."""
+        """Return the description from `tool.yml`, and whether the code has changed since it was loaded."""
         has_fault = bool(read_state(self._volume).get("code_fault"))
         is_different = self._code is not None and self._code.difference() is not None
         return replace(self._tool, code_changed=has_fault or is_different)
 
     def check_health(self) -> None:
-        """Raise UnavailableError without a worker, a usable index, or tool code that can be loaded."""
+        """Raise UnavailableError if the index is unusable, no worker runs, or the tool's code cannot be loaded."""
         self._index.check()
         check_worker(self._volume)
 
     def gauges(self) -> Mapping[str, float]:
-        """Return the artifacts in each phase, the queue and the free disk."""
+        """Return the number of artifacts in each phase, the length of the queue and the free disk space."""
         counts = self._index.counts()
         stat = os.statvfs(self._volume.path)
         return {
@@ -103,7 +103,7 @@ class Store:
     # Creating
 
     def begin(self) -> CreationDraft:
-        """Begin a creation; raise StorageFullError when the disk's reserve is used up."""
+        """Begin a creation; raise StorageFullError if the reserve of the disk is used up."""
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
         return CreationDraft(
             self._volume,
@@ -113,12 +113,12 @@ class Store:
         )
 
     def create(self, request: backend.Request) -> str:
-        """Create durably and return the name."""
+        """Create the artifact durably and return its name."""
         draft = request.draft
         if not isinstance(draft, CreationDraft):
             raise TypeError(f"a draft of another backend: {draft!r}")
         digest = request_digest(request.name, request.parameters, draft.files())
-        # Looked at before the key: if the same request takes the name meanwhile, the key is known then.
+        # Look up the name before the key: if the same request takes the name meanwhile, the key is found afterwards.
         is_taken = self._index.has_name(request.name)
         known = self._known(request, digest)
         if known is not None:
@@ -164,7 +164,7 @@ class Store:
         )
 
     def _insert(self, row: ArtifactRow, draft: CreationDraft) -> None:
-        """Make files and row durable, in this order, and wake the worker."""
+        """Make the files durable, then the row, and wake the worker."""
         draft.settle()
         try:
             seq = self._index.insert(row, queue_limit=self._settings.queue_limit)
@@ -174,7 +174,7 @@ class Store:
             return
         except (StorageFullError, UnavailableError):
             if not self._index.void_failed_write():
-                # Should a crash bring the row back, it is to have its files; without a row they are swept up.
+                # A crash may bring the row back, so keep its files. Without a row, the sweep removes them.
                 draft.keep()
             raise
         draft.keep()
@@ -183,7 +183,7 @@ class Store:
             write_mark(self._volume, seq)
 
     def _resolve_conflict(self, row: ArtifactRow, error: TakenError) -> None:
-        """Somebody else was first: fine when it was the same request, a conflict otherwise."""
+        """Return if the same request has already created the artifact; else raise the error of the conflict."""
         same = self._index.by_key(row.idempotency_key) if row.idempotency_key else None
         if same is None:
             raise ConflictError(f"There is an artifact {row.name!r} already.") from error
@@ -191,7 +191,7 @@ class Store:
             raise InvalidError("The Idempotency-Key was used for another request.") from error
 
     def _insert_reused(self, row: ArtifactRow, draft: CreationDraft) -> bool:
-        """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
+        """Make the artifact from a completed one with the same fingerprint; tell whether there was one."""
         if row.fingerprint is None or self._index.reusable(row.fingerprint) is None:
             return False
         try:
@@ -203,10 +203,10 @@ class Store:
                 lambda source: reused_row(row, source),
                 most_bytes=_MOST_READ_BYTES,
             )
-        except LongReadingError:  # the worker does it, nobody waits for an answer there
+        except LongReadingError:  # leave it to the worker, where no client waits for the answer
             made = None
         if made is None:
-            # Else it is damaged, or being deleted right now.
+            # The other artifact is damaged, is being deleted, or needs a long reading.
             draft.clear_but_inputs()
             return False
         self._insert(made, draft)
@@ -228,7 +228,7 @@ class Store:
         return self._full_status(self._index.get(name))
 
     def when_final(self, name: str) -> Future[None]:
-        """Return what is done once the artifact is final, or gone."""
+        """Return a future that is done once the artifact is final or deleted."""
         return self._finals.when_final(name)
 
     def _full_status(self, row: ArtifactRow) -> Status:
@@ -247,7 +247,7 @@ class Store:
         return Status(progress=progress_from_json(progress), **values)
 
     def info(self, name: str) -> dict[str, Any]:
-        """Return everything known about an artifact."""
+        """Return all facts about an artifact."""
         row = self._index.get(name)
         status = self._full_status(row)
         return {
@@ -292,7 +292,7 @@ class Store:
     def data(self, name: str, prefix: str = "") -> list[backend.DataFile]:
         """Return the file `prefix`, or every file below it."""
         artifact_id, manifest = self._published(name)
-        # Text, not a Path: to join ten thousand of those took longer than to read the files.
+        # Text, not a Path: joining ten thousand Paths took longer than reading the files.
         folder = str(self._volume.folder(artifact_id).data)
         prefix = prefix.strip("/")
         entries = [
@@ -319,8 +319,8 @@ class Store:
             raise self._damaged(name, artifact_id, damage) from None
 
     def _damaged(self, name: str, artifact_id: str, damage: str) -> NotReadyError:
-        """Return the error of data that is not as it was published, and mark the artifact."""
-        row = self._index.get(name)  # NotFoundError when it was deleted meanwhile
+        """Mark the artifact as damaged, and return the error for the client."""
+        row = self._index.get(name)  # raises NotFoundError if it was deleted meanwhile
         if row.id == artifact_id and row.damage is None:
             with suppress(StorageFullError, UnavailableError):
                 mark_damaged(self._index, row, damage)
@@ -330,11 +330,11 @@ class Store:
         return read_manifest(self._volume.folder(artifact_id), digest)
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
-        """Return the parameters as used, defaults filled in."""
+        """Return the parameters with defaults filled in."""
         return self._index.get(name).parameters
 
     def input_files(self, name: str) -> list[str]:
-        """Return the parameters that are files."""
+        """Return the names of the parameters with files."""
         return sorted(self._index.get(name).files)
 
     def input_file(self, name: str, file: str) -> backend.DataFile:
@@ -359,18 +359,18 @@ class Store:
     # Ending
 
     def cancel(self, name: str) -> Status:
-        """Ask for cancellation; harmless when final already."""
+        """Ask for cancellation and return the status; a final artifact stays as it is."""
         self._index.cancel(name)
         self._queue_bell.ring()
         self._final_bell.ring()
         return self.status(name)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Give what is final another name; its idempotency key is free again."""
+        """Rename a final artifact; its idempotency key becomes free."""
         rename(self._index, self._volume, name, new_name)
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
-        """Hide at once, end what runs, remove."""
+        """Hide the artifact at once, end its processes and remove its folder."""
         artifact_id, is_running, mark = self._index.hide(name)
         self._final_bell.ring()
         with suppress(OSError):
@@ -383,7 +383,7 @@ class Store:
         return []
 
     def _wait_until_gone(self, artifact_id: str) -> None:
-        """Wait for the worker to end the processes; should it not be there, its next start does it."""
+        """Wait until the worker has ended the processes; without a worker, its next start ends them."""
         deadline = time.monotonic() + _LONGEST_DELETE_S
         while time.monotonic() < deadline:
             rings = self._waiters.count()
@@ -393,7 +393,7 @@ class Store:
 
 
 def reused_row(row: ArtifactRow, source: ArtifactRow) -> ArtifactRow:
-    """Return the completed row of an artifact made from `source`."""
+    """Return the completed row of an artifact that re-uses `source`."""
     moment = now()
     values = {key: getattr(row, key) for key in ArtifactRow.__slots__}
     values.update(
@@ -418,12 +418,12 @@ def _data_file(entry: FileEntry, path: str) -> backend.DataFile:
                     f"The file {entry.path!r} is gone: its artifact was deleted, or its data is damaged."
                 ) from None
             raise UnavailableError(f"The file {entry.path!r} cannot be read: {error.strerror}.") from error
-        # No buffer: whoever reads asks for all that it can hold.
+        # No buffer: each reader asks for as many bytes as it can hold.
         return cast("BinaryIO", open(descriptor, "rb", buffering=0))  # noqa: PTH123 - the caller closes it
 
     return backend.DataFile(entry, opened)
 
 
 def _conforms(store: Store) -> backend.Backend:
-    """Let mypy check that the store is what the routes need."""
+    """Let mypy check that the store implements `Backend`."""
     return store

@@ -204,7 +204,7 @@ def test_a_new_start_loads_the_code_again(tmp_path: Path) -> None:
         server.start()
         assert server.container.create("any", {"act": "write"}).wait(timeout_s=20).phase == "completed"
         assert json.loads(state.read_text())["state"] == "ready"
-        assert "left to the children" not in server.log.read_text()
+        assert "the children load it instead" not in server.log.read_text()
 
 
 def test_two_servers_on_one_volume(tmp_path: Path) -> None:

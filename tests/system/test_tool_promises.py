@@ -453,7 +453,7 @@ def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
-        until(lambda: "left to the children" in server.log.read_text(errors="replace"), 60)
+        until(lambda: "the children load it instead" in server.log.read_text(errors="replace"), 60)
         status = server.container.create("any").wait(timeout_s=60)
         assert (status.phase, status.reason) == ("failed", "The tool was ended by SIGSEGV; its log may tell where.")
         assert server.container.is_healthy()

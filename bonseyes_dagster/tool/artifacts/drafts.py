@@ -1,4 +1,4 @@
-"""A creation in progress: uploaded files stream into a folder that nobody sees until the index has its row."""
+"""A creation in progress: uploads stream into a folder that no reader sees until the index has its row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LONGEST_NAME_BYTES = 200
 
 
 def safe_file_name(filename: str) -> str:
-    """Return the last part of what a client calls its file, as a name that is harmless on this disk."""
+    """Return the last part of a client's file name, without characters that could do harm on this disk."""
     last = filename.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join(character for character in last if character.isprintable()).strip().lstrip(".")
     encoded = kept.encode("utf-8", "ignore")[-_LONGEST_NAME_BYTES:]
@@ -32,7 +32,7 @@ def safe_file_name(filename: str) -> str:
 
 
 class _Upload(io.FileIO):
-    """One uploaded part, hashed as it is written and refused as it grows too large."""
+    """One uploaded part: hashed while it is written, and refused once it is too large."""
 
     def __init__(self, path: Path, draft: CreationDraft) -> None:
         super().__init__(path, "x+")
@@ -58,7 +58,7 @@ class _Upload(io.FileIO):
         return len(view)
 
     def close(self) -> None:
-        """Make it durable and close it."""
+        """Sync the file and close it."""
         if not self.closed:
             try:
                 with storage_errors():
@@ -68,12 +68,12 @@ class _Upload(io.FileIO):
 
     @property
     def sha256(self) -> str:
-        """Return the digest of what was written."""
+        """Return the digest of the bytes that were written."""
         return self._hash.hexdigest()
 
 
 class _Sink(io.RawIOBase):
-    """Takes a part that no parameter is waiting for; that it came is said when the parameters are checked."""
+    """Discards a part that is no file parameter; the check of the parameters reports it later."""
 
     def writable(self) -> bool:
         return True
@@ -83,7 +83,7 @@ class _Sink(io.RawIOBase):
 
 
 class CreationDraft:
-    """The folder of an artifact before its creation. It is locked, so that recovery leaves it alone while we live."""
+    """The folder of an artifact before its creation. A lock keeps recovery away from it while this process lives."""
 
     def __init__(
         self, volume: Volume, *, limit_bytes: int, reserve_bytes: int, file_parameters: frozenset[str]
@@ -96,14 +96,14 @@ class CreationDraft:
         self._reserve_bytes = reserve_bytes
         self._file_parameters = file_parameters
         self._uploads: dict[str, tuple[str, _Upload]] = {}
-        self._strangers: set[str] = set()
+        self._unexpected_parts: set[str] = set()
         self._had_bytes = 0
         self._checked_bytes = 0
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
         """Return a file to stream one uploaded part into; raise TooLargeError or StorageFullError as it fills."""
         if parameter not in self._file_parameters:
-            self._strangers.add(parameter)
+            self._unexpected_parts.add(parameter)
             return cast("BinaryIO", _Sink())
         if parameter in self._uploads:
             raise InvalidError(f"The part {parameter!r} is there twice.", detail={parameter: "It is there twice."})
@@ -116,7 +116,7 @@ class CreationDraft:
         return upload
 
     def count(self, size_bytes: int) -> None:
-        """Count bytes that are about to be written."""
+        """Count bytes before they are written; raise TooLargeError or StorageFullError at a limit."""
         self._had_bytes += size_bytes
         if self._had_bytes > self._limit_bytes:
             raise TooLargeError(f"The files are larger than the {self._limit_bytes} bytes that this container takes.")
@@ -125,10 +125,10 @@ class CreationDraft:
             check_reserve(self._volume.path, self._reserve_bytes)
 
     def folder(self) -> Folder:
-        """Return the folder, made and locked the first time."""
+        """Return the folder; the first call makes and locks it."""
         if self._folder is None:
             path = self._volume.drafts / self.id
-            # Recovery holds this lock exclusively, so it never sees the folder before it is locked.
+            # Recovery takes this lock exclusively. So it never sees the new folder before the folder is locked.
             with locked(self._volume.drafts, exclusively=False):
                 path.mkdir()
                 self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -138,8 +138,8 @@ class CreationDraft:
 
     @property
     def parts(self) -> frozenset[str]:
-        """Return the names of all parts that came, expected or not."""
-        return frozenset(self._uploads) | self._strangers
+        """Return the names of all received parts, expected or not."""
+        return frozenset(self._uploads) | self._unexpected_parts
 
     def files(self) -> Mapping[str, Mapping[str, Any]]:
         """Return `{parameter: {filename, size, sha256}}` of the uploads."""
@@ -149,7 +149,7 @@ class CreationDraft:
         }
 
     def settle(self) -> None:
-        """Make everything durable and move it to its place; it is still nobody's until the index has its row."""
+        """Sync everything and move the folder to its final place; no reader sees it until the index has its row."""
         if self._folder is None:
             return
         with storage_errors():
@@ -165,19 +165,19 @@ class CreationDraft:
             sync_folder(self._volume.artifacts)
 
     def clear_but_inputs(self) -> None:
-        """Remove what is not an upload."""
+        """Remove everything in the folder except the uploads."""
         for path in list(self.folder().path.iterdir()):
             if path.name != "inputs":
                 remove(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def keep(self) -> None:
-        """Leave the folder to the artifact, whose row is durable now."""
+        """Hand the folder over to the artifact, whose row is durable now."""
         self._folder = None
         self._uploads = {}
         self._unlock()
 
     def discard(self) -> None:
-        """Remove everything; harmless after `keep` and when called twice."""
+        """Remove everything; a second call, or a call after `keep`, does nothing."""
         for _, upload in self._uploads.values():
             io.FileIO.close(upload)
         self._uploads = {}
@@ -193,7 +193,7 @@ class CreationDraft:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Tell whether nobody is creating in the folder `path` any more."""
+    """Tell whether no process holds the lock of the folder `path`, so that its creation has ended."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Another name for an artifact that is final: its row, and what lies beside its data. store.py calls it."""
+"""Rename a final artifact: its row and the copy beside its data. store.py calls this."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 def rename(index: Index, volume: Volume, name: str, new_name: str) -> ArtifactRow:
     """Rename an artifact and return its new row.
 
-    Its folder bears its id, so that the row decides, in one transaction. The copy of the row beside the data is written
-    first: after a crash in between, the audit gives the row the new name, too. Raises NotFoundError, NotFinalError,
-    ConflictError.
+    The folder is named by the id, so only the row changes, in one transaction. The copy of the row is written first:
+    after a crash between the two writes, the audit gives the row the new name, too. Raises NotFoundError,
+    NotFinalError, ConflictError.
     """
     written: list[str] = []
 
@@ -38,19 +38,19 @@ def rename(index: Index, volume: Volume, name: str, new_name: str) -> ArtifactRo
         with storage_errors():
             row = index.rename(name, new_name, write_copies)
     except Exception:
-        _take_back(index, volume, written)
+        _restore_copies(index, volume, written)
         raise
     try:
         append_line(volume.folder(row.id).log, f"{now()} Renamed from {name} to {new_name}.")
     except FileNotFoundError:
-        pass  # it never began, or is being deleted
+        pass  # the artifact never ran, or is being deleted
     except OSError as error:
-        _log.warning("the log of %s cannot tell of its new name: %s", new_name, error)
+        _log.warning("the new name cannot be written to the log of %s: %s", new_name, error)
     return row
 
 
-def _take_back(index: Index, volume: Volume, written: Sequence[str]) -> None:
-    """Make copies of rows as the rows are: a copy that differs would rename the artifact later."""
+def _restore_copies(index: Index, volume: Volume, written: Sequence[str]) -> None:
+    """Write the copies anew from the rows: a copy that differs would rename the artifact later."""
     for artifact_id in written:
         folder = volume.folder(artifact_id)
         try:
@@ -58,5 +58,5 @@ def _take_back(index: Index, volume: Volume, written: Sequence[str]) -> None:
                 rewrite_row_copy(folder, row)
         except (BonseyesError, OSError):
             with suppress(OSError):
-                # The audit writes it anew from the row.
+                # The audit writes a missing copy anew.
                 folder.row_copy.unlink(missing_ok=True)

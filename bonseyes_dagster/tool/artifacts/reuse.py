@@ -1,4 +1,4 @@
-"""Reuse: a new artifact made from a completed one by hard links, so neither time nor space is spent again."""
+"""Re-use: make a new artifact from a completed one by hard links, which cost neither time nor space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class LongReadingError(Exception):
-    """Too many bytes would have to be read to know that the files are right."""
+    """The check of the files would have to read too many bytes."""
 
 
 def _go_on() -> None:
@@ -39,11 +39,11 @@ def adopt_newest(
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
 ) -> ArtifactRow | None:
-    """Make `target` from the newest artifact with the fingerprint that is whole; return its row, None without one.
+    """Make `target` from the newest undamaged artifact with the fingerprint; return its row, or None without one.
 
-    `row_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
-    is called between chunks and raises StoppedError to give up. Raises LongReadingError before more than `most_bytes`
-    are read.
+    `row_of` makes the new row from the row of the re-used artifact. Damaged artifacts are marked and never used again.
+    `check` is called between chunks and raises StoppedError to give up. Raises LongReadingError if the check of the
+    files would read more than `most_bytes`.
     """
     while fingerprint and (source := index.reusable(fingerprint)) is not None:
         folder, made = volume.folder(source.id), row_of(source)
@@ -62,7 +62,7 @@ def adopt_newest(
 
 
 def mark_damaged(index: Index, source: ArtifactRow, damage: str) -> None:
-    """Name an artifact that is damaged in the log, and see to it that it is never re-used."""
+    """Mark an artifact as damaged, so that it is never re-used, and log the damage."""
     _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
     index.mark_damaged(source.id, damage)
 
@@ -76,20 +76,20 @@ def adopt(
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
 ) -> None:
-    """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `row`.
+    """Link the data, manifest, log and metrics of `source` into `target`, durably; write `row` as its copy of the row.
 
-    Raises DamagedError when `source` is not what has the digest `digest`, and FileNotFoundError when it is being
-    deleted meanwhile; `target` has no data, no log and no metrics then. For the other errors see `adopt_newest`.
+    Raises DamagedError if `source` does not have the digest `digest`, and FileNotFoundError if it is deleted meanwhile;
+    `target` then has no data, no log and no metrics. For the other errors see `adopt_newest`.
     """
     try:
         if digest is None or not _link_unchanged(source, target, digest):
             _link_and_read(source, target, digest, check, most_bytes)
         _link_rest(source, target)
         if not source.manifest.exists():
-            # What was not found may have been deleted.
+            # Somebody may have deleted the source, and some of its files were missing for that reason.
             raise FileNotFoundError(source.manifest)
     except Exception:
-        # Links to the files of other artifacts, to which whoever makes `target` after all would append.
+        # Remove links to files of the other artifact: if `target` is now made by the tool, its writers would append.
         for file in (target.log, target.progress, target.manifest, target.file_states):
             file.unlink(missing_ok=True)
         for folder in (target.metrics, target.data):
@@ -107,12 +107,12 @@ def _link_rest(source: Folder, target: Folder) -> None:
             link(path, place)
     if source.metrics.is_dir():
         link_tree(source.metrics, target.metrics)
-    # Last: after a crash, what has a manifest counts as published, all of it.
+    # The manifest comes last: after a crash, a folder with a manifest counts as completely published.
     link(source.manifest, target.manifest)
 
 
 def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
-    """Link the files of a large artifact if the kernel says that they are as they were when they were digested."""
+    """Link the files of a large artifact if their states are the same as when they were digested; tell whether."""
     if not source.file_states.exists() or hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest:
         return False
     before = file_states.look(source.data)
@@ -123,7 +123,7 @@ def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
     if not file_states.is_same_content(before, linked):
         remove(target.data)
         return False
-    # The links changed the states, which both have in common.
+    # The new links changed the states, which source and target share.
     file_states.keep(digest, linked, source, target)
     return True
 
@@ -139,9 +139,9 @@ def _link_and_read(
     link_tree(source.data, target.data)
     linked = file_states.look(target.data)
     _read_all(target.data, manifest, {state[0] for state in linked}, check)
-    # Whoever writes to a file, or makes a link to it, while it is read, costs another reading.
+    # If a file was written to or linked during the reading, save no states: the next re-use reads the files again.
     if not is_quick and linked == file_states.look(target.data):
-        # Links have the same states as the files, copies have not.
+        # Links have the same states as the source's files; copies have others.
         is_linked = file_states.is_same_content(linked, file_states.look(source.data))
         file_states.keep(digest or manifest.digest, linked, target, *([source] if is_linked else []))
 

@@ -1,4 +1,4 @@
-"""The copy of a row that lies beside what it describes: from it the index is made again when it is lost."""
+"""The copy of a row, the file `row.json` in the folder of the artifact: a lost index is rebuilt from the copies."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _MAYBE_TEXTS = ("reason", "started", "finished", "digest", "fingerprint", "idemp
 
 
 class RowDamagedError(ValueError):
-    """What was read is not a row as it was written."""
+    """The content is damaged: it is not a row as this module writes it."""
 
 
 def encode_row_copy(row: ArtifactRow) -> bytes:
-    """Return the content of the copy: the row as a JSON object, and the sha256 by which damage is seen."""
+    """Return the content of the copy: the row as a JSON object, and its sha256, which shows damage."""
     columns = {field.name: getattr(row, field.name) for field in fields(ArtifactRow)}
     return json.dumps({"sha256": _digest(columns), "row": columns}).encode()
 
@@ -49,10 +49,11 @@ def _digest(columns: Mapping[str, Any]) -> str:
 
 
 def write_row_copy(folder: Folder, row: ArtifactRow) -> None:
-    """Put the copy in its folder as a file of its own, also where a link to another artifact's copy lies.
+    """Write the copy as a new file, which replaces an old copy or a link to the copy of another artifact.
 
-    The disk begins to write it here. It is durable with the next sync on the file system, which takes its blocks along
-    (ext4, XFS), or soon after: a sync of its own would cost a tenth of a small artifact, and the index is durable.
+    The disk starts to write the file here. It becomes durable with the next sync on the file system, which includes its
+    blocks (ext4, XFS), or soon after. A separate sync would take a tenth of the time of a small artifact, and the index
+    is durable anyway.
     """
     temporary = folder.row_copy.with_name(f".{folder.row_copy.name}.new")
     content = encode_row_copy(row)
@@ -63,13 +64,13 @@ def write_row_copy(folder: Folder, row: ArtifactRow) -> None:
 
 
 def rewrite_row_copy(folder: Folder, row: ArtifactRow) -> None:
-    """Write the copy anew, durably."""
+    """Write the copy anew and sync it."""
     write_row_copy(folder, row)
     sync_all([folder.row_copy, folder.path])
 
 
 def read_row_copy(folder: Folder) -> ArtifactRow | None:
-    """Return the copy; None where there is none. Raises RowDamagedError."""
+    """Return the copy, or None if there is no file; raise RowDamagedError."""
     try:
         body = json.loads(folder.row_copy.read_bytes())
         columns = body["row"]
@@ -90,7 +91,7 @@ def read_row_copy(folder: Folder) -> ArtifactRow | None:
 
 
 def read_sound_row_copy(folder: Folder) -> ArtifactRow | None:
-    """Return the copy; None where there is none, or a damaged one, which the log names."""
+    """Return the copy, or None if there is no file or it is damaged; the log names a damaged one."""
     try:
         return read_row_copy(folder)
     except RowDamagedError as error:

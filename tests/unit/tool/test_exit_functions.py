@@ -11,7 +11,7 @@ import pytest
 # As the forked child does it: what the server registered is not for it, and pools come later.
 BEGIN = """
 import atexit, os, threading, time
-from bonseyes_dagster.tool.worker.leaving import run_exit_functions
+from bonseyes_dagster.tool.worker.exit_functions import run_exit_functions
 atexit._clear()
 """
 LEFT = {
