@@ -1,4 +1,4 @@
-"""A volume as a container leaves it: artifacts made by the real steps of store and worker, without their processes."""
+"""A volume with artifacts, made by the same steps as in store and worker, but without their processes."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ TOOL = "tool"
 
 @dataclass
 class ExpectedArtifacts:
-    """A volume, and what was promised to be in it: rows by name."""
+    """A volume, and the rows that must be in it, by name: the container has acknowledged these artifacts."""
 
     volume: Volume
     expected: dict[str, ArtifactRow] = field(default_factory=dict)
 
     @classmethod
     def at(cls, path: Path) -> ExpectedArtifacts:
-        """Make an empty one."""
+        """Make an empty volume."""
         volume = Volume(path)
         volume.make()
         ensure_index(volume, TOOL)
         return cls(volume)
 
     def start(self) -> Index:
-        """Do what the start of a container does with its volume."""
+        """Check the volume and recover it, as the start of a container does."""
         self.volume.make()
         ensure_index(self.volume, TOOL)
         index = Index(self.volume.index)
@@ -46,7 +46,7 @@ class ExpectedArtifacts:
         return index
 
     def queued(self, name: str, *, upload: str | None = None, **values: Any) -> ArtifactRow:
-        """Create one that waits."""
+        """Create a queued artifact."""
         row = ArtifactRow(
             id=uuid.uuid4().hex,
             name=name,
@@ -69,7 +69,7 @@ class ExpectedArtifacts:
         return self.expected[name]
 
     def running(self, name: str) -> ArtifactRow:
-        """Create one and take it from the queue."""
+        """Create an artifact and claim it from the queue."""
         self.queued(name)
         with closing(Index(self.volume.index)) as index:
             claimed = index.claim()
@@ -81,7 +81,7 @@ class ExpectedArtifacts:
         return claimed
 
     def completed(self, name: str, **files: str) -> ArtifactRow:
-        """Make one with files."""
+        """Make a completed artifact with files."""
         row = self.running(name)
         with closing(Index(self.volume.index)) as index:
             self._publish(row, files or {"file": f"content of {name}"})
@@ -90,7 +90,7 @@ class ExpectedArtifacts:
         return final
 
     def published(self, name: str) -> ArtifactRow:
-        """Make one whose worker is killed before its row says so."""
+        """Publish an artifact as a worker that is killed before it writes the row."""
         self._publish(self.running(name), {"file": f"content of {name}"})
         return self.expected[name]
 
@@ -108,7 +108,7 @@ class ExpectedArtifacts:
         publish(folder, lambda: None, row_of)
 
     def ended(self, name: str, phase: Phase = "failed") -> ArtifactRow:
-        """Make one that ends without data."""
+        """Make an artifact that ends without data."""
         row = self.running(name)
         folder = self.volume.folder(row.id)
         folder.staging.rmdir()
@@ -120,11 +120,11 @@ class ExpectedArtifacts:
         return final
 
     def folder(self, name: str) -> Folder:
-        """Return the folder of one."""
+        """Return the folder of the artifact `name`."""
         return self.volume.folder(self.expected[name].id)
 
     def check(self, index: Index, *names: str) -> None:
-        """Check that those are there as promised, data included."""
+        """Check rows and data of the artifacts `names`, by default of all."""
         for name in names or self.expected:
             found, expected = index.get(name), self.expected[name]
             assert replace(found, seq=0) == replace(expected, seq=0), name
@@ -132,7 +132,7 @@ class ExpectedArtifacts:
                 assert (self.folder(name).data / "file").read_text() == f"content of {name}"
 
     def set_aside(self) -> list[str]:
-        """Return what lies in lost+found."""
+        """Return the names of the files and folders in lost+found."""
         return sorted(path.name for path in self.volume.lost_and_found.glob("*/*") if path.name != "why.txt")
 
     def why(self) -> str:
@@ -141,11 +141,11 @@ class ExpectedArtifacts:
 
 
 def store_of(artifacts: ExpectedArtifacts) -> Store:
-    """Return the store that serves a volume."""
+    """Return a store on the volume."""
     tool = ToolDescription(name=TOOL, description="", parameters=(), output_type="com.bonseyes.probe", version="1")
     return Store(tool, artifacts.volume, Settings(container="tool", disk_reserve_bytes=0))
 
 
 def tick() -> None:
-    """Let the file system's clock go on, so that what is written next is younger."""
+    """Let the clock of the file system advance, so that the next writes get a later time."""
     time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What was published and is not so any more is named, not served as if it were whole, and not re-used."""
+"""Damaged artifacts are marked, not served as if they were right, and not re-used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.tool.expected_artifacts import ExpectedArtifacts, store_of, tick
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> ExpectedArtifacts:
-    """A volume with one artifact."""
+    """Return a volume with one artifact."""
     made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
@@ -33,7 +33,7 @@ def artifacts(tmp_path: Path) -> ExpectedArtifacts:
 
 
 def change(path: Path, offset: int, *, keep_time: bool = False) -> None:
-    """Flip one bit of a file, whatever its mode."""
+    """Flip one bit of a file with any mode."""
     before = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -52,7 +52,7 @@ def cut(folder: Folder) -> None:
 
 
 def add(folder: Folder) -> None:
-    """Put another file beside the published ones."""
+    """Add a file to the published ones."""
     (folder.data / "folder/new").write_text("new")
 
 
@@ -67,8 +67,8 @@ DAMAGES: dict[str, Callable[[Folder], None]] = {
 }
 
 
-def take(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, Folder]:
-    """Make `name` from what has the fingerprint of `first`."""
+def reuse_first(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, Folder]:
+    """Make `name` from the artifact with the fingerprint of `first`."""
     row = artifacts.queued(name)
     folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
@@ -79,7 +79,7 @@ def take(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, F
 
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
-    """A volume with one artifact that counts as large: its files are not read at each re-use."""
+    """Return a volume with an artifact that counts as large: a re-use does not read its files each time."""
     monkeypatch.setattr(file_states, "_QUICK_BYTES", -1)
     made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
@@ -89,13 +89,13 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
 
 @pytest.mark.parametrize("size", ["artifacts", "large"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_artifacts_are_not_re_used(
+def test_damaged_artifact_is_not_re_used(
     size: str, damage: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """It is marked, named in the log, said in its status, and nothing of it is left where it was to be linked to."""
+    """Its row is marked, the log names it, its status has the damage, and no links to its files stay."""
     artifacts: ExpectedArtifacts = request.getfixturevalue(size)
     DAMAGES[damage](artifacts.folder("first"))
-    made, folder = take(artifacts, "second")
+    made, folder = reuse_first(artifacts, "second")
     assert made is None
     assert not folder.data.exists() and not folder.manifest.exists() and not folder.row_copy.exists()
     assert "first" in caplog.text and "damaged" in caplog.text
@@ -104,41 +104,39 @@ def test_damaged_artifacts_are_not_re_used(
     assert (status.phase, str(status.reason)[:21]) == ("completed", "Its data is damaged. ")
 
 
-def test_an_older_whole_artifact_is_re_used_in_its_place(artifacts: ExpectedArtifacts) -> None:
-    """Of two with one fingerprint the newer is damaged."""
-    made, folder = take(artifacts, "second")
+def test_older_undamaged_artifact_is_re_used_instead_of_a_damaged_one(artifacts: ExpectedArtifacts) -> None:
+    """Of two artifacts with one fingerprint, the newer is damaged."""
+    made, folder = reuse_first(artifacts, "second")
     assert made is not None
     index = Index(artifacts.volume.index)
     assert index.put(replace(made, seq=2, fingerprint="of first"))
     tick()
     change(folder.manifest, 40)
-    # They share their files, so that is the manifest of both: this one gets its own again.
+    # The artifacts share the manifest file. Give the first one a sound copy again.
     content = artifacts.folder("first").manifest
     damaged = bytearray(content.read_bytes())
     damaged[40] ^= 1
     content.unlink()
     content.write_bytes(damaged)
-    made, _ = take(artifacts, "third")
+    made, _ = reuse_first(artifacts, "third")
     assert made is not None and made.reused_from == "first"
     assert index.get("second").damage is not None and index.get("first").damage is None
 
 
-def test_small_artifacts_are_read_at_each_re_use(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So even what rots below the file system is found, where that costs little."""
+def test_small_artifact_is_read_at_each_re_use(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This also finds bit rot below the file system, at little cost."""
     read: list[object] = []
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *arguments: read.append(arguments))
     for name in ("second", "third"):
-        assert take(artifacts, name)[0] is not None
+        assert reuse_first(artifacts, name)[0] is not None
     assert len(read) == 2
 
 
-def test_large_artifacts_are_read_only_after_a_change(
-    large: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What nobody has touched since it was digested is linked without being read, again and again."""
+def test_large_artifact_is_read_only_after_a_change(large: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that did not change since they were digested are linked without being read."""
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
-        made, folder = take(large, name)
+        made, folder = reuse_first(large, name)
         assert made is not None and (folder.data / "file").read_text() == "content of first"
         tick()
     other = Folder(large.volume.artifacts / ("f" * 32))
@@ -146,8 +144,8 @@ def test_large_artifacts_are_read_only_after_a_change(
     adopt(folder, other, row=made, digest=made.digest)
 
 
-def test_a_long_reading_is_left_to_the_worker(large: ExpectedArtifacts) -> None:
-    """A link from elsewhere is a change, too. The request that creates waits for the queue only, not for the disk."""
+def test_worker_does_the_long_reading(large: ExpectedArtifacts) -> None:
+    """A link from elsewhere changes the states. A request that creates must not wait for the disk to read all files."""
     (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
     row = large.queued("second")
     folder = large.volume.folder(row.id)
@@ -163,8 +161,8 @@ def test_a_long_reading_is_left_to_the_worker(large: ExpectedArtifacts) -> None:
     assert attempt(None) is not None
 
 
-def test_a_cancelled_reading_leaves_no_links(artifacts: ExpectedArtifacts) -> None:
-    """The log of another artifact must not get the lines of this one."""
+def test_cancelled_re_use_leaves_no_links(artifacts: ExpectedArtifacts) -> None:
+    """Otherwise the tool would append to the log of the other artifact."""
     row = artifacts.queued("second")
     folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
@@ -177,20 +175,20 @@ def test_a_cancelled_reading_leaves_no_links(artifacts: ExpectedArtifacts) -> No
     assert not list(folder.path.iterdir())
 
 
-def test_what_was_restored_is_read_once(large: ExpectedArtifacts) -> None:
-    """A restore brings times and the kept states back, but not the inodes: the flip in one of its files is found."""
+def test_restored_artifact_is_read_once(large: ExpectedArtifacts) -> None:
+    """A restore brings the times and the saved states back, but not the inodes, so the flipped byte is found."""
     change(large.folder("first").data / "folder/other", 7, keep_time=True)
     restored = large.folder("first").data / "folder/other"
     before, content = restored.stat(), restored.read_bytes()
     (restored.parent / "new").write_bytes(content)
     (restored.parent / "new").replace(restored)
     os.utime(restored, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert take(large, "second")[0] is None
+    assert reuse_first(large, "second")[0] is None
 
 
-def test_re_used_artifacts_have_a_row_of_their_own(artifacts: ExpectedArtifacts) -> None:
-    """Not a link to the other's."""
-    made, folder = take(artifacts, "second")
+def test_re_used_artifact_has_its_own_row_copy(artifacts: ExpectedArtifacts) -> None:
+    """Its copy is no link to the copy of the other artifact."""
+    made, folder = reuse_first(artifacts, "second")
     assert made is not None
     copy = read_row_copy(folder)
     assert copy is not None and (copy.name, copy.reused_from) == ("second", "first")
@@ -198,8 +196,8 @@ def test_re_used_artifacts_have_a_row_of_their_own(artifacts: ExpectedArtifacts)
 
 
 @pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
-def test_a_damaged_manifest_is_not_served(artifacts: ExpectedArtifacts, content: str) -> None:
-    """The answer says that it is damaged; it is not a 500."""
+def test_damaged_manifest_gives_not_ready(artifacts: ExpectedArtifacts, content: str) -> None:
+    """The answer reports the damage; it is no 500."""
     artifacts.folder("first").manifest.write_text(content)
     with pytest.raises(NotReadyError, match="is damaged"):
         store_of(artifacts).manifest("first")
@@ -213,7 +211,7 @@ def test_a_damaged_manifest_is_not_served(artifacts: ExpectedArtifacts, content:
         ("no manifest", "Its manifest is gone."),
     ],
 )
-def test_reading_what_is_damaged_marks_it(artifacts: ExpectedArtifacts, damage: str, sentence: str) -> None:
+def test_reading_a_damaged_artifact_marks_it(artifacts: ExpectedArtifacts, damage: str, sentence: str) -> None:
     """The answer names artifact, file and damage. The next equal request makes it anew."""
     DAMAGES[damage](artifacts.folder("first"))
     for _ in range(2):
@@ -224,8 +222,8 @@ def test_reading_what_is_damaged_marks_it(artifacts: ExpectedArtifacts, damage: 
     assert index.reusable("of first") is None
 
 
-def test_a_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> None:
-    """What the link leads to may be a secret of the same size."""
+def test_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> None:
+    """The link may lead to a secret of the same size."""
     secret = artifacts.volume.path / "secret"
     secret.write_text("content of first")
     (artifacts.folder("first").data / "file").unlink()
@@ -234,8 +232,8 @@ def test_a_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -
         store_of(artifacts).data("first", "file")
 
 
-def test_a_manifest_never_leads_out_of_the_artifact(artifacts: ExpectedArtifacts) -> None:
-    """Not even where the index has the digest of the tampered one."""
+def test_manifest_with_a_path_out_of_the_artifact_is_damaged(artifacts: ExpectedArtifacts) -> None:
+    """Even if the index has the digest of the tampered manifest."""
     (artifacts.volume.path / "secret").write_text("secret")
     manifest = artifacts.folder("first").manifest
     entries = json.loads(manifest.read_bytes())
@@ -249,15 +247,15 @@ def test_a_manifest_never_leads_out_of_the_artifact(artifacts: ExpectedArtifacts
             adopt(artifacts.folder("first"), Folder(artifacts.volume.path / "other"))
 
 
-def test_a_missing_folder_is_said(artifacts: ExpectedArtifacts) -> None:
-    """An index newer than the folders."""
+def test_missing_folder_is_reported_as_damage(artifacts: ExpectedArtifacts) -> None:
+    """This happens if the index is newer than the folders."""
     artifacts.folder("first").path.rename(artifacts.volume.path / "away")
     with pytest.raises(NotReadyError, match=r"is damaged\. Its manifest is gone\."):
         store_of(artifacts).data("first")
 
 
 def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
-    """Flips at random offsets of manifest and data; CRASH_FLIPS does it more often."""
+    """Flips bytes at random offsets of manifest and data. CRASH_FLIPS sets how many."""
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
     random_ = random.Random(seed)
     made = ExpectedArtifacts.at(tmp_path / "volume")
@@ -277,8 +275,8 @@ def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
 # The audit
 
 
-def test_the_audit_finds_what_is_short_or_gone(artifacts: ExpectedArtifacts) -> None:
-    """Without anybody asking for it."""
+def test_audit_marks_short_and_missing_files(artifacts: ExpectedArtifacts) -> None:
+    """No client has to read the artifact first."""
     artifacts.completed("second")
     artifacts.completed("third")
     cut(artifacts.folder("first"))
@@ -294,8 +292,8 @@ def test_the_audit_finds_what_is_short_or_gone(artifacts: ExpectedArtifacts) -> 
     ("column", "value"),
     [("digest", "0" * 64), ("parameters", '{"text": "gurst"}'), ("parameters", "{"), ("version", "2")],
 )
-def test_the_audit_mends_a_row_that_lies(artifacts: ExpectedArtifacts, column: str, value: str) -> None:
-    """What lies beside the data has a digest of its own, and the manifest decides."""
+def test_audit_repairs_a_wrong_row(artifacts: ExpectedArtifacts, column: str, value: str) -> None:
+    """The copy beside the data has its own digest, and the manifest decides."""
     index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("DROP TRIGGER final_phases_stay")
@@ -304,8 +302,8 @@ def test_the_audit_mends_a_row_that_lies(artifacts: ExpectedArtifacts, column: s
     artifacts.check(index)
 
 
-def test_the_audit_mends_a_copy_that_lies(artifacts: ExpectedArtifacts) -> None:
-    """A damaged one is written anew."""
+def test_audit_rewrites_a_damaged_copy(artifacts: ExpectedArtifacts) -> None:
+    """The row in the index is right."""
     copy = artifacts.folder("first").row_copy
     change(copy, 100)
     with pytest.raises(RowDamagedError):
@@ -314,8 +312,8 @@ def test_the_audit_mends_a_copy_that_lies(artifacts: ExpectedArtifacts) -> None:
     assert read_row_copy(artifacts.folder("first")) == artifacts.expected["first"]
 
 
-def test_the_audit_marks_what_has_no_manifest_and_two_rows(artifacts: ExpectedArtifacts) -> None:
-    """Nothing tells which of row and copy is right, and the data is not whole whichever is."""
+def test_audit_marks_an_artifact_without_manifest_whose_row_and_copy_differ(artifacts: ExpectedArtifacts) -> None:
+    """Without a manifest nothing decides between row and copy, and the data is damaged anyway."""
     folder = artifacts.folder("first")
     write_row_copy(folder, replace(artifacts.expected["first"], version="2"))
     folder.manifest.unlink()
@@ -324,8 +322,10 @@ def test_the_audit_marks_what_has_no_manifest_and_two_rows(artifacts: ExpectedAr
     assert index.get("first").damage == "Its manifest is gone."
 
 
-def test_the_audit_brings_nothing_back(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An artifact is deleted between the look at its row and the mending."""
+def test_audit_does_not_restore_an_artifact_deleted_meanwhile(
+    artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact is deleted between the check of its row and the repair."""
     index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("UPDATE artifacts SET version = '2'")

@@ -1,4 +1,4 @@
-"""Uploads stream to disk, hashed and limited, and vanish unless their artifact is created."""
+"""Uploads stream to disk, with a digest and a limit, and are removed unless their artifact is created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bonseyes_dagster.tool.artifacts.layout import Volume
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """An empty volume."""
+    """Return an empty volume."""
     made = Volume(tmp_path)
     made.make()
     return made
@@ -27,8 +27,8 @@ def draft_of(volume: Volume, *, limit_bytes: int = 10**9, reserve_bytes: int = 0
     )
 
 
-def test_a_file_is_kept(volume: Volume) -> None:
-    """What was written is at its place after settling, with its digest."""
+def test_upload_is_moved_to_its_artifact(volume: Volume) -> None:
+    """The draft reports its size and digest."""
     draft = draft_of(volume)
     with draft.open("images", "dir/train.gz") as file:
         file.write(b"abc")
@@ -44,8 +44,8 @@ def test_a_file_is_kept(volume: Volume) -> None:
     assert is_abandoned(volume.artifacts / draft.id)
 
 
-def test_a_large_file_is_kept(volume: Volume) -> None:
-    """One that the disk begins to write while it comes is whole, too."""
+def test_large_upload_is_complete(volume: Volume) -> None:
+    """The disk begins to write such a file during the upload."""
     pieces = [bytes([number]) * (3 << 20) + b"odd" for number in range(7)]
     draft = draft_of(volume)
     with draft.open("images", "large") as file:
@@ -57,8 +57,8 @@ def test_a_large_file_is_kept(volume: Volume) -> None:
     assert (volume.folder(draft.id).inputs / "images" / "large").read_bytes() == b"".join(pieces)
 
 
-def test_discarding(volume: Volume) -> None:
-    """Everything goes, before and after settling, once and twice."""
+def test_discard_removes_everything(volume: Volume) -> None:
+    """Before and after `settle`, and if it is called twice."""
     for settled in (False, True):
         draft = draft_of(volume)
         draft.open("images", "x").write(b"abc")
@@ -69,16 +69,16 @@ def test_discarding(volume: Volume) -> None:
         assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
-def test_nothing_is_made_without_files(volume: Volume) -> None:
-    """A creation without uploads touches no folder."""
+def test_creation_without_uploads_makes_no_folder(volume: Volume) -> None:
+    """Most creations have no uploads."""
     draft = draft_of(volume)
     draft.settle()
     draft.keep()
     assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
-def test_limits(volume: Volume) -> None:
-    """Too many bytes are refused while they come; so is a disk below its reserve."""
+def test_upload_beyond_a_limit_is_refused(volume: Volume) -> None:
+    """The limits are the size of the upload and the reserve of the disk."""
     draft = draft_of(volume, limit_bytes=10)
     with draft.open("images", "x") as file, pytest.raises(TooLargeError):
         file.write(b"x" * 11)
@@ -90,8 +90,8 @@ def test_limits(volume: Volume) -> None:
     draft.discard()
 
 
-def test_parts_that_nobody_expects(volume: Volume) -> None:
-    """They are swallowed and told of; the same part twice is refused."""
+def test_unexpected_parts_are_discarded_and_reported(volume: Volume) -> None:
+    """The same part twice is refused."""
     draft = draft_of(volume)
     assert draft.open("other", "x").write(b"abc") == 3
     draft.open("images", "x").close()
@@ -115,8 +115,8 @@ def test_parts_that_nobody_expects(volume: Volume) -> None:
         ("\ud800x", "x"),
     ],
 )
-def test_file_names_are_harmless(given: str, kept: str) -> None:
-    """Only the last part counts, without what could hurt."""
+def test_file_names_are_made_harmless(given: str, kept: str) -> None:
+    """Only the last part of the path counts, without dangerous characters."""
     name = safe_file_name(given)
     assert name == kept
     assert len(name.encode()) <= 200

@@ -1,4 +1,4 @@
-"""An index that is lost, damaged or older than the folders costs no artifact."""
+"""An index that is lost, damaged or older than the folders loses no artifact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SUFFIXES = ("", "-wal", "-shm")
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> ExpectedArtifacts:
-    """A volume with one artifact of each kind."""
+    """Return a volume with completed and failed artifacts."""
     made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first")
     made.ended("failed")
@@ -45,8 +45,8 @@ def lose(volume: Volume) -> None:
         Path(f"{volume.index}{suffix}").unlink(missing_ok=True)
 
 
-def test_a_lost_index_costs_no_artifact(artifacts: ExpectedArtifacts) -> None:
-    """Every column comes back from beside the data, in the old order."""
+def test_lost_index_loses_no_artifact(artifacts: ExpectedArtifacts) -> None:
+    """Every column comes back from the copies beside the data, in the old order."""
     lose(artifacts.volume)
     index = artifacts.start()
     artifacts.check(index)
@@ -57,27 +57,27 @@ def test_a_lost_index_costs_no_artifact(artifacts: ExpectedArtifacts) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no database at all " * 500, b"SQLite format 3\0" + bytes(4080)])
-def test_what_is_no_index_is_kept_and_named(artifacts: ExpectedArtifacts, content: bytes) -> None:
-    """An empty file, another file, or a torn one takes no artifact with it, and is not thrown away."""
+def test_file_that_is_no_index_is_set_aside_and_reported(artifacts: ExpectedArtifacts, content: bytes) -> None:
+    """An empty, foreign or torn file loses no artifact and is not removed."""
     lose(artifacts.volume)
     artifacts.volume.index.write_bytes(content)
     artifacts.check(artifacts.start())
     [old] = artifacts.volume.lost_and_found.glob("index-*/index.sqlite")
     assert old.read_bytes() == content
-    [told] = notices(artifacts.volume)
-    assert told.startswith("The index of artifacts is ")
+    [notice] = notices(artifacts.volume)
+    assert notice.startswith("The index of artifacts is ")
 
 
-def test_an_index_without_its_table_is_rebuilt(artifacts: ExpectedArtifacts) -> None:
-    """A database of somebody else's is no index."""
+def test_index_without_its_table_is_rebuilt(artifacts: ExpectedArtifacts) -> None:
+    """The database of another program is no index."""
     lose(artifacts.volume)
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute("CREATE TABLE other (a)")
     artifacts.check(artifacts.start())
 
 
-def test_what_waits_is_read_from_a_damaged_index(artifacts: ExpectedArtifacts) -> None:
-    """The queue has no copy elsewhere: all that is readable of it goes on, in its order."""
+def test_queue_is_read_from_a_damaged_index(artifacts: ExpectedArtifacts) -> None:
+    """The queue has no copy elsewhere: all its readable rows go on, in their order."""
     for number in range(40):
         artifacts.queued(f"waiting{number}", upload="x" if number % 2 else None)
     with artifacts.volume.index.open("r+b") as file:
@@ -90,7 +90,7 @@ def test_what_waits_is_read_from_a_damaged_index(artifacts: ExpectedArtifacts) -
 
 
 def test_uploads_of_a_lost_queue_are_set_aside(artifacts: ExpectedArtifacts) -> None:
-    """Nobody knows what they were for; somebody may."""
+    """The container does not know their artifact, but a person may need them."""
     lost = artifacts.queued("waiting", upload="precious")
     lose(artifacts.volume)
     index = artifacts.start()
@@ -100,12 +100,12 @@ def test_uploads_of_a_lost_queue_are_set_aside(artifacts: ExpectedArtifacts) -> 
     [upload] = artifacts.volume.lost_and_found.glob("*/*/inputs/file/upload")
     assert upload.read_text() == "precious"
     assert "The index of artifacts is missing." in artifacts.why()
-    # Later starts do not take up what is there.
+    # Later starts do not use the folders in lost+found.
     artifacts.check(artifacts.start(), "first", "failed", "second")
 
 
-def test_an_older_index_learns_of_what_came_after_it(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
-    """As after somebody has put back `index.sqlite` alone from a backup."""
+def test_older_index_gets_the_rows_of_later_artifacts(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
+    """As if somebody had restored `index.sqlite` alone from a backup."""
     waiting = artifacts.queued("finished-later")
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     with closing(Index(artifacts.volume.index)) as index:
@@ -123,10 +123,10 @@ def test_an_older_index_learns_of_what_came_after_it(artifacts: ExpectedArtifact
     assert "older" in artifacts.why()
 
 
-def test_what_was_deleted_after_an_older_index_was_saved_stays_deleted(
+def test_artifact_deleted_after_an_older_index_was_saved_stays_deleted(
     artifacts: ExpectedArtifacts, tmp_path: Path
 ) -> None:
-    """And what was made under its name since keeps the name."""
+    """A new artifact under its name keeps the name."""
     artifacts.ended("cancelled", "cancelled")
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     with closing(Index(artifacts.volume.index)) as index:
@@ -142,7 +142,7 @@ def test_what_was_deleted_after_an_older_index_was_saved_stays_deleted(
         index.get("failed")
 
 
-def put_back(artifacts: ExpectedArtifacts, old: Path) -> Index:
+def start_with_old_index(artifacts: ExpectedArtifacts, old: Path) -> Index:
     """Start with an index that was saved before."""
     lose(artifacts.volume)
     shutil.copyfile(old, artifacts.volume.index)
@@ -150,7 +150,7 @@ def put_back(artifacts: ExpectedArtifacts, old: Path) -> Index:
 
 
 @pytest.mark.parametrize("is_rebuilt", [False, True])
-def test_an_older_index_is_noticed_when_only_deletions_came_after_it(
+def test_older_index_is_noticed_if_only_deletions_came_after_it(
     artifacts: ExpectedArtifacts, tmp_path: Path, is_rebuilt: bool
 ) -> None:
     """Also after a rebuild, which numbers the rows anew."""
@@ -162,23 +162,23 @@ def test_an_older_index_is_noticed_when_only_deletions_came_after_it(
     store.delete("first")
     store.delete("failed")
     artifacts.start()
-    index = put_back(artifacts, tmp_path / "old")
+    index = start_with_old_index(artifacts, tmp_path / "old")
     assert index.names(limit=None, after=None) == ["second"]
     artifacts.check(index, "second")
 
 
-def test_an_older_index_is_noticed_when_it_is_put_back_again(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
-    """Its rows have learnt of everything once; the file that was saved has not."""
+def test_same_older_index_is_noticed_a_second_time(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
+    """Its rows were brought up to date once, but the saved file was not."""
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     store_of(artifacts).delete("failed")
-    put_back(artifacts, tmp_path / "old")
+    start_with_old_index(artifacts, tmp_path / "old")
     store_of(artifacts).delete("first")
-    index = put_back(artifacts, tmp_path / "old")
+    index = start_with_old_index(artifacts, tmp_path / "old")
     assert index.names(limit=None, after=None) == ["second"]
 
 
 @pytest.mark.parametrize("damage", ["tool = CAST(x'FF' AS TEXT)", "parameters = '{\"text'"])
-def test_a_value_that_cannot_be_read_is_found_at_the_start(artifacts: ExpectedArtifacts, damage: str) -> None:
+def test_unreadable_value_is_found_at_the_start(artifacts: ExpectedArtifacts, damage: str) -> None:
     """The checks of SQLite do not look at values."""
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute(f"UPDATE artifacts SET {damage} WHERE name = 'first'")
@@ -187,8 +187,8 @@ def test_a_value_that_cannot_be_read_is_found_at_the_start(artifacts: ExpectedAr
     assert "is damaged" in artifacts.why()
 
 
-def test_a_column_with_another_name_is_found_at_the_start(artifacts: ExpectedArtifacts) -> None:
-    """As after a byte of the table's definition was flipped; the checks of SQLite take any name."""
+def test_column_with_another_name_is_found_at_the_start(artifacts: ExpectedArtifacts) -> None:
+    """A flipped byte in the definition of the table does this, and the checks of SQLite accept any name."""
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute("ALTER TABLE artifacts RENAME COLUMN progress TO qrogress")
         connection.commit()
@@ -199,10 +199,10 @@ def test_a_column_with_another_name_is_found_at_the_start(artifacts: ExpectedArt
 @pytest.mark.parametrize(
     ("text", "damage"), [(b"tableartifacts", b"tableartifa\xe3ts"), (b"reason TEXT", b"reason T\xe5XT")]
 )
-def test_a_schema_that_is_no_text_is_found_at_the_start(
+def test_schema_with_invalid_utf8_is_found_at_the_start(
     artifacts: ExpectedArtifacts, text: bytes, damage: bytes
 ) -> None:
-    """SQLite's message about it is no text either, and Python cannot decode it."""
+    """SQLite's message quotes the schema, and Python cannot decode the message."""
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     content = artifacts.volume.index.read_bytes()
@@ -212,8 +212,8 @@ def test_a_schema_that_is_no_text_is_found_at_the_start(
     assert "is damaged" in artifacts.why()
 
 
-def test_a_taken_name_is_not_taken_away(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
-    """What was made since under the name keeps it; what was found is called after it."""
+def test_found_artifact_gets_a_new_name_if_its_name_is_taken(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
+    """The artifact that was created under the name since keeps it."""
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     found = artifacts.completed("third")
     lose(artifacts.volume)
@@ -228,8 +228,8 @@ def test_a_taken_name_is_not_taken_away(artifacts: ExpectedArtifacts, tmp_path: 
     assert index.get(f"third.found-{found.id[:8]}").id == found.id
 
 
-def test_a_folder_of_a_creator_that_died_is_removed(artifacts: ExpectedArtifacts) -> None:
-    """The index has had every row there was: what it does not know was never acknowledged."""
+def test_folder_of_an_interrupted_creation_is_removed(artifacts: ExpectedArtifacts) -> None:
+    """The index has had every row, so a folder without a row was never acknowledged."""
     folder = artifacts.volume.folder("0" * 32)
     (folder.inputs / "file").mkdir(parents=True)
     artifacts.start()
@@ -237,8 +237,8 @@ def test_a_folder_of_a_creator_that_died_is_removed(artifacts: ExpectedArtifacts
     assert not artifacts.volume.lost_and_found.exists()
 
 
-def test_a_copy_by_links_without_a_row_is_not_removed(artifacts: ExpectedArtifacts) -> None:
-    """Its copy of the row has no number, as that of a creation that broke off; an index put back may lack its row."""
+def test_re_used_artifact_without_a_row_is_not_removed(artifacts: ExpectedArtifacts) -> None:
+    """Its row copy has no number, as after an interrupted creation. But a restored index may lack the row, too."""
     for name in ("first", "second"):
         write_row_copy(artifacts.folder(name), replace(artifacts.expected[name], seq=0))
         with closing(Index(artifacts.volume.index)) as index:
@@ -251,14 +251,14 @@ def test_a_copy_by_links_without_a_row_is_not_removed(artifacts: ExpectedArtifac
     assert artifacts.set_aside() == [second.id]
 
 
-def test_what_was_published_is_completed_after_a_crash(artifacts: ExpectedArtifacts) -> None:
+def test_published_artifact_is_completed_after_a_crash(artifacts: ExpectedArtifacts) -> None:
     """The worker was killed between the last rename and the row."""
     artifacts.published("third")
     artifacts.check(artifacts.start())
 
 
-def test_a_deleted_artifact_stays_deleted(artifacts: ExpectedArtifacts) -> None:
-    """Also when the crash comes right after the deletion is certain, and the folder is all there."""
+def test_deleted_artifact_stays_deleted_after_a_crash(artifacts: ExpectedArtifacts) -> None:
+    """Also if the crash comes right after the deletion, when the folder is still complete."""
     index = artifacts.start()
     index.hide("first")
     again = artifacts.start()
@@ -269,8 +269,8 @@ def test_a_deleted_artifact_stays_deleted(artifacts: ExpectedArtifacts) -> None:
     assert artifacts.start().names(limit=None, after=None) == ["failed", "second"]
 
 
-def test_an_index_of_an_earlier_version_is_taken_over(artifacts: ExpectedArtifacts) -> None:
-    """No copy beside the data and one column less; all is kept, and the copies are written in time."""
+def test_index_of_an_earlier_version_is_taken_over(artifacts: ExpectedArtifacts) -> None:
+    """It has no row copies and one column less. Nothing is lost, and the audit writes the copies."""
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute("ALTER TABLE artifacts DROP COLUMN damage")
     artifacts.volume.index_mark.unlink()
@@ -285,8 +285,8 @@ def test_an_index_of_an_earlier_version_is_taken_over(artifacts: ExpectedArtifac
     artifacts.check(artifacts.start())
 
 
-def test_without_row_and_copy_the_data_stays(artifacts: ExpectedArtifacts) -> None:
-    """Nobody knows its name; it gets one, is served, and is never re-used."""
+def test_data_without_row_and_copy_is_served_under_a_new_name(artifacts: ExpectedArtifacts) -> None:
+    """Its name is unknown, and it is never re-used."""
     copy = artifacts.folder("first").row_copy
     copy.unlink()
     lose(artifacts.volume)
@@ -296,8 +296,8 @@ def test_without_row_and_copy_the_data_stays(artifacts: ExpectedArtifacts) -> No
     artifacts.check(index, "second", "failed")
 
 
-def test_a_row_without_a_folder_says_so(artifacts: ExpectedArtifacts) -> None:
-    """An index newer than the folders."""
+def test_row_without_a_folder_is_marked_as_damaged(artifacts: ExpectedArtifacts) -> None:
+    """This happens if the index is newer than the folders."""
     shutil.rmtree(artifacts.folder("first").path)
     index = artifacts.start()
     audit(index, artifacts.volume, pause_s=0)
@@ -305,7 +305,7 @@ def test_a_row_without_a_folder_says_so(artifacts: ExpectedArtifacts) -> None:
     assert index.reusable("of first") is None
 
 
-def test_connections_move_to_the_new_index(artifacts: ExpectedArtifacts) -> None:
+def test_connections_switch_to_the_new_index(artifacts: ExpectedArtifacts) -> None:
     """Server processes that have the old file open read and write the new one."""
     server = Index(artifacts.volume.index)
     assert server.get("first").name == "first"
@@ -320,10 +320,10 @@ def test_connections_move_to_the_new_index(artifacts: ExpectedArtifacts) -> None
 
 
 @pytest.mark.parametrize("call", ["rename", "unlink"])
-def test_a_crash_while_it_is_rebuilt_loses_nothing(
+def test_crash_during_a_rebuild_loses_no_artifact(
     artifacts: ExpectedArtifacts, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever rename or removal is the last one: the next start ends with the same rows."""
+    """After any rename or removal, the next start ends with the same rows."""
     artifacts.queued("waiting")
     with artifacts.volume.index.open("r+b") as file:
         file.write(bytes(100))
@@ -370,8 +370,8 @@ DAMAGES = {"zero": _zero, "flip": _flip, "cut": _cut}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_at_each_page_costs_no_artifact(tmp_path: Path, damage: str) -> None:
-    """Each page of a small index in turn; CRASH_PAGE_ROUNDS does it more often."""
+def test_damage_at_each_page_loses_no_artifact(tmp_path: Path, damage: str) -> None:
+    """Damages each page of a small index in turn. CRASH_PAGE_ROUNDS sets how often."""
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
     random_ = random.Random(seed)
     made = ExpectedArtifacts.at(tmp_path / "volume")
@@ -413,8 +413,8 @@ def _is_leaf_with(text: bytes, content: bytes, page: int) -> bool:
     return of_page[0] == 13 and text in of_page
 
 
-def test_a_page_of_rows_costs_only_those_rows(tmp_path: Path) -> None:
-    """What lies on other pages of a large index is read past a page that is gone."""
+def test_damaged_page_loses_only_its_rows(tmp_path: Path) -> None:
+    """The rows on other pages of a large index are still read."""
     made = ExpectedArtifacts.at(tmp_path / "volume")
     with closing(Index(made.volume.index)) as index, index.many():
         for number in range(300):
@@ -431,10 +431,10 @@ def test_a_page_of_rows_costs_only_those_rows(tmp_path: Path) -> None:
     assert [*made.volume.lost_and_found.glob("index-*/index.sqlite")]
 
 
-def test_a_full_volume_sets_nothing_aside_and_loses_nothing(
+def test_folder_stays_if_the_volume_is_too_full_to_set_it_aside(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What cannot be moved stays, is not removed by the next look either, and is moved when there is room."""
+    """The next check does not remove it either, and it is set aside once there is space."""
     lost = artifacts.queued("waiting", upload="precious")
     lose(artifacts.volume)
 
@@ -453,8 +453,8 @@ def test_a_full_volume_sets_nothing_aside_and_loses_nothing(
     assert rebuild.read_mark(artifacts.volume) == index.last_seq()
 
 
-def test_what_runs_while_the_index_is_replaced_is_kept(artifacts: ExpectedArtifacts) -> None:
-    """Its row is lost in the middle: it goes on, is published, and gets its row back."""
+def test_artifact_running_while_the_index_is_replaced_is_completed(artifacts: ExpectedArtifacts) -> None:
+    """Its row is lost meanwhile. It goes on, is published, and gets its row back."""
     row = artifacts.running("third")
     lose(artifacts.volume)
     ensure_index(artifacts.volume, TOOL)
@@ -466,10 +466,10 @@ def test_what_runs_while_the_index_is_replaced_is_kept(artifacts: ExpectedArtifa
     artifacts.check(index)
 
 
-def test_a_deletion_in_place_takes_the_description_first(
+def test_deletion_without_rename_removes_manifest_and_row_copy_first(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a disk that takes no rename: should index and power go in the middle, what is left is no artifact."""
+    """The disk refuses the rename. If the index is lost and a crash comes meanwhile, the rest must be no artifact."""
     removed: list[str] = []
 
     def refuse(*_: object) -> None:
@@ -487,31 +487,31 @@ def test_a_deletion_in_place_takes_the_description_first(
     assert artifacts.set_aside() == removed
 
 
-# What a crash leaves half done
+# After a crash
 
 
 def put_index(volume: Volume, saved: Path) -> None:
-    """Put a saved index in the place of the one that is there."""
+    """Replace the index by a saved one."""
     lose(volume)
     shutil.copyfile(saved, volume.index)
 
 
 def begin_to_publish(artifacts: ExpectedArtifacts, name: str) -> ArtifactRow:
-    """Leave what a worker leaves that is killed before staging becomes data."""
+    """Publish as a worker that is killed before staging becomes data."""
     row = artifacts.published(name)
     artifacts.folder(name).data.rename(artifacts.folder(name).staging)
     return row
 
 
 def break_a_row(artifacts: ExpectedArtifacts, name: str) -> None:
-    """Make the index one that must be rebuilt."""
+    """Damage the index so that it must be rebuilt."""
     with closing(sqlite3.connect(artifacts.volume.index)) as connection:
         connection.execute("UPDATE artifacts SET parameters = '{' WHERE name = ?", (name,))
         connection.commit()
 
 
-def test_what_was_published_without_a_whole_copy_is_not_re_used(artifacts: ExpectedArtifacts) -> None:
-    """The torn copy may have said that the code had changed, which the row of what runs does not know."""
+def test_published_artifact_with_a_torn_row_copy_is_not_re_used(artifacts: ExpectedArtifacts) -> None:
+    """The torn copy may have said that the code had changed; the row of a running artifact does not know that."""
     row = artifacts.published("third")
     copy = artifacts.folder("third").row_copy
     write_row_copy(artifacts.folder("third"), replace(row, code_changed=True, fingerprint=None))
@@ -522,10 +522,10 @@ def test_what_was_published_without_a_whole_copy_is_not_re_used(artifacts: Expec
     assert index.reusable("of third") is None
 
 
-def test_creations_after_a_rebuilding_that_was_cut_short_are_kept(
+def test_creations_after_an_interrupted_rebuild_are_kept(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker dies with the new index made, and server processes go on with the old one."""
+    """The worker dies after it made the new index, and server processes go on with the old one."""
     break_a_row(artifacts, "first")
 
     def crash(*_: object) -> None:
@@ -540,10 +540,10 @@ def test_creations_after_a_rebuilding_that_was_cut_short_are_kept(
 
 
 @pytest.mark.parametrize("phase", ["queued", "running"])
-def test_what_was_deleted_while_it_had_not_ended_gives_its_name_away(
+def test_name_of_an_artifact_deleted_before_its_end_is_free_in_an_older_index(
     artifacts: ExpectedArtifacts, tmp_path: Path, phase: str
 ) -> None:
-    """The older index has it in the queue, or running; another artifact has its name since."""
+    """The older index has it in the queue, or running. Another artifact has its name since."""
     old = artifacts.queued("third") if phase == "queued" else artifacts.running("third")
     waiting = artifacts.queued("waiting")
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
@@ -561,8 +561,8 @@ def test_what_was_deleted_while_it_had_not_ended_gives_its_name_away(
 
 
 @pytest.mark.parametrize("phase", ["queued", "running"])
-def test_an_older_index_learns_how_an_artifact_failed(artifacts: ExpectedArtifacts, tmp_path: Path, phase: str) -> None:
-    """A failure that was told is not made again, and not called an interruption."""
+def test_older_index_gets_the_failure_of_an_artifact(artifacts: ExpectedArtifacts, tmp_path: Path, phase: str) -> None:
+    """A reported failure is not made again and does not become an interruption."""
     row = artifacts.queued("third") if phase == "queued" else artifacts.running("third")
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     with closing(Index(artifacts.volume.index)) as index:
@@ -581,7 +581,7 @@ def test_an_older_index_learns_how_an_artifact_failed(artifacts: ExpectedArtifac
     assert not artifacts.folder("third").staging.exists()
 
 
-def test_a_failure_that_only_its_copy_knows_is_no_interruption(artifacts: ExpectedArtifacts) -> None:
+def test_failure_in_the_row_copy_only_is_restored(artifacts: ExpectedArtifacts) -> None:
     """The worker was killed between the copy of the row and the row."""
     row = artifacts.running("third")
     artifacts.expected["third"] = replace(row, phase="failed", reason="Because.", finished="2026-01-01T00:00:00Z")
@@ -590,8 +590,8 @@ def test_a_failure_that_only_its_copy_knows_is_no_interruption(artifacts: Expect
 
 
 @pytest.mark.parametrize("loss", ["lost", "damaged", "lost while up"])
-def test_what_was_not_published_in_time_is_interrupted(artifacts: ExpectedArtifacts, loss: str) -> None:
-    """Its manifest and its copy were there before its data; with the index lost it is not called completed."""
+def test_unfinished_publication_is_interrupted(artifacts: ExpectedArtifacts, loss: str) -> None:
+    """The crash came after manifest and row copy, before the data. It is not completed, even with a lost index."""
     begin_to_publish(artifacts, "third")
     if loss == "damaged":
         break_a_row(artifacts, "first")
@@ -608,10 +608,8 @@ def test_what_was_not_published_in_time_is_interrupted(artifacts: ExpectedArtifa
     artifacts.check(index, "first", "failed", "second")
 
 
-def test_what_was_not_published_in_time_still_waits_in_an_older_index(
-    artifacts: ExpectedArtifacts, tmp_path: Path
-) -> None:
-    """It has no data, so it is not completed; its turn comes again."""
+def test_unfinished_publication_still_waits_in_an_older_index(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
+    """It has no data, so it is not completed; the worker makes it again."""
     artifacts.queued("third")
     shutil.copyfile(artifacts.volume.index, tmp_path / "old")
     with closing(Index(artifacts.volume.index)) as index:
@@ -626,8 +624,8 @@ def test_what_was_not_published_in_time_still_waits_in_an_older_index(
     assert not artifacts.folder("third").manifest.exists()
 
 
-def test_another_name_stays_when_the_own_one_is_free_again(artifacts: ExpectedArtifacts) -> None:
-    """The copy of a row that a rebuilding gave another name has that name, too."""
+def test_new_name_of_a_found_artifact_stays_if_its_old_name_is_free_again(artifacts: ExpectedArtifacts) -> None:
+    """The rebuild writes the new name to the row copy, too."""
     write_row_copy(artifacts.folder("second"), replace(artifacts.expected["second"], name="first"))
     lose(artifacts.volume)
     index = artifacts.start()
@@ -639,8 +637,8 @@ def test_another_name_stays_when_the_own_one_is_free_again(artifacts: ExpectedAr
     assert found in artifacts.start().names(limit=None, after=None)
 
 
-def test_files_of_a_claim_that_was_lost_are_not_in_the_way(artifacts: ExpectedArtifacts) -> None:
-    """A power cut leaves the row in the queue, and files half linked; the uploads stay."""
+def test_files_of_a_lost_claim_are_removed(artifacts: ExpectedArtifacts) -> None:
+    """A power cut leaves the row in the queue, and some linked files; the uploads stay."""
     row = artifacts.queued("third", upload="precious")
     folder = artifacts.folder("third")
     folder.data.mkdir()
@@ -651,10 +649,10 @@ def test_files_of_a_claim_that_was_lost_are_not_in_the_way(artifacts: ExpectedAr
     assert (folder.inputs / "file/upload").read_text() == "precious"
 
 
-def test_a_crash_before_the_mark_is_set_drops_no_row(
+def test_crash_before_the_mark_is_written_loses_no_row(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new index gives lower numbers; it is not taken for an older one."""
+    """The new index has lower numbers, and must not count as an older one."""
     artifacts.completed("third")
     with closing(Index(artifacts.volume.index)) as index:
         index.hide("first")
@@ -678,7 +676,7 @@ def test_a_crash_before_the_mark_is_set_drops_no_row(
     assert index.get("second").damage == "Its folder is gone."
 
 
-def test_what_a_killed_rebuilding_read_is_removed(artifacts: ExpectedArtifacts) -> None:
+def test_copies_of_a_killed_rebuild_are_removed(artifacts: ExpectedArtifacts) -> None:
     """Copies of an index may be large."""
     left = artifacts.volume.path / ".salvage-killed"
     left.mkdir()
@@ -687,10 +685,10 @@ def test_what_a_killed_rebuilding_read_is_removed(artifacts: ExpectedArtifacts) 
     assert not left.exists()
 
 
-def test_a_crash_between_the_old_index_and_its_log_loses_nothing(
+def test_crash_between_moving_the_index_and_its_log_loses_nothing(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index is set aside first; its log does not become that of the new one."""
+    """The index is set aside first, so its log does not become the log of the new one."""
     with closing(Index(artifacts.volume.index)) as server:
         server.check()
         artifacts.queued("waiting")
@@ -712,10 +710,8 @@ def test_a_crash_between_the_old_index_and_its_log_loses_nothing(
         artifacts.check(artifacts.start())
 
 
-def test_what_took_the_name_of_one_that_is_being_deleted_still_waits(
-    artifacts: ExpectedArtifacts, tmp_path: Path
-) -> None:
-    """The copy of a row that is in the way of its name is that of a deleted artifact."""
+def test_artifact_with_the_name_of_a_deleted_one_still_waits(artifacts: ExpectedArtifacts, tmp_path: Path) -> None:
+    """The row copy with the same name belongs to an artifact that is being deleted."""
     with closing(Index(artifacts.volume.index)) as index:
         index.hide("first")
     artifacts.queued("first")

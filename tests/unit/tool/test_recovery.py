@@ -1,4 +1,4 @@
-"""One artifact that cannot be recovered never keeps the others waiting."""
+"""An artifact that cannot be recovered does not block the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.tool.expected_artifacts import ExpectedArtifacts
 
 
 def test_deep_staging_is_removed_by_the_next_start(tmp_path: Path, nest: Callable[..., None]) -> None:
-    """The worker was killed while its tool had written 1,200 folders, one in the other."""
+    """The worker was killed after its tool had made 1,200 folders, one in the other."""
     artifacts = ExpectedArtifacts.at(tmp_path / "volume")
     artifacts.running("deep")
     nest(artifacts.folder("deep").staging)
@@ -23,8 +23,8 @@ def test_deep_staging_is_removed_by_the_next_start(tmp_path: Path, nest: Callabl
     assert not artifacts.folder("deep").staging.exists()
 
 
-def test_one_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are recovered, the queue stays, and the reason is said."""
+def test_artifact_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are recovered, the queue stays, and the row has the reason."""
     artifacts = ExpectedArtifacts.at(tmp_path / "volume")
     bad, good = artifacts.running("bad"), artifacts.running("good")
     artifacts.queued("waiting")
