@@ -70,7 +70,7 @@ class Claims:
     facts: dict[str, Fact] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
 
-    def learn(self, version: str, content: Content, witness: str) -> Iterator[str]:
+    def add_version(self, version: str, content: Content, witness: str) -> Iterator[str]:
         """Yield what is wrong with a version that `witness` says has this code: one version has one code."""
         known = self.contents.setdefault(version, content)
         if known != content:
@@ -79,7 +79,7 @@ class Claims:
             if other != version and same == content:
                 yield f"{witness} claims version {version}; the same code was version {other}"
 
-    def look(self, name: str, *, is_undisturbed: bool) -> Iterator[str]:
+    def check(self, name: str, *, is_undisturbed: bool) -> Iterator[str]:
         """Look at one artifact; yield what is wrong with it."""
         answer = requests.get(f"{self.url}/artifacts/{name}", timeout=_REQUEST_S)
         if answer.status_code != 200:
@@ -93,9 +93,9 @@ class Claims:
                 yield f"{name} is {status['phase']} and must be completed: {status['reason']}"
             self.forget(name)
             return
-        yield from self._judge(name, info, is_undisturbed=is_undisturbed)
+        yield from self._check_fact(name, info, is_undisturbed=is_undisturbed)
 
-    def _judge(self, name: str, info: Mapping[str, Any], *, is_undisturbed: bool) -> Iterator[str]:
+    def _check_fact(self, name: str, info: Mapping[str, Any], *, is_undisturbed: bool) -> Iterator[str]:
         try:
             fact = self._read(name, info)
         except UnreadableError as error:
@@ -105,14 +105,14 @@ class Claims:
         former = self.facts.get(name, fact)
         if name not in self.facts:
             # Later on another artifact may bear the source's name.
-            yield from self._judge_source(name, info["status"].get("reused_from"), fact)
+            yield from self._check_source(name, info["status"].get("reused_from"), fact)
         self.facts[name] = fact
         if fact != former:
             yield f"{name} was {_short(former)} and is {_short(fact)}"
         if fact.code_changed and is_undisturbed:
             yield f"{name} says that the code changed, and nobody touched it"
         if not fact.code_changed:
-            yield from self._judge_content(name, fact)
+            yield from self._check_content(name, fact)
 
     def _read(self, name: str, info: Mapping[str, Any]) -> Fact:
         manifest = json.loads(self._get(f"{name}/files"))
@@ -126,14 +126,14 @@ class Claims:
             raise UnreadableError(f"{path} is answered with {answer.status_code}: {answer.text[:100]}")
         return answer.content
 
-    def _judge_source(self, name: str, source: str | None, fact: Fact) -> Iterator[str]:
+    def _check_source(self, name: str, source: str | None, fact: Fact) -> Iterator[str]:
         known = self.facts.get(source or "")
         if known is not None and known.code_changed:
             yield f"{name} is re-used from {source}, whose code had changed"
         if known is not None and known.digest != fact.digest:
             yield f"{name} is re-used from {source} and has another digest"
 
-    def _judge_content(self, name: str, fact: Fact) -> Iterator[str]:
+    def _check_content(self, name: str, fact: Fact) -> Iterator[str]:
         try:
             found = {path: json.loads(data) for path, data in fact.files.items()}
             content: Content = tuple(sorted(found["result.json"]["code"].items()))
@@ -143,7 +143,7 @@ class Claims:
         if content not in self.code.seen:
             yield f"{name} was made by {dict(content)}, which was never on the disk at once"
             return
-        wrong = list(self.learn(fact.version, content, name))
+        wrong = list(self.add_version(fact.version, content, name))
         yield from wrong
         wanted = self.requests[name].expected(self.contents[fact.version])
         if found != wanted and not wrong:

@@ -19,7 +19,7 @@ from tests.contract.tools.server import ToolServer
 from tests.crash.history import UNKNOWN, Event, History, answer_of
 from tests.crash.tool.careful import content, expected
 
-__all__ = ["Client", "Crowd", "parameters_of"]
+__all__ = ["Client", "ClientGroup", "parameters_of"]
 
 _LONGEST_WAIT_S = 1.0
 _PAUSE_S = 0.05
@@ -35,7 +35,7 @@ def parameters_of(token: str, ledger: Path, random_: random.Random) -> dict[str,
 
 
 @dataclass(slots=True)
-class Crowd:
+class ClientGroup:
     """What the clients have in common."""
 
     server: ToolServer
@@ -66,28 +66,28 @@ class Crowd:
 class Client(threading.Thread):
     """One client; all of its requests follow each other."""
 
-    def __init__(self, crowd: Crowd, seed: int) -> None:
+    def __init__(self, group: ClientGroup, seed: int) -> None:
         super().__init__(name=f"client {seed}")
-        self._crowd = crowd
+        self._group = group
         self._random = random.Random(seed)
-        self._url = f"{crowd.server.url}/artifacts"
+        self._url = f"{group.server.url}/artifacts"
 
     def run(self) -> None:
         """Create until enough is created, with other requests in between."""
         try:
-            while not self._crowd.stop.is_set():
-                if self._crowd.is_busy():
+            while not self._group.stop.is_set():
+                if self._group.is_busy():
                     self._ask()
                     time.sleep(_PAUSE_S)
                     continue
-                number = self._crowd.next_number()
+                number = self._group.next_number()
                 if number is None:
                     return
                 self._create_one(number)
                 for _ in range(self._random.choice([0, 1, 2, 3])):
                     self._ask()
         except BaseException as error:
-            self._crowd.errors.append(error)
+            self._group.errors.append(error)
             raise
 
     # Creating
@@ -97,13 +97,13 @@ class Client(threading.Thread):
         # Some names are taken by several clients at the same moment.
         name = f"shared{number // 4}" if self._random.random() < 0.3 else f"n{number}"
         token = f"t{number}"
-        parameters = parameters_of(token, self._crowd.ledger, self._random)
+        parameters = parameters_of(token, self._group.ledger, self._random)
         upload = content(token, 5000) if self._random.random() < 0.3 else None
         key = token if self._random.random() < 0.8 else None
-        self._crowd.recent.append(name)
+        self._group.recent.append(name)
         for _ in range(100):
             outcome = self.create(name, parameters, upload=upload, key=key)
-            if outcome != UNKNOWN or key is None or self._crowd.stop.is_set():
+            if outcome != UNKNOWN or key is None or self._group.stop.is_set():
                 return
             time.sleep(_PAUSE_S)
 
@@ -113,7 +113,7 @@ class Client(threading.Thread):
         parts = {"name": (None, name), "data": (None, json.dumps(parameters))}
         if upload is not None:
             parts["upload"] = ("upload", upload)  # type: ignore[assignment]
-        self._crowd.history.begin("create", name, parameters["text"], is_keyed=key is not None)
+        self._group.history.begin("create", name, parameters["text"], is_keyed=key is not None)
         answer, start, end = answer_of("POST", self._url, files=parts, headers=headers)
         outcome = self._outcome(answer, {200: "ok", 409: "conflict"}, f"create {name}")
         end = inf if outcome == UNKNOWN else end
@@ -125,18 +125,18 @@ class Client(threading.Thread):
             return UNKNOWN
         if answer.status_code in known:
             return known[answer.status_code]
-        self._crowd.history.object(f"{what} was answered {answer.status_code}: {answer.text[:300]}")
+        self._group.history.add_wrong_answer(f"{what} was answered {answer.status_code}: {answer.text[:300]}")
         return UNKNOWN
 
     def _add(self, event: Event) -> None:
-        self._crowd.history.add(event)
+        self._group.history.add(event)
 
     # Everything else
 
     def _ask(self) -> None:
-        if not self._crowd.recent:
+        if not self._group.recent:
             return
-        name = self._random.choice(list(self._crowd.recent))
+        name = self._random.choice(list(self._group.recent))
         kinds = [self.get, self.get, self._wait, self.read, self.read, self._cancel, self.delete, self._names]
         if self._random.choice(kinds)(name) == UNKNOWN:
             time.sleep(_PAUSE_S)
@@ -171,7 +171,7 @@ class Client(threading.Thread):
 
     def delete(self, name: str) -> str:
         """Delete, once: an answer that is lost leaves open whether it took effect."""
-        self._crowd.history.begin("delete", name)
+        self._group.history.begin("delete", name)
         answer, start, end = answer_of("DELETE", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"delete {name}")
         self._add(Event("delete", name, start, inf if outcome == UNKNOWN else end, outcome))
@@ -193,14 +193,14 @@ class Client(threading.Thread):
 
     def _token_of(self, name: str, data: bytes) -> str:
         """Return which creation the data follows from; every token of this name is known by now."""
-        tokens = {str(e.token) for e in list(self._crowd.history.events) if e.kind == "create" and e.name == name}
+        tokens = {str(e.token) for e in list(self._group.history.events) if e.kind == "create" and e.name == name}
         # The creation that made it may still wait for its answer.
         number = int(name.removeprefix("shared").removeprefix("n"))
         close = range(number * 4, number * 4 + 4) if name.startswith("shared") else [number]
         for token in (*tokens, *(f"t{n}" for n in close)):
             if data == expected(token)["part1/file"]:
                 return token
-        self._crowd.history.object(f"{name} was served with content that nobody asked for: {data[:80]!r}")
+        self._group.history.add_wrong_answer(f"{name} was served with content that nobody asked for: {data[:80]!r}")
         return "nobody's"
 
     def _names(self, _: str) -> str:

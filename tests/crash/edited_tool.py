@@ -69,7 +69,7 @@ class EditedTool:
         except AssertionError as error:
             raise AssertionError(f"does not start: {str(error).strip().splitlines()[-1][-300:]}") from None
         self.is_undisturbed = True
-        yield from self.claims.learn(self.version(), self.code.content(), f"{self.name} as it starts")
+        yield from self.claims.add_version(self.version(), self.code.content(), f"{self.name} as it starts")
 
     def start_while(self, edit: threading.Thread) -> None:
         """Start while somebody edits."""
@@ -91,7 +91,7 @@ class EditedTool:
         """Return the version that the container claims."""
         return str(requests.get(self.server.url, timeout=_REQUEST_S).json()["version"])
 
-    def alarm(self) -> bool:
+    def says_code_changed(self) -> bool:
         """Return whether the container says that its code has changed."""
         return bool(requests.get(self.server.url, timeout=_REQUEST_S).json().get("code_changed"))
 
@@ -99,11 +99,11 @@ class EditedTool:
 
     def create(self, name: str, request: Request, *, reuse: bool) -> None:
         """Ask for an artifact; it must be granted."""
-        answer = self.ask(name, request, reuse=reuse)
+        answer = self.post(name, request, reuse=reuse)
         assert answer.status_code == 200, f"{name}: {answer.status_code} {answer.text}"
         self.new.append(name)
 
-    def ask(self, name: str, request: Request, *, reuse: bool) -> requests.Response:
+    def post(self, name: str, request: Request, *, reuse: bool) -> requests.Response:
         """Ask for an artifact, and return the answer."""
         self.claims.requests[name] = request
         self.deleted.discard(name)
@@ -127,9 +127,9 @@ class EditedTool:
 
     def wait_until_working(self, name: str) -> None:
         """Wait until the tool's code has begun to make an artifact, or has made it."""
-        until(lambda: name in self.begun() or self.phases().get(name) in FINAL)
+        until(lambda: name in self.computations() or self.phases().get(name) in FINAL)
 
-    def begun(self) -> Counter[str]:
+    def computations(self) -> Counter[str]:
         """Return how often each artifact was computed."""
         return Counter(self._ledger.read_text().split() if self._ledger.exists() else [])
 
@@ -141,25 +141,25 @@ class EditedTool:
         answer.raise_for_status()
         return {status["name"]: status["phase"] for status in answer.json()}
 
-    def settle(self) -> None:
+    def wait_until_final(self) -> None:
         """Wait until every artifact is final."""
         began = time.monotonic()
         while not FINAL.issuperset(self.phases().values()):
             assert time.monotonic() - began < _FINAL_WITHIN_S, f"{self.name} is stuck with {self.phases()}"
             time.sleep(0.02)
 
-    def look(self, *, at_all: bool) -> Iterator[str]:
+    def check(self, *, at_all: bool) -> Iterator[str]:
         """Yield what is wrong with the new artifacts, or with all of them."""
-        self.settle()
+        self.wait_until_final()
         names = list(dict.fromkeys([*(self.claims.facts if at_all else ()), *self.new]))
         is_undisturbed = self.is_undisturbed and not self.is_interrupted
         for name in names:
-            for wrong in self.claims.look(name, is_undisturbed=is_undisturbed and name in self.new):
+            for wrong in self.claims.check(name, is_undisturbed=is_undisturbed and name in self.new):
                 yield f"{self.name}: {wrong}"
         self.new.clear()
         self.is_interrupted = False
 
-    def sweep(self) -> Iterator[str]:
+    def check_unexpected(self) -> Iterator[str]:
         """Yield artifacts that nobody asked for; an old index may bring deleted ones back, but not as completed."""
         for name, phase in self.phases().items():
             if name in self.claims.facts:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.contract.tools.server import is_alive
 
-__all__ = ["Execution", "at_work", "executions", "unexplained"]
+__all__ = ["Execution", "executions", "unexplained", "working_pid"]
 
 # From the kill of a worker to the end of its child, and from a child's order to its first line.
 _SLACK_S = 1.0
@@ -50,7 +50,7 @@ def executions(project: Path) -> list[Execution]:
     return found
 
 
-def at_work(project: Path, container: str) -> int | None:
+def working_pid(project: Path, container: str) -> int | None:
     """Return the process that makes an artifact of a container now."""
     undone = [each for each in executions(project) if each.container == container and each.done is None]
     return undone[-1].pid if undone and is_alive(undone[-1].pid) else None

@@ -52,12 +52,12 @@ class History:
             self.events.append(event)
             self._open.pop(threading.get_ident(), None)
 
-    def so_far(self) -> History:
+    def snapshot(self) -> History:
         """Return the history up to now, in which nobody answered what is on its way."""
         with self._lock:
             return History([*self.events, *self._open.values()])
 
-    def object(self, sentence: str) -> None:
+    def add_wrong_answer(self, sentence: str) -> None:
         """Record a wrong answer."""
         with self._lock:
             self.wrong.append(sentence)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import psutil
 
 from tests.contract.tools.server import ToolServer
-from tests.crash.clients import Crowd
+from tests.crash.clients import ClientGroup
 
 __all__ = ["Killer"]
 
@@ -24,16 +24,16 @@ _LONGEST_DELAY_S = 0.2
 class Killer:
     """Kills while the clients create, evenly over their creations; whoever starts the server again after the master."""
 
-    def __init__(self, server: ToolServer, crowd: Crowd, seeded: random.Random) -> None:
+    def __init__(self, server: ToolServer, group: ClientGroup, seeded: random.Random) -> None:
         self._server = server
-        self._crowd = crowd
+        self._group = group
         self._random = seeded
         self.killed: Counter[str] = Counter()
 
     def kill(self, times: int, is_over: Callable[[], bool]) -> None:
         """Kill so often; what is left of it when the clients are done is done on what still runs."""
         for number in range(times):
-            while self._crowd.created < self._crowd.goal * number / times and not is_over():
+            while self._group.created < self._group.goal * number / times and not is_over():
                 time.sleep(0.002)
             time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))
             while not self._kill_one():

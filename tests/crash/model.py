@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from tests.crash.history import UNKNOWN, Event, History
 
-__all__ = ["FINAL", "gone", "is_explained", "stayed", "violations", "wrong_lists", "wrong_order"]
+__all__ = ["FINAL", "deleted_names", "is_explained", "undeleted_names", "violations", "wrong_lists", "wrong_order"]
 
 FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 _RANK = {"queued": 0, "running": 1, **dict.fromkeys(FINAL, 2)}
@@ -92,7 +92,7 @@ def violations(history: History) -> list[str]:
     return found + wrong_lists(history)
 
 
-def stayed(history: History) -> dict[str, tuple[float, float]]:
+def undeleted_names(history: History) -> dict[str, tuple[float, float]]:
     """Return names that were acknowledged and never asked to be deleted: start and end of their creation."""
     deleted = {event.name for event in history.events if event.kind == "delete"}
     found: dict[str, tuple[float, float]] = {}
@@ -106,7 +106,7 @@ def stayed(history: History) -> dict[str, tuple[float, float]]:
 
 def wrong_lists(history: History) -> list[str]:
     """Return what lists of names lack, name twice, or have in another order than that of creation."""
-    kept, deleted = stayed(history), gone(history)
+    kept, deleted = undeleted_names(history), deleted_names(history)
     found: list[str] = []
     for event in history.events:
         if event.kind != "names" or event.outcome != "ok":
@@ -122,7 +122,7 @@ def wrong_lists(history: History) -> list[str]:
     return found
 
 
-def gone(history: History) -> dict[str, float]:
+def deleted_names(history: History) -> dict[str, float]:
     """Return names that were deleted for good: the end of the deletion, after which nobody began to create them."""
     found: dict[str, float] = {}
     for name, events in history.by_name().items():

@@ -48,8 +48,8 @@ class DamagedIndex:
         wrong = list(tool.start())
         for number in range(10):
             tool.create(f"n{number}", request_of(number), reuse=True)
-            tool.settle()
-        wrong += tool.look(at_all=True)
+            tool.wait_until_final()
+        wrong += tool.check(at_all=True)
         tool.stop(by_force=False)
         tool.index.save(self._old)
         tool.server.start()
@@ -57,7 +57,7 @@ class DamagedIndex:
             tool.delete(name)
         for name in ("n3", *(f"n{number}" for number in range(10, 16))):
             tool.create(name, request_of(int(name[1:]) + 1), reuse=True)
-        wrong += tool.look(at_all=True)
+        wrong += tool.check(at_all=True)
         tool.create("interrupted", Request("interrupted", seconds=300, upload="kept"), reuse=False)
         tool.wait_until_working("interrupted")
         tool.stop(by_force=True)
@@ -92,7 +92,7 @@ class DamagedIndex:
         facts, requests_ = dict(tool.claims.facts), dict(tool.claims.requests)
         try:
             yield from tool.start()
-            yield from tool.look(at_all=True)
+            yield from tool.check(at_all=True)
             tool.server.stop()
             yield from self._lost_folders(folders)
             if not is_sound and not tool.index.kept():
@@ -143,8 +143,8 @@ class RottenFiles:
         wrong = [*self._layers.start(), *self._script.start()]
         for number in range(8):
             self._layers.create(self._name(), request_of(number % 4), reuse=True)
-            self._layers.settle()
-        return [*wrong, *self._layers.look(at_all=True)]
+            self._layers.wait_until_final()
+        return [*wrong, *self._layers.check(at_all=True)]
 
     def spoil_one(self, kind: str) -> Iterator[str]:
         """Flip a byte of an artifact, ask for the same again and for what is made of it; yield what is wrong."""
@@ -183,19 +183,19 @@ class RottenFiles:
         for _ in range(2):
             name = self._name()
             layers.create(name, request, reuse=True)
-            layers.settle()
+            layers.wait_until_final()
             status = requests.get(f"{layers.server.url}/artifacts/{name}/status", timeout=60).json()
             if status.get("reused_from") in rotten:
                 yield f"{name} is re-used from {status['reused_from']}, which is rotten"
-            yield from layers.look(at_all=False)
+            yield from layers.check(at_all=False)
 
     def _go_on(self, victim: str, result: bytes) -> Iterator[str]:
         """Make something of the rotten artifact: it is what it would have been, or it fails."""
         script, name = self._script, self._name()
-        answer = script.ask(name, Request("x", dataset_name=victim, dataset=result), reuse=True)
-        script.settle()
+        answer = script.post(name, Request("x", dataset_name=victim, dataset=result), reuse=True)
+        script.wait_until_final()
         if answer.status_code == 200 and script.phases()[name] == "completed":
-            yield from (f"script: {wrong}" for wrong in script.claims.look(name, is_undisturbed=False))
+            yield from (f"script: {wrong}" for wrong in script.claims.check(name, is_undisturbed=False))
         script.delete(name)
 
     def _name(self) -> str:

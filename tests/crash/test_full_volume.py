@@ -13,8 +13,8 @@ import requests
 
 from tests.contract.tools.server import ToolServer
 from tests.crash.disks import mounted_image, tmpfs
-from tests.crash.operations import Bench
-from tests.crash.verdict import leftovers
+from tests.crash.final_checks import leftover_files
+from tests.crash.operations import ContainerUnderTest
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
@@ -45,85 +45,85 @@ def test_a_volume_fills_up(tmp_path: Path, disk: Callable[[Path], AbstractContex
         server.log = tmp_path / "server.log"
         try:
             server.start()
-            bench = Bench(server, tmp_path / "ledger")
-            bench.completed("small")
-            bench.completed("big", files=10, size=2_000_000)
-            fail_for_want_of_room(bench)
-            refuse(bench)
-            fill_to_the_last_byte(bench, mounted)
-            crash_while_full(bench, mounted)
-            bench.check_kept()
-            until(lambda: not leftovers(server.volume))
+            tested = ContainerUnderTest(server, tmp_path / "ledger")
+            tested.ensure_completed("small")
+            tested.ensure_completed("big", files=10, size=2_000_000)
+            fail_for_want_of_room(tested)
+            refuse(tested)
+            fill_to_the_last_byte(tested, mounted)
+            crash_while_full(tested, mounted)
+            tested.check_acknowledged()
+            until(lambda: not leftover_files(server.volume))
         finally:
             server.end()
 
 
-def fail_for_want_of_room(bench: Bench) -> None:
+def fail_for_want_of_room(tested: ContainerUnderTest) -> None:
     """What needs more than there is fails and says so; what it wrote is given back."""
-    before = free_bytes(bench.server.volume)
-    bench.created("too-big", files=10, size=8_000_000)
-    assert bench.final("too-big") == "failed"
-    assert "No space left on device" in bench.reason("too-big")
-    until(lambda: free_bytes(bench.server.volume) > before - 1_000_000)
+    before = free_bytes(tested.server.volume)
+    tested.ensure_created("too-big", files=10, size=8_000_000)
+    assert tested.wait_until_final("too-big") == "failed"
+    assert "No space left on device" in tested.reason("too-big")
+    until(lambda: free_bytes(tested.server.volume) > before - 1_000_000)
 
 
-def refuse(bench: Bench) -> None:
+def refuse(tested: ContainerUnderTest) -> None:
     """Below the reserve nothing new is taken; an upload that would go below it is refused while it comes."""
     parts = {
         "name": (None, "upload"),
         "data": (None, '{"text": "t", "ledger": "/dev/null"}'),
         "upload": ("upload", b"x" * 60_000_000),
     }
-    answer = requests.post(bench.url, files=parts, timeout=60)
+    answer = requests.post(tested.url, files=parts, timeout=60)
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
-    until(lambda: not [*bench.server.volume.glob("drafts/*")])
+    until(lambda: not [*tested.server.volume.glob("drafts/*")])
 
 
-def fill_to_the_last_byte(bench: Bench, mounted: Path) -> None:
+def fill_to_the_last_byte(tested: ContainerUnderTest, mounted: Path) -> None:
     """With nothing free at all, deleting still works, and what it frees is used."""
-    bench.running("running")
-    bench.created("queued")
+    tested.ensure_running("running")
+    tested.ensure_created("queued")
     fill(mounted / "filler", 0)
-    answer = bench.create("refused")
+    answer = tested.create("refused")
     assert answer is not None
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "storage_full")
-    answer = requests.post(f"{bench.url}/running/cancel", timeout=60)
+    answer = requests.post(f"{tested.url}/running/cancel", timeout=60)
     assert answer.status_code == 200, answer.text
-    assert bench.final("running") == "cancelled"
+    assert tested.wait_until_final("running") == "cancelled"
     # On a disk this full the next one cannot be made, or just so.
-    assert bench.final("queued") in ("failed", "completed")
-    bench.check_kept()
-    answer = requests.delete(f"{bench.url}/big", timeout=60)
+    assert tested.wait_until_final("queued") in ("failed", "completed")
+    tested.check_acknowledged()
+    answer = requests.delete(f"{tested.url}/big", timeout=60)
     assert answer.status_code == 200, answer.text
-    del bench.settled["big"]
-    bench.completed("after", files=2, size=1_000_000)
+    del tested.final_phases["big"]
+    tested.ensure_completed("after", files=2, size=1_000_000)
     (mounted / "filler").unlink()
 
 
-def crash_while_full(bench: Bench, mounted: Path) -> None:
+def crash_while_full(tested: ContainerUnderTest, mounted: Path) -> None:
     """With nothing free at all, no inode either, a container that was killed comes back, and deleting makes room."""
-    bench.completed("large", files=10, size=1_000_000)
-    bench.running("cut-short")
-    bench.created("waiting")
-    start_again_full(bench, mounted / "first")
-    assert bench.final("cut-short") == "interrupted"
-    assert bench.final("waiting") in ("failed", "completed")
+    tested.ensure_completed("large", files=10, size=1_000_000)
+    tested.ensure_running("cut-short")
+    tested.ensure_created("waiting")
+    start_again_full(tested, mounted / "first")
+    assert tested.wait_until_final("cut-short") == "interrupted"
+    assert tested.wait_until_final("waiting") in ("failed", "completed")
     # Now there is nothing left that makes room by being cleared away.
-    start_again_full(bench, mounted / "second")
-    bench.check_kept()
-    bench.deleted("large")
-    bench.completed("later")
+    start_again_full(tested, mounted / "second")
+    tested.check_acknowledged()
+    tested.ensure_deleted("large")
+    tested.ensure_completed("later")
     for fillers in ("first", "second"):
         shutil.rmtree(mounted / fillers)
 
 
-def start_again_full(bench: Bench, fillers: Path) -> None:
+def start_again_full(tested: ContainerUnderTest, fillers: Path) -> None:
     """Kill the server, take all room, and have it be healthy again."""
     fillers.mkdir()
-    bench.server.kill()
+    tested.server.kill()
     fill(fillers / "filler", 0)
     use_up_inodes(fillers)
-    bench.server.start()
+    tested.server.start()
 
 
 def use_up_inodes(folder: Path) -> None:

@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from tests.crash.history import UNKNOWN, Event, History
-from tests.crash.model import is_explained, stayed, violations
+from tests.crash.model import is_explained, undeleted_names, violations
 
 
 def create(start: float, end: float, token: str = "a", outcome: str = "ok", *, keyed: bool = False) -> Event:
@@ -89,7 +89,7 @@ def test_what_is_on_its_way_counts() -> None:
     """A request that is not answered yet may have taken effect."""
     history = History([create(0, 1)])
     history.begin("delete", "n")
-    assert [*stayed(history)] == ["n"]
-    assert not stayed(history.so_far())
+    assert [*undeleted_names(history)] == ["n"]
+    assert not undeleted_names(history.snapshot())
     history.add(delete(2, "missing"))
-    assert len(history.so_far().events) == 2
+    assert len(history.snapshot().events) == 2

@@ -21,12 +21,12 @@ import pytest
 import requests
 
 from tests.contract.tools.server import ToolServer
-from tests.crash.clients import Client, Crowd
+from tests.crash.clients import Client, ClientGroup
 from tests.crash.disks import Disk
+from tests.crash.final_checks import fault_of, leftover_files, wait_until_all_final
 from tests.crash.history import History
-from tests.crash.model import FINAL, gone, stayed
+from tests.crash.model import FINAL, deleted_names, undeleted_names
 from tests.crash.scale import POWER_CUTS, STUCK_S, seeded
-from tests.crash.verdict import drain, leftovers, whole
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(0)
@@ -41,13 +41,13 @@ Promise = tuple[dict[str, str], set[str], set[str]]
 
 def promised(history: History) -> Promise:
     """Return what was promised up to now: final phases, names that are there, names that are gone."""
-    there = {*stayed(history)}
+    there = {*undeleted_names(history)}
     final = {
         event.name: event.phase
         for event in history.events
         if event.name in there and event.phase is not None and event.phase in FINAL
     }
-    return final, there, {*gone(history)}
+    return final, there, {*deleted_names(history)}
 
 
 @contextlib.contextmanager
@@ -80,16 +80,16 @@ def check_survived(disk: Disk, folder: Path, sworn: Promise) -> bool:
         server.log = folder.with_suffix(".log")
         try:
             server.start()
-            drain(server, STUCK_S)
+            wait_until_all_final(server, STUCK_S)
             body = requests.get(f"{server.url}/artifacts?detail=1", timeout=30).json()
             phases = {status["name"]: status["phase"] for status in body}
             assert not there - phases.keys(), f"lost: {there - phases.keys()}"
             assert not deleted & phases.keys(), f"back from deletion: {deleted & phases.keys()}"
             changed = {name: (phase, phases[name]) for name, phase in final.items() if phases[name] != phase}
             assert not changed, f"final and changed: {changed}"
-            wrong = [sentence for name in phases if (sentence := whole(server, name))]
+            wrong = [sentence for name in phases if (sentence := fault_of(server, name))]
             assert not wrong, wrong
-            until(lambda: not leftovers(server.volume))
+            until(lambda: not leftover_files(server.volume))
             return is_lost
         finally:
             server.end()
@@ -120,28 +120,28 @@ def test_power_cuts(tmp_path: Path) -> None:
 def cut_again_and_again(disk: Disk, server: ToolServer, copy: Path, tmp_path: Path, seeded_: random.Random) -> None:
     """Work all the time, and look at what a cut would leave at moments that nobody chose."""
     ledger = tmp_path / "ledger"
-    crowd = Crowd(server, History(), ledger, goal=10**6)
-    clients: list[threading.Thread] = [Client(crowd, seeded_.randrange(2**31)) for _ in range(_CLIENTS)]
+    group = ClientGroup(server, History(), ledger, goal=10**6)
+    clients: list[threading.Thread] = [Client(group, seeded_.randrange(2**31)) for _ in range(_CLIENTS)]
     for client in clients:
         client.start()
     counts = []
     try:
         for number in range(_MOST_TRIES * POWER_CUTS):
-            until(lambda count=20 * (number + 1): crowd.created >= count, 120)  # type: ignore[misc]
+            until(lambda count=20 * (number + 1): group.created >= count, 120)  # type: ignore[misc]
             time.sleep(seeded_.uniform(0, 0.3))
             (server.volume.parent / "control").unlink(missing_ok=True)
             (server.volume.parent / "control").write_bytes(b"not synced")
             # Until all is checked, so that what is to be checked does not grow while it is.
             with halted(server):
-                sworn = promised(crowd.history.so_far())
+                sworn = promised(group.history.snapshot())
                 if check_survived(disk.after_power_cut(copy), tmp_path / f"cut{number}", sworn):
                     counts.append(tuple(len(part) for part in sworn))
             if len(counts) == POWER_CUTS:
                 break
     finally:
-        crowd.stop.set()
+        group.stop.set()
         for client in clients:
             client.join(120)
-    assert not crowd.errors, crowd.errors
+    assert not group.errors, group.errors
     assert len(counts) == POWER_CUTS, "something here keeps writing out all that is in memory, so nothing could be lost"
     print(f"{len(counts)} power cuts in {number + 1} tries; final, there and gone at each: {counts}")

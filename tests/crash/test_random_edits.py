@@ -45,7 +45,7 @@ class Campaign:
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.story: list[str] = []
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def execute(self) -> None:
         """Do so many operations, in an order that nobody chose; stop when enough is wrong."""
@@ -57,21 +57,21 @@ class Campaign:
             self.done[kind] += 1
             self.story.append(f"{number}: {kind} {tool.name}")
             # Once is enough to say of an artifact that it is wrong.
-            found = [each for each in self._one(kind, tool) if each not in self._said]
-            self._said.update(found)
+            found = [each for each in self._operate(kind, tool) if each not in self._reported]
+            self._reported.update(found)
             self.wrong += [f"after {self.story[-1]}: {each}" for each in found]
             if len(self.wrong) >= _MOST_WRONG or not tool.server.container.is_healthy():
                 return
 
-    def _one(self, kind: str, tool: EditedTool) -> Iterator[str]:
+    def _operate(self, kind: str, tool: EditedTool) -> Iterator[str]:
         try:
             yield from getattr(self, f"_{kind}")(tool)
-            yield from tool.look(at_all=tool.is_interrupted)
-            yield from tool.sweep()
+            yield from tool.check(at_all=tool.is_interrupted)
+            yield from tool.check_unexpected()
         except (AssertionError, psutil.Error, requests.RequestException) as error:
             yield f"{tool.name}: {error}"
 
-    def _told(self, what: str) -> None:
+    def _note(self, what: str) -> None:
         self.story[-1] += f" {what}"
 
     # Editing and restarting
@@ -79,17 +79,17 @@ class Campaign:
     def _edit(self, tool: EditedTool) -> Iterator[str]:
         tool.is_undisturbed = False
         loaded = tool.claims.contents.get(tool.version())
-        self._told(tool.code.edit(self._random))
+        self._note(tool.code.edit(self._random))
         if loaded is not None and loaded != tool.code.content() and self._random.random() < 0.2:
             try:
-                until(tool.alarm, 30)
+                until(tool.says_code_changed, 30)
             except AssertionError:
                 yield f"GET / of {tool.name} does not say that its code has changed"
 
     def _restart(self, tool: EditedTool) -> Iterator[str]:
         tool.stop(by_force=False)
         yield from tool.start()
-        if tool.alarm():
+        if tool.says_code_changed():
             yield f"GET / of {tool.name} says right after the start that its code has changed"
 
     def _kill(self, tool: EditedTool) -> Iterator[str]:
@@ -104,7 +104,7 @@ class Campaign:
 
         def edit() -> None:
             time.sleep(pause_s)
-            self._told(tool.code.edit(self._random))
+            self._note(tool.code.edit(self._random))
 
         tool.start_while(threading.Thread(target=edit))
         yield from ()
@@ -114,18 +114,18 @@ class Campaign:
     def _create(self, tool: EditedTool) -> Iterator[str]:
         name = self._name()
         tool.create(name, self._request(tool), reuse=self._random.random() < 0.8)
-        self._told(name)
+        self._note(name)
         yield from ()
 
     def _create_ten(self, tool: EditedTool) -> Iterator[str]:
         """Ten equal requests at once are computed once, or not at all when there is such a result."""
         request = self._request(tool)
         names = [self._fresh_name() for _ in range(10)]
-        self._told(f"{names[0]} to {names[-1]}")
+        self._note(f"{names[0]} to {names[-1]}")
         sources = tool.claims.sources(tool.version(), request)
         tool.create_at_once([(name, request) for name in names])
-        tool.settle()
-        begun = tool.begun()
+        tool.wait_until_final()
+        begun = tool.computations()
         made = [name for name in names if begun[name]]
         wanted = 0 if sources else 1
         if tool.is_undisturbed and len(made) != wanted:
@@ -138,11 +138,11 @@ class Campaign:
         name = self._fresh_name()
         tool.create(name, self._request(tool, seconds=0.3), reuse=True)
         tool.wait_until_working(name)
-        self._told(f"{name} {tool.code.edit(self._random)}")
+        self._note(f"{name} {tool.code.edit(self._random)}")
         if self._random.random() < 0.6:
             time.sleep(self._random.choice([0, 0.2, 0.4]))
             tool.code.restore(before)
-            self._told("and back")
+            self._note("and back")
         yield from ()
 
     def _delete(self, tool: EditedTool) -> Iterator[str]:
@@ -165,7 +165,7 @@ class Campaign:
             "put_back": lambda: tool.index.put_back(saved),
         }
         act = self._random.choice([each for each in acts if each != "put_back" or saved.exists()])
-        self._told(act)
+        self._note(act)
         earlier = saved.with_name(f"{tool.name}-now")
         tool.index.save(earlier)
         acts[act]()

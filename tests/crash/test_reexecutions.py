@@ -48,7 +48,7 @@ class Campaign:
         # Parents stay what they were.
         for each in {run.name: run, **({run.parent.name: run.parent} if run.parent else {})}.values():
             for wrong in self._look(each):
-                yield f"{_told(run)}: {each.name}: {wrong}"
+                yield f"{_shown_run(run)}: {each.name}: {wrong}"
 
     def _whole(self) -> ModelRun:
         self.done["whole"] += 1
@@ -156,7 +156,7 @@ def _wrong_report(run: Artifact, made: Made | None) -> Iterator[str]:
         yield f"its metrics say {dict(zip(metrics, values, strict=True))} of {made}"
 
 
-def _told(run: ModelRun) -> str:
+def _shown_run(run: ModelRun) -> str:
     parent = f" of {run.parent.name}" if run.parent else ""
     return f"after {run.name}{parent} executed {sorted(run.executed)} with {run.left} {run.right}"
 

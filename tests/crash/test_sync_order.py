@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.tools.server import ToolServer
-from tests.crash.operations import Bench
+from tests.crash.operations import ContainerUnderTest
 from tests.crash.scale import IS_SHORT
 from tests.crash.trace_order import TRACED_CALLS, Call, Unsynced, calls_of
 from tests.crash.tracing import Strace, why_not
@@ -27,22 +27,22 @@ def test_the_checker_sees_what_is_not_synced() -> None:
     """Content, names and what was moved stay unsynced until just they are synced."""
     state = Unsynced()
 
-    def take(*lines: str) -> set[str]:
+    def unsynced_after(*lines: str) -> set[str]:
         for call in calls_of(lines):
-            state.take(call)
+            state.add(call)
         return state.within("/v")
 
-    assert take('1 mkdir("/v/d", 0777) = 0') == {"/v/d"}
-    assert take('1 openat(AT_FDCWD</>, "/v/d/f", O_WRONLY|O_CREAT, 0644) = 3</v/d/f>') == {"/v/d", "/v/d/f"}
-    assert take('1 write(3</v/d/f>, "x", 1) = 1', "1 fsync(3</v/d/f>) = 0") == {"/v/d", "/v/d/f"}
-    assert take("1 fsync(3</v/d>) = 0") == {"/v/d"}
+    assert unsynced_after('1 mkdir("/v/d", 0777) = 0') == {"/v/d"}
+    assert unsynced_after('1 openat(AT_FDCWD</>, "/v/d/f", O_WRONLY|O_CREAT, 0644) = 3</v/d/f>') == {"/v/d", "/v/d/f"}
+    assert unsynced_after('1 write(3</v/d/f>, "x", 1) = 1', "1 fsync(3</v/d/f>) = 0") == {"/v/d", "/v/d/f"}
+    assert unsynced_after("1 fsync(3</v/d>) = 0") == {"/v/d"}
     begun, ended = "1 fsync(3</v> <unfinished ...>", "1 <... fsync resumed>) = 0"
-    assert take(begun, '2 write(3</v/d/f>, "x", 1) = 1', ended) == {"/v/d/f"}
+    assert unsynced_after(begun, '2 write(3</v/d/f>, "x", 1) = 1', ended) == {"/v/d/f"}
     late = "1 fsync(3</v/d/f> <unfinished ...>"
-    assert take(late, '2 write(3</v/d/f>, "y", 1) = 1', ended) == {"/v/d/f"}
-    assert take('1 rename("/v/d", "/v/e") = 0') == {"/v/e", "/v/e/f"}
-    assert take("1 fdatasync(3</v/e/f>) = -1 EIO (Input/output error)") == {"/v/e", "/v/e/f"}
-    assert take("1 syncfs(3</v>) = 0") == set()
+    assert unsynced_after(late, '2 write(3</v/d/f>, "y", 1) = 1', ended) == {"/v/d/f"}
+    assert unsynced_after('1 rename("/v/d", "/v/e") = 0') == {"/v/e", "/v/e/f"}
+    assert unsynced_after("1 fdatasync(3</v/e/f>) = -1 EIO (Input/output error)") == {"/v/e", "/v/e/f"}
+    assert unsynced_after("1 syncfs(3</v>) = 0") == set()
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -52,33 +52,33 @@ def test_everything_is_synced_in_time(tmp_path: Path, files: int) -> None:
     server = ToolServer(TOOL, tmp_path / "volume", BONSEYES_PROCESSES="1", BONSEYES_THREADS="1")
     try:
         server.start()
-        bench = Bench(server, tmp_path / "ledger")
-        bench.completed("witness")
+        tested = ContainerUnderTest(server, tmp_path / "ledger")
+        tested.ensure_completed("witness")
         # The child that waits for the next artifact writes the outputs.
         pids = [server.workers[0], server.mule, server.child()]
         options = ("-y", "-s", "64", "-e", f"trace={TRACED_CALLS}")
         with Strace(pids, tmp_path / "trace", *options) as strace:
-            bench.completed("made", files=files)
-            bench.deleted("made")
-            bench.created("again")
-            until(lambda: bench.phase("again") == "completed")
+            tested.ensure_completed("made", files=files)
+            tested.ensure_deleted("made")
+            tested.ensure_created("again")
+            until(lambda: tested.phase("again") == "completed")
             # The row can be read before the bell is rung.
-            until(lambda: len(rung(strace.lines(), server)) >= 2)
+            until(lambda: len(final_rings(strace.lines(), server)) >= 2)
         lines = strace.lines()
     finally:
         server.end()
-    judge = Judge(str(server.volume))
+    checker = SyncChecker(str(server.volume))
     for call in calls_of(lines):
-        judge.see(call)
-    assert judge.seen == {"acknowledged": 3, "published": 2, "completed": 2, "told": 2}
+        checker.check_call(call)
+    assert checker.seen == {"acknowledged": 3, "published": 2, "completed": 2, "reported": 2}
 
 
-def rung(lines: list[str], server: ToolServer) -> list[str]:
+def final_rings(lines: list[str], server: ToolServer) -> list[str]:
     """Return each time that the worker told all who wait."""
     return [line for line in lines if line.startswith(f"{server.mule} ") and "final.bell" in line]
 
 
-class Judge:
+class SyncChecker:
     """Follows a trace, and fails where something is promised that is not synced; counts how often it looked."""
 
     def __init__(self, volume: str) -> None:
@@ -89,41 +89,41 @@ class Judge:
         self._published: dict[int, str] = {}
         self._completed: set[int] = set()
 
-    def see(self, call: Call) -> None:
+    def check_call(self, call: Call) -> None:
         """Follow one call."""
         if call.name == "writev" and "HTTP/1.1 200" in call.arguments and "success" in call.arguments:
-            self._acknowledged(call)
+            self._check_acknowledged(call)
         elif call.name.startswith("rename") and call.paths[1].endswith("/data"):
-            self._renamed(call, call.paths[1].removesuffix("/data"))
+            self._check_published(call, call.paths[1].removesuffix("/data"))
         elif call.name == "pwrite64" and call.file == self._log and call.pid in self._published:
-            self._recorded(call)
+            self._check_completed(call)
         elif call.paths[:1] == [f"{self._volume}/final.bell"] and call.pid in self._completed:
             self._completed.remove(call.pid)
-            self._hold("told", call, set())
-        self._state.take(call)
+            self._check("reported", call, set())
+        self._state.add(call)
 
-    def _hold(self, what: str, call: Call, missing: set[str]) -> None:
+    def _check(self, what: str, call: Call, missing: set[str]) -> None:
         self.seen[what] += 1
         assert not missing, f"{what} before these were synced: {missing}"
-        if what in ("acknowledged", "told"):
+        if what in ("acknowledged", "reported"):
             # What others write into the log meanwhile is not what this one tells of.
             assert call.pid not in self._state.contents.get(self._log, ()), f"{what} before the row was synced"
 
-    def _acknowledged(self, call: Call) -> None:
+    def _check_acknowledged(self, call: Call) -> None:
         """Before a 200 for a creation or a deletion: uploaded files, the folders that lead to them, the row."""
         pattern = re.compile(rf"{re.escape(self._volume)}(/artifacts(/\w+(/inputs(/.*)?)?)?)?")
         unsynced = self._state.within(self._volume)
-        self._hold("acknowledged", call, {path for path in unsynced if pattern.fullmatch(path)})
+        self._check("acknowledged", call, {path for path in unsynced if pattern.fullmatch(path)})
 
-    def _renamed(self, call: Call, folder: str) -> None:
+    def _check_published(self, call: Call, folder: str) -> None:
         """Before outputs are moved to their place: they, and the manifest's content."""
         self._published[call.pid] = folder
         missing = self._state.within(f"{folder}/staging") - {f"{folder}/staging"}
-        self._hold("published", call, missing | {f"{folder}/manifest.json"} & self._state.contents.keys())
+        self._check("published", call, missing | {f"{folder}/manifest.json"} & self._state.contents.keys())
 
-    def _recorded(self, call: Call) -> None:
+    def _check_completed(self, call: Call) -> None:
         """Before the row says completed: everything that it stands for, and its names."""
         folder = self._published.pop(call.pid)
         self._completed.add(call.pid)
-        self._hold("completed", call, self._state.within(f"{folder}/data", f"{folder}/manifest.json"))
+        self._check("completed", call, self._state.within(f"{folder}/data", f"{folder}/manifest.json"))
         assert folder not in self._state.names

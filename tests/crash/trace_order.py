@@ -68,7 +68,7 @@ class Unsynced:
     _late: dict[int, set[str]] = field(default_factory=dict)
     """What became unsynced while a process was in the middle of a call."""
 
-    def take(self, call: Call) -> None:
+    def add(self, call: Call) -> None:
         """Follow one call."""
         if call.name == BEGUN:
             self._late[call.pid] = set()

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import psutil
 
 from tests.contract.tools.server import is_alive
-from tests.crash.executions import at_work
+from tests.crash.executions import working_pid
 from tests.system.embedded import Embedded
 
-__all__ = ["PIPELINE", "RUN", "TOOLS", "TURNS", "Kill", "Victims"]
+__all__ = ["KILL_GROUPS", "PIPELINE", "RUN", "TOOLS", "Kill", "Victims"]
 
 PIPELINE = "five"
 TOOLS = ("source", "combine", "judge")
@@ -34,7 +34,7 @@ _TOGETHER = (
     (RUN, "run-server", "code-server", "combine"),
 )
 # Who is killed at the same moment; the run's process more often than the others, for all depends on it.
-TURNS: tuple[tuple[str, ...], ...] = (*((role,) for role in (RUN, RUN, *_SERVERS, *_OF_TOOLS)), *_TOGETHER)
+KILL_GROUPS: tuple[tuple[str, ...], ...] = (*((role,) for role in (RUN, RUN, *_SERVERS, *_OF_TOOLS)), *_TOGETHER)
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Victims:
         if role == RUN:
             found = self.executing or next(iter(self.runs()), None)
         elif part == "child":
-            found = at_work(self._project.folder, service)
+            found = working_pid(self._project.folder, service)
         elif part:
             found = self._spawned(service, part)
         else:

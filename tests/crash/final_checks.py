@@ -17,10 +17,10 @@ from tests.contract.tools.server import ToolServer, is_alive
 from tests.crash.model import FINAL
 from tests.crash.tool.careful import content, expected
 
-__all__ = ["drain", "leftovers", "lingering", "overlaps", "starts_of", "whole"]
+__all__ = ["fault_of", "leftover_files", "overlaps", "remaining_processes", "starts_of", "wait_until_all_final"]
 
 
-def drain(server: ToolServer, stuck_s: float) -> float:
+def wait_until_all_final(server: ToolServer, stuck_s: float) -> float:
     """Wait until all artifacts are final, and fail when nothing changes for too long; return the longest such time."""
     seen: list[str] = []
     changed_s, longest_s = time.monotonic(), 0.0
@@ -39,7 +39,7 @@ def drain(server: ToolServer, stuck_s: float) -> float:
         time.sleep(0.05)
 
 
-def whole(server: ToolServer, name: str) -> str | None:
+def fault_of(server: ToolServer, name: str) -> str | None:
     """Read a completed artifact with all its files; return what is wrong with it."""
     url = f"{server.url}/artifacts/{name}"
     info = requests.get(url, timeout=30).json()
@@ -64,7 +64,7 @@ def whole(server: ToolServer, name: str) -> str | None:
     return None
 
 
-def leftovers(volume: Path) -> list[str]:
+def leftover_files(volume: Path) -> list[str]:
     """Return what a volume holds beside the folders of its rows; only when nobody creates or deletes."""
     with closing(sqlite3.connect(volume / "index.sqlite")) as connection:
         rows = dict(connection.execute("SELECT id, name FROM artifacts"))
@@ -89,7 +89,7 @@ def overlaps(ledger: Path) -> list[str]:
     return [line.split()[1] for line in lines if line.startswith("overlap ")]
 
 
-def lingering(server: ToolServer, ledger: Path) -> list[str]:
+def remaining_processes(server: ToolServer, ledger: Path) -> list[str]:
     """Return the processes that artifacts left: those that the ledger knows, and those that hold the volume."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     known = {int(line.split()[1]) for line in lines if line.startswith("pid ")}

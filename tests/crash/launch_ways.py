@@ -19,15 +19,15 @@ from tests.crash.victims import PIPELINE
 from tests.system.embedded import Embedded
 from tests.waiting import until
 
-__all__ = ["DOORS", "EXECUTE", "RUNS", "Doors"]
+__all__ = ["EXECUTE", "RUNS", "WAYS", "LaunchWays"]
 
 RUNS, UI, LAUNCH, EXECUTE, SCHEDULE, SENSOR = "/runs", "UI", "job launch", "job execute", "schedule", "sensor"
 # In the order in which runs take them; a schedule has one tick a minute.
-DOORS = (EXECUTE, UI, SENSOR, LAUNCH, RUNS, SCHEDULE)
+WAYS = (EXECUTE, UI, SENSOR, LAUNCH, RUNS, SCHEDULE)
 _CREATED_WITHIN_S = 300.0
 
 
-class Doors:
+class LaunchWays:
     """All the doors of one project."""
 
     def __init__(self, project: Embedded) -> None:
@@ -36,19 +36,19 @@ class Doors:
         """The `dagster job execute` that was begun last."""
         self._commands: list[subprocess.Popen[bytes]] = []
 
-    def launch(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
+    def launch(self, way: str, name: str, parameters: Mapping[str, Any]) -> None:
         """Have a run of that name; return as soon as it is known."""
-        if door == RUNS:
+        if way == RUNS:
             until(lambda: self._create(name, parameters), _CREATED_WITHIN_S)
             return
         # These doors cannot repeat a launch that broke off half-way.
         until(self._is_healthy, _CREATED_WITHIN_S)
-        if door == EXECUTE:
+        if way == EXECUTE:
             self._execute(name, parameters)
-        elif door in (SCHEDULE, SENSOR):
-            self._request(door, name, parameters)
+        elif way in (SCHEDULE, SENSOR):
+            self._request(way, name, parameters)
         else:
-            act = self._launch_in_ui if door == UI else self._launch_by_command
+            act = self._launch_in_ui if way == UI else self._launch_by_command
             # Once a run of that name is known, it is not asked for again.
             until(lambda: self.is_known(name) or act(name, parameters), _CREATED_WITHIN_S)
         until(lambda: self.is_known(name), _CREATED_WITHIN_S)
@@ -126,8 +126,8 @@ class Doors:
             "BONSEYES_FILES": str(project.folder.parent),
         }
 
-    def _request(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
-        folder = self._project.folder / door
+    def _request(self, way: str, name: str, parameters: Mapping[str, Any]) -> None:
+        folder = self._project.folder / way
         folder.mkdir(exist_ok=True)
         draft = folder / f"{name}.new"
         draft.write_text(json.dumps(parameters))
