@@ -1,4 +1,4 @@
-"""Clients that do at random what clients do, and write down exactly what they asked and what they saw."""
+"""Clients that send random requests, and write down their requests and answers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ __all__ = ["Client", "ClientGroup", "parameters_of"]
 _LONGEST_WAIT_S = 1.0
 _PAUSE_S = 0.05
 _MOST_WAITING = 30
-# What a container in the middle of a crash may say beside hanging up.
+# A crashing container may give these answers, or close the connection.
 _LATER = frozenset({503})
 
 
 def parameters_of(token: str, ledger: Path, random_: random.Random) -> dict[str, Any]:
-    """Return parameters that follow from `token`; what takes time and what has a family is left to chance."""
+    """Return parameters for `token`; the duration and the child processes are random."""
     seconds = random_.choice([0, 0, 0, 0.02, 0.2])
     return {"text": token, "ledger": str(ledger), "seconds": seconds, "family": random_.random() < 0.1}
 
 
 @dataclass(slots=True)
 class ClientGroup:
-    """What the clients have in common."""
+    """The state that all clients share."""
 
     server: ToolServer
     history: History
@@ -49,7 +49,7 @@ class ClientGroup:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_number(self) -> int | None:
-        """Return the number of the next creation; None when all are made."""
+        """Return the number of the next creation, or None after the last one."""
         with self._lock:
             if self.created >= self.goal:
                 return None
@@ -57,14 +57,14 @@ class ClientGroup:
             return self.created
 
     def is_busy(self) -> bool:
-        """Tell whether so many wait that to create more would only make the queue longer."""
+        """Tell whether the queue is so long that more creations would not be made in time."""
         answer, _, _ = answer_of("GET", f"{self.server.url}/metrics")
         found = re.search(r"queue_length (\d+)", answer.text) if answer is not None else None
         return found is None or int(found[1]) > _MOST_WAITING
 
 
 class Client(threading.Thread):
-    """One client; all of its requests follow each other."""
+    """One client; it sends one request after the other."""
 
     def __init__(self, group: ClientGroup, seed: int) -> None:
         super().__init__(name=f"client {seed}")
@@ -73,7 +73,7 @@ class Client(threading.Thread):
         self._url = f"{group.server.url}/artifacts"
 
     def run(self) -> None:
-        """Create until enough is created, with other requests in between."""
+        """Create artifacts until the goal, with other requests between the creations."""
         try:
             while not self._group.stop.is_set():
                 if self._group.is_busy():
@@ -93,8 +93,8 @@ class Client(threading.Thread):
     # Creating
 
     def _create_one(self, number: int) -> None:
-        """Create, and ask again with the same key for as long as nobody answers."""
-        # Some names are taken by several clients at the same moment.
+        """Create one artifact; repeat the request with the same key until there is an answer."""
+        # Several clients use some names at the same moment.
         name = f"shared{number // 4}" if self._random.random() < 0.3 else f"n{number}"
         token = f"t{number}"
         parameters = parameters_of(token, self._group.ledger, self._random)
@@ -108,7 +108,7 @@ class Client(threading.Thread):
             time.sleep(_PAUSE_S)
 
     def create(self, name: str, parameters: dict[str, Any], *, upload: bytes | None, key: str | None) -> str:
-        """Send one creation; return how it went."""
+        """Send one creation; return its outcome."""
         headers = {"Idempotency-Key": key} if key else {}
         parts = {"name": (None, name), "data": (None, json.dumps(parameters))}
         if upload is not None:
@@ -142,7 +142,7 @@ class Client(threading.Thread):
             time.sleep(_PAUSE_S)
 
     def get(self, name: str) -> str:
-        """Look at everything known about an artifact."""
+        """Get all facts about an artifact."""
         answer, start, end = answer_of("GET", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"get {name}")
         if outcome == UNKNOWN or answer is None:
@@ -170,7 +170,7 @@ class Client(threading.Thread):
         return outcome
 
     def delete(self, name: str) -> str:
-        """Delete, once: an answer that is lost leaves open whether it took effect."""
+        """Delete once; without an answer it is unknown whether the deletion took effect."""
         self._group.history.begin("delete", name)
         answer, start, end = answer_of("DELETE", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"delete {name}")
@@ -178,7 +178,7 @@ class Client(threading.Thread):
         return outcome
 
     def read(self, name: str) -> str:
-        """Read a file: it is what the artifact's text makes it, or there is none."""
+        """Read a file; its content must follow from the text of the artifact."""
         answer, start, end = answer_of("GET", f"{self._url}/{name}/data/part1/file")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"read {name}")
         if outcome == UNKNOWN or answer is None:
@@ -192,7 +192,7 @@ class Client(threading.Thread):
         return outcome
 
     def _token_of(self, name: str, data: bytes) -> str:
-        """Return which creation the data follows from; every token of this name is known by now."""
+        """Return the token of the creation whose data this is; every token of this name is known by now."""
         tokens = {str(e.token) for e in list(self._group.history.events) if e.kind == "create" and e.name == name}
         # The creation that made it may still wait for its answer.
         number = int(name.removeprefix("shared").removeprefix("n"))

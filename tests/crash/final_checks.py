@@ -1,4 +1,4 @@
-"""What must be true of a container once everything has come to rest: on the wire, on the volume, among processes."""
+"""Checks of a container once all artifacts are final: of its answers, its volume and its processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["fault_of", "leftover_files", "overlaps", "remaining_processes", "sta
 
 
 def wait_until_all_final(server: ToolServer, stuck_s: float) -> float:
-    """Wait until all artifacts are final, and fail when nothing changes for too long; return the longest such time."""
+    """Wait until all artifacts are final; fail if nothing changes for too long. Return the longest pause."""
     seen: list[str] = []
     changed_s, longest_s = time.monotonic(), 0.0
     while True:
@@ -40,7 +40,7 @@ def wait_until_all_final(server: ToolServer, stuck_s: float) -> float:
 
 
 def fault_of(server: ToolServer, name: str) -> str | None:
-    """Read a completed artifact with all its files; return what is wrong with it."""
+    """Read a completed artifact with all its files; return its fault, or None."""
     url = f"{server.url}/artifacts/{name}"
     info = requests.get(url, timeout=30).json()
     if info["status"]["phase"] != "completed":
@@ -65,7 +65,7 @@ def fault_of(server: ToolServer, name: str) -> str | None:
 
 
 def leftover_files(volume: Path) -> list[str]:
-    """Return what a volume holds beside the folders of its rows; only when nobody creates or deletes."""
+    """Return files of a volume that belong to no row; call it only while no client creates or deletes."""
     with closing(sqlite3.connect(volume / "index.sqlite")) as connection:
         rows = dict(connection.execute("SELECT id, name FROM artifacts"))
         [[state]] = connection.execute("PRAGMA integrity_check")
@@ -84,13 +84,13 @@ def starts_of(ledger: Path) -> list[str]:
 
 
 def overlaps(ledger: Path) -> list[str]:
-    """Return the tokens of artifacts that began while something of an earlier one still ran."""
+    """Return the tokens of artifacts that started while a process of an earlier one still ran."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     return [line.split()[1] for line in lines if line.startswith("overlap ")]
 
 
 def remaining_processes(server: ToolServer, ledger: Path) -> list[str]:
-    """Return the processes that artifacts left: those that the ledger knows, and those that hold the volume."""
+    """Return processes that artifacts have left: known from the ledger, or by the volume in their environment."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     known = {int(line.split()[1]) for line in lines if line.startswith("pid ")}
     found = [f"{pid} of a family" for pid in known if is_alive(pid) and _is_of_a_tool(pid)]
@@ -108,7 +108,7 @@ def remaining_processes(server: ToolServer, ledger: Path) -> list[str]:
 
 
 def _is_of_a_tool(pid: int) -> bool:
-    """Tell whether the pid was not given to somebody else meanwhile."""
+    """Tell whether the pid still belongs to a tool, and not to a new process."""
     try:
         process = psutil.Process(pid)
         return "BONSEYES_ARTIFACT" in process.environ() or "BONSEYES_SERVER" in process.environ()

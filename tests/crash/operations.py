@@ -1,4 +1,4 @@
-"""Create, make, take over, cancel and delete, each done by one process that can be disturbed in the middle of it."""
+"""Create, make, re-use, cancel and delete: one process does each, and tests disturb it in the middle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SIZE = 5000
 
 @dataclass(slots=True)
 class ContainerUnderTest:
-    """A container, and what it acknowledged: final phases by name, and names that are gone."""
+    """A container, and its acknowledged state: final phases by name, and deleted names."""
 
     server: ToolServer
     ledger: Path
@@ -41,7 +41,7 @@ class ContainerUnderTest:
     def create(
         self, name: str, *, text: str | None = None, reuse: bool = False, **parameters: Any
     ) -> requests.Response | None:
-        """Ask for an artifact with an uploaded file, with its name as key; None when nobody answered."""
+        """Create an artifact with an upload, with its name as key; return the answer, or None without one."""
         text = text or name
         data = json.dumps({"text": text, "ledger": str(self.ledger), **parameters})
         parts = {"name": (None, name), "data": (None, data), "upload": ("upload", content(text, _SIZE))}
@@ -49,7 +49,7 @@ class ContainerUnderTest:
         return answer_of("POST", url, files=parts, headers={"Idempotency-Key": name})[0]
 
     def ensure_created(self, name: str, **parameters: Any) -> None:
-        """Create for sure, however often the server has to be asked."""
+        """Create an artifact, and repeat the request until a 200."""
 
         def is_created() -> bool:
             answer = self.create(name, **parameters)
@@ -59,19 +59,19 @@ class ContainerUnderTest:
         self.deleted_names.discard(name)
 
     def phase(self, name: str) -> str | None:
-        """Return the phase, "missing" when there is nothing, None when nobody answers."""
+        """Return the phase, "missing" after a 404, or None without an answer."""
         answer = answer_of("GET", f"{self.url}/{name}/status")[0]
         if answer is None or answer.status_code >= 500:
             return None
         return "missing" if answer.status_code == 404 else str(answer.json()["phase"])
 
     def ensure_running(self, name: str) -> None:
-        """Create something that runs for long, and wait until it does."""
+        """Create an artifact that runs for long, and wait until it runs."""
         self.ensure_created(name, seconds=300, family=True)
         until(lambda: self.phase(name) == "running" and f"begin {name}\n" in self.ledger.read_text(), _FINAL_WITHIN_S)
 
     def wait_until_final(self, name: str) -> str:
-        """Wait until it is final, and whole if it is completed; return the phase, which never changes from now on."""
+        """Wait until an artifact is final, and check its files; return the phase, which must never change."""
         until(lambda: self.phase(name) in {*FINAL, "missing"}, _FINAL_WITHIN_S)
         phase = str(until(lambda: self.phase(name), _FINAL_WITHIN_S))
         assert phase != "missing", f"{name} is lost"
@@ -80,21 +80,21 @@ class ContainerUnderTest:
         return phase
 
     def ensure_completed(self, name: str, **parameters: Any) -> None:
-        """Have a completed artifact."""
+        """Create an artifact, and wait until it is completed."""
         self.ensure_created(name, **parameters)
         assert self.wait_until_final(name) == "completed", self.reason(name)
 
     def reason(self, name: str) -> str:
-        """Return why it failed."""
+        """Return the reason of the failure."""
         return str(requests.get(f"{self.url}/{name}/status", timeout=30).json()["reason"])
 
     def ensure_ended(self, name: str) -> None:
-        """Make sure that an artifact that runs for long does so no more."""
+        """Cancel an artifact, and wait until it is final or missing."""
         until(lambda: answer_of("POST", f"{self.url}/{name}/cancel")[0] is not None, _FINAL_WITHIN_S)
         until(lambda: self.phase(name) in {*FINAL, "missing"}, _FINAL_WITHIN_S)
 
     def ensure_deleted(self, name: str) -> None:
-        """Delete for sure."""
+        """Delete an artifact, and repeat the request until there is an answer."""
 
         def is_gone() -> bool:
             answer = answer_of("DELETE", f"{self.url}/{name}")[0]
@@ -105,7 +105,7 @@ class ContainerUnderTest:
         self.final_phases.pop(name, None)
 
     def check_acknowledged(self) -> None:
-        """Check that all that was acknowledged is there, in the phase that it had, and whole; and nothing else is."""
+        """Check that exactly the acknowledged artifacts exist, with their phases and all their files."""
         listed = {s["name"]: s["phase"] for s in requests.get(f"{self.url}?detail=1", timeout=30).json()}
         assert listed == self.final_phases, f"there is {listed} instead of {self.final_phases}"
         assert not self.deleted_names & listed.keys()
@@ -118,17 +118,17 @@ Act = Callable[[ContainerUnderTest, str], "requests.Response | None"]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`prepare`, then `act` while the `victim` is disturbed, then `check` what became of it."""
+    """`prepare`, then `act` while the `victim` is disturbed, then `check` of the result."""
 
     name: str
     victim: str
-    """`server` for the process that answers, `mule` for the worker, `child` for what runs the tool next."""
+    """`server` for the process that answers, `mule` for the worker, `child` for the process that runs the next tool."""
     prepare: Callable[[ContainerUnderTest, str], None]
     act: Act
     check: Callable[[ContainerUnderTest, str, requests.Response | None, bool], None]
 
     def pid(self, server: ToolServer) -> int:
-        """Return the process that is disturbed."""
+        """Return the process to disturb."""
         if self.victim == "server":
             return server.workers[0]
         return server.mule if self.victim == "mule" else server.child()
@@ -143,7 +143,7 @@ def _is_ok(answer: requests.Response | None) -> bool:
 
 
 def _check_created(tested: ContainerUnderTest, name: str, answer: requests.Response | None, is_killed: bool) -> None:
-    """What was acknowledged is there; what was not is there as a whole or not at all, and can be asked for again."""
+    """An acknowledged artifact exists. Any other exists completely or not at all, and can be created again."""
     phase = until(lambda: tested.phase(name), _FINAL_WITHIN_S)
     assert phase != "missing" or not _is_ok(answer), f"{name} was acknowledged and is lost"
     tested.ensure_created(name)
@@ -153,7 +153,7 @@ def _check_created(tested: ContainerUnderTest, name: str, answer: requests.Respo
 
 
 def _check_made(tested: ContainerUnderTest, name: str, answer: requests.Response | None, is_killed: bool) -> None:
-    """It is completed and whole, or it is not completed and serves nothing; it was begun once."""
+    """The artifact is completed with all files, or it serves no data; the tool has started once at most."""
     assert _is_ok(answer)
     phase = tested.wait_until_final(name)
     assert phase in ({"completed", "interrupted", "failed"} if is_killed else {"completed", "failed"}), phase
@@ -191,7 +191,7 @@ def _check_queued_cancelled(
 
 
 def _check_cancelled(tested: ContainerUnderTest, name: str, answer: requests.Response | None, is_killed: bool) -> None:
-    """Its end was asked for, or nobody answered and it can be asked for again; nothing of it runs on."""
+    """The cancellation was accepted, or can be repeated; no process runs on."""
     if not _is_ok(answer):
         tested.ensure_ended(name)
     phase = tested.wait_until_final(name)
@@ -203,7 +203,7 @@ def _delete(tested: ContainerUnderTest, name: str) -> requests.Response | None:
 
 
 def _check_deleted(tested: ContainerUnderTest, name: str, answer: requests.Response | None, is_killed: bool) -> None:
-    """After a 200 it is gone; after no answer it is gone or all there; the name is free once it is deleted."""
+    """After a 200 it is deleted. Without an answer it is deleted or complete. Once it is deleted, the name is free."""
     phase = until(lambda: tested.phase(name), _FINAL_WITHIN_S)
     assert phase == "missing" or not _is_ok(answer)
     if phase == "completed":
@@ -215,7 +215,7 @@ def _check_deleted(tested: ContainerUnderTest, name: str, answer: requests.Respo
 
 
 def _prepare_equal(tested: ContainerUnderTest, name: str) -> None:
-    """Queue two equal requests behind one that runs for long."""
+    """Queue two equal requests behind an artifact that runs for long."""
     tested.ensure_running(f"{name}-before")
     tested.ensure_created(f"{name}-source")
     tested.ensure_created(name, text=f"{name}-source", reuse=True)
@@ -228,7 +228,7 @@ def _cancel_and_re_use(tested: ContainerUnderTest, name: str) -> requests.Respon
 
 
 def _check_re_used(tested: ContainerUnderTest, name: str, answer: requests.Response | None, is_killed: bool) -> None:
-    """Whatever is completed is whole; what could be taken over was not computed; nothing is half of both."""
+    """Completed artifacts have all files. The second one re-uses the first if that is completed."""
     tested.ensure_ended(f"{name}-before")
     tested.wait_until_final(f"{name}-before")
     source, phase = tested.wait_until_final(f"{name}-source"), tested.wait_until_final(name)

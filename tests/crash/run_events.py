@@ -1,4 +1,4 @@
-"""What Dagster has written down of runs, and whether anything is there twice."""
+"""Check Dagster's events for runs, successes and step starts that occur twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["doubled"]
 
 
 def doubled(instance: DagsterInstance, most_starts: Mapping[str, int], may_fail: Collection[str]) -> Iterator[str]:
-    """Yield what is there twice or not at all: a run of a name, its success, the start of a step.
+    """Yield faults: a run of a name, its success or the start of a step is missing or occurs twice.
 
     Args:
         instance: Where the runs are.
@@ -32,7 +32,7 @@ def doubled(instance: DagsterInstance, most_starts: Mapping[str, int], may_fail:
 
 
 def _counts(instance: DagsterInstance, run_id: str) -> tuple[Counter[str], int]:
-    """Return how often each step was begun, and how often the run succeeded."""
+    """Return how often each step has started, and how often the run has succeeded."""
     kinds = {DagsterEventType.STEP_START, DagsterEventType.RUN_SUCCESS}
     events = [record.dagster_event for record in instance.all_logs(run_id, of_type=kinds)]
     starts = Counter(event.step_key for event in events if event and event.step_key)

@@ -1,4 +1,4 @@
-"""Cancels and deletes at any moment: nothing runs on, nothing comes back, no download ends cleanly short."""
+"""Cancels and deletes at any moment: no process runs on, no artifact comes back, no short download looks complete."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _FILES, _SIZE = 3, 3_000_000
 
 
 def end_one(tested: ContainerUnderTest, number: int, seed: int) -> str:
-    """Create something with a family, and cancel or delete it after a while; return what became of it."""
+    """Create an artifact with child processes, and cancel or delete it after a while; return its end."""
     random_ = random.Random(seed)
     name = f"e{number}"
     tested.ensure_created(name, seconds=random_.choice([0, 0.05, 0.3, 60]), family=random_.random() < 0.7)
     time.sleep(random_.choice([0, 0, random_.uniform(0, 0.4)]))
     if random_.random() < 0.3:
-        # As it begins to finish is the most delicate moment.
+        # The most delicate moment is when it begins to finish.
         answer_of("GET", f"{tested.url}/{name}/status?wait=0.4")
     if random_.random() < 0.5:
         answer, _, _ = answer_of("POST", f"{tested.url}/{name}/cancel")
@@ -49,8 +49,8 @@ def end_one(tested: ContainerUnderTest, number: int, seed: int) -> str:
     return "deleted"
 
 
-def test_cancels_and_deletes(tmp_path: Path) -> None:
-    """Waiting, running or finishing, also with descendants in other sessions: it ends, whole, and leaves nothing."""
+def test_cancels_and_deletes_leave_no_process_and_no_file(tmp_path: Path) -> None:
+    """The artifact waits, runs or finishes, also with descendants in other sessions."""
     seeded_ = seeded()
     server = ToolServer(TOOL, tmp_path / "volume")
     try:
@@ -72,7 +72,7 @@ def test_cancels_and_deletes(tmp_path: Path) -> None:
 
 
 def download(url: str, started: threading.Event, random_: random.Random) -> bytes | None:
-    """Read as slowly as others need to delete meanwhile; None when it broke off."""
+    """Read slowly, so that the artifact can be deleted meanwhile; return None if the download breaks off."""
     try:
         with requests.get(url, stream=True, timeout=60) as answer:
             if answer.status_code != 200:
@@ -90,8 +90,8 @@ def download(url: str, started: threading.Event, random_: random.Random) -> byte
         started.set()
 
 
-def test_downloads_during_deletes(tmp_path: Path) -> None:
-    """A download that was begun ends with every byte, or broken off; never as a shorter one that looks whole."""
+def test_downloads_during_deletes_are_complete_or_break_off(tmp_path: Path) -> None:
+    """A download must never look complete if it is shorter."""
     seeded_ = seeded()
     counts: Counter[str] = Counter()
     with ThreadPoolExecutor(3) as pool:
@@ -115,7 +115,7 @@ def test_downloads_during_deletes(tmp_path: Path) -> None:
                 tested.ensure_deleted(name)
                 files = expected(name, _FILES, _SIZE)
                 for path, read in zip(("part0/file", "part2/file", ""), reads, strict=True):
-                    counts[judge(read.result(), path, files)] += 1
+                    counts[result_of_download(read.result(), path, files)] += 1
             until(lambda: not leftover_files(server.volume), _GONE_WITHIN_S)
         finally:
             server.end()
@@ -123,8 +123,8 @@ def test_downloads_during_deletes(tmp_path: Path) -> None:
     assert counts["whole file"]
 
 
-def judge(data: bytes | None, path: str, files: dict[str, bytes]) -> str:
-    """Return how a download ended; fail when it is neither whole nor broken."""
+def result_of_download(data: bytes | None, path: str, files: dict[str, bytes]) -> str:
+    """Return how a download ended; fail if it is neither complete nor broken off."""
     if data is None:
         return "broken"
     if path:

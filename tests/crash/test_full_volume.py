@@ -1,4 +1,4 @@
-"""A volume of 64 MB that fills up: said so, nothing lost, and room is made by deleting."""
+"""A volume of 64 MB fills up: the container reports it, loses nothing, and deletions make room."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _RESERVE_BYTES = 4_000_000
 
 
 def free_bytes(path: Path) -> int:
-    """Return how much a file can still take."""
+    """Return how many bytes a file can still take."""
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
 
 
 def fill(path: Path, leave_bytes: int) -> None:
-    """Take all room but so much, as somebody else on the same disk would."""
+    """Use all disk space except `leave_bytes`, as another program on the same disk would."""
     with path.open("wb") as file:
         while (size := min(1 << 20, free_bytes(path) - leave_bytes)) > 0:
             file.write(b"x" * size)
@@ -38,8 +38,10 @@ def fill(path: Path, leave_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("disk", [tmpfs, mounted_image], ids=["tmpfs", "ext4"])
-def test_a_volume_fills_up(tmp_path: Path, disk: Callable[[Path], AbstractContextManager[Path]]) -> None:
-    """Creating is 507, what runs fails with the reason, reading goes on, deleting makes room, and it goes on."""
+def test_full_volume_refuses_creations_and_goes_on(
+    tmp_path: Path, disk: Callable[[Path], AbstractContextManager[Path]]
+) -> None:
+    """A creation gets 507, the running artifact fails with the reason, reads go on, and deletions make room."""
     with disk(tmp_path / "disk") as mounted:
         server = ToolServer(TOOL, mounted / "volume", BONSEYES_DISK_RESERVE_BYTES=str(_RESERVE_BYTES))
         server.log = tmp_path / "server.log"
@@ -59,7 +61,7 @@ def test_a_volume_fills_up(tmp_path: Path, disk: Callable[[Path], AbstractContex
 
 
 def fail_for_want_of_room(tested: ContainerUnderTest) -> None:
-    """What needs more than there is fails and says so; what it wrote is given back."""
+    """An artifact that is too large fails with the reason, and its disk space is freed."""
     before = free_bytes(tested.server.volume)
     tested.ensure_created("too-big", files=10, size=8_000_000)
     assert tested.wait_until_final("too-big") == "failed"
@@ -68,7 +70,7 @@ def fail_for_want_of_room(tested: ContainerUnderTest) -> None:
 
 
 def refuse(tested: ContainerUnderTest) -> None:
-    """Below the reserve nothing new is taken; an upload that would go below it is refused while it comes."""
+    """An upload that would use up the reserve is refused while it comes."""
     parts = {
         "name": (None, "upload"),
         "data": (None, '{"text": "t", "ledger": "/dev/null"}'),
@@ -80,7 +82,7 @@ def refuse(tested: ContainerUnderTest) -> None:
 
 
 def fill_to_the_last_byte(tested: ContainerUnderTest, mounted: Path) -> None:
-    """With nothing free at all, deleting still works, and what it frees is used."""
+    """On a completely full disk, deletions still work, and make room for new artifacts."""
     tested.ensure_running("running")
     tested.ensure_created("queued")
     fill(mounted / "filler", 0)
@@ -90,7 +92,7 @@ def fill_to_the_last_byte(tested: ContainerUnderTest, mounted: Path) -> None:
     answer = requests.post(f"{tested.url}/running/cancel", timeout=60)
     assert answer.status_code == 200, answer.text
     assert tested.wait_until_final("running") == "cancelled"
-    # On a disk this full the next one cannot be made, or just so.
+    # On such a full disk the next artifact may fail or succeed.
     assert tested.wait_until_final("queued") in ("failed", "completed")
     tested.check_acknowledged()
     answer = requests.delete(f"{tested.url}/big", timeout=60)
@@ -101,14 +103,14 @@ def fill_to_the_last_byte(tested: ContainerUnderTest, mounted: Path) -> None:
 
 
 def crash_while_full(tested: ContainerUnderTest, mounted: Path) -> None:
-    """With nothing free at all, no inode either, a container that was killed comes back, and deleting makes room."""
+    """Without a free byte or inode, a killed container starts again, and deletions make room."""
     tested.ensure_completed("large", files=10, size=1_000_000)
     tested.ensure_running("cut-short")
     tested.ensure_created("waiting")
     start_again_full(tested, mounted / "first")
     assert tested.wait_until_final("cut-short") == "interrupted"
     assert tested.wait_until_final("waiting") in ("failed", "completed")
-    # Now there is nothing left that makes room by being cleared away.
+    # Now there are no leftovers whose removal would make room.
     start_again_full(tested, mounted / "second")
     tested.check_acknowledged()
     tested.ensure_deleted("large")
@@ -118,7 +120,7 @@ def crash_while_full(tested: ContainerUnderTest, mounted: Path) -> None:
 
 
 def start_again_full(tested: ContainerUnderTest, fillers: Path) -> None:
-    """Kill the server, take all room, and have it be healthy again."""
+    """Kill the server, use up the disk, and start the server again."""
     fillers.mkdir()
     tested.server.kill()
     fill(fillers / "filler", 0)
@@ -127,7 +129,7 @@ def start_again_full(tested: ContainerUnderTest, fillers: Path) -> None:
 
 
 def use_up_inodes(folder: Path) -> None:
-    """Leave no file to be made, where that does not take a million."""
+    """Use up all inodes, unless the disk has very many."""
     count = os.statvfs(folder).f_favail
     with suppress(OSError):
         for number in range(count if count < 100_000 else 0):

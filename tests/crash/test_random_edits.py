@@ -1,4 +1,4 @@
-"""A tool's code is edited while it is at work, restarted, re-used and loses its index: every result stays true."""
+"""Edits of a tool's code while it works, with restarts, re-uses and losses of the index: every result stays right."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WEIGHTS = {
 
 
 class Campaign:
-    """Random operations on two tools, each followed by a look at what they claim."""
+    """Random operations on two tools; after each one, the claims of the tools are checked."""
 
     def __init__(self, tools: list[EditedTool], folder: Path, random_: random.Random) -> None:
         self._tools = tools
@@ -48,7 +48,7 @@ class Campaign:
         self._reported: set[str] = set()
 
     def execute(self) -> None:
-        """Do so many operations, in an order that nobody chose; stop when enough is wrong."""
+        """Run the operations in random order; stop after too many faults."""
         for tool in self._tools:
             self.wrong += tool.start()
         for number in range(EDITS):
@@ -56,7 +56,7 @@ class Campaign:
             [kind] = self._random.choices([*_WEIGHTS], [*_WEIGHTS.values()])
             self.done[kind] += 1
             self.story.append(f"{number}: {kind} {tool.name}")
-            # Once is enough to say of an artifact that it is wrong.
+            # Report each fault once.
             found = [each for each in self._operate(kind, tool) if each not in self._reported]
             self._reported.update(found)
             self.wrong += [f"after {self.story[-1]}: {each}" for each in found]
@@ -118,7 +118,7 @@ class Campaign:
         yield from ()
 
     def _create_ten(self, tool: EditedTool) -> Iterator[str]:
-        """Ten equal requests at once are computed once, or not at all when there is such a result."""
+        """Ten equal requests at once are computed once, or not at all if an equal result exists."""
         request = self._request(tool)
         names = [self._fresh_name() for _ in range(10)]
         self._note(f"{names[0]} to {names[-1]}")
@@ -132,7 +132,7 @@ class Campaign:
             yield f"{tool.name} computed {made} for ten equal requests; there was {sources} already"
 
     def _edit_during(self, tool: EditedTool) -> Iterator[str]:
-        """Edit while an artifact is made, and sometimes put everything back before it ends."""
+        """Edit while an artifact is made, and sometimes restore all files before it ends."""
         tool.is_undisturbed = False
         before = tool.code.content()
         name = self._fresh_name()
@@ -153,7 +153,7 @@ class Campaign:
         yield from ()
 
     def _spoil_index(self, tool: EditedTool) -> Iterator[str]:
-        """Lose, put back or damage the index while the container is down; everything is there again."""
+        """Lose, restore or damage the index while the container is down; the start brings all artifacts back."""
         tool.stop(by_force=self._random.random() < 0.5)
         saved = self._saved / tool.name
         acts = {
@@ -178,7 +178,7 @@ class Campaign:
         return f"n{self._number}"
 
     def _name(self) -> str:
-        # Some names are used again after their deletion.
+        # Use some names again after their deletion.
         there = {name for tool in self._tools for name in tool.claims.requests}
         free = sorted({name for tool in self._tools for name in tool.deleted} - there)
         return self._random.choice(free) if free and self._random.random() < 0.2 else self._fresh_name()
@@ -195,8 +195,8 @@ class Campaign:
 
 
 @pytest.mark.timeout(0)
-def test_random_edits(tmp_path: Path) -> None:
-    """Every result is of the code that its version names, one version is one code, and no re-use spreads another."""
+def test_results_stay_right_under_random_edits(tmp_path: Path) -> None:
+    """Every result comes from the code of its version, and a re-use never spreads a wrong result."""
     random_, began = seeded(), time.monotonic()
     with edited_tools(tmp_path) as tools:
         campaign = Campaign(tools, tmp_path, random_)

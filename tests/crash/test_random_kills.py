@@ -1,4 +1,4 @@
-"""Clients create, read, cancel and delete while every kind of process is killed; a model judges what they saw."""
+"""Clients create, read, cancel and delete while every kind of process is killed; a model checks their answers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CLIENTS = 4
 
 
 def campaign(server: ToolServer, ledger: Path, seeded_: random.Random) -> tuple[ClientGroup, Counter[str]]:
-    """Let the clients create all, and the killer kill as often as it is to."""
+    """Let the clients create all artifacts while the killer kills processes."""
     group = ClientGroup(server, History(), ledger, CREATIONS)
     clients = [Client(group, seeded_.randrange(2**31)) for _ in range(_CLIENTS)]
     killer = Killer(server, group, seeded_)
@@ -50,15 +50,15 @@ def campaign(server: ToolServer, ledger: Path, seeded_: random.Random) -> tuple[
 
 
 def observe(group: ClientGroup) -> None:
-    """Add to the history what each name is in the end."""
+    """Add the final state of each name to the history."""
     observer = Client(group, 0)
     for name in group.history.by_name():
         assert observer.get(name) != "unknown"
 
 
 @pytest.mark.timeout(0)
-def test_random_kills(tmp_path: Path) -> None:
-    """Nothing acknowledged is lost or doubled, one wins each name, final stays final, nothing is stuck or left."""
+def test_promises_hold_under_random_kills(tmp_path: Path) -> None:
+    """No acknowledged artifact is lost or made twice, one creation wins each name, and no process or file is left."""
     seeded_ = seeded()
     ledger = tmp_path / "ledger"
     server = ToolServer(TOOL, tmp_path / "volume")
@@ -69,7 +69,7 @@ def test_random_kills(tmp_path: Path) -> None:
         until(server.container.is_healthy, STUCK_S)
         longest_s = wait_until_all_final(server, STUCK_S)
         observe(group)
-        # Twice: what is final stays so over one more crash.
+        # Observe a second time: final phases must not change by one more crash.
         server.kill()
         server.start()
         observe(group)
@@ -82,7 +82,7 @@ def test_random_kills(tmp_path: Path) -> None:
 
 
 def check(group: ClientGroup, server: ToolServer, ledger: Path) -> None:
-    """Judge everything."""
+    """Check the history, the files and the starts."""
     found = violations(group.history)
     names = requests.get(f"{server.url}/artifacts", timeout=30).json()
     found += [wrong for name in names if (wrong := fault_of(server, name))]
@@ -94,7 +94,7 @@ def check(group: ClientGroup, server: ToolServer, ledger: Path) -> None:
 
 
 def report(group: ClientGroup, server: ToolServer, killed: Counter[str], longest_s: float, took_s: float) -> None:
-    """Say what this was."""
+    """Print the numbers of the campaign."""
     statuses = requests.get(f"{server.url}/artifacts?detail=1", timeout=30).json()
     phases = Counter(status["phase"] for status in statuses)
     kinds = Counter(f"{event.kind} {event.outcome}" for event in group.history.events)

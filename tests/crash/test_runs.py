@@ -1,4 +1,4 @@
-"""Runs of five steps, launched through each door, in a project whose processes are killed: nothing is made twice."""
+"""Runs of five steps, launched in each way, in a project whose processes are killed: no artifact is made twice."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.system.embedded import Embedded
 from tests.waiting import until
 
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
-# Fewer than would end a run that gets no further (run_recovery.py).
+# Fewer than the limit at which run_recovery.py gives a run up.
 _KILLS_PER_RUN = 9
-# What executes a run in its own process must outlive some looks of Dagster's daemon, one each 5 s.
+# A process that executes a run must outlive some checks of Dagster's daemon, one each 5 s.
 _KILLS_PER_EXECUTION = 4
 _EXECUTION_SECONDS = 3.0
 _LONGEST_PAUSE_S = 2.0
@@ -37,7 +37,7 @@ _STILL_ACTIVE_S = 30.0
 
 
 class Campaign:
-    """One run after another, with kills in between."""
+    """Runs one after another, with kills meanwhile."""
 
     def __init__(self, project: Embedded, random_: random.Random) -> None:
         self._project = project
@@ -49,11 +49,11 @@ class Campaign:
         self.durations_s: dict[str, float] = {}
         self.disturbed: set[str] = set()
         self.interrupted_runs: set[str] = set()
-        """Runs of `dagster job execute` that was killed: nobody goes on with them."""
+        """Runs whose `dagster job execute` was killed: no process resumes them."""
         self.ways: dict[str, str] = {}
         self.wrong: list[str] = []
         self.earlier = {status.name for tool in TOOLS for status in self.tool(tool).statuses()}
-        """Artifacts that were there before."""
+        """Artifacts from before the campaign."""
 
     @property
     def runs(self) -> Container:
@@ -73,7 +73,7 @@ class Campaign:
                 left -= len(group)
 
     def execute(self) -> None:
-        """Run, undisturbed once, until everybody has been killed in his turn."""
+        """Run once undisturbed, then run until every group of processes has been killed."""
         try:
             self._one_run("calm", RUNS, 0)
             number = 0
@@ -152,7 +152,7 @@ class Campaign:
             self.wrong.append(f"{name} ended with {text!r}")
 
     def _is_settled(self, run: Artifact) -> bool:
-        """Wait for everybody whom the answer to a question depends on."""
+        """Tell whether the run is final and all tools are healthy, so that answers are final, too."""
         return self._is_final(run) and all(self._is_healthy(tool) for tool in TOOLS)
 
     def _is_healthy(self, tool: str) -> bool:
@@ -161,21 +161,21 @@ class Campaign:
         return False
 
     def artifacts(self) -> list[str]:
-        """Return the artifacts that there are to be, of every run one for each step."""
+        """Return the expected artifacts: one per step of every run."""
         return [f"{run}_{step}" for run in self.durations_s if run not in self.interrupted_runs for step in STEPS]
 
     def most_starts(self) -> dict[str, int]:
-        """Return how often each run may begin a step: who takes a killed run up again begins what was in flight."""
+        """Return how often each run may start a step: the process that resumes a killed run restarts its open steps."""
         killed = Counter(kill.run for kill in self.kills if kill.role == RUN)
-        # Nobody takes up what a command executes.
+        # No process resumes a run of `dagster job execute`.
         return {run: 1 if way == EXECUTE else 1 + killed[run] for run, way in self.ways.items()}
 
     def may_be_incomplete(self, artifact: str) -> bool:
-        """Tell whether an artifact may be there or not."""
+        """Tell whether an artifact belongs to an interrupted run, so that it may be missing."""
         return artifact.rpartition("_")[0].removesuffix("_source") in self.interrupted_runs
 
     def moments(self) -> dict[str, list[float]]:
-        """Return when something was killed that ended the work of a container."""
+        """Return the times of kills that interrupted the work of a container."""
         return {tool: [kill.at for kill in self.kills if kill.container == tool and kill.interrupts] for tool in TOOLS}
 
 
@@ -188,7 +188,7 @@ def _answer_or_error(ask: Callable[[], object]) -> object:
 
 @pytest.mark.timeout(0)
 def test_runs_survive_kills(five: Embedded) -> None:
-    """Each run ends completed, each artifact was made once unless that was cut short, and nothing works for nobody."""
+    """Each run is completed, each artifact was made once unless it was interrupted, and no process is left."""
     campaign = Campaign(five, seeded())
     campaign.execute()
     ended = time.time()
@@ -206,7 +206,7 @@ def test_runs_survive_kills(five: Embedded) -> None:
 
 
 def still_active(project: Embedded, campaign: Campaign) -> Iterator[str]:
-    """Yield what still runs though every run has ended."""
+    """Yield processes, runs and artifacts that are still active after the end of every run."""
     victims = Victims(project)
     for pid in victims.run_processes():
         yield f"the process {pid} executes a run"
@@ -223,7 +223,7 @@ def still_active(project: Embedded, campaign: Campaign) -> Iterator[str]:
 
 
 def wrong_artifacts(campaign: Campaign) -> Iterator[str]:
-    """Yield artifacts that are missing, not completed, or nobody's."""
+    """Yield artifacts that are missing, not completed, or unexpected."""
     for tool in TOOLS:
         expected = {name for name in campaign.artifacts() if container_of(name) == tool}
         there = {
@@ -237,12 +237,12 @@ def wrong_artifacts(campaign: Campaign) -> Iterator[str]:
 
 
 def _is_free(artifact: str, campaign: Campaign) -> bool:
-    """Tell whether nothing is promised of an artifact."""
+    """Tell whether there is no promise about an artifact."""
     return artifact in campaign.earlier or campaign.may_be_incomplete(artifact)
 
 
 def report(campaign: Campaign) -> None:
-    """Say what this was."""
+    """Print the numbers of the campaign."""
     calm_s = campaign.durations_s["calm"]
     delays_s = sorted(campaign.durations_s[name] - calm_s for name in campaign.disturbed) or [0.0]
     killed = Counter(kill.role for kill in campaign.kills)

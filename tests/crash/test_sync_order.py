@@ -1,7 +1,7 @@
-"""All is synced before it is acknowledged: the order of the system calls, checked as they were made.
+"""Everything is synced before it is acknowledged: this test checks the order of the system calls in a trace.
 
-To lose the page cache for real takes a disk of one's own (see test_power_cut.py). This stands in for it wherever strace
-runs, and is stricter in one way: not what happened to be lost at some moment is looked at, but what could be.
+A real loss of the page cache needs a separate disk (see test_power_cut.py). This test runs wherever strace runs. It is
+stricter in one way: it finds all data that a power cut could lose, not only data that one cut has lost.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TOOL = Path(__file__).parent / "tool"
 _FILES = 5
 
 
-def test_the_checker_sees_what_is_not_synced() -> None:
-    """Content, names and what was moved stay unsynced until just they are synced."""
+def test_unsynced_finds_files_and_names_without_a_sync() -> None:
+    """Content, names and moved files stay unsynced until they are synced themselves."""
     state = Unsynced()
 
     def unsynced_after(*lines: str) -> set[str]:
@@ -48,13 +48,13 @@ def test_the_checker_sees_what_is_not_synced() -> None:
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 @pytest.mark.parametrize("files", [0, 30] if IS_SHORT else [0, _FILES, 30])
 def test_everything_is_synced_in_time(tmp_path: Path, files: int) -> None:
-    """Inputs and row before the 200, outputs before the row says completed, the row before anybody is told."""
+    """Inputs and row before the 200, outputs before the row is completed, the row before the bell rings."""
     server = ToolServer(TOOL, tmp_path / "volume", BONSEYES_PROCESSES="1", BONSEYES_THREADS="1")
     try:
         server.start()
         tested = ContainerUnderTest(server, tmp_path / "ledger")
         tested.ensure_completed("witness")
-        # The child that waits for the next artifact writes the outputs.
+        # The waiting child writes the outputs of the next artifact.
         pids = [server.workers[0], server.mule, server.child()]
         options = ("-y", "-s", "64", "-e", f"trace={TRACED_CALLS}")
         with Strace(pids, tmp_path / "trace", *options) as strace:
@@ -62,7 +62,7 @@ def test_everything_is_synced_in_time(tmp_path: Path, files: int) -> None:
             tested.ensure_deleted("made")
             tested.ensure_created("again")
             until(lambda: tested.phase("again") == "completed")
-            # The row can be read before the bell is rung.
+            # The row is readable before the worker rings the bell.
             until(lambda: len(final_rings(strace.lines(), server)) >= 2)
         lines = strace.lines()
     finally:
@@ -74,12 +74,12 @@ def test_everything_is_synced_in_time(tmp_path: Path, files: int) -> None:
 
 
 def final_rings(lines: list[str], server: ToolServer) -> list[str]:
-    """Return each time that the worker told all who wait."""
+    """Return the lines of the trace in which the worker rings the final bell."""
     return [line for line in lines if line.startswith(f"{server.mule} ") and "final.bell" in line]
 
 
 class SyncChecker:
-    """Follows a trace, and fails where something is promised that is not synced; counts how often it looked."""
+    """Follows a trace, and fails if something is promised before its sync; counts its checks."""
 
     def __init__(self, volume: str) -> None:
         self.seen: Counter[str] = Counter()
@@ -90,7 +90,7 @@ class SyncChecker:
         self._completed: set[int] = set()
 
     def check_call(self, call: Call) -> None:
-        """Follow one call."""
+        """Check one call against the state, then add it."""
         if call.name == "writev" and "HTTP/1.1 200" in call.arguments and "success" in call.arguments:
             self._check_acknowledged(call)
         elif call.name.startswith("rename") and call.paths[1].endswith("/data"):
@@ -106,23 +106,23 @@ class SyncChecker:
         self.seen[what] += 1
         assert not missing, f"{what} before these were synced: {missing}"
         if what in ("acknowledged", "reported"):
-            # What others write into the log meanwhile is not what this one tells of.
+            # Other processes may write to the log meanwhile; only the writes of this one count.
             assert call.pid not in self._state.contents.get(self._log, ()), f"{what} before the row was synced"
 
     def _check_acknowledged(self, call: Call) -> None:
-        """Before a 200 for a creation or a deletion: uploaded files, the folders that lead to them, the row."""
+        """Check before a 200 for a creation or a deletion: uploads, their folders and the row are synced."""
         pattern = re.compile(rf"{re.escape(self._volume)}(/artifacts(/\w+(/inputs(/.*)?)?)?)?")
         unsynced = self._state.within(self._volume)
         self._check("acknowledged", call, {path for path in unsynced if pattern.fullmatch(path)})
 
     def _check_published(self, call: Call, folder: str) -> None:
-        """Before outputs are moved to their place: they, and the manifest's content."""
+        """Check before the rename of the outputs: they and the content of the manifest are synced."""
         self._published[call.pid] = folder
         missing = self._state.within(f"{folder}/staging") - {f"{folder}/staging"}
         self._check("published", call, missing | {f"{folder}/manifest.json"} & self._state.contents.keys())
 
     def _check_completed(self, call: Call) -> None:
-        """Before the row says completed: everything that it stands for, and its names."""
+        """Check before the row is completed: data, manifest and their names are synced."""
         folder = self._published.pop(call.pid)
         self._completed.add(call.pid)
         self._check("completed", call, self._state.within(f"{folder}/data", f"{folder}/manifest.json"))
