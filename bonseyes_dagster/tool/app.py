@@ -63,7 +63,7 @@ def work() -> None:
         Worker(*load(), watch_code(), lambda: os.kill(os.getppid(), signal.SIGHUP)).run()
         code = 0
     except Exception:
-        logging.getLogger(__name__).exception("the worker failed")
+        logging.getLogger(__name__).exception("The worker failed and is restarted.")
         # uWSGI restarts the mule at once; the cause of the failure needs a moment to pass.
         time.sleep(_PAUSE_S)
     finally:

@@ -37,7 +37,7 @@ class Artifact:
         """Return the path for the output file `relative` (with forward slashes), and make its folders."""
         pure = PurePosixPath(relative)
         if pure.is_absolute() or not pure.parts or ".." in pure.parts:
-            raise ValueError(f"{relative!r} is not a path inside of the artifact")
+            raise ValueError(f"{relative!r} is not a path inside of the artifact.")
         path = self.folder / pure
         path.parent.mkdir(parents=True, exist_ok=True)
         return path

@@ -116,7 +116,7 @@ class Store:
         """Create the artifact durably and return its name."""
         draft = request.draft
         if not isinstance(draft, CreationDraft):
-            raise TypeError(f"a draft of another backend: {draft!r}")
+            raise TypeError(f"The draft {draft!r} belongs to another backend.")
         digest = request_digest(request.name, request.parameters, draft.files())
         # Look up the name before the key: if the same request takes the name meanwhile, the key is found afterwards.
         is_taken = self._index.has_name(request.name)
@@ -142,7 +142,9 @@ class Store:
         if known is None:
             return None
         if known.request_digest != digest:
-            raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
+            raise InvalidError(
+                f"The Idempotency-Key was used for another request, which created {known.name!r}; use a new key."
+            )
         return known.name
 
     def _checked(self, request: backend.Request, draft: CreationDraft, digest: str) -> ArtifactRow:
@@ -186,9 +188,11 @@ class Store:
         """Return if the same request has already created the artifact; else raise the error of the conflict."""
         same = self._index.by_key(row.idempotency_key) if row.idempotency_key else None
         if same is None:
-            raise ConflictError(f"There is an artifact {row.name!r} already.") from error
+            raise ConflictError(
+                f"There is an artifact {row.name!r} already; delete it or take another name."
+            ) from error
         if same.request_digest != row.request_digest:
-            raise InvalidError("The Idempotency-Key was used for another request.") from error
+            raise InvalidError("The Idempotency-Key was used for another request; use a new key.") from error
 
     def _insert_reused(self, row: ArtifactRow, draft: CreationDraft) -> bool:
         """Make the artifact from a completed one with the same fingerprint; tell whether there was one."""

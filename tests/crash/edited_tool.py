@@ -160,7 +160,7 @@ class EditedTool:
         self.is_interrupted = False
 
     def check_unexpected(self) -> Iterator[str]:
-        """Yield unexpected completed artifacts, and delete them. An old index may bring others back."""
+        """Delete unexpected artifacts, which an old index may bring back; yield the completed ones as faults."""
         for name, phase in self.phases().items():
             if name in self.claims.facts:
                 continue

@@ -37,7 +37,7 @@ def keep_auditing(volume: Volume) -> None:
         try:
             audit(Index(volume.index), volume)
         except (BonseyesError, OSError) as error:
-            _log.warning("the artifacts could not be audited: %s", error)
+            _log.warning("The audit of the artifacts failed: %s", error)
         pause_s = _EVERY_S
 
 
@@ -45,7 +45,7 @@ def audit(index: Index, volume: Volume, *, pause_s: float = _PAUSE_S) -> None:
     """Check each final artifact once, and pause `pause_s` after each."""
     differed = index.repair_search_trees()
     if differed is not None:
-        _log.error("the index of artifacts found rows by wrong values (%s); this is repaired", differed)
+        _log.error("The search trees of the index differed from its rows (%s); they are built anew.", differed)
     seq = 0
     while page := index.final_after(seq, _PAGE):
         for _, artifact_id in page:
@@ -66,7 +66,7 @@ def _audit_artifact(folder: Folder, artifact_id: str, index: Index) -> None:
     elif row is not None:
         _write_copy(row, folder, index)
     else:
-        _log.error("the row of the artifact with the id %s is damaged, and so is its copy", artifact_id)
+        _log.error("The row of the artifact with the id %s is damaged, and so is its copy.", artifact_id)
 
 
 def _row(index: Index, artifact_id: str) -> ArtifactRow | None:
@@ -97,7 +97,7 @@ def _repair_row(index: Index, row: ArtifactRow | None, copy: ArtifactRow) -> Non
     seq, damage = (row.seq, row.damage) if row else (copy.seq, None)
     with suppress(TakenError):
         if index.put(replace(copy, seq=seq, damage=damage), if_there=True):
-            _log.error("the row of %s (%s) was wrong; its copy replaces it", copy.name, copy.id)
+            _log.error("The row of the artifact %s (%s) was wrong; its copy replaces it.", copy.name, copy.id)
 
 
 def _write_copy(row: ArtifactRow, folder: Folder, index: Index) -> None:
@@ -118,7 +118,7 @@ def _check_data(row: ArtifactRow, folder: Folder, index: Index) -> None:
         return
     damage = _damage(row, folder)
     if damage is not None and not index.is_hidden(row.id):
-        _log.error("the artifact %s (%s) is damaged: %s", row.name, row.id, damage)
+        _log.error("The artifact %s (%s) is damaged: %s", row.name, row.id, damage)
         index.mark_damaged(row.id, damage)
 
 

@@ -27,7 +27,7 @@ def set_aside(volume: Volume, paths: Iterable[Path], label: str, why: str) -> Pa
         path.rename(place / path.name)
         parents.add(path.parent)
     sync_all([place / "why.txt", place, place.parent, *parents])
-    _log.warning("%s was set aside in %s: %s", label, place, why)
+    _log.warning("Moved %s to %s: %s", label, place, why)
     return place
 
 

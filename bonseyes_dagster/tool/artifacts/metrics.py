@@ -44,7 +44,7 @@ class MetricsWriter:
     def _open(self, name: str) -> int:
         safe = safe_name(name)
         if safe != name:
-            _log.warning("%r cannot name a metric; its points are kept as %r.", name, safe)
+            _log.warning("%r is no valid name of a metric; its points get the name %r.", name, safe)
         self._folder.mkdir(parents=True, exist_ok=True)
         return os.open(self._folder / _file_name(safe), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 

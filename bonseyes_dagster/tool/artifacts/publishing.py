@@ -97,7 +97,7 @@ def size_damage(entry: FileEntry, path: str) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return f"Its file {entry.path!r} is gone."
     if not stat.S_ISREG(found.st_mode):
-        return f"Its file {entry.path!r} is {_kind(found.st_mode)} by now."
+        return f"Its file {entry.path!r} is now {_kind(found.st_mode)}."
     if found.st_size != entry.size:
         return f"Its file {entry.path!r} has {found.st_size} bytes instead of {entry.size}."
     return None
@@ -298,5 +298,5 @@ def _state(path: Path) -> FileState | None:
 def _changed(shown: str) -> ToolError:
     return ToolError(
         f"The output {shown!r} changed while outputs were digested: another process writes to it. "
-        "Every process that the tool hands its files to must be done before the tool ends."
+        "Every process that writes to outputs must end before the tool ends."
     )

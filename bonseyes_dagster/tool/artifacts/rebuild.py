@@ -78,8 +78,8 @@ def write_mark(volume: Volume, seq: int) -> None:
 
 
 def _rebuild(volume: Volume, tool: str, fault: str) -> None:
-    why = f"The index of artifacts {fault}. It was found so on {now()}, and rebuilt from what lies beside the data."
-    _log.error("the index of artifacts %s; it is rebuilt", fault)
+    why = f"The index of artifacts {fault}. It was found on {now()} and rebuilt from the copies beside the data."
+    _log.error("The index of artifacts %s; it is rebuilt from the copies beside the data.", fault)
     _write_doubt(volume, why)
     salvaged = salvage(volume.index)
     rows = _merge_rows(volume, salvaged, tool)
@@ -95,7 +95,11 @@ def _rebuild(volume: Volume, tool: str, fault: str) -> None:
     sync_all([draft])
     draft.rename(_rebuilt_path(volume))
     _replace_index(volume, why)
-    _log.error("the index of artifacts is rebuilt: %d rows were read from it, %d it has now", len(salvaged), len(rows))
+    _log.error(
+        "The index of artifacts is rebuilt with %d rows; %d rows of the old one were readable.",
+        len(rows),
+        len(salvaged),
+    )
 
 
 def _rebuilt_path(volume: Volume) -> Path:
@@ -114,7 +118,7 @@ def _finish_interrupted_rebuild(volume: Volume) -> None:
         _remove(_rebuilt_path(volume))
         sync_folder(volume.path)
     else:
-        _replace_index(volume, "The index of artifacts was rebuilt; a crash came in between.")
+        _replace_index(volume, "The index of artifacts was rebuilt; a crash interrupted the rebuild once.")
 
 
 def _replace_index(volume: Volume, why: str) -> None:
@@ -174,9 +178,9 @@ def _number_rows(rows: Iterable[ArtifactRow]) -> list[ArtifactRow]:
 
 def _restore_missing_rows(volume: Volume, index: Index, tool: str) -> None:
     last, mark = index.last_seq(), read_mark(volume)
-    why = f"The index of artifacts is older than the artifacts: its last row has number {last}, and there was a {mark}."
-    _log.error("%s Rows are put back from what lies beside the data.", why)
-    _write_doubt(volume, f"{why} It was found so on {now()}.")
+    why = f"The index of artifacts is older than the artifacts: its last number is {last}, but {mark} has been used."
+    _log.error("%s Missing rows are restored from the copies beside the data.", why)
+    _write_doubt(volume, f"{why} It was found on {now()}.")
     _remove_deleted_rows(volume, index)
     _remove_unfinished_rows(volume, index)
     known = index.ids()
@@ -198,7 +202,7 @@ def _remove_deleted_rows(volume: Volume, index: Index) -> None:
             row = None if volume.folder(artifact_id).path.exists() else index.by_id(artifact_id)
             if row is not None and (row.phase == "completed" or row.started is not None):
                 index.remove(artifact_id)
-                _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
+                _log_deletion(row)
         seq = page[-1][0]
 
 
@@ -210,7 +214,13 @@ def _remove_unfinished_rows(volume: Volume, index: Index) -> None:
     for row in gone:
         if row.phase == "running" or row.name in names:
             index.remove(row.id)
-            _log.warning("%s (%s) was deleted after the older index was saved", row.name, row.id)
+            _log_deletion(row)
+
+
+def _log_deletion(row: ArtifactRow) -> None:
+    _log.warning(
+        "The artifact %s (%s) was deleted after the older index was saved; its row is removed.", row.name, row.id
+    )
 
 
 def _names_of_folders(volume: Volume, index: Index) -> set[str | None]:
@@ -229,7 +239,7 @@ def restore_row(index: Index, folder: Folder, tool: str) -> ArtifactRow:
     """Write the missing row of a folder and return it; it gets a new name if another artifact has its name."""
     row = row_from_folder(folder, None, tool)
     made = _put_with_copy(index, row, folder)
-    _log.warning("the row of %s (%s) was missing and is put back", made.name, folder.id)
+    _log.warning("The row of the artifact %s (%s) was missing and is restored.", made.name, folder.id)
     return made
 
 
@@ -255,7 +265,7 @@ def _put(index: Index, row: ArtifactRow) -> ArtifactRow:
         except TakenError:
             continue
         if changed.name != row.name:
-            _log.warning("the name %s is taken; the artifact that was found is called %s", row.name, changed.name)
+            _log.warning("The name %s is taken; the found artifact gets the name %s.", row.name, changed.name)
         return changed
     raise TakenError(row.id)
 
@@ -285,7 +295,7 @@ def row_from_folder(folder: Folder, known_row: ArtifactRow | None, tool: str) ->
         return replace(_completed(known), digest=manifest.digest, size=manifest.size)
     if known_row is not None and known_row.digest == manifest.digest:
         return known_row
-    return replace(copy, damage="Its manifest is not the one that was published.")
+    return replace(copy, damage="Its manifest has another digest than the published one.")
 
 
 def _is_unpublished(folder: Folder) -> bool:

@@ -45,7 +45,7 @@ def rename(index: Index, volume: Volume, name: str, new_name: str) -> ArtifactRo
     except FileNotFoundError:
         pass  # the artifact never ran, or is being deleted
     except OSError as error:
-        _log.warning("the new name cannot be written to the log of %s: %s", new_name, error)
+        _log.warning("The new name cannot be written to the log of the artifact %s: %s", new_name, error)
     return row
 
 

@@ -55,7 +55,7 @@ def adopt_newest(
             there = index.by_id(source.id)
             if there is None or there.name is None:
                 return None
-            mark_damaged(index, source, "Files of it are gone.")
+            mark_damaged(index, source, "Some of its files are gone.")
         else:
             return made
     return None
@@ -63,7 +63,7 @@ def adopt_newest(
 
 def mark_damaged(index: Index, source: ArtifactRow, damage: str) -> None:
     """Mark an artifact as damaged, so that it is never re-used, and log the damage."""
-    _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
+    _log.error("The artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
     index.mark_damaged(source.id, damage)
 
 
@@ -152,7 +152,7 @@ def _read_all(data: Path, manifest: Manifest, there: Set[str], check: Callable[[
         raise DamagedError(f"Its file {differing[0]!r} is {'new' if differing[0] in there else 'gone'}.")
     for path, entry in entries.items():
         if not _is_as_published(data / path, entry, check):
-            raise DamagedError(f"Its file {path!r} is not what was published.")
+            raise DamagedError(f"Its file {path!r} has other content than the published one.")
 
 
 def _is_as_published(path: Path, entry: FileEntry, check: Callable[[], None]) -> bool:

@@ -75,7 +75,7 @@ def read_row_copy(folder: Folder) -> ArtifactRow | None:
         body = json.loads(folder.row_copy.read_bytes())
         columns = body["row"]
         if body["sha256"] != _digest(columns):
-            raise RowDamagedError(f"{folder.row_copy} does not have its own digest")
+            raise RowDamagedError(f"{folder.row_copy} does not have the digest in it.")
         known = {field.name for field in fields(ArtifactRow)}
         row = ArtifactRow(**{key: value for key, value in columns.items() if key in known})
         check_row(row)
@@ -84,9 +84,9 @@ def read_row_copy(folder: Folder) -> ArtifactRow | None:
     except RowDamagedError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise RowDamagedError(f"{folder.row_copy} cannot be read: {error}") from error
+        raise RowDamagedError(f"{folder.row_copy} cannot be read: {error}.") from error
     if row.id != folder.id:
-        raise RowDamagedError(f"{folder.row_copy} is the row of another artifact, {row.id}")
+        raise RowDamagedError(f"{folder.row_copy} is the row of another artifact, {row.id}.")
     return replace(row, is_cancelling=False)
 
 
@@ -95,23 +95,23 @@ def read_sound_row_copy(folder: Folder) -> ArtifactRow | None:
     try:
         return read_row_copy(folder)
     except RowDamagedError as error:
-        _log.error("the copy of a row is damaged: %s", error)
+        _log.error("The copy of a row is damaged: %s", error)
         return None
 
 
 def check_row(row: ArtifactRow) -> None:
     """Raise RowDamagedError for values that no row can have."""
     if row.phase not in _PHASES:
-        raise RowDamagedError(f"there is no phase {row.phase!r}")
+        raise RowDamagedError(f"There is no phase {row.phase!r}.")
     if row.name is not None and not (isinstance(row.name, str) and is_name(row.name)):
-        raise RowDamagedError(f"{row.name!r} is no name")
+        raise RowDamagedError(f"{row.name!r} is no valid name.")
     if not (isinstance(row.id, str) and _ID.fullmatch(row.id)):
-        raise RowDamagedError(f"{row.id!r} is no id")
+        raise RowDamagedError(f"{row.id!r} is no valid id.")
     texts = [getattr(row, key) for key in _TEXTS]
     texts += [getattr(row, key) or "" for key in _MAYBE_TEXTS]
     if not all(isinstance(text, str) for text in texts):
-        raise RowDamagedError(f"the row of {row.id!r} has something else where text belongs")
+        raise RowDamagedError(f"The row of {row.id!r} has a column that is no text, but must be.")
     if not all(isinstance(getattr(row, key), Mapping) for key in _OBJECTS):
-        raise RowDamagedError(f"the row of {row.id!r} has something else where an object belongs")
+        raise RowDamagedError(f"The row of {row.id!r} has a column that is no object, but must be.")
     if not all(value is None or isinstance(value, int) for value in (row.seq, row.size)):
-        raise RowDamagedError(f"the row of {row.id!r} has something else where a number belongs")
+        raise RowDamagedError(f"The row of {row.id!r} has a column that is no number, but must be.")

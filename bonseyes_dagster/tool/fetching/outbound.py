@@ -72,7 +72,7 @@ class Policy:
             raise ForbiddenError(f"{url!r} is not an http or https URL.")
         if self._is_container(host, port) or self._is_listed(host, port):
             return
-        raise ForbiddenError(f"The host {host!r} is not one that this container may fetch from (BONSEYES_OUTBOUND).")
+        raise ForbiddenError(f"This container may not fetch from the host {host!r}; allow it in BONSEYES_OUTBOUND.")
 
     def resolve_container(self, url: str) -> str:
         """Return `url` with the name of a container replaced by its real address."""

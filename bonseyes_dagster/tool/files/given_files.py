@@ -39,7 +39,7 @@ class GivenFiles:
         for path, name, state in map(json.loads, lines):
             if _content_state(Path(path)) not in (state, None):
                 raise ToolError(
-                    f"The tool changed its input {name}. Inputs must stay as they are: copy what is to be changed."
+                    f"The tool changed its input {name}. A tool must copy an input before it changes the content."
                 )
 
 

@@ -262,7 +262,7 @@ def _fetch_all(job: Job, policy: Policy) -> None:
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
         fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.runtime.settings)
-        _log.info("%s: fetched %s, %d bytes", parameter.name, url, fetched.size)
+        _log.info("Fetched %s for the parameter %s: %d bytes.", url, parameter.name, fetched.size)
         job.report.setdefault("files", {})[parameter.name] = {
             "filename": fetched.filename,
             "size": fetched.size,
@@ -300,7 +300,7 @@ def _report_error(error: BaseException, job: Job | None) -> None:
             _log.error("%s", error.message)
         else:
             shown = traceback.format_exception(type(error), error, _tool_part(error.__traceback__))
-            _log.error("the tool failed\n%s", "".join(shown).rstrip())
+            _log.error("The tool failed.\n%s", "".join(shown).rstrip())
 
 
 def _reason(error: BaseException) -> str:

@@ -40,7 +40,7 @@ def _wait(give_up: Callable[[], None], limit_s: float) -> None:
     ]
     _log.warning(
         "The tool's function has ended, but %s still ran %g s later and is ended now.",
-        f"the thread {', '.join(names)}" if names else "what it registered for the exit of its process",
+        f"the thread {', '.join(names)}" if names else "an exit function of the tool",
         limit_s,
     )
     give_up()

@@ -76,7 +76,7 @@ def _setting_aside_on_error(row: ArtifactRow, index: Index, volume: Volume) -> I
     except Exception as error:
         if is_full(error):  # a full disk is temporary
             raise
-        _log.exception("%s (%s) cannot be recovered", row.name, row.id)
+        _log.exception("The artifact %s (%s) cannot be recovered.", row.name, row.id)
         reason = f"The container could not recover this artifact after a restart: {error}"
         if row.name is not None:
             _set_folder_aside(volume.folder(row.id), volume, reason)
@@ -94,7 +94,7 @@ def _end_running(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> N
     ended = end_stragglers(row.id, folder.path, folder.temporary, _read_server_id(folder))
     if row.name is not None and _restore_end(row, index, volume, tool):
         return
-    _log.warning("%s was interrupted; %d processes were left of it", row.name, ended)
+    _log.warning("The artifact %s was interrupted; %d processes of it were left and are ended.", row.name, ended)
     clear_leftovers(folder, is_completed=False)
     index.finish(row.id, "interrupted", reason="The server ended while it ran.")
 
@@ -123,7 +123,7 @@ def _restore_end(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> b
     clear_leftovers(folder, is_completed=False)
     with suppress(OSError):  # the row in the index is enough
         write_row_copy(folder, made)
-    _log.warning("%s was %s in the index and had ended: it is %s", row.name, row.phase, made.phase)
+    _log.warning("The artifact %s was %s in the index, but has ended as %s.", row.name, row.phase, made.phase)
     return True
 
 
@@ -136,7 +136,7 @@ def _complete(row: ArtifactRow, index: Index, volume: Volume, tool: str) -> None
     made = replace(made, seq=row.seq, name=row.name, idempotency_key=row.idempotency_key)
     if not index.put(made, if_there=True):
         return
-    _log.warning("%s was %s in the index and is published: it is completed", row.name, row.phase)
+    _log.warning("The artifact %s was %s in the index, but is published: it is completed now.", row.name, row.phase)
 
 
 def _read_server_id(folder: Folder) -> str | None:
@@ -161,7 +161,7 @@ def _handle_folders_without_row(index: Index, volume: Volume, tool: str) -> None
             try:
                 _handle_folder_without_row(Folder(path), index, volume, tool, doubt)
             except (OSError, BonseyesError) as error:  # the volume is full, for example
-                _log.error("%s has no row and stays where it is for now: %s", path, error)
+                _log.error("The folder %s has no row, and cannot be handled yet: %s", path, error)
                 is_settled = False
     if doubt and is_settled:
         volume.index_doubt.unlink()
@@ -177,9 +177,9 @@ def _handle_folder_without_row(folder: Folder, index: Index, volume: Volume, too
         if folder.process.exists():
             # The lost row had the phase running.
             end_stragglers(folder.id, folder.path, folder.temporary, _read_server_id(folder))
-        set_aside(volume, [folder.path], folder.id, f"There is no row of the artifact with the id {folder.id}. {doubt}")
+        set_aside(volume, [folder.path], folder.id, f"The artifact with the id {folder.id} has no row. {doubt}")
     elif has_result(folder):
-        why = "There is no row of this artifact, and another one has its name by now: its creation may have broken off."
+        why = "This artifact has no row, and another one has its name; its creation may have been interrupted."
         set_aside(volume, [folder.path], folder.id, why)
     else:
         throw_away(folder.path, volume.trash)

@@ -118,7 +118,7 @@ class Runner:
         try:
             clear_leftovers(self._volume.folder(row.id), is_completed=False)
         except Exception:  # despite any error, the row must not run for ever
-            _log.exception("%s: its folder cannot be cleared", row.name)
+            _log.exception("The folder of the artifact %s cannot be cleared.", row.name)
         self._finish(row, Outcome("failed", f"The container failed: {error}", {}))
 
     def _attempt(self, row: ArtifactRow, *, is_fetched: bool = False) -> Outcome:
@@ -359,7 +359,7 @@ class Runner:
             except (BonseyesError, OSError) as error:
                 if self._wakeups.is_stopping:
                     raise
-                _log.error("%s: its end cannot be recorded: %s", row.name, error)
+                _log.error("The end of the artifact %s cannot be written to the index yet: %s", row.name, error)
                 time.sleep(_RETRY_EVERY_S)
         self._final_bell.ring()
 
@@ -405,7 +405,7 @@ def _log_ended_processes(folder: Folder, ending: EndedProcesses) -> None:
     if ending.ended:
         append_note(folder.log, f"Ended {ending} that the tool left behind.")
     if reason := ending.reason():
-        _log.error("%s: %s", folder.id, reason)
+        _log.error("The artifact with the id %s failed: %s", folder.id, reason)
 
 
 def _wait_for_group(pid: int, deadline: float) -> None:

@@ -64,7 +64,7 @@ def write_state(volume: Volume, **state: Any) -> None:
     try:
         replace_file(volume.worker_state, json.dumps(state).encode())
     except OSError as error:
-        _log.warning("the worker's state cannot be written: %s", error)
+        _log.warning("The worker's state cannot be written: %s", error)
         with suppress(OSError):
             # No state is better than an old one.
             volume.worker_state.unlink(missing_ok=True)
@@ -95,6 +95,7 @@ def check_worker(volume: Volume) -> None:
         raise UnavailableError("The tool's code is being loaded.")
     if state.get("state") == "broken":
         raise UnavailableError(
-            f"The tool's code cannot be loaded: {state.get('reason')} (It is loaded anew when a file changes.)",
+            f"The tool's code cannot be loaded: {state.get('reason')} "
+            "(The container loads it again when a file changes.)",
             detail={"state": "broken"},
         )

@@ -116,7 +116,7 @@ class Worker:
                 # The next worker rebuilds it before it does anything else.
                 raise
             except Exception:  # errors of the disk or the system must not end the worker
-                _log.exception("the worker goes on after an error")
+                _log.exception("The worker goes on after an error.")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
 
     def _has_code_changed_after_fault(self) -> bool:
@@ -126,7 +126,7 @@ class Worker:
     def _ask_for_reload(self) -> None:
         """Restart the whole server: its other processes need the version of the changed code."""
         assert self._reload_server is not None
-        _log.info("the tool's code changed and is loaded anew")
+        _log.info("The tool's code has changed; the server restarts to load it.")
         self._reload_server()
         while not self._wakeups.is_stopping:
             self._wakeups.wait(_LOOK_EVERY_S)
@@ -141,7 +141,7 @@ class Worker:
         except IndexDamagedError:
             raise
         except Exception as error:  # an error of the container or the disk must not stop the queue
-            _log.exception("%s failed", row.name)
+            _log.exception("The artifact %s failed by an error of the container.", row.name)
             if not self._wakeups.is_stopping:
                 runner.fail(row, error)
         return True
@@ -151,7 +151,7 @@ class Worker:
         if row.fingerprint is not None and row.version == self._description.version:
             found = fingerprint(self._description, row.parameters, row.files, row.inputs)
             if found != row.fingerprint:
-                raise RowDamagedError("the row of this artifact in the index is damaged.")
+                raise RowDamagedError("its row in the index is damaged.")
 
     def _load(self) -> Callable[..., Any] | None:
         """Import the tool's code; return None if the children must import it. Each child then fails with the reason."""
@@ -166,7 +166,7 @@ class Worker:
         is_same = (before.get("version"), before.get("server")) == (version, server)
         tries = before.get("tries", 0) if is_same else 0
         if tries >= _MOST_TRIES:
-            _log.error("loading the tool's code ended the worker %d times; the children load it instead", tries)
+            _log.error("Loading the tool's code ended the worker %d times; the children load it instead.", tries)
             write_state(self._volume, **{**before, "state": "ready"})
             return None
         write_state(self._volume, state="loading", version=version, server=server, tries=tries + 1)
@@ -175,7 +175,7 @@ class Worker:
         except (Exception, SystemExit) as error:
             reason = describe_code_error(error, [self._tool.folder, *self._tool.code])
             self._end_loading()
-            _log.error("the tool's code cannot be loaded: %s", reason, exc_info=error)
+            _log.error("The tool's code cannot be loaded: %s", reason, exc_info=error)
             write_state(self._volume, state="broken", reason=reason, version=version)
             return None
         fault = self._end_loading()

@@ -228,7 +228,7 @@ def test_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> 
     secret.write_text("content of first")
     (artifacts.folder("first").data / "file").unlink()
     (artifacts.folder("first").data / "file").symlink_to(secret)
-    with pytest.raises(NotReadyError, match="is a symbolic link by now"):
+    with pytest.raises(NotReadyError, match="is now a symbolic link"):
         store_of(artifacts).data("first", "file")
 
 

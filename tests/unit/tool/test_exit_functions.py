@@ -44,7 +44,7 @@ def test_pools_and_threads_are_closed(left: str) -> None:
     ("left", "name"),
     [
         ("threading.Thread(target=time.sleep, args=(60,), name='sleeper').start()\n", "the thread sleeper"),
-        ("atexit.register(time.sleep, 60)\n", "what it registered for the exit"),
+        ("atexit.register(time.sleep, 60)\n", "an exit function of the tool"),
     ],
 )
 def test_thread_that_does_not_end_is_abandoned_after_a_limit(left: str, name: str) -> None:
