@@ -1,4 +1,4 @@
-"""A creation in progress: uploaded files stream into a folder that nobody sees until the index has its row."""
+"""A creation in progress: uploads stream into a folder that no reader sees until the index has its row."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.files.disk import locked, remove
 from bonseyes_dagster.web.uploads import UploadedFile
 
-__all__ = ["Draft", "is_abandoned"]
+__all__ = ["CreationDraft", "is_abandoned"]
 
 
 class _Sink(io.RawIOBase):
-    """Takes a part that no parameter is waiting for; that it came is said when the parameters are checked."""
+    """Discards a part that is no file parameter; the check of the parameters reports it later."""
 
     def writable(self) -> bool:
         return True
@@ -29,8 +29,8 @@ class _Sink(io.RawIOBase):
         return len(data)
 
 
-class Draft:
-    """The folder of an artifact before its creation. It is locked, so that recovery leaves it alone while we live."""
+class CreationDraft:
+    """The folder of an artifact before its creation. A lock keeps recovery away from it while this process lives."""
 
     def __init__(self, volume: Volume, *, reserve_bytes: int, file_parameters: frozenset[str]) -> None:
         self.id = uuid.uuid4().hex
@@ -40,12 +40,12 @@ class Draft:
         self._reserve_bytes = reserve_bytes
         self._file_parameters = file_parameters
         self._uploads: dict[str, UploadedFile] = {}
-        self._strangers: set[str] = set()
+        self._unexpected_parts: set[str] = set()
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
         """Return a file to stream one uploaded part into; raise StorageFullError as it fills."""
         if parameter not in self._file_parameters:
-            self._strangers.add(parameter)
+            self._unexpected_parts.add(parameter)
             return cast("BinaryIO", _Sink())
         with storage_errors():
             folder = self.folder().inputs / parameter
@@ -55,10 +55,10 @@ class Draft:
         return upload
 
     def folder(self) -> Folder:
-        """Return the folder, made and locked the first time."""
+        """Return the folder; the first call makes and locks it."""
         if self._folder is None:
             path = self._volume.drafts / self.id
-            # Recovery holds this lock exclusively, so it never sees the folder before it is locked.
+            # Recovery takes this lock exclusively. So it never sees the new folder before the folder is locked.
             with locked(self._volume.drafts, exclusively=False):
                 path.mkdir()
                 self._lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -68,8 +68,8 @@ class Draft:
 
     @property
     def parts(self) -> frozenset[str]:
-        """Return the names of all parts that came, expected or not."""
-        return frozenset(self._uploads) | self._strangers
+        """Return the names of all received parts, expected or not."""
+        return frozenset(self._uploads) | self._unexpected_parts
 
     def files(self) -> Mapping[str, Mapping[str, Any]]:
         """Return `{parameter: {filename, size, sha256}}` of the uploads."""
@@ -79,7 +79,7 @@ class Draft:
         }
 
     def settle(self) -> None:
-        """Make everything durable and move it to its place; it is still nobody's until the index has its row."""
+        """Sync everything and move the folder to its final place; no reader sees it until the index has its row."""
         if self._folder is None:
             return
         with storage_errors():
@@ -95,19 +95,19 @@ class Draft:
             sync_folder(self._volume.artifacts)
 
     def clear_but_inputs(self) -> None:
-        """Remove what is not an upload."""
+        """Remove everything in the folder except the uploads."""
         for path in list(self.folder().path.iterdir()):
             if path.name != "inputs":
                 remove(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def keep(self) -> None:
-        """Leave the folder to the artifact, whose row is durable now."""
+        """Hand the folder over to the artifact, whose row is durable now."""
         self._folder = None
         self._uploads = {}
         self._unlock()
 
     def discard(self) -> None:
-        """Remove everything; harmless after `keep` and when called twice."""
+        """Remove everything; a second call, or a call after `keep`, does nothing."""
         for upload in self._uploads.values():
             upload.abandon()
         self._uploads = {}
@@ -123,7 +123,7 @@ class Draft:
 
 
 def is_abandoned(path: Path) -> bool:
-    """Tell whether nobody is creating in the folder `path` any more."""
+    """Tell whether no process holds the lock of the folder `path`, so that its creation has ended."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The tool's own code: imported once by the worker, checked against tool.yml, called in a forked child."""
+"""Import the tool's code and check it against tool.yml. The worker imports it once; forked children call it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["find_modules", "load_function"]
 
 
 def find_modules(tool: ToolFolder) -> None:
-    """Let the tool's modules be imported: those in its folder first, then its `code` folders."""
+    """Put the tool's folder, then its `code` folders, in front of `sys.path`."""
     for folder in reversed([tool.folder, *tool.code]):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
 
 
 def load_function(tool: ToolFolder) -> Callable[..., Any]:
-    """Import and return the entry point; whatever its module raises comes through."""
+    """Import and return the entry point; exceptions of its module reach the caller."""
     module_name, _, name = str(tool.entry_point).partition(":")
     find_modules(tool)
     function: Any = getattr(importlib.import_module(module_name), name, None)

@@ -1,4 +1,4 @@
-"""A creation's parameters: everything that can be wrong with it is found here, and said in one answer."""
+"""Check the parameters of a creation, and report all faults in one answer. The store calls this."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["check_creation"]
 def check_creation(
     tool: ToolDescription, values: Mapping[str, Any], parts: Collection[str], policy: Policy
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the parameters with defaults, and what each artifact parameter stands for.
+    """Return the parameters with defaults, and the artifact of each artifact parameter (see `check_references`).
 
-    `parts` are the names of the uploaded files. Raises InvalidError that names every parameter that is wrong;
-    UnavailableError when only an answer of another container is missing.
+    `parts` are the names of the uploaded files. Raises InvalidError that lists every wrong parameter;
+    UnavailableError if nothing is wrong but another container does not answer.
     """
     wrong: dict[str, str] = {}
     checked: dict[str, Any] = {}
@@ -29,7 +29,7 @@ def check_creation(
         checked = check_parameters(tool.parameters, values, files=parts)
     except InvalidError as error:
         wrong.update(error.detail or {})
-    # What is well-formed is followed to its end even when something else is wrong already.
+    # Check the references of all well-formed values, even if another value is wrong.
     fine = {key: value for key, value in (checked or values).items() if key not in wrong and key not in parts}
     try:
         inputs = check_references(tool.parameters, fine, policy)
@@ -38,6 +38,6 @@ def check_creation(
     if wrong:
         message = "; ".join(f"{key!r}: {sentence}" for key, sentence in wrong.items())
         raise InvalidError(f"The artifact cannot be created: {message}", detail=wrong)
-    # One way to write an artifact, so that parameters can be compared and followed.
+    # Write each artifact in the canonical form, so that parameters can be compared and followed.
     checked.update({key: reference["url"] for key, reference in inputs.items()})
     return checked, inputs

@@ -1,4 +1,4 @@
-"""Uploads stream to disk, hashed and limited, and vanish unless their artifact is created."""
+"""Uploads stream to disk, with a digest and a limit, and are removed unless their artifact is created."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import StorageFullError
-from bonseyes_dagster.tool.artifacts.drafts import Draft, is_abandoned
+from bonseyes_dagster.tool.artifacts.drafts import CreationDraft, is_abandoned
 from bonseyes_dagster.tool.artifacts.layout import Volume
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """An empty volume."""
+    """Return an empty volume."""
     made = Volume(tmp_path)
     made.make()
     return made
 
 
-def draft_of(volume: Volume, *, reserve_bytes: int = 0) -> Draft:
+def draft_of(volume: Volume, *, reserve_bytes: int = 0) -> CreationDraft:
     """Return a draft that expects the file `images`."""
-    return Draft(volume, reserve_bytes=reserve_bytes, file_parameters=frozenset({"images", "labels"}))
+    return CreationDraft(volume, reserve_bytes=reserve_bytes, file_parameters=frozenset({"images", "labels"}))
 
 
-def test_a_file_is_kept(volume: Volume) -> None:
-    """What was written is at its place after settling, with its digest."""
+def test_upload_is_moved_to_its_artifact(volume: Volume) -> None:
+    """The draft reports its size and digest."""
     draft = draft_of(volume)
     with draft.open("images", "train.gz") as file:
         file.write(b"abc")
@@ -42,8 +42,8 @@ def test_a_file_is_kept(volume: Volume) -> None:
     assert is_abandoned(volume.artifacts / draft.id)
 
 
-def test_a_large_file_is_kept(volume: Volume) -> None:
-    """One that the disk begins to write while it comes is whole, too."""
+def test_large_upload_is_complete(volume: Volume) -> None:
+    """The disk begins to write such a file during the upload."""
     pieces = [bytes([number]) * (3 << 20) + b"odd" for number in range(7)]
     draft = draft_of(volume)
     with draft.open("images", "large") as file:
@@ -55,8 +55,8 @@ def test_a_large_file_is_kept(volume: Volume) -> None:
     assert (volume.folder(draft.id).inputs / "images" / "large").read_bytes() == b"".join(pieces)
 
 
-def test_discarding(volume: Volume) -> None:
-    """Everything goes, before and after settling, once and twice."""
+def test_discard_removes_everything(volume: Volume) -> None:
+    """Before and after `settle`, and if it is called twice."""
     for settled in (False, True):
         draft = draft_of(volume)
         draft.open("images", "x").write(b"abc")
@@ -67,16 +67,16 @@ def test_discarding(volume: Volume) -> None:
         assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
-def test_nothing_is_made_without_files(volume: Volume) -> None:
-    """A creation without uploads touches no folder."""
+def test_creation_without_uploads_makes_no_folder(volume: Volume) -> None:
+    """Most creations have no uploads."""
     draft = draft_of(volume)
     draft.settle()
     draft.keep()
     assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
-def test_a_disk_below_its_reserve_takes_no_file(volume: Volume) -> None:
-    """The disk keeps its reserve."""
+def test_upload_beyond_the_reserve_is_refused(volume: Volume) -> None:
+    """The reserve of the disk stays free for the work in progress."""
     draft = draft_of(volume, reserve_bytes=2**60)
     with draft.open("images", "x") as file, pytest.raises(StorageFullError):
         for _ in range(20):
@@ -84,8 +84,8 @@ def test_a_disk_below_its_reserve_takes_no_file(volume: Volume) -> None:
     draft.discard()
 
 
-def test_parts_that_nobody_expects(volume: Volume) -> None:
-    """They are swallowed and told of."""
+def test_unexpected_parts_are_discarded_and_reported(volume: Volume) -> None:
+    """The check of the parameters names them."""
     draft = draft_of(volume)
     assert draft.open("other", "x").write(b"abc") == 3
     draft.open("images", "x").close()

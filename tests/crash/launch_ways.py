@@ -1,4 +1,4 @@
-"""The five doors through which a run comes to be: `/runs`, Dagster's UI, its command twice, a schedule and a sensor."""
+"""The ways to launch a run: `/runs`, Dagster's UI, `dagster job launch` and `execute`, a schedule and a sensor."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.crash.victims import PIPELINE
 from tests.system.embedded import Embedded
 from tests.waiting import until
 
-__all__ = ["DOORS", "EXECUTE", "RUNS", "Doors"]
+__all__ = ["EXECUTE", "RUNS", "WAYS", "LaunchWays"]
 
 RUNS, UI, LAUNCH, EXECUTE, SCHEDULE, SENSOR = "/runs", "UI", "job launch", "job execute", "schedule", "sensor"
 # In the order in which runs take them; a schedule has one tick a minute.
-DOORS = (EXECUTE, UI, SENSOR, LAUNCH, RUNS, SCHEDULE)
+WAYS = (EXECUTE, UI, SENSOR, LAUNCH, RUNS, SCHEDULE)
 _CREATED_WITHIN_S = 300.0
 
 
-class Doors:
-    """All the doors of one project."""
+class LaunchWays:
+    """All ways to launch a run of one project."""
 
     def __init__(self, project: Embedded) -> None:
         self._project = project
@@ -36,20 +36,20 @@ class Doors:
         """The `dagster job execute` that was begun last."""
         self._commands: list[subprocess.Popen[bytes]] = []
 
-    def launch(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
-        """Have a run of that name; return as soon as it is known."""
-        if door == RUNS:
+    def launch(self, way: str, name: str, parameters: Mapping[str, Any]) -> None:
+        """Launch a run with that name; return as soon as `/runs` lists it."""
+        if way == RUNS:
             until(lambda: self._create(name, parameters), _CREATED_WITHIN_S)
             return
-        # These doors cannot repeat a launch that broke off half-way.
+        # These ways cannot repeat an interrupted launch.
         until(self._is_healthy, _CREATED_WITHIN_S)
-        if door == EXECUTE:
+        if way == EXECUTE:
             self._execute(name, parameters)
-        elif door in (SCHEDULE, SENSOR):
-            self._request(door, name, parameters)
+        elif way in (SCHEDULE, SENSOR):
+            self._request(way, name, parameters)
         else:
-            act = self._launch_in_ui if door == UI else self._launch_by_command
-            # Once a run of that name is known, it is not asked for again.
+            act = self._launch_in_ui if way == UI else self._launch_by_command
+            # Do not launch a second run once the name is known.
             until(lambda: self.is_known(name) or act(name, parameters), _CREATED_WITHIN_S)
         until(lambda: self.is_known(name), _CREATED_WITHIN_S)
 
@@ -61,7 +61,7 @@ class Doors:
         return False
 
     def end(self) -> None:
-        """End the commands that are left."""
+        """Kill the commands that still run."""
         for command in self._commands:
             command.kill()
             command.wait()
@@ -85,7 +85,7 @@ class Doors:
         return False
 
     def _launch_by_command(self, name: str, parameters: Mapping[str, Any]) -> bool:
-        """Return when the run has begun; the command itself takes longer to end than the run may."""
+        """Return when the run has begun; the command itself may take longer than the run."""
         workspace = self._project.project.dagster_home / "workspace.yaml"
         words = ("-w", str(workspace), "--config-json", json.dumps(parameters))
         command = self._start(self._command("launch", name, *words), name)
@@ -115,7 +115,7 @@ class Doors:
         return [sys.executable, "-m", "dagster", "job", verb, "-j", PIPELINE, "--tags", tags, *words]
 
     def _environ(self) -> dict[str, str]:
-        """Return what a person sets who works under the project's home."""
+        """Return the environment of a person who works in the project's home."""
         project = self._project.project
         return {
             **os.environ,
@@ -126,8 +126,8 @@ class Doors:
             "BONSEYES_FILES": str(project.folder.parent),
         }
 
-    def _request(self, door: str, name: str, parameters: Mapping[str, Any]) -> None:
-        folder = self._project.folder / door
+    def _request(self, way: str, name: str, parameters: Mapping[str, Any]) -> None:
+        folder = self._project.folder / way
         folder.mkdir(exist_ok=True)
         draft = folder / f"{name}.new"
         draft.write_text(json.dumps(parameters))

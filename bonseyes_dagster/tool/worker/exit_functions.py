@@ -1,6 +1,6 @@
-"""How the child of an artifact leaves its tool: as an interpreter does at its end, but within a limit.
+"""Wait for the tool's threads and run its exit functions, as Python does at its end, but with a time limit.
 
-`child.py` calls this when the tool's function has ended. What outlives it, the worker ends.
+`child.py` calls this when the tool's function has ended. The worker ends processes that are still left.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ LIMIT_S = 10.0
 
 
 def run_exit_functions(give_up: Callable[[], None], *, limit_s: float = LIMIT_S) -> None:
-    """Wait for threads and run what was registered for the end; call `give_up`, from a thread, when it takes too long.
+    """Wait for threads, then run the registered exit functions; after `limit_s` a thread calls `give_up`.
 
-    In this order: pools of processes are closed with the threads, and then `multiprocessing` waits for their processes.
+    The order matters: the end of the threads closes pools of processes, then `multiprocessing` waits for the processes.
     """
     if threading.active_count() == 1 and not atexit._ncallbacks():
         return
@@ -40,7 +40,7 @@ def _wait(give_up: Callable[[], None], limit_s: float) -> None:
     ]
     _log.warning(
         "The tool's function has ended, but %s still ran %g s later and is ended now.",
-        f"the thread {', '.join(names)}" if names else "what it registered for the exit of its process",
+        f"the thread {', '.join(names)}" if names else "an exit function of the tool",
         limit_s,
     )
     give_up()

@@ -1,4 +1,4 @@
-"""What must be true of a container once everything has come to rest: on the wire, on the volume, among processes."""
+"""Checks of a container once all artifacts are final: of its answers, its volume and its processes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.contract.tools.server import ToolServer, is_alive
 from tests.crash.model import FINAL
 from tests.crash.tool.careful import content, expected
 
-__all__ = ["drain", "leftovers", "lingering", "overlaps", "starts_of", "whole"]
+__all__ = ["fault_of", "leftover_files", "overlaps", "remaining_processes", "starts_of", "wait_until_all_final"]
 
 
-def drain(server: ToolServer, stuck_s: float) -> float:
-    """Wait until all artifacts are final, and fail when nothing changes for too long; return the longest such time."""
+def wait_until_all_final(server: ToolServer, stuck_s: float) -> float:
+    """Wait until all artifacts are final; fail if nothing changes for too long. Return the longest pause."""
     seen: list[str] = []
     changed_s, longest_s = time.monotonic(), 0.0
     while True:
@@ -39,8 +39,8 @@ def drain(server: ToolServer, stuck_s: float) -> float:
         time.sleep(0.05)
 
 
-def whole(server: ToolServer, name: str) -> str | None:
-    """Read a completed artifact with all its files; return what is wrong with it."""
+def fault_of(server: ToolServer, name: str) -> str | None:
+    """Read a completed artifact with all its files; return its fault, or None."""
     url = f"{server.url}/artifacts/{name}"
     info = requests.get(url, timeout=30).json()
     if info["status"]["phase"] != "completed":
@@ -64,8 +64,8 @@ def whole(server: ToolServer, name: str) -> str | None:
     return None
 
 
-def leftovers(volume: Path) -> list[str]:
-    """Return what a volume holds beside the folders of its rows; only when nobody creates or deletes."""
+def leftover_files(volume: Path) -> list[str]:
+    """Return files of a volume that belong to no row; call it only while no client creates or deletes."""
     with closing(sqlite3.connect(volume / "index.sqlite")) as connection:
         rows = dict(connection.execute("SELECT id, name FROM artifacts"))
         [[state]] = connection.execute("PRAGMA integrity_check")
@@ -84,13 +84,13 @@ def starts_of(ledger: Path) -> list[str]:
 
 
 def overlaps(ledger: Path) -> list[str]:
-    """Return the tokens of artifacts that began while something of an earlier one still ran."""
+    """Return the tokens of artifacts that started while a process of an earlier one still ran."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     return [line.split()[1] for line in lines if line.startswith("overlap ")]
 
 
-def lingering(server: ToolServer, ledger: Path) -> list[str]:
-    """Return the processes that artifacts left: those that the ledger knows, and those that hold the volume."""
+def remaining_processes(server: ToolServer, ledger: Path) -> list[str]:
+    """Return processes that artifacts have left: known from the ledger, or by the volume in their environment."""
     lines = ledger.read_text().splitlines() if ledger.exists() else []
     known = {int(line.split()[1]) for line in lines if line.startswith("pid ")}
     found = [f"{pid} of a family" for pid in known if is_alive(pid) and _is_of_a_tool(pid)]
@@ -108,7 +108,7 @@ def lingering(server: ToolServer, ledger: Path) -> list[str]:
 
 
 def _is_of_a_tool(pid: int) -> bool:
-    """Tell whether the pid was not given to somebody else meanwhile."""
+    """Tell whether the pid still belongs to a tool, and not to a new process."""
     try:
         process = psutil.Process(pid)
         return "BONSEYES_ARTIFACT" in process.environ() or "BONSEYES_SERVER" in process.environ()

@@ -1,4 +1,4 @@
-"""A tool that leaves a pool or a thread behind ends all the same."""
+"""A tool ends, even if it has left a pool or a thread behind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-# As the forked child does it: what the server registered is not for it, and pools come later.
+# Like the forked child: drop the exit functions of the server, before the tool makes pools.
 BEGIN = """
 import atexit, os, threading, time
-from bonseyes_dagster.tool.worker.leaving import run_exit_functions
+from bonseyes_dagster.tool.worker.exit_functions import run_exit_functions
 atexit._clear()
 """
 LEFT = {
@@ -33,8 +33,8 @@ END = "run_exit_functions(lambda: os._exit(7), limit_s={}); print('left', flush=
 
 
 @pytest.mark.parametrize("left", LEFT)
-def test_what_is_left_is_closed(left: str) -> None:
-    """Pools end at once, as they do when Python itself ends; before, the artifact ran for ever."""
+def test_pools_and_threads_are_closed(left: str) -> None:
+    """Pools end at once, as at the end of Python. Without this the artifact would run for ever."""
     code = BEGIN + LEFT[left] + END.format(30)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\nleft\n", "")
@@ -44,10 +44,10 @@ def test_what_is_left_is_closed(left: str) -> None:
     ("left", "name"),
     [
         ("threading.Thread(target=time.sleep, args=(60,), name='sleeper').start()\n", "the thread sleeper"),
-        ("atexit.register(time.sleep, 60)\n", "what it registered for the exit"),
+        ("atexit.register(time.sleep, 60)\n", "an exit function of the tool"),
     ],
 )
-def test_what_does_not_end_is_left_after_a_limit(left: str, name: str) -> None:
+def test_thread_that_does_not_end_is_abandoned_after_a_limit(left: str, name: str) -> None:
     """The log names it."""
     begun_s = time.monotonic()
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a running tool tells: metrics, progress and log, written by one process and read by others."""
+"""Metrics, progress and log of a running tool: one process writes them, others read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bonseyes_dagster.tool.worker.bell import Bell, Waiters
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Iterator[Artifact]:
-    """What an author gets."""
+    """Return the object that the function of a tool gets."""
     metrics = MetricsWriter(tmp_path / "metrics")
     yield Artifact(
         "a", {}, output=tmp_path / "out", metrics=metrics, progress=ProgressWriter(tmp_path / "progress.json")
@@ -32,8 +32,8 @@ def artifact(tmp_path: Path) -> Iterator[Artifact]:
     metrics.close()
 
 
-def test_points(artifact: Artifact, tmp_path: Path) -> None:
-    """A point is a line with time, step and value; values keep their precision."""
+def test_point_is_a_line_with_time_step_and_value(artifact: Artifact, tmp_path: Path) -> None:
+    """Values keep their precision."""
     artifact.scalar("loss", 1, 0.1 + 0.2)
     artifact.scalar("loss", 2, float("nan"))
     artifact.scalar("accuracy", 1, 1)
@@ -47,8 +47,8 @@ def test_points(artifact: Artifact, tmp_path: Path) -> None:
         artifact.scalar("loss", 3, "much")  # type: ignore[arg-type]
 
 
-def test_only_whole_lines_are_read(tmp_path: Path) -> None:
-    """Half a line is left for the next time; a metric that is not there is an error at once."""
+def test_only_whole_lines_of_a_metric_are_read(tmp_path: Path) -> None:
+    """The rest of a line comes with the next read. A missing metric is an error at once."""
     (tmp_path / "m").write_bytes(b"1 1 1\n2 2 2\n3 3")
     assert b"".join(iter_metric(tmp_path, "m", 0)) == b"1 1 1\n2 2 2\n"
     assert b"".join(iter_metric(tmp_path, "m", 6)) == b"2 2 2\n"
@@ -63,8 +63,8 @@ def test_only_whole_lines_are_read(tmp_path: Path) -> None:
         iter_metric(tmp_path, "link", 0)
 
 
-def test_progress_is_throttled_but_ends_right(artifact: Artifact, tmp_path: Path) -> None:
-    """A thousand steps write a few files, and the last state is on disk."""
+def test_progress_writes_few_files_and_the_last_state(artifact: Artifact, tmp_path: Path) -> None:
+    """A tool may report thousands of steps in a second."""
     written: list[int] = []
     writer = artifact._progress
     flush = writer.flush
@@ -79,15 +79,15 @@ def test_progress_is_throttled_but_ends_right(artifact: Artifact, tmp_path: Path
     }
 
 
-def test_progress_takes_the_numbers_of_numpy(tmp_path: Path) -> None:
-    """A count out of an array is no int, and is as good."""
+def test_progress_accepts_numpy_numbers(tmp_path: Path) -> None:
+    """A count from an array is no int."""
     writer = ProgressWriter(tmp_path / "progress.json")
     writer.set(Progress(np.int64(3), np.float32(4), "samples"))  # type: ignore[arg-type]
     assert progress_from_json(read_progress(tmp_path / "progress.json")) == Progress(3, 4, "samples")
 
 
-def test_progress_that_is_none(tmp_path: Path) -> None:
-    """Whatever a command tool writes there, a status can be made of it."""
+def test_invalid_progress_file_gives_empty_values(tmp_path: Path) -> None:
+    """A command tool may write anything to this file, and the status must still work."""
     path = tmp_path / "progress.json"
     assert read_progress(path) is None
     for content in ("", "[1]", "{", '"x"', "[" * 100_000):
@@ -100,8 +100,8 @@ def test_progress_that_is_none(tmp_path: Path) -> None:
     assert progress_from_json(read_progress(path)) == Progress(None, None, "m")
 
 
-def test_paths(artifact: Artifact) -> None:
-    """Outputs are inside; folders are made."""
+def test_path_outside_of_the_artifact_is_refused(artifact: Artifact) -> None:
+    """Folders of a valid path are made."""
     path = artifact.path("a/b/c.npy")
     assert path.parent.is_dir() and path == artifact.folder / "a/b/c.npy"
     for wrong in ("/etc/passwd", "../x", "a/../../x", ""):
@@ -109,8 +109,8 @@ def test_paths(artifact: Artifact) -> None:
             artifact.path(wrong)
 
 
-def test_a_log_is_followed(tmp_path: Path) -> None:
-    """Lines come as they are written, from the offset on, until the end."""
+def test_log_is_followed_until_the_end(tmp_path: Path) -> None:
+    """New lines come while they are written, from the offset on."""
     path = tmp_path / "log"
     is_final = threading.Event()
     got: list[bytes] = []
@@ -128,8 +128,8 @@ def test_a_log_is_followed(tmp_path: Path) -> None:
     assert list(iter_log(tmp_path / "none", 0, None)) == []
 
 
-def test_a_bell_wakes_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every waiting thread wakes within moments, and none that came after the ring waits for it."""
+def test_bell_wakes_all_waiting_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that counted the rings before a ring does not wait."""
     monkeypatch.setattr("bonseyes_dagster.tool.worker.bell._LONGEST_S", 30.0)
     bell = Bell(tmp_path / "bell")
     bell.ring()
@@ -159,8 +159,8 @@ def test_a_bell_wakes_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - start < 10
 
 
-def test_a_full_disk_does_not_end_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be told is left out, and what was told before is no more."""
+def test_state_that_cannot_be_written_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk the worker must go on, and the old state is no longer true."""
     volume = Volume(tmp_path)
     state.write_state(volume, state="broken", reason="syntax")
     assert state.read_state(volume)["state"] == "broken"
