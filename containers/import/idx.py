@@ -23,7 +23,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 _UNSIGNED_BYTES = 0x08
 _AXES = {1: "labels (count)", 3: "images (count, rows, columns)"}
-_HINTS = dict.fromkeys(_AXES, "are the images and the labels swapped?")
+_HINTS = dict.fromkeys(_AXES, "the images and the labels may be swapped.")
 _HINTS[4] = "images with colour channels are not read: convert them to shades of grey."
 _MOST_PIXELS = 2**26
 

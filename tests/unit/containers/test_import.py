@@ -133,7 +133,7 @@ BROKEN = {
         idx(LABELS),
         idx(IMAGES),
         "The images archive has 1 dimension where images (count, rows, columns) have 3;"
-        " are the images and the labels swapped?",
+        " the images and the labels may be swapped.",
     ),
     "colour": (
         idx(np.zeros((3, 4, 5, 3), np.uint8)),
