@@ -12,19 +12,19 @@ from types import ModuleType
 import click
 
 from bonseyes_dagster.client.command import State, json_option, pass_state, print_json, print_note, show_bytes, size
-from bonseyes_dagster.docker import backup as composed
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE
+from bonseyes_dagster.docker import backup as docker_backup
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE
 from bonseyes_dagster.docker.engine import check_engine
-from bonseyes_dagster.docker.project import ComposedProject
-from bonseyes_dagster.embedded import backup as embedded
+from bonseyes_dagster.docker.project import DockerProject
+from bonseyes_dagster.embedded import backup as embedded_backup
 from bonseyes_dagster.errors import InvalidError, UnavailableError
-from bonseyes_dagster.project.backup import Kind, Manifest, Show, read_backup, verify, write_backup
+from bonseyes_dagster.project.backup import BackupManifest, Kind, Show, read_backup, verify, write_backup
 from bonseyes_dagster.project.folder import Project, find_project
 
 __all__ = ["backup", "restore"]
 
 # Each says of a project of its kind: still, versions, sources, restore.
-_KEPT: dict[Kind, ModuleType] = {"docker": composed, "embedded": embedded}
+_KEPT: dict[Kind, ModuleType] = {"docker": docker_backup, "embedded": embedded_backup}
 
 
 @click.command()
@@ -78,13 +78,13 @@ def restore(state: State, folder: Path, force: bool) -> None:
 
 def _only_kind(project: Project) -> Kind:
     """Return how the project has been run here; raise InvalidError when that was both ways."""
-    in_docker, has_state = _has_volumes(project), embedded.has_state(project)
+    in_docker, has_state = _has_volumes(project), embedded_backup.has_state(project)
     if in_docker and has_state:
         raise InvalidError(f"{project.name} has been up in Docker and without: say --docker or --embedded.")
     if not in_docker and not has_state and _may_have_docker(project):
         with contextlib.suppress(UnavailableError):
             # Rather than that there is nothing.
-            ComposedProject(project.folder).check_name()
+            DockerProject(project.folder).check_name()
     return "docker" if in_docker else "embedded"
 
 
@@ -93,22 +93,22 @@ def _has_volumes(project: Project) -> bool:
     if not _may_have_docker(project):
         return False
     try:
-        return bool(composed.existing_volumes(ComposedProject(project.folder)))
+        return bool(docker_backup.existing_volumes(DockerProject(project.folder)))
     except UnavailableError:
         return False
 
 
 def _may_have_docker(project: Project) -> bool:
-    return shutil.which("docker") is not None and (project.folder / DEPLOY_FILE).exists()
+    return shutil.which("docker") is not None and (project.folder / COMPOSE_FILE).exists()
 
 
-def _of_kind(project: Project, kind: Kind) -> Project | ComposedProject:
+def _of_kind(project: Project, kind: Kind) -> Project | DockerProject:
     if kind == "embedded":
         return project
     check_engine()
-    composed_project = ComposedProject(project.folder)
-    composed_project.check_name()
-    return composed_project
+    docker_project = DockerProject(project.folder)
+    docker_project.check_name()
+    return docker_project
 
 
 def _show(state: State, verb: str) -> Show:
@@ -122,7 +122,7 @@ def _show(state: State, verb: str) -> Show:
     return show
 
 
-def _print_done(state: State, manifest: Manifest, folder: Path, sentence: str) -> None:
+def _print_done(state: State, manifest: BackupManifest, folder: Path, sentence: str) -> None:
     if state.json:
         print_json({"folder": str(folder), **manifest.to_json()})
         return

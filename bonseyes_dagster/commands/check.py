@@ -44,7 +44,7 @@ def _print(report: Report) -> None:
     counts = [f"{len(subject.tools)} tools"]
     if subject.pipelines is not None:
         counts.append(f"{len(subject.pipelines)} pipelines")
-    if subject.deployment is None:
+    if subject.compose_model is None:
         click.echo(f"{', '.join(counts)}: all right. There is no docker-compose.yml: the project runs embedded only.")
     else:
         counts += [f"{len(subject.images)} images", f"{len(subject.services)} services"]

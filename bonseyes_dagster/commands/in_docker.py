@@ -19,17 +19,17 @@ import click
 from bonseyes_dagster.client.command import State, print_note, write_bytes
 from bonseyes_dagster.docker.build import build_images
 from bonseyes_dagster.docker.compose.files import read_images
-from bonseyes_dagster.docker.engine import RefusedError, check_engine
-from bonseyes_dagster.docker.project import CLEAR_LINE, START_S, ComposedProject
+from bonseyes_dagster.docker.engine import EngineRefusedCommandError, check_engine
+from bonseyes_dagster.docker.project import CLEAR_LINE, START_S, DockerProject
 from bonseyes_dagster.docker.project_lock import lock_project
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.project import display
 from bonseyes_dagster.project.port import check_port
-from bonseyes_dagster.project.record import Record
+from bonseyes_dagster.project.state import ProjectState
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["bring_down", "bring_up", "print_logs", "read_record"]
+__all__ = ["bring_down", "bring_up", "print_logs", "read_project_state"]
 
 _LOOK_S = 5.0
 
@@ -43,17 +43,17 @@ def bring_up(
     detach: bool,
     builds: bool,
     profiles: tuple[str, ...],
-) -> Record:
-    """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
+) -> ProjectState:
+    """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the state of all services."""
     check_engine()
-    project = ComposedProject(folder, _environ(settings, port), profiles)
+    project = DockerProject(folder, _environ(settings, port), profiles)
     project.check_name()
     project.check()
     # The access service would refuse it, too, and the gateway let nobody pass; this says why.
     check_bind(project.address()[0], project.token())
     with contextlib.ExitStack() as lock:
         lock.enter_context(lock_project(folder, alone=False))
-        was_up = project.record() is not None
+        was_up = project.state() is not None
         if was_up and not port:
             project = _where_it_is(project)
         _provide_images(project, state, builds)
@@ -65,14 +65,14 @@ def bring_up(
             contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
             display.show(as_json=state.json) as shown,
         ):
-            record = _start(project, shown, stays=detach or was_up)
+            project_state = _start(project, shown, stays=detach or was_up)
             lock.close()  # whoever wants the project down sees from now on that it is up
             if not detach and not was_up:
                 _stay(project, shown)
-    return record
+    return project_state
 
 
-def _tell_name(project: ComposedProject) -> None:
+def _tell_name(project: DockerProject) -> None:
     print_note(f"Docker calls this project {project.name}.")
     if moved := project.moved():
         print_note(
@@ -92,7 +92,7 @@ def _environ(settings: Settings, port: int | None) -> dict[str, str]:
     return environ
 
 
-def _where_it_is(project: ComposedProject) -> ComposedProject:
+def _where_it_is(project: DockerProject) -> DockerProject:
     """Keep the port that a running project has."""
     for container in project.containers():
         if container.published is not None and "BONSEYES_PORT" not in project.environ:
@@ -100,7 +100,7 @@ def _where_it_is(project: ComposedProject) -> ComposedProject:
     return project
 
 
-def _provide_images(project: ComposedProject, state: State, builds: bool) -> None:
+def _provide_images(project: DockerProject, state: State, builds: bool) -> None:
     missing = [] if builds else project.missing_images()
     if missing and sys.stdin.isatty() and not state.json:
         builds = click.confirm(f"{len(missing)} images are not built yet. Build them now?", default=True, err=True)
@@ -113,16 +113,16 @@ def _provide_images(project: ComposedProject, state: State, builds: bool) -> Non
         )
 
 
-def _start(project: ComposedProject, shown: display.Display, *, stays: bool) -> Record:
+def _start(project: DockerProject, shown: display.Display, *, stays: bool) -> ProjectState:
     """Start everything; when that fails tell where to look, or unless all that there is `stays`, what is to be seen."""
     try:
-        record = project.start(shown.update, START_S)
-        if record is not None:
-            return record
+        project_state = project.start(shown.update, START_S)
+        if project_state is not None:
+            return project_state
         message = f"Not everything got healthy in {START_S:.0f} s."
-    except RefusedError as error:
+    except EngineRefusedCommandError as error:
         message = error.message
-    found = project.record()
+    found = project.state()
     ill = [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
     sick = [each for each in ill if each.state != "starting"] or ill
     hint = "`bonseyes logs SERVICE` tells more." if stays else project.last_words([each.name for each in sick])
@@ -130,7 +130,7 @@ def _start(project: ComposedProject, shown: display.Display, *, stays: bool) -> 
 
 
 @contextlib.contextmanager
-def _ended_with_us(project: ComposedProject, detach: bool) -> Iterator[None]:
+def _ended_with_us(project: DockerProject, detach: bool) -> Iterator[None]:
     """End the project when the block is interrupted; without `detach` however it ends."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -150,7 +150,7 @@ def _ended_with_us(project: ComposedProject, detach: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _end(project: ComposedProject) -> None:
+def _end(project: DockerProject) -> None:
     """Stop politely; whoever asks twice has no more patience."""
     with contextlib.suppress(OSError):
         print_note("Stopping.")
@@ -160,17 +160,17 @@ def _end(project: ComposedProject) -> None:
         project.stop(at_once=True)
 
 
-def _stay(project: ComposedProject, shown: display.Display) -> None:
+def _stay(project: DockerProject, shown: display.Display) -> None:
     """Show how the services are until interrupted, or until somebody else has ended them."""
     watch = project.watch()
     while True:
         time.sleep(_LOOK_S)
-        record = watch.look()
-        if all(service.state in ("waiting", "stopped") for service in record.services):
+        project_state = watch.look()
+        if all(service.state in ("waiting", "stopped") for service in project_state.services):
             return
         # A closed pipe or terminal must not decide over what runs.
         with contextlib.suppress(OSError):
-            shown.update(record)
+            shown.update(project_state)
 
 
 def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
@@ -178,7 +178,7 @@ def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
 
     With `with_volumes` everything that was made is lost; it is said what, and asked before unless `is_sure`.
     """
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     if with_volumes:
         project.check_name()
     if with_volumes and not is_sure:
@@ -189,14 +189,14 @@ def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
     return project.stop(with_volumes=with_volumes)
 
 
-def read_record(folder: Path) -> Record | None:
+def read_project_state(folder: Path) -> ProjectState | None:
     """Return how the services are, None when the project is not up in Docker."""
-    return ComposedProject(folder).record()
+    return DockerProject(folder).state()
 
 
 def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) -> NoReturn:
     """Print the logs of all services, or of one, and exit; what the services say steers no terminal."""
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     there = [container.service for container in project.containers()]
     if service is not None and service not in there:
         raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")

@@ -19,13 +19,13 @@ from bonseyes_dagster.client.command import State, escape, json_option, pass_sta
 from bonseyes_dagster.commands import in_docker as docker_commands
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.docker.project import is_in_docker, is_up_in_docker
-from bonseyes_dagster.embedded import detached
+from bonseyes_dagster.embedded import background
 from bonseyes_dagster.embedded.logs import follow, tail
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.project import display
 from bonseyes_dagster.project.environment import chosen_environ, read_env_file
 from bonseyes_dagster.project.folder import Project, find_project
-from bonseyes_dagster.project.record import Record, read_record
+from bonseyes_dagster.project.state import ProjectState, read_project_state
 from bonseyes_dagster.settings import Settings
 
 __all__ = ["down", "logs", "status", "tool_run", "up"]
@@ -53,7 +53,7 @@ def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bo
     if not in_docker:  # Compose reads the file itself
         read_env_file(project.folder)
     settings = _settings(state, port)
-    running = read_record(project)
+    running = read_project_state(project)
     if builds and not in_docker:
         raise click.UsageError("--build builds images, which are for --docker.")
     if profiles and not in_docker:
@@ -71,11 +71,11 @@ def up(state: State, port: int | None, detach: bool, in_docker: bool, builds: bo
 
 
 def _up_in_docker(project: Project, settings: Settings, state: State, *, detach: bool, **options: Any) -> None:
-    if read_record(project) is not None:
+    if read_project_state(project) is not None:
         raise SettingsError(f"{project.name} is up without Docker; `bonseyes down` ends it.")
-    record = docker_commands.bring_up(project.folder, state, settings, detach=detach, **options)
+    project_state = docker_commands.bring_up(project.folder, state, settings, detach=detach, **options)
     if detach and not state.json:  # which the display has printed
-        _print_up(record, state, "It runs on; `bonseyes down` ends it.")
+        _print_up(project_state, state, "It runs on; `bonseyes down` ends it.")
 
 
 def _settings(state: State, port: int | None) -> Settings:
@@ -92,20 +92,20 @@ def _settings(state: State, port: int | None) -> Settings:
 
 
 def _wait_for_other(project: Project, state: State) -> None:
-    record = detached.wait_healthy(project, lambda _: None)
-    _print_up(_healthy(project, record), state, f"{project.name} is already up.")
+    project_state = background.wait_healthy(project, lambda _: None)
+    _print_up(_healthy(project, project_state), state, f"{project.name} is already up.")
 
 
 def _up_detached(project: Project, settings: Settings, state: State) -> None:
-    supervisor = detached.start_supervisor(project, settings)
+    supervisor = background.start_supervisor(project, settings)
     try:
         with display.show() if not state.json else contextlib.nullcontext() as shown:
-            on_record = shown.update if shown is not None else lambda _: None
-            record = detached.wait_healthy(project, on_record, supervisor=supervisor)
+            on_state = shown.update if shown is not None else lambda _: None
+            project_state = background.wait_healthy(project, on_state, supervisor=supervisor)
     except KeyboardInterrupt:
-        detached.bring_down(project)
+        background.bring_down(project)
         raise
-    _print_up(_healthy(project, record), state, "It runs on; `bonseyes down` ends it.")
+    _print_up(_healthy(project, project_state), state, "It runs on; `bonseyes down` ends it.")
 
 
 def _up_here(project: Project, settings: Settings, state: State) -> None:
@@ -119,39 +119,39 @@ def _up_here(project: Project, settings: Settings, state: State) -> None:
         return
     with display.show(as_json=state.json) as shown:
 
-        def tell(record: Record) -> None:
+        def tell(project_state: ProjectState) -> None:
             # A closed pipe or terminal must not decide over what runs.
             with contextlib.suppress(OSError):
-                shown.update(record)
+                shown.update(project_state)
 
         asyncio.run(supervisor.run(tell))
 
 
-def _healthy(project: Project, record: Record | None) -> Record:
-    if record is not None and not record.broken:
-        return record
-    if record is not None:
+def _healthy(project: Project, project_state: ProjectState | None) -> ProjectState:
+    if project_state is not None and not project_state.broken:
+        return project_state
+    if project_state is not None:
         raise UnavailableError(
-            f"The code of {', '.join(service.name for service in record.broken)} cannot be loaded; "
-            f"mend it, and its container loads it by itself. All else is healthy and runs on at {record.url}.",
-            detail={service.name: service.reason for service in record.broken},
+            f"The code of {', '.join(service.name for service in project_state.broken)} cannot be loaded; "
+            f"mend it, and its container loads it by itself. All else is healthy and runs on at {project_state.url}.",
+            detail={service.name: service.reason for service in project_state.broken},
         )
-    latest = read_record(project)
+    latest = read_project_state(project)
     sick = [s for s in latest.services if s.state != "healthy"] if latest is not None else []
     raise UnavailableError(
-        f"Not everything got healthy in {detached.START_S:.0f} s; `bonseyes logs SERVICE` tells more.",
+        f"Not everything got healthy in {background.START_S:.0f} s; `bonseyes logs SERVICE` tells more.",
         detail={service.name: service.reason or service.state for service in sick},
     )
 
 
-def _print_up(record: Record, state: State, sentence: str) -> None:
+def _print_up(project_state: ProjectState, state: State, sentence: str) -> None:
     if state.json:
-        print_json(record.to_json())
+        print_json(project_state.to_json())
         return
-    click.echo(f"{sentence}\n\n  the project    {record.url}/")
-    if record.has_dagster:
-        click.echo(f"  Dagster        {record.url}/dagster/")
-    click.echo(f"  TensorBoard    {record.url}/containers/visualization/")
+    click.echo(f"{sentence}\n\n  the project    {project_state.url}/")
+    if project_state.has_dagster:
+        click.echo(f"  Dagster        {project_state.url}/dagster/")
+    click.echo(f"  TensorBoard    {project_state.url}/containers/visualization/")
 
 
 @click.command()
@@ -160,7 +160,7 @@ def _print_up(record: Record, state: State, sentence: str) -> None:
 def down(volumes: bool, yes: bool) -> None:
     """End what `bonseyes up` started, and everything that is left of it."""
     project = find_project()
-    was_up = detached.bring_down(project)
+    was_up = background.bring_down(project)
     if volumes or is_in_docker(project.folder):
         was_up |= docker_commands.bring_down(project.folder, with_volumes=volumes, is_sure=yes)
     click.echo(f"{project.name} is down." if was_up else f"{project.name} was not up.")
@@ -173,24 +173,24 @@ def status(state: State) -> int:
     """Say how each service is. Exits with 5 when the project is not up or a service is not healthy."""
     project = find_project()
     read_env_file(project.folder)
-    record = read_record(project)
-    if record is None and is_up_in_docker(project.folder):
-        record = docker_commands.read_record(project.folder)
-    if record is None:
+    project_state = read_project_state(project)
+    if project_state is None and is_up_in_docker(project.folder):
+        project_state = docker_commands.read_project_state(project.folder)
+    if project_state is None:
         raise UnavailableError(f"{project.name} is not up; `bonseyes up` starts it.")
-    changed = _changed_code(record, state)
+    changed = _changed_code(project_state, state)
     if state.json:
-        print_json({**record.to_json(), "code_changed": changed})
+        print_json({**project_state.to_json(), "code_changed": changed})
     else:
-        click.echo("\n".join(display.lines(record)))
+        click.echo("\n".join(display.lines(project_state)))
         for name in changed:
             click.echo(f"{name}: code changed since start; restart the container to use it.")
-    return 0 if record.is_healthy else 5
+    return 0 if project_state.is_healthy else 5
 
 
-def _changed_code(record: Record, state: State) -> list[str]:
+def _changed_code(project_state: ProjectState, state: State) -> list[str]:
     """Return the containers whose code differs from what they loaded; none while the project cannot be asked."""
-    project = ProjectClient(record.url, state.token or state.settings.token or None, retry_s=0)
+    project = ProjectClient(project_state.url, state.token or state.settings.token or None, retry_s=0)
     try:
         return sorted(name for name, said in project.containers().items() if said and said.code_changed)
     except BonseyesError:
@@ -223,7 +223,7 @@ def _logs_of(project: Project) -> dict[str, Path]:
 def logs(service: str | None, follows: bool, lines: int) -> None:
     """Print the logs of the services, or of SERVICE alone."""
     project = find_project()
-    if read_record(project) is None and is_in_docker(project.folder):
+    if read_project_state(project) is None and is_in_docker(project.folder):
         docker_commands.print_logs(project.folder, service, follows=follows, lines=lines)
     files = _logs_of(project)
     if service is not None:
@@ -236,7 +236,7 @@ def logs(service: str | None, follows: bool, lines: int) -> None:
         for line in tail(file, lines):
             _print_line(name, line, prefix)
     if follows:
-        for name, line in follow(files, is_over=lambda: read_record(project) is None):
+        for name, line in follow(files, is_over=lambda: read_project_state(project) is None):
             _print_line(name, line, prefix)
 
 
@@ -258,14 +258,14 @@ def tool_run(folder: Path, port: int) -> None:
     description = load_description(folder)
     project = _project_around(folder)
     read_env_file(project.folder)
-    volume = project.state / "tools" / folder.absolute().name
+    volume = project.state_folder / "tools" / folder.absolute().name
     project.make_folders(volume)
     chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
     # It has a port of its own, and nothing else of the gateway's.
     chosen |= {name: os.environ[name] for name in ("BONSEYES_ALLOWED_HOSTS",) if name in os.environ}
     environ = {**chosen, "BONSEYES_TOOL": str(folder.absolute()), "BONSEYES_VOLUME": str(volume)}
     environ.setdefault("BONSEYES_CONTAINER", folder.absolute().name)
-    if read_record(project) is not None:
+    if read_project_state(project) is not None:
         environ.setdefault("BONSEYES_ADDRESSES", str(project.addresses))
     click.echo(f"{description.name}: http://127.0.0.1:{port}/  (artifacts in {volume}; Ctrl-C ends it)")
     sys.stdout.flush()

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bonseyes_dagster.docker.engine import compose_argv, docker
-from bonseyes_dagster.docker.project import ComposedProject
+from bonseyes_dagster.docker.project import DockerProject
 from bonseyes_dagster.docker.project_lock import lock_project
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
-from bonseyes_dagster.project.backup import Manifest, Show, Source
+from bonseyes_dagster.project.backup import BackupManifest, Show, Source
 from bonseyes_dagster.version import __version__
 
 __all__ = ["existing_volumes", "keep_down", "restore", "sources", "versions"]
@@ -50,7 +50,7 @@ class _Volume:
 
 
 @contextmanager
-def keep_down(project: ComposedProject) -> Iterator[Callable[[], None]]:
+def keep_down(project: DockerProject) -> Iterator[Callable[[], None]]:
     """See to it that nothing of the project runs, and that no `bonseyes` starts it, until the end of the block.
 
     Yields what looks for it once more, since Compose does not know the lock. Of its containers the database alone runs
@@ -61,7 +61,7 @@ def keep_down(project: ComposedProject) -> Iterator[Callable[[], None]]:
         yield lambda: _check_down(project)
 
 
-def _check_down(project: ComposedProject) -> None:
+def _check_down(project: DockerProject) -> None:
     project.containers()  # refuses those of another folder
     # Whoever has a volume open counts, a run in a container of its own, too.
     filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
@@ -72,25 +72,25 @@ def _check_down(project: ComposedProject) -> None:
         )
 
 
-def existing_volumes(project: ComposedProject) -> list[str]:
+def existing_volumes(project: DockerProject) -> list[str]:
     """Return the project's volumes that are on the engine."""
     there = set(docker("volume", "ls", "--format", "{{.Name}}").split())
     return [name for name in project.volumes() if name in there]
 
 
-def versions(project: ComposedProject) -> Mapping[str, str]:
+def versions(project: DockerProject) -> Mapping[str, str]:
     """Return the versions that a restore depends on."""
     return {"bonseyes-dagster": __version__, "postgres": _postgres(project)}
 
 
-def _postgres(project: ComposedProject) -> str:
+def _postgres(project: DockerProject) -> str:
     """Return the version of the database's image, such as `15.4`."""
     image = str(project.config["services"][DATABASE]["image"])
     said = docker("run", "--rm", "--network=none", "--entrypoint=postgres", image, "--version", timeout_s=_COMPOSE_S)
     return said.removeprefix("postgres (PostgreSQL) ").split(maxsplit=1)[0]
 
 
-def _volumes(project: ComposedProject) -> list[_Volume]:
+def _volumes(project: DockerProject) -> list[_Volume]:
     services = project.config["services"]
     mounts = [
         (mount, service)
@@ -111,7 +111,7 @@ def _volumes(project: ComposedProject) -> list[_Volume]:
 # --- backup
 
 
-def sources(project: ComposedProject) -> dict[str, Source]:
+def sources(project: DockerProject) -> dict[str, Source]:
     """Return what writes each part."""
     there = set(existing_volumes(project))
     if not there:
@@ -123,7 +123,7 @@ def sources(project: ComposedProject) -> dict[str, Source]:
     return found
 
 
-def _tar(project: ComposedProject, volume: _Volume) -> Source:
+def _tar(project: DockerProject, volume: _Volume) -> Source:
     def write(file: BinaryIO) -> None:
         excluded = [f"--exclude={pattern}" for pattern in _NOT_KEPT]
         _read(project, _in_container(volume, "ro", "--create", *excluded, "."), file)
@@ -131,7 +131,7 @@ def _tar(project: ComposedProject, volume: _Volume) -> Source:
     return write
 
 
-def _dump(project: ComposedProject, file: BinaryIO) -> None:
+def _dump(project: DockerProject, file: BinaryIO) -> None:
     with _database(project) as ask:
         _read(project, ask("pg_dump", "--format=custom", "--no-owner"), file)
 
@@ -148,7 +148,7 @@ def _in_container(volume: _Volume, mode: str, *arguments: str) -> list[str]:
 # --- restore
 
 
-def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Show, *, force: bool) -> None:
+def restore(project: DockerProject, backup: Path, manifest: BackupManifest, show: Show, *, force: bool) -> None:
     """Put a verified backup into fresh volumes and a fresh database; with `force` after removing those there are.
 
     Raises ConflictError, InvalidError. When it fails on the way nothing is left of it.
@@ -172,7 +172,7 @@ def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Sh
         raise
 
 
-def _check(project: ComposedProject, manifest: Manifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
+def _check(project: DockerProject, manifest: BackupManifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
     if unknown := [part.file for part in manifest.parts if part.file not in (*volumes, DUMP)]:
         raise InvalidError(f"{', '.join(unknown)} of the backup belong to no service of {project.name}.")
     if missing := project.missing_images():
@@ -193,7 +193,7 @@ def _major(version: str) -> int:
     return int(re.match(r"\d*", version)[0] or 0)  # type: ignore[index]
 
 
-def _fill(project: ComposedProject, file: BinaryIO, tell: Callable[[int], None]) -> None:
+def _fill(project: DockerProject, file: BinaryIO, tell: Callable[[int], None]) -> None:
     with _database(project) as ask:
         argv = ask("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction")
         _write(project, argv, file, tell)
@@ -203,7 +203,7 @@ def _fill(project: ComposedProject, file: BinaryIO, tell: Callable[[int], None])
 
 
 @contextmanager
-def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
+def _database(project: DockerProject) -> Iterator[Callable[..., list[str]]]:
     """Run the database alone; yield what makes the command line of one of its programs."""
     service = project.config["services"][DATABASE]
     user, name = (service["environment"][f"POSTGRES_{key}"] for key in ("USER", "DB"))
@@ -221,7 +221,7 @@ def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
             project.compose("down", "--remove-orphans")
 
 
-def _read(project: ComposedProject, argv: Sequence[str], file: BinaryIO) -> None:
+def _read(project: DockerProject, argv: Sequence[str], file: BinaryIO) -> None:
     """Write what a program prints to `file`; raise UnavailableError with what it says when it fails."""
     with _running(project, argv, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -229,7 +229,7 @@ def _read(project: ComposedProject, argv: Sequence[str], file: BinaryIO) -> None
             file.write(chunk)
 
 
-def _write(project: ComposedProject, argv: Sequence[str], file: BinaryIO, tell: Callable[[int], None]) -> None:
+def _write(project: DockerProject, argv: Sequence[str], file: BinaryIO, tell: Callable[[int], None]) -> None:
     """Give a program what is in `file`; raise UnavailableError with what it says when it fails."""
     # When it fails it reads no more, and says why.
     with _running(project, argv, stdin=subprocess.PIPE) as process, contextlib.suppress(BrokenPipeError):
@@ -242,7 +242,7 @@ def _write(project: ComposedProject, argv: Sequence[str], file: BinaryIO, tell: 
 
 @contextmanager
 def _running(
-    project: ComposedProject, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None
+    project: DockerProject, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(

@@ -12,10 +12,10 @@ from typing import Any, Self
 from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.docker.naming import FOLDER, PROJECT
 from bonseyes_dagster.errors import UnavailableError
-from bonseyes_dagster.project.record import Record, ServiceRecord, State
 from bonseyes_dagster.project.service_names import CONTAINER_KINDS, WEB
+from bonseyes_dagster.project.state import ProjectState, ServiceState, State
 
-__all__ = ["GATEWAY", "Container", "find_containers", "record_of", "url_of"]
+__all__ = ["GATEWAY", "ServiceContainer", "find_containers", "project_state_of", "url_of"]
 
 GATEWAY = "gateway"
 _GATEWAY_PORT = "8080/tcp"
@@ -28,7 +28,7 @@ _ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ServiceContainer:
     """One container of the project, as the engine describes it."""
 
     raw: Mapping[str, Any]
@@ -133,7 +133,7 @@ class Container:
         return found if found.service and found._label(_ONE_OFF) != "True" else None
 
 
-def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]:
+def find_containers(project: str, *, timeout_s: float = 60.0) -> list[ServiceContainer]:
     """Return the containers of a Compose project's services."""
     for attempt in range(_ATTEMPTS):
         ids = docker(
@@ -141,14 +141,14 @@ def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]
         ).split()
         try:
             found = json.loads(docker("inspect", *ids, timeout_s=timeout_s)) if ids else []
-            return sorted(filter(None, map(Container.of, found)), key=lambda each: each.service)
+            return sorted(filter(None, map(ServiceContainer.of, found)), key=lambda each: each.service)
         except UnavailableError:
             if attempt == _ATTEMPTS - 1:
                 raise
     return []
 
 
-def url_of(containers: Collection[Container], default: str) -> str:
+def url_of(containers: Collection[ServiceContainer], default: str) -> str:
     """Return where the project's gateway is published; `default` when it is not there or tells nothing of use."""
     for container in containers:
         if container.service == GATEWAY and container.published is not None:
@@ -158,14 +158,14 @@ def url_of(containers: Collection[Container], default: str) -> str:
     return default
 
 
-def record_of(
-    containers: Collection[Container],
+def project_state_of(
+    containers: Collection[ServiceContainer],
     *,
     url: str,
     expected: Collection[str] = (),
     seconds_of: Mapping[str, float] | None = None,
-) -> Record:
-    """Return the record of the project's services; `expected` are those that there are to be.
+) -> ProjectState:
+    """Return the state of the project's services; `expected` are those that there are to be.
 
     `seconds_of` says how long each took to get healthy, where somebody has looked.
     """
@@ -176,13 +176,13 @@ def record_of(
         if name not in found or not found[name].is_done
     ]
     is_up = bool(found) and all(service.state != "waiting" for service in services)
-    return Record(phase="up" if is_up else "starting", url=url, seconds=None, services=tuple(services))
+    return ProjectState(phase="up" if is_up else "starting", url=url, seconds=None, services=tuple(services))
 
 
-def _service(name: str, container: Container | None, url: str, seconds: float | None) -> ServiceRecord:
+def _service(name: str, container: ServiceContainer | None, url: str, seconds: float | None) -> ServiceState:
     if container is None:
-        return ServiceRecord(name=name, kind="")
-    return ServiceRecord(
+        return ServiceState(name=name, kind="")
+    return ServiceState(
         name=name,
         kind=container.kind,
         state=container.state,
@@ -193,7 +193,7 @@ def _service(name: str, container: Container | None, url: str, seconds: float | 
     )
 
 
-def _published(container: Container, url: str) -> str | None:
+def _published(container: ServiceContainer, url: str) -> str | None:
     if container.kind in (GATEWAY, "dashboard"):
         return f"{url}/"
     if container.service == WEB:

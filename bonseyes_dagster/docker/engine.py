@@ -11,12 +11,12 @@ from typing import Any
 
 from bonseyes_dagster.errors import UnavailableError
 
-__all__ = ["RefusedError", "check_engine", "compose_argv", "docker", "docker_json"]
+__all__ = ["EngineRefusedCommandError", "check_engine", "compose_argv", "docker", "docker_json"]
 
 ASKING_S = 60.0
 
 
-class RefusedError(UnavailableError):
+class EngineRefusedCommandError(UnavailableError):
     """The engine, or Compose, was asked and failed; the message has what it says."""
 
 
@@ -39,7 +39,7 @@ def docker(
 ) -> str:
     """Return what `docker ARGUMENTS` prints; `name` is what errors call it.
 
-    Raises RefusedError when it fails, UnavailableError when it does not end or cannot be begun.
+    Raises EngineRefusedCommandError when it fails, UnavailableError when it does not end or cannot be begun.
     """
     name = name or " ".join(("docker", *arguments[:2]))
     try:
@@ -60,7 +60,7 @@ def docker(
         raise UnavailableError(f"`{name}` did not end within {timeout_s:.0f} s.") from None
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
-        raise RefusedError(f"`{name}` failed: {said}")
+        raise EngineRefusedCommandError(f"`{name}` failed: {said}")
     return done.stdout
 
 

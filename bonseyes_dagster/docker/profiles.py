@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE
 from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["Profiles"]
@@ -55,7 +55,7 @@ class Profiles:
         if self._told or not more:
             return []
         found = f"docker-compose.{_OVERRIDE}.yml"
-        return [DEPLOY_FILE, *([found] if (self.folder / found).exists() else []), *more]
+        return [COMPOSE_FILE, *([found] if (self.folder / found).exists() else []), *more]
 
     @property
     def _told(self) -> list[Path]:

@@ -15,18 +15,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE, read_images, repository_of
-from bonseyes_dagster.docker.containers import Container, find_containers, record_of, url_of
-from bonseyes_dagster.docker.engine import RefusedError, compose_argv, docker
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE, read_images, repository_of
+from bonseyes_dagster.docker.containers import ServiceContainer, find_containers, project_state_of, url_of
+from bonseyes_dagster.docker.engine import EngineRefusedCommandError, compose_argv, docker
 from bonseyes_dagster.docker.naming import DefaultName, name_with_containers, project_name
 from bonseyes_dagster.docker.profiles import Profiles
 from bonseyes_dagster.docker.watch import Watch
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.project.environment import compose_environ
-from bonseyes_dagster.project.record import Record
 from bonseyes_dagster.project.service_names import CODE, DAEMON, RUNS
+from bonseyes_dagster.project.state import ProjectState
 
-__all__ = ["CLEAR_LINE", "START_S", "ComposedProject", "is_in_docker", "is_up_in_docker"]
+__all__ = ["CLEAR_LINE", "START_S", "DockerProject", "is_in_docker", "is_up_in_docker"]
 
 START_S = 240.0
 _POLL_S = 0.5
@@ -48,7 +48,7 @@ _LAUNCHER = "BONSEYES_RUN_LAUNCHER"
 
 
 @dataclass(frozen=True)
-class ComposedProject:
+class DockerProject:
     """The project in `folder` on the Docker engine; `environ` is what Compose fills its variables in from.
 
     It is started with those and `profiles`; what is there goes by its labels, whatever it was started with.
@@ -86,8 +86,8 @@ class ComposedProject:
         """Return the whole configuration, as Compose reads it; raise SettingsError with what it says is wrong."""
         try:
             config: Mapping[str, Any] = json.loads(self.compose("config", "--format", "json", timeout_s=_CONFIG_S))
-        except RefusedError as error:
-            raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {error.message}") from None
+        except EngineRefusedCommandError as error:
+            raise SettingsError(f"{COMPOSE_FILE} is not as Compose wants it: {error.message}") from None
         return config
 
     @property
@@ -100,7 +100,7 @@ class ComposedProject:
         for service in self.config["services"].values():
             for port in service.get("ports") or ():
                 return port.get("host_ip", ""), int(port["published"])
-        raise SettingsError(f"{DEPLOY_FILE} publishes no port.")
+        raise SettingsError(f"{COMPOSE_FILE} publishes no port.")
 
     def token(self) -> str:
         """Return the secret that the gateway is to ask for."""
@@ -114,7 +114,7 @@ class ComposedProject:
         there = set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
         return sorted(image for image in wanted if repository_of(image) in ours and image not in there)
 
-    def containers(self) -> list[Container]:
+    def containers(self) -> list[ServiceContainer]:
         """Return the containers that there are; raise SettingsError for those of another folder's project."""
         found = find_containers(self.name)
         if strange := {each.folder for each in found} - {self.folder.resolve()}:
@@ -124,12 +124,12 @@ class ComposedProject:
             )
         return found
 
-    def record(self) -> Record | None:
+    def state(self) -> ProjectState | None:
         """Return how the services are, None when the project is not up."""
         containers = self.containers()
         if not _is_up(containers):
             return None
-        return record_of(containers, url=url_of(containers, ""), expected=self.services)
+        return project_state_of(containers, url=url_of(containers, ""), expected=self.services)
 
     def watch(self) -> Watch:
         """Return what looks at the project again and again."""
@@ -150,21 +150,21 @@ class ComposedProject:
                 "'warm' is what docker-compose.yml has, 'docker' what the profile run-containers lays over it."
             )
 
-    def start(self, on_record: Callable[[Record], None], timeout_s: float = START_S) -> Record | None:
-        """Bring everything up, also what was stopped; return the record once all is healthy, None if it takes too long.
+    def start(self, on_state: Callable[[ProjectState], None], timeout_s: float = START_S) -> ProjectState | None:
+        """Bring everything up, also what was stopped; return the state once all is healthy, None if it takes too long.
 
-        Raises RefusedError with Compose's own words when a container cannot be started.
+        Raises EngineRefusedCommandError with Compose's own words when a container cannot be started.
         """
         watch = self.watch()
         with tempfile.TemporaryFile("w+") as said, self._starting(said) as process:
             while time.monotonic() - watch.begun_s < timeout_s:
                 code = process.poll()
-                record = watch.look()
-                on_record(record)
+                project_state = watch.look()
+                on_state(project_state)
                 if code:
-                    raise RefusedError(f"Docker could not start the project:\n{_tail(said)}")
-                if code == 0 and record.seconds is not None:
-                    return record
+                    raise EngineRefusedCommandError(f"Docker could not start the project:\n{_tail(said)}")
+                if code == 0 and project_state.seconds is not None:
+                    return project_state
                 time.sleep(_POLL_S)
         return None
 
@@ -253,8 +253,8 @@ def is_up_in_docker(folder: Path) -> bool:
     return _is_up(_noticed(folder))
 
 
-def _noticed(folder: Path) -> list[Container]:
-    if shutil.which("docker") is None or not (folder / DEPLOY_FILE).exists():
+def _noticed(folder: Path) -> list[ServiceContainer]:
+    if shutil.which("docker") is None or not (folder / COMPOSE_FILE).exists():
         return []
     try:
         name = name_with_containers(folder, os.environ, timeout_s=_NOTICE_S)
@@ -264,7 +264,7 @@ def _noticed(folder: Path) -> list[Container]:
     return [each for each in found if each.folder == folder.resolve()]
 
 
-def _is_up(containers: Sequence[Container]) -> bool:
+def _is_up(containers: Sequence[ServiceContainer]) -> bool:
     return any(container.is_alive for container in containers)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bonseyes_dagster.docker.check.finding import Finding
 from bonseyes_dagster.docker.check.subject import SOCKET_PROXY, Subject
-from bonseyes_dagster.docker.compose.files import Service
+from bonseyes_dagster.docker.compose.files import ComposeService
 from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["RULES"]
@@ -69,7 +69,7 @@ def mounts_volumes_only(subject: Subject) -> Iterator[Finding]:
                     f"it mounts {mount.source or 'whatever a variable says'}, which is the machine's.",
                     "Keep files in a named volume, or copy them into the image.",
                 )
-    for volume, entry in (subject.deployment.volumes if subject.deployment else {}).items():
+    for volume, entry in (subject.compose_model.volumes if subject.compose_model else {}).items():
         device = (entry.get("driver_opts") or {}).get("device")
         if str(device).startswith("/"):
             yield subject.at_service(
@@ -79,7 +79,7 @@ def mounts_volumes_only(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _is_socket_proxy(service: Service) -> bool:
+def _is_socket_proxy(service: ComposeService) -> bool:
     """Tell whether a service is the one that has the engine's socket, which is root's, to let little of it through."""
     return service.name == SOCKET_PROXY and _SOCKET_PROXY_MODULE in service.command
 
@@ -136,7 +136,7 @@ def healthcheck(subject: Subject) -> Iterator[Finding]:
             yield subject.at_service(name, "it has no healthcheck.", "Say how to see that it works.")
 
 
-def _ends_by_itself(service: Service) -> bool:
+def _ends_by_itself(service: ComposeService) -> bool:
     return service.raw.get("restart") in ("no", "on-failure", False)
 
 

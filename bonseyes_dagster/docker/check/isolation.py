@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from bonseyes_dagster.docker.check.finding import Finding
 from bonseyes_dagster.docker.check.subject import DASHBOARD, Subject
-from bonseyes_dagster.docker.compose.files import Service, read_deployment
+from bonseyes_dagster.docker.compose.files import ComposeService, read_compose_model
 
 __all__ = ["RULES"]
 
@@ -32,7 +32,7 @@ def networks_are_declared(subject: Subject) -> Iterator[Finding]:
     """A network stands among those of the file."""
     for name, service in subject.services.items():
         for network in service.networks:
-            if subject.deployment and network not in subject.deployment.networks:
+            if subject.compose_model and network not in subject.compose_model.networks:
                 yield subject.at_service(
                     name, f"it is on the network {network!r}.", f"Add {network!r} to the networks of the file."
                 )
@@ -93,7 +93,7 @@ def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
             )
 
 
-def _is_silent(service: Service) -> bool:
+def _is_silent(service: ComposeService) -> bool:
     return service.raw.get("x-listens") is False or bool(_SILENT.intersection(service.command))
 
 
@@ -103,9 +103,9 @@ def _is_bound(address: str, command: str) -> bool:
 
 def networks_are_internal(subject: Subject) -> Iterator[Finding]:
     """No network leads to the machine or out of it but the gateway's, and the one of tools that say so."""
-    if subject.deployment is None:
+    if subject.compose_model is None:
         return
-    for network, entry in subject.deployment.networks.items():
+    for network, entry in subject.compose_model.networks.items():
         members = {service.name for service in subject.services.values() if network in service.networks}
         if network == OUTBOUND or not members - {GATEWAY}:
             continue
@@ -139,16 +139,16 @@ def outbound_is_said(subject: Subject) -> Iterator[Finding]:
 
 def outbound_is_open(subject: Subject) -> Iterator[Finding]:
     """The network `outbound` leads out."""
-    if subject.deployment and subject.deployment.networks.get(OUTBOUND, {}).get("internal"):
+    if subject.compose_model and subject.compose_model.networks.get(OUTBOUND, {}).get("internal"):
         yield subject.at_service(OUTBOUND, "the network is internal.", "It is to lead out.")
 
 
 def ports(subject: Subject) -> Iterator[Finding]:
     """One port is published, the gateway's, on this machine alone unless BONSEYES_HOST says otherwise."""
-    if subject.deployment is None:
+    if subject.compose_model is None:
         return
-    deployment, environ = subject.deployment, {"BONSEYES_HOST": _ELSEWHERE}
-    elsewhere = read_deployment(deployment.file, environ, override=deployment.override).services
+    compose_model, environ = subject.compose_model, {"BONSEYES_HOST": _ELSEWHERE}
+    elsewhere = read_compose_model(compose_model.file, environ, override=compose_model.override).services
     for name, service in subject.services.items():
         if name != GATEWAY and service.ports:
             yield subject.at_service(

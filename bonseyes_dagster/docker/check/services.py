@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from bonseyes_dagster.docker.check.finding import Finding
 from bonseyes_dagster.docker.check.subject import DASHBOARD, Subject
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE, Service
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE, ComposeService
 
 __all__ = ["RULES"]
 
@@ -18,10 +18,10 @@ def pipeline_has_service(subject: Subject) -> Iterator[Finding]:
     """Each pipeline of definitions.py is served."""
     served = set(subject.pipeline_services.values())
     for name in subject.pipelines or ():
-        if subject.deployment and name not in served:
+        if subject.compose_model and name not in served:
             yield Finding(
                 file=subject.shown(subject.folder / "definitions.py"),
-                problem=f"No service of {DEPLOY_FILE} serves the pipeline {name!r}.",
+                problem=f"No service of {COMPOSE_FILE} serves the pipeline {name!r}.",
                 remedy=f"Add a service {name!r} there, with BONSEYES_PIPELINE: {name}.",
             )
 
@@ -63,9 +63,9 @@ def has_volume(subject: Subject) -> Iterator[Finding]:
 def volume_is_declared(subject: Subject) -> Iterator[Finding]:
     """A named volume stands among those of the file."""
     for service in subject.services.values():
-        assert subject.deployment is not None
+        assert subject.compose_model is not None
         for mount in service.mounts:
-            if mount.kind == "volume" and mount.source and mount.source not in subject.deployment.volumes:
+            if mount.kind == "volume" and mount.source and mount.source not in subject.compose_model.volumes:
                 yield subject.at_service(
                     service.name,
                     f"it mounts the volume {mount.source!r}.",
@@ -110,7 +110,7 @@ def volume_of_a_tool(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-def _keepers(subject: Subject) -> list[Service]:
+def _keepers(subject: Subject) -> list[ComposeService]:
     return [
         service
         for service in subject.services.values()
@@ -120,7 +120,7 @@ def _keepers(subject: Subject) -> list[Service]:
     ]
 
 
-def _place(service: Service) -> tuple[str, str] | None:
+def _place(service: ComposeService) -> tuple[str, str] | None:
     """Return the named volume in which a service keeps what it keeps, and the folder there; None when there is none."""
     path = PurePosixPath(service.environment.get("BONSEYES_VOLUME", _VOLUME))
     for mount in service.mounts:

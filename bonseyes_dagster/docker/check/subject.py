@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from bonseyes_dagster.docker.check.finding import Finding, line_of
 from bonseyes_dagster.docker.compose.files import (
     BUILD_FILE,
-    DEPLOY_FILE,
-    Deployment,
+    COMPOSE_FILE,
+    ComposeModel,
+    ComposeService,
     Image,
-    Service,
-    read_deployment,
+    read_compose_model,
     read_images,
     repository_of,
 )
@@ -61,14 +61,14 @@ class Subject:
     folder: Path
     tools: tuple[Tool, ...]
     images: Mapping[str, Image] = field(default_factory=dict)
-    deployment: Deployment | None = None
-    overrides: tuple[Deployment, ...] = ()
+    compose_model: ComposeModel | None = None
+    overrides: tuple[ComposeModel, ...] = ()
     pipelines: Mapping[str, tuple[str, ...]] | None = None
 
     @property
-    def services(self) -> Mapping[str, Service]:
-        """The services of the deployment."""
-        return self.deployment.services if self.deployment else {}
+    def services(self) -> Mapping[str, ComposeService]:
+        """The services of the compose file."""
+        return self.compose_model.services if self.compose_model else {}
 
     @cached_property
     def tool_services(self) -> dict[str, Tool | None]:
@@ -92,10 +92,10 @@ class Subject:
     def variants(self) -> Iterator[Subject]:
         """Yield the project as it is deployed, and as it is with each override."""
         yield self
-        for deployment in self.overrides:
-            yield replace(self, deployment=deployment, overrides=())
+        for compose_model in self.overrides:
+            yield replace(self, compose_model=compose_model, overrides=())
 
-    def image_of(self, service: Service) -> Image | None:
+    def image_of(self, service: ComposeService) -> Image | None:
         """Return the image of a service, if the project builds it."""
         return self._built.get(service.repository)
 
@@ -117,12 +117,12 @@ class Subject:
         user, base = image.user() if image else ("", "")
         return user if user is not None else self.user_of(repository_of(base))
 
-    def command_of(self, service: Service) -> str:
+    def command_of(self, service: ComposeService) -> str:
         """Return what a service runs: its command, or all of its image's Dockerfile, which then has it."""
         image = self.image_of(service)
         return " ".join(service.command) or (_text(image.dockerfile) if image else "")
 
-    def tool_path(self, service: Service) -> str | None:
+    def tool_path(self, service: ComposeService) -> str | None:
         """Return the path in its container of the tool that a service runs, as it or its image says."""
         image = self.image_of(service)
         return service.environment.get("BONSEYES_TOOL") or (self.tool_of(image) if image else None)
@@ -147,8 +147,8 @@ class Subject:
 
     def at_service(self, name: str, problem: str, remedy: str) -> Finding:
         """Return a finding about a service, which begins with its name."""
-        assert self.deployment is not None
-        files = [file for file in (self.deployment.override, self.deployment.file) if file]
+        assert self.compose_model is not None
+        files = [file for file in (self.compose_model.override, self.compose_model.file) if file]
         file = next((file for file in files if line_of(file, name)), files[0])
         return Finding(file=self.shown(file), line=line_of(file, name), problem=f"{name}: {problem}", remedy=remedy)
 
@@ -168,7 +168,7 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
     """Read a project; what cannot be read is a finding, and left out."""
     wrong: list[Finding] = []
     images: Mapping[str, Image] = {}
-    deployment: Deployment | None = None
+    compose_model: ComposeModel | None = None
     # Without the environment: what is checked is what is written, wherever the check runs.
     environ: dict[str, str] = {}
     try:
@@ -177,21 +177,21 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
     except SettingsError as error:
         wrong.append(_unreadable(folder, BUILD_FILE, error))
     try:
-        if (folder / DEPLOY_FILE).exists():
-            deployment = read_deployment(folder / DEPLOY_FILE, environ)
+        if (folder / COMPOSE_FILE).exists():
+            compose_model = read_compose_model(folder / COMPOSE_FILE, environ)
     except SettingsError as error:
-        wrong.append(_unreadable(folder, DEPLOY_FILE, error))
+        wrong.append(_unreadable(folder, COMPOSE_FILE, error))
     overrides = []
-    for file in sorted(folder.glob(_OVERRIDES)) if deployment else ():
+    for file in sorted(folder.glob(_OVERRIDES)) if compose_model else ():
         try:
-            overrides.append(read_deployment(folder / DEPLOY_FILE, environ, override=file))
+            overrides.append(read_compose_model(folder / COMPOSE_FILE, environ, override=file))
         except SettingsError as error:
             wrong.append(_unreadable(folder, file.name, error))
     subject = Subject(
         folder=folder,
         tools=tuple(_tools(folder)),
         images=images,
-        deployment=deployment,
+        compose_model=compose_model,
         overrides=tuple(overrides),
         pipelines=pipelines,
     )

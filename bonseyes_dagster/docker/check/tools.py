@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bonseyes_dagster.description import load_tool
 from bonseyes_dagster.docker.check.finding import Finding, line_of
 from bonseyes_dagster.docker.check.subject import SOCKET_PROXY, Subject, Tool
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.urls import is_name
 
@@ -81,9 +81,9 @@ def tool_has_service(subject: Subject) -> Iterator[Finding]:
     deployed = {tool.inner for tool in subject.tool_services.values() if tool}
     for tool in subject.tools:
         # A service of its name that runs something else is told of by the rules below.
-        if subject.deployment and tool.inner not in deployed and tool.name not in subject.tool_services:
+        if subject.compose_model and tool.inner not in deployed and tool.name not in subject.tool_services:
             yield _at_tool(
-                subject, tool, f"No service of {DEPLOY_FILE} runs it.", f"Add a service {tool.name!r} there."
+                subject, tool, f"No service of {COMPOSE_FILE} runs it.", f"Add a service {tool.name!r} there."
             )
 
 
@@ -114,7 +114,7 @@ def service_runs_its_tool(subject: Subject) -> Iterator[Finding]:
 
 def tool_has_image(subject: Subject) -> Iterator[Finding]:
     """Each tool has an entry of its name in the build file of its component, or of the project."""
-    if not subject.deployment and not subject.images:
+    if not subject.compose_model and not subject.images:
         return
     # Of two with one name the first: `tool_name` tells of the other.
     for tool in {tool.name: tool for tool in reversed(subject.tools)}.values():

@@ -15,10 +15,19 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.formats.yaml_file import read_yaml
 from bonseyes_dagster.project.environment import compose_environ
 
-__all__ = ["BUILD_FILE", "DEPLOY_FILE", "Deployment", "Image", "Mount", "Service", "read_deployment", "read_images"]
+__all__ = [
+    "BUILD_FILE",
+    "COMPOSE_FILE",
+    "ComposeModel",
+    "ComposeService",
+    "Image",
+    "Mount",
+    "read_compose_model",
+    "read_images",
+]
 
 BUILD_FILE = "docker-compose-build.yml"
-DEPLOY_FILE = "docker-compose.yml"
+COMPOSE_FILE = "docker-compose.yml"
 # The network of services that name none.
 DEFAULT = "default"
 
@@ -70,7 +79,7 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
+class ComposeService:
     """A service of the deployment; `networks` maps each network's name to the service's aliases there.
 
     `command` begins with the entry point, where the file has one.
@@ -94,7 +103,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
+class ComposeModel:
     """What a compose file deploys; `networks` and `volumes` are its top-level entries as written.
 
     `override` is the file that changes what is in the first one, if there is any.
@@ -102,7 +111,7 @@ class Deployment:
 
     file: Path
     override: Path | None = None
-    services: Mapping[str, Service]
+    services: Mapping[str, ComposeService]
     networks: Mapping[str, Mapping[str, Any]]
     volumes: Mapping[str, Mapping[str, Any]]
 
@@ -132,9 +141,9 @@ def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict
     return images
 
 
-def read_deployment(
+def read_compose_model(
     file: Path, environ: Mapping[str, str] | None = None, *, override: Path | None = None
-) -> Deployment:
+) -> ComposeModel:
     """Return what a compose file deploys, or what another makes of it that is laid over it.
 
     Raise SettingsError that names what is wrong. `environ` as for images.
@@ -147,7 +156,7 @@ def read_deployment(
     networks = {name: entry or {} for name, entry in (document.get("networks") or {}).items()}
     if any(DEFAULT in service.networks for service in services.values()):
         networks.setdefault(DEFAULT, {})
-    return Deployment(
+    return ComposeModel(
         file=file,
         override=override,
         services=services,
@@ -164,7 +173,7 @@ def _change(
     for name, service in _services({"services": {}, **changes}, override):
         if name not in services and not service.get("image"):
             raise SettingsError(
-                f"{override}: there is no service {name!r} in {DEPLOY_FILE}; rename it here, too, or give it an image."
+                f"{override}: there is no service {name!r} in {COMPOSE_FILE}; rename it here, too, or give it an image."
             )
     return merge(document, changes)
 
@@ -214,12 +223,12 @@ def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
     )
 
 
-def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
+def _service(name: str, service: Mapping[str, Any], file: Path) -> ComposeService:
     networks = service.get("networks") or ({} if service.get("network_mode") else [DEFAULT])
     if not isinstance(networks, Mapping):
         networks = dict.fromkeys(networks)
     try:
-        return Service(
+        return ComposeService(
             name=name,
             image=service.get("image", ""),
             command=(*_words(service.get("entrypoint")), *_words(service.get("command"))),

@@ -1,1 +1,1 @@
-"""What runs inside the containers of a deployment, beside the services: preparation, health, the engine's proxy."""
+"""What runs inside the containers of a docker project, beside the services: preparation, health, the engine's proxy."""

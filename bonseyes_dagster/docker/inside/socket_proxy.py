@@ -27,7 +27,7 @@ from bonseyes_dagster.execution.containers.run_container import API_VERSION, LAB
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.hosts import is_own_host, own_names
 
-__all__ = ["Engine", "RefusedError", "SocketProxy", "main"]
+__all__ = ["Engine", "ProxyRefusedCallError", "SocketProxy", "main"]
 
 logger = logging.getLogger("bonseyes.socket_proxy")
 
@@ -41,7 +41,7 @@ _ID = r"([0-9a-f]{64})"
 Answer = tuple[int, bytes]
 
 
-class RefusedError(Exception):
+class ProxyRefusedCallError(Exception):
     """Not let through; the text says why."""
 
 
@@ -100,7 +100,7 @@ class Rules:
         ]
 
     def answer(self, method: str, target: str, body: Any) -> Answer:
-        """Return the engine's answer, or raise RefusedError."""
+        """Return the engine's answer, or raise ProxyRefusedCallError."""
         path, _, text = target.partition("?")
         path = path.removeprefix(f"/v{API_VERSION}")
         query = dict(parse_qsl(text))
@@ -109,8 +109,10 @@ class Rules:
             if wanted == method and found:
                 return call(*found.groups(), query=query, body=body)
         if path == "/images/create":
-            raise RefusedError(f"images are not pulled: build {self._settings.run_image} first, by `bonseyes build`")
-        raise RefusedError("launching runs does not need this call")
+            raise ProxyRefusedCallError(
+                f"images are not pulled: build {self._settings.run_image} first, by `bonseyes build`"
+            )
+        raise ProxyRefusedCallError("launching runs does not need this call")
 
     def _ping(self, *, query: dict[str, str], body: Any) -> Answer:
         return self._engine.ask("GET", "/_ping")
@@ -120,11 +122,11 @@ class Rules:
 
     def _create(self, *, query: dict[str, str], body: Any) -> Answer:
         if query:
-            raise RefusedError("the container's name and platform are not to be chosen")
+            raise ProxyRefusedCallError("the container's name and platform are not to be chosen")
         try:
             return self._engine.ask("POST", "/containers/create", check_creation(body, self._settings))
         except ValueError as error:
-            raise RefusedError(f"this is no container of a run: {error}") from error
+            raise ProxyRefusedCallError(f"this is no container of a run: {error}") from error
 
     def _list(self, *, query: dict[str, str], body: Any) -> Answer:
         own = urlencode({"all": "1", "filters": json.dumps({"label": [self._mark]})})
@@ -140,7 +142,7 @@ class Rules:
     def _kill(self, container: str, *, query: dict[str, str], body: Any) -> Answer:
         name = query.get("signal")
         if name not in _SIGNALS:
-            raise RefusedError(f"the signal must be {' or '.join(_SIGNALS)}")
+            raise ProxyRefusedCallError(f"the signal must be {' or '.join(_SIGNALS)}")
         self._own(container)
         return self._engine.ask("POST", f"/containers/{container}/kill?signal={name}")
 
@@ -151,14 +153,14 @@ class Rules:
     def _network(self, name: str, *, query: dict[str, str], body: Any) -> Answer:
         status, answer = self._engine.ask("GET", f"/networks/{quote(name)}")
         if status == http.client.OK and json.loads(answer)["Name"] not in self._networks:
-            raise RefusedError("that network is not one of runs")
+            raise ProxyRefusedCallError("that network is not one of runs")
         return status, answer
 
     def _connect(self, name: str, *, query: dict[str, str], body: Any) -> Answer:
         given = {key: value for key, value in body.items() if value} if isinstance(body, dict) else {}
         container = given.get("Container")
         if set(given) != {"Container"} or not re.fullmatch(_ID, str(container)):
-            raise RefusedError("a container is connected as it is, by its id")
+            raise ProxyRefusedCallError("a container is connected as it is, by its id")
         self._own(str(container))
         status, answer = self._network(name, query={}, body=None)
         if status != http.client.OK:
@@ -166,12 +168,12 @@ class Rules:
         return self._engine.ask("POST", f"/networks/{json.loads(answer)['Id']}/connect", {"Container": container})
 
     def _own(self, container: str) -> Answer:
-        """Return what the engine says of a container of a run; raise RefusedError for any other."""
+        """Return what the engine says of a container of a run; raise ProxyRefusedCallError for any other."""
         status, answer = self._engine.ask("GET", f"/containers/{container}/json")
         if status == http.client.OK:
             labels = json.loads(answer)["Config"]["Labels"] or {}
             if labels.get(LABEL) != self._settings.compose_project:
-                raise RefusedError("that container is no run's")
+                raise ProxyRefusedCallError("that container is no run's")
         return status, answer
 
 
@@ -188,10 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
             if not is_own_host(self.headers.get("Host"), self.server.names):
-                raise RefusedError("a request names the proxy as its Host")
+                raise ProxyRefusedCallError("a request names the proxy as its Host")
             status, content = self.server.rules.answer(self.command, self.path, body)
             reason = ""
-        except RefusedError as error:
+        except ProxyRefusedCallError as error:
             status, reason = 403, str(error)
         except OSError as error:
             status, reason = 502, f"the engine does not answer: {error}"
@@ -213,16 +215,16 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isascii() or not length.isdigit():
             self.close_connection = True
-            raise RefusedError("a request says its length")
+            raise ProxyRefusedCallError("a request says its length")
         if int(length) > _REQUEST_BYTES:
             self.close_connection = True
-            raise RefusedError(f"a request has {_REQUEST_BYTES} bytes at most")
+            raise ProxyRefusedCallError(f"a request has {_REQUEST_BYTES} bytes at most")
         content = self.rfile.read(int(length))
         if not content:
             return None
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(content)
-        raise RefusedError("the body is no JSON")
+        raise ProxyRefusedCallError("the body is no JSON")
 
     def _send(self, status: int, content: bytes) -> None:
         self.send_response_only(status)

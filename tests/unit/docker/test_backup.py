@@ -1,4 +1,4 @@
-"""A composed project's backup: nothing of it may change meanwhile, and what others have started is theirs."""
+"""The backup of a docker project: nothing of it may change meanwhile, and what others have started is theirs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker import backup as composed
-from bonseyes_dagster.docker.project import ComposedProject
+from bonseyes_dagster.docker import backup as docker_backup
+from bonseyes_dagster.docker.project import DockerProject
 from bonseyes_dagster.docker.project_lock import lock_project
 from bonseyes_dagster.errors import InvalidError, UnavailableError
-from bonseyes_dagster.project.backup import Manifest
+from bonseyes_dagster.project.backup import BackupManifest
 from tests.unit.docker.fake_docker import FakeDocker, container
 
 SERVICES = {
@@ -35,54 +35,54 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
 
 
 @pytest.fixture
-def project(docker: FakeDocker, tmp_path: Path) -> ComposedProject:
+def project(docker: FakeDocker, tmp_path: Path) -> DockerProject:
     """The project."""
     (tmp_path / "docker-compose-build.yml").write_text('{"services": {"a": {"image": "me/a", "build": "."}}}')
-    return ComposedProject(tmp_path, {**docker.environ, "COMPOSE_PROJECT_NAME": "x"})
+    return DockerProject(tmp_path, {**docker.environ, "COMPOSE_PROJECT_NAME": "x"})
 
 
 @pytest.mark.parametrize(("others", "is_ended"), [((), True), (("training",), False)])
 def test_the_database_ends_unless_others_use_it(
-    docker: FakeDocker, project: ComposedProject, others: tuple[str, ...], is_ended: bool
+    docker: FakeDocker, project: DockerProject, others: tuple[str, ...], is_ended: bool
 ) -> None:
     """Somebody may have said `docker compose up` meanwhile."""
     names = ("postgres", "secrets", *others)
     docker.write("started", json.dumps([container("x", project.folder, name) for name in names]))
-    with composed._database(project) as ask:
+    with docker_backup._database(project) as ask:
         assert ask("pg_dump")[-3:] == ["pg_dump", "--username=dagster", "--dbname=dagster"]
     assert any(" down " in call for call in docker.calls()) == is_ended
 
 
-def test_a_backup_waits_for_nobody(project: ComposedProject) -> None:
+def test_a_backup_waits_for_nobody(project: DockerProject) -> None:
     """While the project is being started there is none, and while there is one nothing starts."""
     with (
         lock_project(project.folder, alone=False),
         pytest.raises(UnavailableError, match="being started"),
-        composed.keep_down(project),
+        docker_backup.keep_down(project),
     ):
         pass
     with (
-        composed.keep_down(project),
+        docker_backup.keep_down(project),
         pytest.raises(UnavailableError, match="backed up"),
         lock_project(project.folder, alone=False),
     ):
         pass
 
 
-def test_the_version_of_the_database_is_its_own(project: ComposedProject) -> None:
+def test_the_version_of_the_database_is_its_own(project: DockerProject) -> None:
     """Not what its image is called."""
-    assert composed.versions(project)["postgres"] == "15.4"
+    assert docker_backup.versions(project)["postgres"] == "15.4"
 
 
 @pytest.mark.parametrize(("version", "is_refused"), [("16.1", True), ("15.9", False), ("9.6", False), ("", False)])
 def test_a_dump_of_a_newer_database_is_refused(
-    docker: FakeDocker, project: ComposedProject, version: str, is_refused: bool
+    docker: FakeDocker, project: DockerProject, version: str, is_refused: bool
 ) -> None:
     """Before anything is removed."""
-    manifest = Manifest(project="x", kind="docker", created="", versions={"postgres": version}, parts=())
+    manifest = BackupManifest(project="x", kind="docker", created="", versions={"postgres": version}, parts=())
     if is_refused:
         with pytest.raises(InvalidError, match=r"Postgres 16.1 made the dump .* Postgres 15.4, which is to read it"):
-            composed.restore(project, project.folder, manifest, lambda part, total: nullcontext(id), force=True)
+            docker_backup.restore(project, project.folder, manifest, lambda part, total: nullcontext(id), force=True)
         assert not [call for call in docker.calls() if " down " in call]
     else:
-        composed._check(project, manifest, {}, force=True)
+        docker_backup._check(project, manifest, {}, force=True)

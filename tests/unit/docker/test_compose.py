@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker.compose.files import Mount, read_deployment, read_images, repository_of
+from bonseyes_dagster.docker.compose.files import Mount, read_compose_model, read_images, repository_of
 from bonseyes_dagster.errors import SettingsError
 
 DEPLOYED = """
@@ -49,8 +49,8 @@ def _write(folder: Path, text: str, name: str = "docker-compose.yml") -> Path:
 
 def test_a_deployment(tmp_path: Path) -> None:
     """Every way in which compose lets it be written."""
-    deployment = read_deployment(_write(tmp_path, DEPLOYED), {"VERSION": "3"})
-    tool, other = deployment.services["tool"], deployment.services["other"]
+    compose_model = read_compose_model(_write(tmp_path, DEPLOYED), {"VERSION": "3"})
+    tool, other = compose_model.services["tool"], compose_model.services["other"]
     assert (tool.image, tool.repository) == ("me/tool:3", "me/tool")
     assert tool.command == ("serve", "--port", "80")
     assert tool.environment == {"A": "b=c"}
@@ -69,8 +69,8 @@ def test_a_deployment(tmp_path: Path) -> None:
     assert other.networks == {"tools": (), "front": ("other.front",)}
     assert (other.ports, other.profiles, other.needs) == (("127.0.0.1:81:80",), ("gpu",), ("tool",))
     assert other.raw["mem_limit"] == "1g"
-    assert deployment.networks == {"tools": {"internal": True}, "front": {}}
-    assert deployment.volumes == {"tool": {}}
+    assert compose_model.networks == {"tools": {"internal": True}, "front": {}}
+    assert compose_model.volumes == {"tool": {}}
 
 
 def test_an_override_changes_services_and_adds_some(tmp_path: Path) -> None:
@@ -81,33 +81,33 @@ def test_an_override_changes_services_and_adds_some(tmp_path: Path) -> None:
         "services: {tool: {ports: !reset [], networks: {more: }}, third: {image: me/third}}\nnetworks: {more: }",
         "docker-compose.more.yml",
     )
-    deployment = read_deployment(file, {}, override=override)
-    assert (deployment.file, deployment.override) == (file, override)
-    assert list(deployment.services) == ["tool", "other", "third"]
-    assert list(deployment.services["tool"].networks) == ["tools", "more"]
-    assert deployment.services["tool"].ports == ()
-    assert deployment.networks == {"tools": {"internal": True}, "front": {}, "more": {}, "default": {}}
+    compose_model = read_compose_model(file, {}, override=override)
+    assert (compose_model.file, compose_model.override) == (file, override)
+    assert list(compose_model.services) == ["tool", "other", "third"]
+    assert list(compose_model.services["tool"].networks) == ["tools", "more"]
+    assert compose_model.services["tool"].ports == ()
+    assert compose_model.networks == {"tools": {"internal": True}, "front": {}, "more": {}, "default": {}}
     _write(tmp_path, "services: {tool: {}, tol: {mem_limit: 1g}}", override.name)
     with pytest.raises(SettingsError, match=r"more\.yml: there is no service 'tol' in docker-compose\.yml"):
-        read_deployment(file, {}, override=override)
+        read_compose_model(file, {}, override=override)
 
 
 def test_a_service_without_networks_is_on_the_default_one(tmp_path: Path) -> None:
     """Which leads out; but not one that shares another's, or has none."""
     text = "services: {a: {image: x, network_mode: none}, b: {image: x, entrypoint: 'sh -c', command: 'echo \"1 2\"'}}"
-    deployment = read_deployment(_write(tmp_path, text), {})
-    assert {name: list(service.networks) for name, service in deployment.services.items()} == {
+    compose_model = read_compose_model(_write(tmp_path, text), {})
+    assert {name: list(service.networks) for name, service in compose_model.services.items()} == {
         "a": [],
         "b": ["default"],
     }
-    assert deployment.networks == {"default": {}}
-    assert deployment.services["b"].command == ("sh", "-c", "echo", "1 2")
+    assert compose_model.networks == {"default": {}}
+    assert compose_model.services["b"].command == ("sh", "-c", "echo", "1 2")
 
 
 def test_what_a_variable_may_make_a_path_is_one_of_the_machine(tmp_path: Path) -> None:
     """A named volume has its name in the file."""
     text = "services: {a: {image: x, volumes: ['${PLACE}:/place', 'named:/named', '~/me:/me']}}"
-    mounts = read_deployment(_write(tmp_path, text), {}).services["a"].mounts
+    mounts = read_compose_model(_write(tmp_path, text), {}).services["a"].mounts
     assert [mount.kind for mount in mounts] == ["bind", "volume", "bind"]
 
 
@@ -126,7 +126,7 @@ def test_what_a_variable_may_make_a_path_is_one_of_the_machine(tmp_path: Path) -
 def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, message: str) -> None:
     """Never a traceback of the YAML library."""
     with pytest.raises(SettingsError, match=f"docker-compose.yml.*{message}"):
-        read_deployment(_write(tmp_path, text), {})
+        read_compose_model(_write(tmp_path, text), {})
 
 
 def test_images_of_the_project_and_its_components(tmp_path: Path) -> None:

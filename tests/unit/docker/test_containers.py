@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster.docker.containers import Container, record_of, url_of
+from bonseyes_dagster.docker.containers import ServiceContainer, project_state_of, url_of
 
 URL = "http://127.0.0.1:8000"
 
 
-def _container(service: str, command: str = "", *, restart: str = "unless-stopped", **state: Any) -> Container:
+def _container(service: str, command: str = "", *, restart: str = "unless-stopped", **state: Any) -> ServiceContainer:
     raw = {
         "Id": service,
         "Config": {"Labels": {"com.docker.compose.service": service}, "Cmd": command.split() or None},
@@ -21,7 +21,7 @@ def _container(service: str, command: str = "", *, restart: str = "unless-stoppe
         | state,
         "RestartCount": 0,
     }
-    found = Container.of(raw)
+    found = ServiceContainer.of(raw)
     assert found is not None
     return found
 
@@ -40,7 +40,7 @@ def test_what_a_container_is_tells_its_command() -> None:
         _container("dagster-webserver", "dagster-webserver -p 3000"),
         _container("postgres", "postgres"),
     ]
-    services = {each.name: (each.kind, each.url) for each in record_of(containers, url=URL).services}
+    services = {each.name: (each.kind, each.url) for each in project_state_of(containers, url=URL).services}
     assert services == {
         "resize": ("tool", f"{URL}/containers/resize/"),
         "digits": ("pipeline", f"{URL}/containers/digits/"),
@@ -74,27 +74,27 @@ def test_how_a_container_is(state: dict[str, Any], expected: tuple[str, str | No
 def test_what_was_to_be_done_once_is_no_service() -> None:
     """While it is at work it is one that starts, and when it has failed one that has stopped."""
     prepared = _container("prepare", restart="no", Status="exited")
-    assert record_of([prepared], url=URL).services == ()
-    (service,) = record_of([_container("prepare", restart="no")], url=URL).services
+    assert project_state_of([prepared], url=URL).services == ()
+    (service,) = project_state_of([_container("prepare", restart="no")], url=URL).services
     assert service.state == "starting"
     failed = _container("prepare", restart="no", Status="exited", ExitCode=1)
-    (service,) = record_of([failed], url=URL).services
+    (service,) = project_state_of([failed], url=URL).services
     assert (service.state, service.reason) == ("stopped", "exited with code 1")
 
 
 def test_a_service_without_container_is_waited_for() -> None:
     """The project is not up before all that there is to be is there."""
-    record = record_of([_container("tool")], url=URL, expected=["tool", "gateway"])
-    assert [(each.name, each.state) for each in record.services] == [("tool", "healthy"), ("gateway", "waiting")]
-    assert record.phase == "starting"
-    assert record_of([_container("tool")], url=URL, expected=["tool"]).phase == "up"
+    project_state = project_state_of([_container("tool")], url=URL, expected=["tool", "gateway"])
+    assert [(each.name, each.state) for each in project_state.services] == [("tool", "healthy"), ("gateway", "waiting")]
+    assert project_state.phase == "starting"
+    assert project_state_of([_container("tool")], url=URL, expected=["tool"]).phase == "up"
 
 
 def test_containers_of_runs_are_no_services() -> None:
     """Compose calls them one-off."""
     labels = {"com.docker.compose.service": "run-server", "com.docker.compose.oneoff": "True"}
-    assert Container.of({"Config": {"Labels": labels}}) is None
-    assert Container.of({"Config": {"Labels": None}}) is None
+    assert ServiceContainer.of({"Config": {"Labels": labels}}) is None
+    assert ServiceContainer.of({"Config": {"Labels": None}}) is None
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker.compose.files import read_deployment
+from bonseyes_dagster.docker.compose.files import read_compose_model
 from bonseyes_dagster.docker.inside import heartbeat
 
 PROJECT = Path(__file__).parents[3]
-SERVICES = read_deployment(PROJECT / "docker-compose.yml", {}).services
+SERVICES = read_compose_model(PROJECT / "docker-compose.yml", {}).services
 TOOL, RUN_SERVER = "import", "run-server"
 REFUSAL = b'HTTP/1.0 503 X\r\n\r\n{"error": {"message": "The disk is full."}}\n'
 

@@ -10,7 +10,7 @@ import pytest
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.commands.backup import _only_kind
 from bonseyes_dagster.docker.naming import DefaultName, project_name
-from bonseyes_dagster.docker.project import ComposedProject, is_in_docker
+from bonseyes_dagster.docker.project import DockerProject, is_in_docker
 from bonseyes_dagster.errors import InvalidError, SettingsError, UnavailableError
 from bonseyes_dagster.project.folder import Project
 from tests.unit.docker.fake_docker import FakeDocker
@@ -71,7 +71,7 @@ def test_a_project_that_is_up_by_the_folders_name_is_found(docker: FakeDocker, f
     """`docker compose up` calls it so, and so did earlier versions."""
     docker.write("folders", f"myproject_20\t{folder}\nmyproject_20\t\nother\t{there(folder)}\n")
     docker.write("projects", "myproject_20\n")
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     assert project.name == "myproject_20"
     project.check_name()
     assert project_name(there(folder), {}) != "myproject_20"
@@ -82,14 +82,14 @@ def test_volumes_of_unknown_owner_are_not_taken_over(docker: FakeDocker, folder:
     docker.write("projects", "myproject_20\nother\n")
     own = DefaultName(folder).own
     with pytest.raises(SettingsError, match=rf"set COMPOSE_PROJECT_NAME=myproject_20; .*COMPOSE_PROJECT_NAME={own}"):
-        ComposedProject(folder).check_name()
-    ComposedProject(folder, {"PATH": docker.environ["PATH"], "COMPOSE_PROJECT_NAME": "myproject_20"}).check_name()
+        DockerProject(folder).check_name()
+    DockerProject(folder, {"PATH": docker.environ["PATH"], "COMPOSE_PROJECT_NAME": "myproject_20"}).check_name()
     docker.write("projects", f"myproject_20\n{own}\n")
-    ComposedProject(folder).check_name()
+    DockerProject(folder).check_name()
     docker.write("projects", "myproject_20\n")
     docker.write("folders", f"myproject_20\t{there(folder)}\n")
-    ComposedProject(folder).check_name()
-    assert ComposedProject(folder).name == own
+    DockerProject(folder).check_name()
+    assert DockerProject(folder).name == own
 
 
 @pytest.mark.parametrize("command", [["up", "--docker"], ["down", "--volumes", "--yes"], ["backup", "../b"]])
@@ -131,9 +131,9 @@ def test_a_project_without_docker_is_backed_up_beside_another_in_docker(docker: 
 def test_a_moved_folder_is_told_of_its_volumes(docker: FakeDocker, folder: Path) -> None:
     """Nothing is taken, as they may be another folder's that is down."""
     docker.write("projects", "myproject_20-0123abcd\nmyproject_20-x\nother-0123abcd\n")
-    assert ComposedProject(folder).moved() == ["myproject_20-0123abcd"]
+    assert DockerProject(folder).moved() == ["myproject_20-0123abcd"]
     docker.write("folders", f"myproject_20-0123abcd\t{there(folder)}\n")
-    assert ComposedProject(folder).moved() == []
+    assert DockerProject(folder).moved() == []
 
 
 def test_without_an_engine_nothing_is_in_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

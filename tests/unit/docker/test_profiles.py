@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.client.command import main
-from bonseyes_dagster.docker.compose.files import read_deployment
+from bonseyes_dagster.docker.compose.files import read_compose_model
 from bonseyes_dagster.docker.profiles import Profiles
-from bonseyes_dagster.docker.project import ComposedProject
+from bonseyes_dagster.docker.project import DockerProject
 from bonseyes_dagster.errors import SettingsError
 from tests.unit.docker.fake_docker import FakeDocker
 
@@ -109,7 +109,7 @@ def test_the_launcher_is_the_one_that_was_asked_for(
     """By the environment, of the files."""
     services = {"a": {"environment": {LAUNCHER: "warm"}}, "prepare": {"environment": {LAUNCHER: given}}, "b": {}}
     docker.write("config", json.dumps({"services": services}))
-    project = ComposedProject(folder, {**docker.environ, LAUNCHER: wanted})
+    project = DockerProject(folder, {**docker.environ, LAUNCHER: wanted})
     if is_right:
         project.check()
     else:
@@ -121,13 +121,13 @@ def test_a_launcher_that_there_is_not_is_refused(folder: Path, docker: FakeDocke
     """The files would not notice."""
     docker.write("config", json.dumps({"services": {"prepare": {"environment": {LAUNCHER: "warm"}}}}))
     with pytest.raises(SettingsError, match="'dokcer'"):
-        ComposedProject(folder, {**docker.environ, LAUNCHER: "dokcer"}).check()
+        DockerProject(folder, {**docker.environ, LAUNCHER: "dokcer"}).check()
 
 
 def test_only_what_starts_needs_to_be_told(folder: Path, docker: FakeDocker) -> None:
     """What ends goes by labels, whatever it was started with."""
     environ = {**docker.environ, "COMPOSE_PROJECT_NAME": "x", "COMPOSE_PROFILES": "extra"}
-    project = ComposedProject(folder, environ, ("gpu",))
+    project = DockerProject(folder, environ, ("gpu",))
     docker.write("started", "[]")
     for words in (("up", "--detach"), ("down", "--remove-orphans"), ("stop", "training")):
         project.compose(*words)
@@ -181,5 +181,5 @@ def test_the_launcher_of_runs_is_what_the_files_say() -> None:
 
 def test_the_launcher_does_not_hang_on_a_variable() -> None:
     """The same without Docker."""
-    services = read_deployment(PROJECT / BASE, {LAUNCHER: "docker"}).services
+    services = read_compose_model(PROJECT / BASE, {LAUNCHER: "docker"}).services
     assert services["prepare"].environment[LAUNCHER] == "warm"
