@@ -96,7 +96,9 @@ def _start(here: local_project.Project, settings: Settings) -> ProjectState:
             here, (lambda _: None) if running else shown.update, supervisor=supervisor
         )
     if project_state is None:
-        raise NotFoundError("Not everything got healthy; `bonseyes status` and `bonseyes logs` tell more.")
+        raise NotFoundError(
+            "Some services did not get healthy; `bonseyes status` and `bonseyes logs` show the details."
+        )
     return project_state
 
 

@@ -1,4 +1,4 @@
-"""Looks at a project's containers while they start: each look is a state, as `bonseyes up` shows it."""
+"""Reads the state of a project repeatedly while its containers start, for `bonseyes up`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Remembers how long each service took to get healthy; `expected` are those that there are to be."""
+    """Measures how long each service takes to get healthy; `expected` are the services of the compose files."""
 
     def __init__(self, containers: Callable[[], Collection[ServiceContainer]], expected: Collection[str]) -> None:
         self._containers = containers
@@ -25,7 +25,7 @@ class Watch:
         self.begun_s = time.monotonic()
 
     def look(self) -> ProjectState:
-        """Return the state as it is now; its `seconds` are set when all is healthy."""
+        """Return the current state; its `seconds` are set when all services are healthy."""
         containers = self._containers()
         for each in containers:
             if each.state == "healthy" and each.started > self._begun and each.identity not in self._seen:

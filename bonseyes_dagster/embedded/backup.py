@@ -132,16 +132,16 @@ def _unpack(backup: Path, manifest: BackupManifest, new: Path, show: Show) -> No
     for part in manifest.parts:
         folder = new / part.file.removesuffix(".tar")
         folder.mkdir(mode=0o700, parents=True)
-        with show(part.file, part.size) as tell, (backup / part.file).open("rb") as file:
-            _extract(file, folder, tell)
+        with show(part.file, part.size) as report, (backup / part.file).open("rb") as file:
+            _extract(file, folder, report)
 
 
-def _extract(file: BinaryIO, folder: Path, tell: Callable[[int], None]) -> None:
+def _extract(file: BinaryIO, folder: Path, report: Callable[[int], None]) -> None:
     with tarfile.open(fileobj=file, mode="r|", bufsize=_BUFFER_BYTES) as archive:
 
         def members() -> Iterator[tarfile.TarInfo]:
             for member in archive:
-                tell(file.tell())
+                report(file.tell())
                 yield _checked(member, folder)
 
         # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters; later ones must not use another than ours.

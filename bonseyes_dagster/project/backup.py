@@ -121,8 +121,8 @@ def write_backup(
 
 
 def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
-    with show(name, None) as tell, _durable(draft / name) as file:
-        writer = _Digesting(file, tell)
+    with show(name, None) as report, _durable(draft / name) as file:
+        writer = _Digesting(file, report)
         source(writer)
         return Part(file=name, size=writer.size, sha256=writer.sha256)
 
@@ -130,9 +130,9 @@ def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
 class _Digesting(io.RawIOBase, BinaryIO):
     """Writes through to a file; knows the digest and the size of what passed."""
 
-    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+    def __init__(self, file: BinaryIO, report: Callable[[int], None]) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -147,7 +147,7 @@ class _Digesting(io.RawIOBase, BinaryIO):
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
-        self._tell(self.size)
+        self._report(self.size)
         return len(data)
 
 
@@ -171,19 +171,19 @@ def read_backup(folder: Path) -> BackupManifest:
 def verify(folder: Path, manifest: BackupManifest, show: Show) -> None:
     """Read every part; raise DigestMismatchError when one is not what the manifest says."""
     for part in manifest.parts:
-        with show(part.file, part.size) as tell:
-            found = _sha256(folder / part.file, tell)
+        with show(part.file, part.size) as report:
+            found = _sha256(folder / part.file, report)
         if found != part.sha256:
             raise DigestMismatchError(f"{folder / part.file} is damaged: its sha256 is {found}, not {part.sha256}.")
 
 
-def _sha256(path: Path, tell: Callable[[int], None]) -> str:
+def _sha256(path: Path, report: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-                tell(file.tell())
+                report(file.tell())
     except FileNotFoundError:
         return "that of no file"
     return digest.hexdigest()

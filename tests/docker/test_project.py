@@ -166,7 +166,7 @@ def test_a_profile_that_there_is_not_is_refused(docker_project: RunningProject) 
     """Compose would start everything without it."""
     done = docker_project.call("up", "--docker", "--detach", "--profile", "gqu")
     assert done.returncode == 2
-    assert "there is: gpu, run-containers" in done.stderr
+    assert "the profiles are: gpu, run-containers" in done.stderr
 
 
 def test_an_open_port_without_a_token_is_refused(docker_project: RunningProject) -> None:

@@ -84,7 +84,7 @@ def test_status_names_the_containers_whose_code_changed(project: Embedded) -> No
     try:
         until(lambda: project.status()["code_changed"] == ["learn"])
         # Each process of the dashboard asks for itself.
-        sentence = "learn: code changed since start; restart the container to use it.\n"
+        sentence = "The code of learn changed since it started; restart the container to use it.\n"
         until(lambda: sentence in project.call("status").stdout)
     finally:
         new.unlink()
