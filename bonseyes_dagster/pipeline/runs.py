@@ -32,12 +32,12 @@ from bonseyes_dagster.execution.threads.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.model import Manifest, Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
-from bonseyes_dagster.orchestration.runs.journal import Journal
-from bonseyes_dagster.orchestration.runs.launching import Starter
+from bonseyes_dagster.orchestration.runs.launching import RunStarter
+from bonseyes_dagster.orchestration.runs.merged_log import MergedLog
 from bonseyes_dagster.orchestration.runs.records import Instance, Records, is_marked, open_instance
 from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 from bonseyes_dagster.orchestration.runs.states import RunState, States
-from bonseyes_dagster.orchestration.runs.turns import Turns
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
 from bonseyes_dagster.pipeline.run_metrics import metric_lines
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
@@ -74,8 +74,8 @@ class Runs:
         self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
         self._cache = volume / "cache"
         # Not made anew with what uses them: a launch or a deletion may be under way when the definitions are.
-        self._starting = Turns()
-        self._deleting = Turns()
+        self._start_locks = RunLocks()
+        self._delete_locks = RunLocks()
 
     # What is opened late: the server forks after this object was made
 
@@ -89,8 +89,8 @@ class Runs:
         return Records(self.instance, self.pipeline)
 
     @cached_property
-    def _starter(self) -> Starter:
-        return Starter(self.instance, self._workspace, self.pipeline.job_name, self._starting)
+    def _starter(self) -> RunStarter:
+        return RunStarter(self.instance, self._workspace, self.pipeline.job_name, self._start_locks)
 
     @cached_property
     def _finals(self) -> FinalWatch:
@@ -110,7 +110,11 @@ class Runs:
     @cached_property
     def _ending(self) -> RunEnding:
         return RunEnding(
-            self._records, self.states, self._uploads.remove, deleting=self._deleting, starting=self._starting
+            self._records,
+            self.states,
+            self._uploads.remove,
+            delete_locks=self._delete_locks,
+            start_locks=self._start_locks,
         )
 
     @cached_property
@@ -264,7 +268,7 @@ class Runs:
         """Yield the merged log from byte `offset`; with `follow` until the run is final."""
         run_id = self._records.find(name).dagster_run.run_id
         is_final = (lambda: self._records.is_finished(run_id)) if follow else None
-        return Journal(self.instance).read(run_id, offset=offset, is_final=is_final)
+        return MergedLog(self.instance).read(run_id, offset=offset, is_final=is_final)
 
     def manifest(self, name: str) -> Manifest:
         """Return the files of a completed run."""

@@ -11,7 +11,7 @@ from bonseyes_dagster.model import Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 
-__all__ = ["Survey", "kind_of"]
+__all__ = ["ContainerSurvey", "kind_of"]
 
 ASK_TIMEOUT_S = 5.0
 _PAGE = 1000
@@ -29,7 +29,7 @@ def kind_of(output_type: str) -> str:
     return _KINDS.get(output_type, "other")
 
 
-class Survey:
+class ContainerSurvey:
     """Asks the containers of one pipeline."""
 
     def __init__(self, pipeline: Pipeline, requests: ContainerRequests) -> None:

@@ -20,23 +20,23 @@ from bonseyes_dagster.orchestration.runs.dagster_internals import (
     WorkspaceRequestContext,
     _create_run,
 )
-from bonseyes_dagster.orchestration.runs.turns import Turns
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 
-__all__ = ["Starter"]
+__all__ = ["RunStarter"]
 
 
-class Starter:
+class RunStarter:
     """Launches runs of one job the way Dagster's webserver does, through the code servers of the workspace file.
 
     The workspace is opened at the first use, not before: a server process that forks must have no gRPC thread.
     """
 
-    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str, starting: Turns) -> None:
+    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str, start_locks: RunLocks) -> None:
         self._instance = instance
         self._file = workspace
         self._job_name = job_name
         self._lock = threading.Lock()
-        self._starting = starting
+        self._start_locks = start_locks
         self._process_context: WorkspaceProcessContext | None = None
         self._stamp: tuple[int, int] | None = None
 
@@ -56,7 +56,7 @@ class Starter:
 
         Raises ConflictError when the run exists, UnavailableError when Dagster cannot launch.
         """
-        with self._starting.await_turn(run_id):
+        with self._start_locks.hold(run_id):
             self._create(run_id, run_config, tags)
 
     def launch_again(self, run_id: str) -> None:
@@ -64,7 +64,7 @@ class Starter:
 
         Raises UnavailableError when Dagster cannot launch. The run may be gone afterwards.
         """
-        with self._starting.await_turn(run_id):
+        with self._start_locks.hold(run_id):
             run = self._instance.get_run_by_id(run_id)
             if run is not None and run.status is DagsterRunStatus.NOT_STARTED:
                 self._launch(run_id, self._context())

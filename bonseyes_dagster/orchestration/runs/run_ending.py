@@ -16,8 +16,8 @@ from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.orchestration.names import is_ordered_by
 from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord
 from bonseyes_dagster.orchestration.runs.records import Records, is_marked, phase_of
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 from bonseyes_dagster.orchestration.runs.states import RunState, States, StepState
-from bonseyes_dagster.orchestration.runs.turns import Turns
 from bonseyes_dagster.orchestration.runs.withdrawal import closed_steps
 from bonseyes_dagster.tags import DELETE_ARTIFACTS_TAG, DELETED_TAG, UPLOADS_TAG
 
@@ -39,19 +39,19 @@ class RunEnding:
         states: States,
         remove_uploads: Callable[[str], None],
         *,
-        deleting: Turns,
-        starting: Turns,
+        delete_locks: RunLocks,
+        start_locks: RunLocks,
     ) -> None:
         """`remove_uploads` removes the files that were uploaded under a token.
 
-        `starting` is what the Starter has: a run is not started while another of its name, and id, goes.
+        `starting` is what the RunStarter has: a run is not started while another of its name, and id, goes.
         """
         self._records = records
         self._states = states
         self._remove_uploads = remove_uploads
         self._instance = records.instance
-        self._deleting = deleting
-        self._starting = starting
+        self._delete_locks = delete_locks
+        self._start_locks = start_locks
 
     def cancel(self, run: DagsterRun) -> None:
         """Ask the run to end. One that nobody executes any more is marked as cancelled here."""
@@ -73,8 +73,8 @@ class RunEnding:
         Returns the URLs of the artifacts that stay.
         """
         found = record.dagster_run
-        with self._deleting.try_turn(found.run_id) as is_alone:
-            run = self._instance.get_run_by_id(found.run_id) if is_alone else None
+        with self._delete_locks.try_hold(found.run_id) as is_locked:
+            run = self._instance.get_run_by_id(found.run_id) if is_locked else None
             if run is None:
                 raise NotFoundError(f"Another request deletes the run {run_name(found)!r}.")
             marks = {DELETED_TAG: run.run_id} | ({DELETE_ARTIFACTS_TAG: run.run_id} if with_artifacts else {})
@@ -84,8 +84,8 @@ class RunEnding:
     def resume(self) -> None:
         """Carry out the deletions that an earlier process began."""
         for listed in self._records.deleted():
-            with self._deleting.try_turn(listed.run_id) as is_alone:
-                record = self._records.marked(listed.run_id) if is_alone else None
+            with self._delete_locks.try_hold(listed.run_id) as is_locked:
+                record = self._records.marked(listed.run_id) if is_locked else None
                 if record is not None:
                     run = record.dagster_run
                     try:
@@ -106,7 +106,7 @@ class RunEnding:
             self._delete_artifacts(state)
         else:
             kept = self._keep_artifacts(state)
-        with self._starting.await_turn(run.run_id):
+        with self._start_locks.hold(run.run_id):
             if self._records.marked(run.run_id) is None:
                 return kept
             self._instance.delete_run(run.run_id)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance
 
-__all__ = ["Journal"]
+__all__ = ["MergedLog"]
 
 _PAGE = 500
 _SHOWN = {
@@ -30,7 +30,7 @@ _SHOWN = {
 }
 
 
-class Journal:
+class MergedLog:
     """Reads a run's log. It only ever grows at its end, so that byte offsets stay true."""
 
     def __init__(self, instance: DagsterInstance) -> None:
