@@ -78,8 +78,8 @@ def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
     if run.execution_plan_snapshot_id is None:
         return {}
     plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
-    tags = {step.key: (step.tags or {}).get(tags.CONTAINER_TAG) for step in plan.steps}
-    return {key: container for key, container in tags.items() if container}
+    found = {step.key: (step.tags or {}).get(tags.CONTAINER_TAG) for step in plan.steps}
+    return {key: container for key, container in found.items() if container}
 
 
 def _cancel(artifact: Artifact, key: str, *, may_come: bool) -> bool:
