@@ -13,7 +13,7 @@ from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.errors import BonseyesError, NotFoundError, UnavailableError
 from bonseyes_dagster.execution.runs.run_end import cancel_run
 from bonseyes_dagster.execution.runs.run_names import run_name
-from bonseyes_dagster.orchestration.names import is_ordered_by
+from bonseyes_dagster.orchestration.names import has_idempotency_key
 from bonseyes_dagster.orchestration.runs.dagster_internals import RunRecord
 from bonseyes_dagster.orchestration.runs.records import Records, is_marked, phase_of
 from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
@@ -162,13 +162,13 @@ class RunEnding:
         for each in steps:
             if each.is_selected and not each.is_inherited:
                 artifact = self._states.requests.container(each.step.container).artifact(each.artifact)
-                questions[artifact.url] = partial(_ask_own, artifact, each.order_key, question(artifact))
+                questions[artifact.url] = partial(_ask_own, artifact, each.idempotency_key, question(artifact))
         return self._states.requests.ask(questions)
 
 
 def _ask_own(artifact: Artifact, key: str, question: Callable[[], object]) -> object:
     """Ask, unless the artifact is another's: made by hand, or by a deleted run of the name."""
-    if not is_ordered_by(artifact.info(), key):
+    if not has_idempotency_key(artifact.info(), key):
         raise NotFoundError(f"{artifact.url} was not made by this run.")
     return question()
 

@@ -16,7 +16,7 @@ from bonseyes_dagster.execution.launching.coordinator import queue_place
 from bonseyes_dagster.execution.runs.run_end import is_closed_with_its_run
 from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
-from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, order_key
+from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, idempotency_key
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 from bonseyes_dagster.orchestration.runs.dagster_internals import (
@@ -62,9 +62,9 @@ class StepState:
         return artifact_name(run_name(self.run), self.name) if self.is_selected else ""
 
     @property
-    def order_key(self) -> str:
-        """Return the key by which its artifact was ordered."""
-        return order_key(self.run, self.name)
+    def idempotency_key(self) -> str:
+        """Return the idempotency key with which its artifact was created."""
+        return idempotency_key(self.run, self.name)
 
     @property
     def phase(self) -> str:

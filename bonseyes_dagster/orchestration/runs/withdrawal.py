@@ -70,7 +70,7 @@ def _left(instance: DagsterInstance, run: DagsterRun) -> Iterator[tuple[Artifact
         if (stats.status in unseen or stats.step_key in closed) and container is not None:
             client = Container(addresses.base_url(container), name=container, kind="artifacts", retry_s=0)
             artifact = client.artifact(names.artifact_name(run_names.own_name(instance, run), step))
-            yield artifact, names.order_key(run, step)
+            yield artifact, names.idempotency_key(run, step)
 
 
 def _containers(instance: DagsterInstance, run: DagsterRun) -> dict[str, str]:
@@ -88,7 +88,7 @@ def _cancel(artifact: Artifact, key: str, *, may_come: bool) -> bool:
     One that another has ordered under the name is left alone, as if it were not there.
     """
     try:
-        if not names.is_ordered_by(artifact.info(), key):
+        if not names.has_idempotency_key(artifact.info(), key):
             return not may_come
         artifact.cancel()
     except NotFoundError:
