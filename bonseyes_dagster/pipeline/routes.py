@@ -1,4 +1,4 @@
-"""What a pipeline container answers beside the uniform routes: its task, its containers and their artifacts."""
+"""The routes that only a pipeline container has: its task, its containers and their artifacts."""
 
 from __future__ import annotations
 

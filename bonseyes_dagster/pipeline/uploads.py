@@ -1,4 +1,4 @@
-"""The archives that come with a run: streamed to the volume, kept until no run wants them any more."""
+"""Stores the archives that are uploaded with a run, on the volume, until the run is deleted. `runs.py` calls it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FULL = "The pipeline's volume has no room for the upload."
 
 
 class Uploads:
-    """Folders of uploaded files below the volume, each known by a token that the run bears as a tag."""
+    """Folders of uploaded files on the volume. Each folder has a token, and the run has that token as a tag."""
 
     def __init__(self, volume: Path, *, reserve_bytes: int) -> None:
         self._drafts = volume / "drafts"
@@ -40,11 +40,11 @@ class Uploads:
         self._reserve_bytes = reserve_bytes
 
     def begin(self) -> RunDraft:
-        """Begin a creation."""
+        """Return a new draft, for the files of one creation."""
         return RunDraft(self._drafts / uuid.uuid4().hex, self._reserve_bytes)
 
     def keep(self, draft: RunDraft) -> str:
-        """Make the files of a draft last, and return their token; "" when there are none."""
+        """Keep the files of a draft durably, and return their token; "" if there are no files."""
         if not draft.files:
             return ""
         token = draft.folder.name
@@ -58,16 +58,16 @@ class Uploads:
         return token
 
     def path(self, token: str, file: UploadedFile) -> Path:
-        """Return where a kept file lies."""
+        """Return the path of a kept file."""
         return self._kept / token / file.relative
 
     def names(self, token: str) -> list[str]:
-        """Return the parameters that files were uploaded for."""
+        """Return the names of the parameters with an uploaded file."""
         try:
             return list(self._index(token))
         except NotFoundError as error:
-            # What else is known of the run must stay readable.
-            _log.error("the uploads %s: %s", token, error.message)
+            # The other data of the run must stay readable.
+            _log.error("The uploads %s cannot be listed: %s", token, error.message)
             return []
 
     def file(self, token: str, name: str) -> DataFile:
@@ -75,7 +75,7 @@ class Uploads:
         index = self._index(token)
         entry = index.get(name)
         if entry is None:
-            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}")
+            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}.")
         path = self._kept / token / entry["path"]
         size, sha256 = entry["size"], entry["sha256"]
         return DataFile(FileEntry(Path(entry["path"]).name, size, sha256), lambda: path.open("rb"))
@@ -86,24 +86,24 @@ class Uploads:
             shutil.rmtree(self._kept / token, ignore_errors=True)
 
     def set_aside(self, token: str) -> None:
-        """Keep the files of a token that no run bears in `lost+found`: the run may be what was lost."""
+        """Move the files of a token without a run to `lost+found`: perhaps the storage has lost the run."""
         place = self._lost / f"uploads-{token}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         try:
             place.mkdir(parents=True)
             (place / "why.txt").write_text(_WHY)
             (self._kept / token).rename(place / token)
         except OSError as error:
-            _log.error("the uploads %s belong to no run and cannot be set aside: %s", token, error)
+            _log.error("The uploads %s belong to no run and cannot be set aside: %s.", token, error)
             return
-        _log.warning("the uploads %s belong to no run and were set aside in %s", token, place)
+        _log.warning("The uploads %s belong to no run and were set aside in %s.", token, place)
 
     def tokens(self, *, older_than_s: float) -> list[str]:
-        """Return the tokens of kept files that were made that long ago."""
+        """Return the tokens of files that are older than `older_than_s`."""
         limit = time.time() - older_than_s
         return [folder.name for folder in _folders(self._kept) if _modified(folder) < limit]
 
     def clean_drafts(self) -> None:
-        """Remove what uploads that broke off with their process have left."""
+        """Remove the drafts of uploads whose process ended before the upload was complete."""
         for folder in _folders(self._drafts):
             if _modified(folder) < time.time() - _DRAFT_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +121,7 @@ class Uploads:
 
 
 class RunDraft:
-    """The files of one creation while they arrive."""
+    """The files of one creation during their upload."""
 
     def __init__(self, folder: Path, reserve_bytes: int) -> None:
         self.folder = folder
@@ -129,7 +129,7 @@ class RunDraft:
         self._reserve_bytes = reserve_bytes
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
-        """Return a file to stream one uploaded part into."""
+        """Return an open file for one uploaded part."""
         relative = f"{parameter}/{_plain(filename)}"
         path = self.folder / relative
         path.parent.mkdir(parents=True)
@@ -141,14 +141,14 @@ class RunDraft:
         return {name: file.sha256 for name, file in self.files.items()}
 
     def discard(self) -> None:
-        """Remove everything that was not kept."""
+        """Remove all files that were not kept."""
         for file in self.files.values():
             file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class UploadedFile(io.FileIO):
-    """A file that digests what is written, leaves the disk its reserve, and is on the disk when closed."""
+    """A file that computes its digest, leaves a reserve of free disk space, and is synced to disk when closed."""
 
     def __init__(self, path: Path, relative: str, reserve_bytes: int) -> None:
         super().__init__(path, "xb")
@@ -160,11 +160,11 @@ class UploadedFile(io.FileIO):
 
     @property
     def sha256(self) -> str:
-        """Return the hex digest of what has been written."""
+        """Return the hex digest of the written bytes."""
         return self._digest.hexdigest()
 
     def write(self, data: Any, /) -> int:
-        """Write all of `data`; raise StorageFullError when the disk's reserve is reached."""
+        """Write all of `data`; raise StorageFullError if only the reserve of disk space is left."""
         view = memoryview(data).cast("B")
         self._unchecked += len(view)
         if self._unchecked >= _CHECK_BYTES:
@@ -185,13 +185,13 @@ class UploadedFile(io.FileIO):
             raise
 
     def close(self) -> None:
-        """Make it last, once."""
+        """Sync the file to disk and close it; do nothing if it is closed."""
         if not self.closed:
             os.fsync(self.fileno())
         super().close()
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the index says of it."""
+        """Return the entry of the file in `files.json`."""
         return {"path": self.relative, "size": self.size, "sha256": self.sha256}
 
     def _check_space(self) -> None:
@@ -209,7 +209,7 @@ def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _plain(filename: str) -> str:
-    """Return a name that any file system and any log takes; the extension stays."""
+    """Return a name that is safe for any file system and any log, with the same extension."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", filename)[-100:].lstrip(".") or "file"
 
 
