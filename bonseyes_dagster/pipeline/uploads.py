@@ -1,4 +1,4 @@
-"""The archives that come with a run: streamed to the volume, kept until no run wants them any more."""
+"""Stores the archives that are uploaded with a run, on the volume, until the run is deleted. `runs.py` calls it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WHY = "No run bears the tag of these uploads: it was deleted in Dagster, or Dag
 
 
 class Uploads:
-    """Folders of uploaded files below the volume, each known by a token that the run bears as a tag."""
+    """Folders of uploaded files on the volume. Each folder has a token, and the run has that token as a tag."""
 
     def __init__(self, volume: Path, *, reserve_bytes: int) -> None:
         self._drafts = volume / "drafts"
@@ -36,11 +36,11 @@ class Uploads:
         self._reserve_bytes = reserve_bytes
 
     def begin(self) -> RunDraft:
-        """Begin a creation."""
+        """Return a new draft, for the files of one creation."""
         return RunDraft(self._drafts / uuid.uuid4().hex, self._reserve_bytes)
 
     def keep(self, draft: RunDraft) -> str:
-        """Make the files of a draft last, and return their token; "" when there are none."""
+        """Keep the files of a draft durably, and return their token; "" if there are no files."""
         if not draft.files:
             return ""
         token = draft.folder.name
@@ -54,16 +54,16 @@ class Uploads:
         return token
 
     def path(self, token: str, file: UploadedFile) -> Path:
-        """Return where a kept file lies."""
+        """Return the path of a kept file."""
         return self._kept / token / file.path.parent.name / file.path.name
 
     def names(self, token: str) -> list[str]:
-        """Return the parameters that files were uploaded for."""
+        """Return the names of the parameters with an uploaded file."""
         try:
             return list(self._index(token))
         except NotFoundError as error:
-            # What else is known of the run must stay readable.
-            _log.error("the uploads %s: %s", token, error.message)
+            # The other data of the run must stay readable.
+            _log.error("The uploads %s cannot be listed: %s", token, error.message)
             return []
 
     def file(self, token: str, name: str) -> DataFile:
@@ -71,7 +71,7 @@ class Uploads:
         index = self._index(token)
         entry = index.get(name)
         if entry is None:
-            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}")
+            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}.")
         path = self._kept / token / entry["path"]
         size, sha256 = entry["size"], entry["sha256"]
         return DataFile(FileEntry(Path(entry["path"]).name, size, sha256), lambda: path.open("rb"))
@@ -82,24 +82,24 @@ class Uploads:
             shutil.rmtree(self._kept / token, ignore_errors=True)
 
     def set_aside(self, token: str) -> None:
-        """Keep the files of a token that no run bears in `lost+found`: the run may be what was lost."""
+        """Move the files of a token without a run to `lost+found`: perhaps the storage has lost the run."""
         place = self._lost / f"uploads-{token}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         try:
             place.mkdir(parents=True)
             (place / "why.txt").write_text(_WHY)
             (self._kept / token).rename(place / token)
         except OSError as error:
-            _log.error("the uploads %s belong to no run and cannot be set aside: %s", token, error)
+            _log.error("The uploads %s belong to no run and cannot be set aside: %s.", token, error)
             return
-        _log.warning("the uploads %s belong to no run and were set aside in %s", token, place)
+        _log.warning("The uploads %s belong to no run and were set aside in %s.", token, place)
 
     def tokens(self, *, older_than_s: float) -> list[str]:
-        """Return the tokens of kept files that were made that long ago."""
+        """Return the tokens of files that are older than `older_than_s`."""
         limit = time.time() - older_than_s
         return [folder.name for folder in _folders(self._kept) if _modified(folder) < limit]
 
     def clean_drafts(self) -> None:
-        """Remove what uploads that broke off with their process have left."""
+        """Remove the drafts of uploads whose process ended before the upload was complete."""
         for folder in _folders(self._drafts):
             if _modified(folder) < time.time() - _DRAFT_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -117,7 +117,7 @@ class Uploads:
 
 
 class RunDraft:
-    """The files of one creation while they arrive."""
+    """The files of one creation during their upload."""
 
     def __init__(self, folder: Path, reserve_bytes: int) -> None:
         self.folder = folder
@@ -125,7 +125,7 @@ class RunDraft:
         self._reserve_bytes = reserve_bytes
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
-        """Return a file to stream one uploaded part into."""
+        """Return an open file for one uploaded part."""
         path = self.folder / parameter / filename
         with storage_errors():
             path.parent.mkdir(parents=True)
@@ -137,14 +137,14 @@ class RunDraft:
         return {name: file.sha256 for name, file in self.files.items()}
 
     def discard(self) -> None:
-        """Remove everything that was not kept."""
+        """Remove all files that were not kept."""
         for file in self.files.values():
             file.abandon()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _entry(folder: Path, file: UploadedFile) -> dict[str, Any]:
-    """Return what the list of files says of one."""
+    """Return the entry of a file in `files.json`."""
     path = file.path.relative_to(folder)
     return {"path": path.as_posix(), "size": file.size_bytes, "sha256": file.sha256}
 

@@ -57,7 +57,7 @@ def test_down_and_up_by_the_command(project: RunningProject, digits: dict[str, P
     status = run.wait(300)
     assert status.phase == "completed", status
     # It was told nothing that it had to try again.
-    assert "To be tried again" not in b"".join(run.iter_log()).decode()
+    assert "The step will be retried" not in b"".join(run.iter_log()).decode()
 
 
 def _is_there(project: RunningProject) -> bool:
