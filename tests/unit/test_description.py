@@ -95,8 +95,8 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ({"parameters": []}, None),
         ({"parameters": ["a"]}, "'parameters' must map"),
         ({"parameters": {"a": {"type": "float"}}}, "'type' must be one of"),
-        ({"parameters": {"a": {"type": "choice"}}}, "'choices' must be there"),
-        ({"parameters": {"a": {"type": "artifact"}}}, "'artifact-type' must be there"),
+        ({"parameters": {"a": {"type": "choice"}}}, "'choices' is required"),
+        ({"parameters": {"a": {"type": "artifact"}}}, "'artifact-type' is required"),
         ({"parameters": {"a": {"type": "integer", "default": "x"}}}, "its 'default' is wrong"),
         ({"parameters": {"a": {"type": "integer", "default": 1, "required": True}}}, "no 'default'"),
         ({"parameters": {"a": {"type": "string", "minimum": 1}}}, "'minimum' is for"),
@@ -128,7 +128,7 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
                     }
                 }
             },
-            "at the top alone",
+            "at the top only",
         ),
         ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),
         ({"parameters": {"a": {"type": "json", "schema": True}}}, "parameter 'a': 'schema' must be a mapping"),
@@ -142,8 +142,8 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ),
         ({"parameters": {"a": {"type": "string", "defualt": "x"}}}, "'defualt' is unknown"),
         ({"parameters": {"a b": {"type": "string"}}}, "its name must be"),
-        ({"parameters": {"class": {"type": "string"}}}, "that name is taken"),
-        ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "cannot be told from"),
+        ({"parameters": {"class": {"type": "string"}}}, "that name is reserved"),
+        ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "it has the same Python name as"),
     ],
 )
 def test_refuses_what_is_wrong(tmp_path: Path, changes: dict[str, Any], sentence: str | None) -> None:
@@ -295,7 +295,7 @@ def test_many_unknown_parameters_make_a_short_error() -> None:
     assert len(str(caught.value.detail)) + len(caught.value.message) < 20_000
 
 
-@pytest.mark.parametrize(("depth", "problem"), [(64, None), (65, "It is nested 65 deep; 64 is the most.")])
+@pytest.mark.parametrize(("depth", "problem"), [(64, None), (65, "It is nested 65 levels deep; the limit is 64.")])
 def test_depth_of_a_value_is_bounded(depth: int, problem: str | None) -> None:
     """What is deeper fails in pickle or in a JSON Schema, after the request was answered with 200."""
     value: Any = []

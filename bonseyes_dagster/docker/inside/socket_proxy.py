@@ -77,7 +77,7 @@ class Engine:
             connection.close()
 
 
-class Rules:
+class CallRules:
     """What each call must look like; what reaches the engine is written anew, not passed on."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
@@ -244,7 +244,7 @@ class SocketProxy(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], engine: Engine, settings: Settings) -> None:
         if not settings.compose_project or not settings.run_image:
             raise SettingsError("BONSEYES_COMPOSE_PROJECT and BONSEYES_RUN_IMAGE must say whose runs are launched.")
-        self.rules = Rules(engine, settings)
+        self.rules = CallRules(engine, settings)
         self.names = own_names(settings, _NAME)
         super().__init__(address, _Handler)
 

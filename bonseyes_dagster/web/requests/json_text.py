@@ -24,7 +24,7 @@ def parse_json(data: bytes, what: str) -> Any:
     """Return the value of a JSON text; raise BadRequestError with the reason. `what` names it: "the body"."""
     text = decode(data, what)
     if (depth := depth_of(data)) > BODY_DEPTH_LIMIT:
-        raise BadRequestError(f"{what} is nested {depth} deep; {BODY_DEPTH_LIMIT} is the most")
+        raise BadRequestError(f"{what} is nested {depth} levels deep; the limit is {BODY_DEPTH_LIMIT}")
     try:
         content = json_text.parse_json(text)
         json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate is no text that could be stored

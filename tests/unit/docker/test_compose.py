@@ -114,7 +114,7 @@ def test_what_a_variable_may_make_a_path_is_one_of_the_machine(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("services: [", "line 1: it is no YAML"),
+        ("services: [", "line 1: it is not YAML"),
         ("{services: {}, include: [other.yml]}", "'include' is not followed"),
         ("hello", "must hold a mapping"),
         ("services: [a]", "must map names to services"),

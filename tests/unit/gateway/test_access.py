@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from bonseyes_dagster.errors import ForbiddenError, SettingsError
 from bonseyes_dagster.gateway.access import (
     SESSION_S,
-    Rules,
+    AccessRules,
     bearer_token,
     check_bind,
     check_host,
@@ -147,7 +147,7 @@ def test_a_link_from_elsewhere_may_lead_here() -> None:
 
 def test_the_bearer_token_is_compared_whole() -> None:
     """Schemes know no case; a prefix of the token is not the token."""
-    rules = Rules(frozenset(), TOKEN)
+    rules = AccessRules(frozenset(), TOKEN)
     assert is_token(bearer_token(CIMultiDict({"Authorization": f"bearer {TOKEN}"})), rules)
     for wrong in (f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ", "Basic eDp5", ""):
         assert not is_token(bearer_token(CIMultiDict({"Authorization": wrong})), rules)
@@ -157,31 +157,31 @@ def test_the_bearer_token_is_compared_whole() -> None:
 
 def test_a_session_proves_a_login_until_it_expires() -> None:
     """And the token cannot be read from it or from the cookie's name."""
-    rules = Rules(frozenset(), TOKEN)
+    rules = AccessRules(frozenset(), TOKEN)
     value = make_session(rules, now_s=1000, nonce="n1")
     assert read_session(value, rules, now_s=1000 + SESSION_S - 1) == "n1"
     assert read_session(value, rules, now_s=1000 + SESSION_S) is None
     assert TOKEN not in value
     assert TOKEN not in session_cookie(rules)
-    assert session_cookie(rules) != session_cookie(Rules(frozenset(), "another"))
+    assert session_cookie(rules) != session_cookie(AccessRules(frozenset(), "another"))
 
 
 def test_a_session_of_another_token_is_worth_nothing() -> None:
     """A new token ends every session."""
-    value = make_session(Rules(frozenset(), "old"), now_s=0, nonce="n")
-    assert read_session(value, Rules(frozenset(), "new"), now_s=1) is None
+    value = make_session(AccessRules(frozenset(), "old"), now_s=0, nonce="n")
+    assert read_session(value, AccessRules(frozenset(), "new"), now_s=1) is None
 
 
 @given(st.text(max_size=80))
 def test_nothing_made_up_is_a_session(text: str) -> None:
     """Whatever a cookie holds, it is read without an error."""
-    assert read_session(text, Rules(frozenset(), TOKEN), now_s=0) is None
+    assert read_session(text, AccessRules(frozenset(), TOKEN), now_s=0) is None
 
 
 @given(st.integers(0, 200), st.characters())
 def test_no_changed_session_is_one(index: int, character: str) -> None:
     """Each character of a session counts, its expiry above all."""
-    rules = Rules(frozenset(), TOKEN)
+    rules = AccessRules(frozenset(), TOKEN)
     value = make_session(rules, now_s=1000, nonce="nonce")
     index %= len(value)
     changed = value[:index] + character + value[index + 1 :]

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.gateway.access_service import ANSWERS
 from bonseyes_dagster.gateway.headers import CONTENT_POLICY, CORS, FORWARDED, PAGE_POLICY, SECURITY_HEADERS
 from bonseyes_dagster.gateway.nginx import Nginx, main, read_upstreams, render
-from bonseyes_dagster.gateway.questions import ANSWERS
 from bonseyes_dagster.gateway.routes import DAGSTER
 
 COMPOSE = """

@@ -71,7 +71,7 @@ def test_what_cannot_be_a_socket_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     for path, message in (
-        (file, "no socket"),
+        (file, "not a socket"),
         (tmp_path / ("x" * 107), "107 bytes"),
         (Path("relative.sock"), "absolute"),
         (tmp_path / "none" / "a.sock", "No such file"),

@@ -31,9 +31,9 @@ def test_depth_counts_brackets_outside_of_strings(text: bytes, depth: int) -> No
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"[" * 101 + b"]" * 101, "nested 101 deep; 100 is the most"),
+        (b"[" * 101 + b"]" * 101, "nested 101 levels deep; the limit is 100"),
         (b'{"a":' * 980 + b"1" + b"}" * 980, "nested 980 deep"),
-        (b"1" * 5000, "has 5000 digits; 4300 are the most"),
+        (b"1" * 5000, "has 5000 digits; the limit is 4300"),
         (b"1e400", "is too large"),
         (b"[-1e999]", "is too large"),
         (b"NaN", "no JSON number"),
