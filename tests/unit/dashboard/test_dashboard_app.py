@@ -187,7 +187,7 @@ def test_health_tells_a_damaged_registry(project: Project) -> None:
     assert project.settings.volume is not None
     (project.settings.volume / "containers.json").write_text("nonsense")
     answer = client.get("/healthz").json
-    assert answer is not None and "kept as containers.json.damaged-" in answer["notices"][0]
+    assert answer is not None and "it is now containers.json.damaged-" in answer["notices"][0]
 
 
 def test_openapi_names_every_route(project: Project) -> None:

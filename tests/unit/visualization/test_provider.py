@@ -99,7 +99,7 @@ def test_an_artifact_made_anew_is_another_series(server: ArtifactServer, board: 
     time.sleep(0.005)
     server.add("cnn", "completed")
     server.append("cnn", "loss", 9.0)
-    for shelf in board.catalogue._shelves.values():
+    for shelf in board.catalogue._by_container.values():
         shelf.listed_at = float("-inf")
     until(lambda: [d.value for d in _loss(board)] == [9.0])
 

@@ -92,7 +92,7 @@ def test_the_cache_forgets_the_least_recently_used() -> None:
     for name in "abc":
         series = cache.get((name,))
         series.feed([lines(0, 80)])
-        cache.settle((name,), series)
+        cache.account((name,), series)
         cache.get(("a",))
     assert list(cache) == [("c",), ("a",)]
     assert cache.points == 200
@@ -105,5 +105,5 @@ def test_a_forgotten_series_is_not_accounted_for() -> None:
     cache = SeriesCache()
     stranger = Series()
     stranger.feed([lines(0, 10)])
-    cache.settle(("x",), stranger)
+    cache.account(("x",), stranger)
     assert cache.points == 0

@@ -138,7 +138,7 @@ def test_a_slow_reader_learns_that_its_file_became_shorter(server: LocalServer) 
         os.truncate(file, 1)
         with pytest.raises(ConnectionResetError):
             body_of(client)
-    until(lambda: "the file is shorter than it was" in server.log.read_text(), 10)
+    until(lambda: "The file has become shorter." in server.log.read_text(), 10)
 
 
 def test_held_requests_leave_the_log_alone(server: LocalServer) -> None:

@@ -32,11 +32,11 @@ def test_depth_counts_brackets_outside_of_strings(text: bytes, depth: int) -> No
     ("text", "reason"),
     [
         (b"[" * 101 + b"]" * 101, "nested 101 levels deep; the limit is 100"),
-        (b'{"a":' * 980 + b"1" + b"}" * 980, "nested 980 deep"),
+        (b'{"a":' * 980 + b"1" + b"}" * 980, "nested 980 levels deep"),
         (b"1" * 5000, "has 5000 digits; the limit is 4300"),
         (b"1e400", "is too large"),
         (b"[-1e999]", "is too large"),
-        (b"NaN", "no JSON number"),
+        (b"NaN", "not a JSON number"),
         (b'"\\ud800"', "surrogates not allowed"),
         (b"\xff", "is not UTF-8"),
     ],
