@@ -1,6 +1,6 @@
-"""A Dagster project to test and measure launchers and executors on; instance, code server, run servers: all real.
+"""A Dagster project for tests and benchmarks of launchers and executors; instance, code server, run servers are real.
 
-Put `code_server` around `launching_project`, call `serve_runs` for our launcher, then `launch` and `wait`.
+Start `code_server` and then `launching_project`, call `serve_runs` for our launcher, then `launch` and `wait`.
 """
 
 import os
@@ -30,7 +30,7 @@ _STOP_S = 30.0
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S, every_s: float = 0.02) -> Any:
-    """Return the first true value of `condition`; fail when it never comes."""
+    """Return the first true value of `condition`; fail after the timeout."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         value = condition()
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S, ever
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -72,7 +72,7 @@ def _is_open(port: int) -> bool:
 
 
 class RunServerProcess:
-    """A run server of a project, as `python -m` starts it."""
+    """A run server of a project, started with `python -m`."""
 
     def __init__(self, home: Path, jobs: Path, *options: str) -> None:
         self.socket = default_socket(home)
@@ -86,7 +86,7 @@ class RunServerProcess:
         self.ping()
 
     def ping(self) -> dict[str, Any]:
-        """Wait for an answer."""
+        """Wait until it answers."""
         client = RunServerClient(self.socket)
 
         def answer() -> dict[str, Any] | None:
@@ -100,14 +100,14 @@ class RunServerProcess:
         return result
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, in the way that `number` says."""
+        """Send it the signal `number`, and wait for its end."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         self.process.wait(_STOP_S)
 
 
 class LaunchingProject:
-    """What one does with such a project: serve runs, launch them, wait for them."""
+    """A project that serves runs, launches them and waits for them."""
 
     def __init__(self, folder: Path, instance: DagsterInstance, context: WorkspaceProcessContext, jobs: Path) -> None:
         self.folder = folder
@@ -126,7 +126,7 @@ class LaunchingProject:
         return server
 
     def config(self, _job: str) -> dict[str, Any]:
-        """Return the config of a job's runs; none, unless a subclass has one."""
+        """Return the config of a job's runs; empty, unless a subclass returns one."""
         return {}
 
     def create(self, job: str, config: dict[str, Any] | None = None, **tags: str) -> str:
@@ -144,7 +144,7 @@ class LaunchingProject:
         return str(run.run_id)
 
     def launch(self, job: str, config: dict[str, Any] | None = None, **tags: str) -> str:
-        """Create a run and launch it through the instance, as everything in Dagster does."""
+        """Create a run and launch it through the instance, as Dagster itself does."""
         run_id = self.create(job, config, **tags)
         self.instance.launch_run(run_id, self.context.create_request_context())
         return run_id
@@ -165,7 +165,7 @@ class LaunchingProject:
         return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
 
     def close(self) -> None:
-        """End what is left of it."""
+        """End all processes that still run."""
         for server in self.servers:
             server.stop()
 
@@ -183,7 +183,7 @@ def launching_project(
     postgres: str | None = None,
     kind: type[_P] = LaunchingProject,  # type: ignore[assignment]
 ) -> Iterator[_P]:
-    """Make a project in `folder`, of a class of one's own if `kind` says so; its code server listens at `port`.
+    """Make a project in `folder`, of the class `kind`; its code server listens at `port`.
 
     Its runs are in SQLite, or in the database with the URL `postgres`.
     """

@@ -1,4 +1,4 @@
-"""The gateway's rules: hosts, sites, sessions, paths, and where a browser is sent."""
+"""The gateway's rules: hosts, sites, sessions, paths, and redirects of browsers."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ _WORDS = (
 _LOCATIONS = ("/artifacts/a", "http://127.0.0.1:8123/artifacts/a", "//evil.example/", "http://evil.example/", "a/b", "")
 
 
-def test_only_hosts_of_ours_are_answered() -> None:
-    """The name must be one of the list, with its port."""
+def test_only_allowed_hosts_are_accepted() -> None:
+    """The name must be in the list, with its port."""
     hosts = ("127.0.0.1:8000", "example.com", "[::1]:8000", "EXAMPLE.com:80")
     ours = re.compile(r"\s*(127\.0\.0\.1:8000|\[::1\]:?8000|example\.com(:.*)?)\s*", re.IGNORECASE | re.DOTALL)
 
@@ -65,7 +65,7 @@ def test_only_hosts_of_ours_are_answered() -> None:
 
 
 def test_no_other_site_changes_anything() -> None:
-    """A browser says where a request comes from; only our own origin passes."""
+    """A browser sends the origin of a request; only the own origin passes."""
     headers = {"Origin": "http://example.com", "Sec-Fetch-Site": "same-origin", "Host": "example.com"}
 
     def make(random: Random) -> dict[str, str]:
@@ -83,7 +83,7 @@ def test_no_other_site_changes_anything() -> None:
     fuzz("sites", make, check)
 
 
-def test_only_a_session_of_ours_signs_in() -> None:
+def test_only_a_valid_session_or_token_signs_in() -> None:
     """Cookies and bearer tokens that are nearly right do not."""
     login = Login(RULES)
     session = access.make_session(RULES, now_s=2e9, nonce="abc")
@@ -103,8 +103,8 @@ def test_only_a_session_of_ours_signs_in() -> None:
     fuzz("sessions", make, check)
 
 
-def test_no_path_climbs_out_of_its_prefix() -> None:
-    """Also encoded, also twice."""
+def test_no_upstream_path_has_dot_segments() -> None:
+    """Also encoded once or twice."""
 
     def check(path: str) -> None:
         try:
@@ -119,8 +119,8 @@ def test_no_path_climbs_out_of_its_prefix() -> None:
     fuzz("paths", lambda random: mutated_text(random, random.choice(_PATHS), _WORDS), check)
 
 
-def test_nobody_is_sent_elsewhere_after_signing_in() -> None:
-    """Browsers take a backslash for a slash, and leave tabs and newlines out."""
+def test_signing_in_never_redirects_to_another_site() -> None:
+    """Browsers read a backslash as a slash, and ignore tabs and newlines."""
 
     def check(target: str) -> None:
         browser = re.sub(r"[\t\r\n]", "", _local(target)).replace("\\", "/").strip()
@@ -131,8 +131,8 @@ def test_nobody_is_sent_elsewhere_after_signing_in() -> None:
     )
 
 
-def test_a_container_s_location_leads_back_or_is_dropped() -> None:
-    """A tool's author writes the container, and must not send a browser on in the name of our pages."""
+def test_a_location_of_a_container_leads_back_or_is_removed() -> None:
+    """A tool's author must not redirect a browser in the name of the project's pages."""
     target = match("/containers/training/artifacts/a")
 
     def check(location: str) -> None:
@@ -148,8 +148,8 @@ def test_a_container_s_location_leads_back_or_is_dropped() -> None:
     fuzz("locations", lambda random: mutated_text(random, random.choice(_LOCATIONS), (*_WORDS, "?x=..")), check)
 
 
-def test_headers_of_one_connection_end_at_the_gateway() -> None:
-    """And nobody forges those that the gateway sets."""
+def test_hop_by_hop_headers_are_removed() -> None:
+    """And nobody can forge the headers that the gateway sets."""
     target = match("/containers/training/artifacts/a/data/x")
     names = sorted(
         HOP_BY_HOP | FORWARDED | {"cookie", "authorization", "content-type", "x-a", "refresh", "location", "etag"}
@@ -182,6 +182,6 @@ def test_headers_of_one_connection_end_at_the_gateway() -> None:
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "a.b.c", "9" * 5000 + ".x.y", "\udcff"])
-def test_a_cookie_that_is_no_session_signs_nobody_in(value: str) -> None:
+def test_an_invalid_cookie_signs_nobody_in(value: str) -> None:
     """Whatever its parts are."""
     assert access.read_session(value, RULES, now_s=0) is None

@@ -1,4 +1,4 @@
-"""The YAML that people write: what is refused, with file and line, and what is read as it was meant."""
+"""YAML that people write: probable mistakes are refused with file and line, all else is read as meant."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ MERGES = "a0: &a0 {x: 1, y: 1}\n" + "".join(
         ("[" * 3000, "cannot be read: it is nested too deep."),
     ],
 )
-def test_what_is_not_meant_as_it_stands_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    """By one sentence with file and line, and at once, however much the references would multiply."""
+def test_probable_mistakes_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    """With one sentence, file and line, and quickly, however much the references multiply the content."""
     file = tmp_path / "file.yml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -63,8 +63,8 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "file.yml")
 
 
-def test_what_json_has_is_read(tmp_path: Path) -> None:
-    """References, merged mappings whose keys come again, and `22:22`, which is the text of a port."""
+def test_the_types_of_json_are_read(tmp_path: Path) -> None:
+    """Also references, merged mappings with repeated keys, and `22:22`, which is a string for a port."""
     text = """
         base: &base {a: 1, b: [yes, ~, 1.5, 0x10]}
         next: &next {<<: *base, a: 2}

@@ -1,4 +1,4 @@
-"""Which JSON is taken at the door."""
+"""The JSON that requests may contain."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_depth_counts_brackets_outside_of_strings(text: bytes, depth: int) -> No
         (b"\xff", "is not UTF-8"),
     ],
 )
-def test_what_programs_cannot_hold_is_a_bad_request(text: bytes, reason: str) -> None:
-    """Each with a sentence that says why."""
+def test_unusable_json_is_a_bad_request(text: bytes, reason: str) -> None:
+    """Each with a sentence about the reason."""
     with pytest.raises(BadRequestError, match=reason):
         parse_json(text, "the body")
 
 
-def test_ordinary_json_is_taken() -> None:
+def test_ordinary_json_is_accepted() -> None:
     """Numbers keep their types."""
     value = {"a": [1, 1.5, -2e3, 2**70, "[[", "\U0001f600"], "b": None}
     assert parse_json(json.dumps(value).encode(), "the body") == value
