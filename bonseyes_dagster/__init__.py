@@ -1,7 +1,7 @@
 """Machine-learning pipelines as Dagster jobs over tool containers that speak one HTTP artifact API.
 
-What a project's `definitions.py` and a tool's function need is here. Importing the package itself costs nothing and
-wants no Dagster: a name is looked up when it is used.
+A project's `definitions.py` and a tool's function import their names from here. The package imports each name at its
+first use. So `import bonseyes_dagster` is fast and does not need Dagster.
 """
 
 from __future__ import annotations

@@ -21,10 +21,10 @@ OPENAPI = Path(__file__).with_name("openapi.yml")
 
 
 def create(settings: Settings | None = None) -> Flask:
-    """Return the application for the environment's settings; its registry is in the volume."""
+    """Return the application with the settings of the environment; its registry is in the volume."""
     settings = settings or Settings.from_environ()
     if settings.volume is None:
-        raise SettingsError("BONSEYES_VOLUME: the dashboard needs a folder that keeps its registry")
+        raise SettingsError("BONSEYES_VOLUME is not set; it must be the folder for the dashboard's registry.")
     Path(settings.volume).mkdir(parents=True, exist_ok=True)
     registry = Registry(settings.volume)
     name = settings.container or "dashboard"

@@ -1,4 +1,4 @@
-"""The implementations that the contract's suites run on."""
+"""The servers that the contract tests run on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = ["memory artifacts", "memory runs", "tool", IMAGE, "embedded project", D
 
 @pytest.fixture(scope="package", params=KINDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real uWSGI server of each implementation, shared by all tests: each makes names of its own."""
+    """A real uWSGI server of each implementation; all tests share it, so each test makes its own names."""
     with _SERVERS[request.param](tmp_path_factory.mktemp("server")) as found:
         yield found
 

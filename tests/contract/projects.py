@@ -53,7 +53,7 @@ def behind_embedded_gateway(folder: Path, **settings: str) -> Iterator[Server]:
 
 @contextmanager
 def behind_nginx(folder: Path, **settings: str) -> Iterator[Server]:
-    """Yield the sample of a project that `bonseyes up --docker` runs, from images of its own."""
+    """Yield the sample of a project that `bonseyes up --docker` runs, from its own images."""
     version = "contract"
     with RunningProject(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
         shutil.copytree(SAMPLE, project.folder / "containers" / "sample")

@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: it is valid, complete, and schemathesis finds nothing that contradicts it."""
+"""The OpenAPI document is right: valid and complete, and schemathesis finds no contradiction to it."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Engine:
             connection.close()
 
 
-class Rules:
+class CallRules:
     """The rules for each call. The proxy builds the engine's request itself, and never forwards the client's."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
@@ -250,7 +250,7 @@ class SocketProxy(ThreadingHTTPServer):
             raise SettingsError(
                 "BONSEYES_COMPOSE_PROJECT and BONSEYES_RUN_IMAGE must name the project and the image of its runs."
             )
-        self.rules = Rules(engine, settings)
+        self.rules = CallRules(engine, settings)
         self.names = own_names(settings, _NAME)
         super().__init__(address, _Handler)
 

@@ -266,7 +266,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "a key of tool.yml that comes twice": (
         lambda c: c.replace("containers/import/tool.yml", "name: import\n", "name: import\nname: import\n"),
         "tool_description",
-        "containers/import/tool.yml:2: the key 'name' was given before, in line 1. docs/",
+        "containers/import/tool.yml:2: the key 'name' is already in line 1. docs/",
     ),
     "a key of a Compose file that comes twice": (
         lambda c: c.replace("docker-compose.yml", "services:\n", "services: {}\nservices:\n"),

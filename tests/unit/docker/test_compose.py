@@ -114,7 +114,7 @@ def test_volume_source_from_a_variable_counts_as_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("services: [", "line 1: it is no YAML"),
+        ("services: [", "line 1: it is not YAML"),
         ("{services: {}, include: [other.yml]}", "'include' is not supported"),
         ("hello", "must hold a mapping"),
         ("services: [a]", "must map names to services"),

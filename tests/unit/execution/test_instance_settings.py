@@ -80,7 +80,7 @@ def test_empty_file_sets_nothing(project: Path, text: str) -> None:
         ("concurrency: {runs: {max_concurrent_runs: -5}}", "concurrency.runs.max_concurrent_runs must be"),
         ("concurrency: {runs: {max_concurrent_runs: 1}}\nrun_queue: {max_concurrent_runs: 1}", "incompatible"),
         ("- a", "must map Dagster's settings to values; it holds a list"),
-        ("a: [", "line 1: it is no YAML"),
+        ("a: [", "line 1: it is not YAML"),
     ],
 )
 def test_wrong_settings_are_refused_with_file_and_key(project: Path, text: str, expected: str) -> None:
