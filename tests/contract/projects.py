@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bonseyes_dagster.docker.engine import docker
 from tests.contract.serving import PIPELINE_RUNS, SAMPLE, Server, pipeline_argv, serving
-from tests.docker.composed import Composed
+from tests.docker.running_project import RunningProject
 from tests.flow.tiny_project import running_dagster, running_tools
 from tests.system.embedded import embedded
 
@@ -100,9 +100,9 @@ class SampleProject:
 
 @contextmanager
 def behind_nginx(folder: Path, **settings: str) -> Iterator[SampleProject]:
-    """Yield the sample and its pipeline of a project that `bonseyes up --docker` runs, from images of its own."""
+    """Yield the sample and its pipeline of a project that `bonseyes up --docker` runs, from its own images."""
     version = "contract"
-    with Composed(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
+    with RunningProject(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
         _add_sample(project.folder)
         try:
             for command in ("check", "build"):

@@ -1,4 +1,4 @@
-"""The client against every implementation of the contract."""
+"""The client with every implementation of the contract."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.waiting import free_port, until
 
 @pytest.fixture
 def container(server: Server) -> Container:
-    """A client of it."""
+    """Return a client of the server."""
     return server.container
 
 
 @pytest.fixture
 def name(server: Server) -> str:
-    """A name of the test's own."""
+    """Return an unused name."""
     return server.new_name()
 
 
-def test_it_describes_itself(container: Container, server: Server) -> None:
-    """Description, kind and OpenAPI document come as the shapes that they are."""
+def test_description_kind_and_openapi_are_read(container: Container, server: Server) -> None:
+    """Each with its own type."""
     description = container.describe()
     assert description.name == ("sample-runs" if server.step else "sample")
     assert {parameter.name for parameter in description.parameters} >= {"text", "upload"}
@@ -39,8 +39,8 @@ def test_it_describes_itself(container: Container, server: Server) -> None:
     assert container.openapi()["openapi"].startswith("3.1")
 
 
-def test_up_and_down_again(container: Container, server: Server, name: str, tmp_path: Path) -> None:
-    """What is uploaded comes back byte for byte, verified, with its parameters and its log."""
+def test_uploads_come_back_unchanged(container: Container, server: Server, name: str, tmp_path: Path) -> None:
+    """Byte for byte and verified, with parameters and log."""
     upload = tmp_path / "upload"
     upload.write_bytes(os.urandom(5_000_000))
     artifact = container.create(name, {"files": ["a/b.txt", "c.txt"], "steps": 2}, {"upload": upload})
@@ -69,7 +69,7 @@ def test_up_and_down_again(container: Container, server: Server, name: str, tmp_
 
 
 def test_a_download_is_resumed(container: Container, server: Server, name: str, tmp_path: Path) -> None:
-    """Of a file that is half there only the other half is sent."""
+    """Only the missing half of a file is transferred."""
     artifact = container.create(name, {"repeat": 500_000})
     assert artifact.wait(60).phase == "completed"
     (entry,) = (entry for entry in artifact.manifest().files if entry.path == server.path("file.txt"))
@@ -90,7 +90,7 @@ def test_a_download_is_resumed(container: Container, server: Server, name: str, 
 
 
 def test_a_log_is_followed_while_it_grows(container: Container, name: str) -> None:
-    """Lines come before the end, and all of them come."""
+    """Lines arrive before the end, and all of them arrive."""
     artifact = container.create(name, {"steps": 4, "pause": 0.3})
     pieces = artifact.iter_log(follow=True)
     first = next(pieces)
@@ -102,8 +102,8 @@ def test_a_log_is_followed_while_it_grows(container: Container, name: str) -> No
     assert artifact.status().is_final
 
 
-def test_waiting_and_cancelling(container: Container, name: str) -> None:
-    """A long poll ends at once when it is cancelled from another thread."""
+def test_a_cancel_ends_a_wait(container: Container, name: str) -> None:
+    """A long poll ends at once when another thread cancels the artifact."""
     artifact = container.create(name, {"steps": 1, "pause": 60})
     with pytest.raises(errors.WaitTimeoutError):
         artifact.wait(0.5)
@@ -115,7 +115,7 @@ def test_waiting_and_cancelling(container: Container, name: str) -> None:
 
 
 def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) -> None:
-    """The tool's sentence arrives, and there is nothing to fetch."""
+    """The tool's message arrives, and there is no data."""
     artifact = container.create(name, {"fail": "no such luck"})
     status = artifact.wait(30)
     assert status.phase == "failed"
@@ -124,8 +124,8 @@ def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) 
         artifact.download_all(tmp_path)
 
 
-def test_creating_twice(container: Container, name: str) -> None:
-    """A taken name is a conflict; the same key is the same artifact; another body under it is refused."""
+def test_second_create_is_a_conflict_without_the_same_key(container: Container, name: str) -> None:
+    """The same key gives the same artifact; another body with it is refused."""
     container.create(name, {"repeat": 2}, idempotency_key=name)
     assert container.create(name, {"repeat": 2}, idempotency_key=name).name == name
     with pytest.raises(errors.InvalidError):
@@ -135,14 +135,14 @@ def test_creating_twice(container: Container, name: str) -> None:
 
 
 def test_bad_parameters_are_all_named(container: Container, name: str) -> None:
-    """The server's detail reaches the caller."""
+    """The caller gets the server's detail."""
     with pytest.raises(errors.InvalidError) as raised:
         container.create(name, {"repeat": -1, "nothing": 1}, {"upload": b"x"})
     assert {"repeat", "nothing"} <= set(raised.value.detail)
 
 
 def test_many_threads_use_one_client(container: Container, server: Server, name: str) -> None:
-    """Thirty artifacts are made and read at the same time."""
+    """They make and read thirty artifacts at the same time."""
     wrong: list[object] = []
 
     def make(number: int) -> None:
@@ -160,7 +160,7 @@ def test_many_threads_use_one_client(container: Container, server: Server, name:
 
 
 def test_a_wait_outlives_its_server(tmp_path: Path) -> None:
-    """The server is killed while an artifact runs: the wait goes on with the next one and gets the artifact's end."""
+    """The server is killed while an artifact runs: the wait continues on the next server and gets the result."""
     environ = {"BONSEYES_TOOL": str(SAMPLE), "BONSEYES_VOLUME": str(tmp_path / "volume")}
     bind = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor(1) as pool:
