@@ -16,6 +16,7 @@ from dagster import (
 from bonseyes_dagster import tags
 from bonseyes_dagster.description import check_parameters, parameters_schema
 from bonseyes_dagster.errors import InvalidError
+from bonseyes_dagster.execution.runs.run_names import NAME_LENGTH
 from bonseyes_dagster.execution.threads.executor import concurrent_executor
 from bonseyes_dagster.execution.threads.multiprocess import separate_executor
 from bonseyes_dagster.model import Parameter, Task, ToolDescription, python_name
@@ -120,6 +121,11 @@ class Pipeline:
     def containers(self) -> tuple[str, ...]:
         """Return the containers of its ops, each once, in the order of the ops."""
         return tuple(dict.fromkeys(step.container for step in self.steps))
+
+    @property
+    def name_length(self) -> int:
+        """Return how many characters the name of a run may have: the names of its artifacts add those of its steps."""
+        return NAME_LENGTH - len("_") - max(len(step.name) for step in self.steps)
 
     def describe(self) -> ToolDescription:
         """Return the description of the pipeline; its container adds Dagster's URL."""

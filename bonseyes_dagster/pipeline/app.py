@@ -45,7 +45,7 @@ def create_app(runs: Runs, settings: Settings) -> Flask:
         description=lambda: runs.describe().to_json(),
         check_health=runs.check_health,
         gauges=runs.gauges,
-        openapi=lambda: pipeline_document(runs.describe()),
+        openapi=lambda: pipeline_document(runs.describe(), runs.pipeline.name_length),
     )
     app.register_blueprint(artifact_blueprint(runs, upload_limit_bytes=settings.upload_limit_bytes))
     app.register_blueprint(pipeline_blueprint(runs))

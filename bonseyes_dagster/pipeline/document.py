@@ -17,7 +17,8 @@ STATUSES = ("in-progress", "queued", "running", *sorted(TERMINAL_PHASES))
 _PIPELINE = Path(__file__).with_name("openapi.yml")
 
 
-def pipeline_document(description: ToolDescription) -> dict[str, Any]:
-    """Return the document of one pipeline."""
-    document: dict[str, Any] = merge_patch(service_document(description, "runs"), read_document(_PIPELINE))
+def pipeline_document(description: ToolDescription, name_length: int) -> dict[str, Any]:
+    """Return the document of one pipeline, whose runs have names of `name_length` characters at most."""
+    runs = service_document(description, "runs", name_length=name_length)
+    document: dict[str, Any] = merge_patch(runs, read_document(_PIPELINE))
     return document

@@ -26,7 +26,7 @@ from bonseyes_dagster.errors import (
     NotReadyError,
     UnavailableError,
 )
-from bonseyes_dagster.execution.runs.run_names import NAME_LENGTH, new_run_name, run_id_of, run_name
+from bonseyes_dagster.execution.runs.run_names import new_run_name, run_id_of, run_name
 from bonseyes_dagster.execution.storage.instance import LOCATION
 from bonseyes_dagster.execution.threads.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.model import Manifest, Status, ToolDescription
@@ -145,8 +145,10 @@ class Runs:
         self._starter.check()
 
     def gauges(self) -> Mapping[str, float]:
-        """Return the number of runs by phase."""
-        return {f'runs{{phase="{phase}"}}': float(count) for phase, count in self._records.counts().items()}
+        """Return the number of runs that wait, and of all runs by phase."""
+        counts = self._records.counts()
+        by_phase = {f'runs{{phase="{phase}"}}': float(count) for phase, count in counts.items()}
+        return {"queue_length": float(counts["queued"]), **by_phase}
 
     # Creating
 
@@ -204,11 +206,9 @@ class Runs:
                 self._uploads.remove(token)
 
     def _check_name(self, name: str) -> None:
-        longest = max(len(step.name) for step in self.pipeline.steps) + 1
-        if len(name) + longest > NAME_LENGTH:
-            sentence = (
-                f"A run's name may have {NAME_LENGTH - longest} characters, for its artifacts add the steps' names."
-            )
+        longest = self.pipeline.name_length
+        if len(name) > longest:
+            sentence = f"A run's name may have {longest} characters, for its artifacts add the steps' names."
             raise InvalidError(sentence, detail={"name": sentence})
         if self._records.owner(name) is not None:
             raise self._conflict(name)
@@ -341,7 +341,8 @@ class Runs:
     def _completed(self, name: str) -> RunState:
         state = self._state(name)
         if not state.run.is_success:
-            raise NotReadyError(f"The run {name!r} has no data: it is not completed.")
+            status = self.states.status(state, is_live=False)
+            raise NotReadyError(f"The run {name!r} is {status.phase}: {status.reason or 'it has no data.'}")
         return state
 
     def _status(self, state: RunState) -> Status:

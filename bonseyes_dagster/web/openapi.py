@@ -48,8 +48,10 @@ def named_document(file: Path, name: str) -> dict[str, Any]:
     return {**document, "info": {**document["info"], "title": name, "version": __version__}}
 
 
-def service_document(description: ToolDescription, kind: Collection = "artifacts") -> dict[str, Any]:
-    """Return the document of a tool, or of a pipeline's runs."""
+def service_document(
+    description: ToolDescription, kind: Collection = "artifacts", *, name_length: int | None = None
+) -> dict[str, Any]:
+    """Return the document of a tool, or of a pipeline's runs, whose names have `name_length` characters at most."""
     document = read_document(_ARTIFACTS)
     if kind == "runs":
         document = merge_patch(_with_runs(document), read_document(_RUNS))
@@ -60,7 +62,7 @@ def service_document(description: ToolDescription, kind: Collection = "artifacts
     }
     # Not by a merge patch: null is a value that the schemas of a tool may have.
     components = document["components"]
-    schemas = {**components["schemas"], **_creation_schemas(description, kind)}
+    schemas = {**components["schemas"], **_creation_schemas(description, kind, name_length)}
     return {**document, "info": info, "components": {**components, "schemas": schemas}}
 
 
@@ -82,8 +84,8 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _creation_schemas(description: ToolDescription, kind: Collection) -> dict[str, Any]:
-    """Return the bodies of a POST, exact for the parameters of this tool or pipeline."""
+def _creation_schemas(description: ToolDescription, kind: Collection, name_length: int | None) -> dict[str, Any]:
+    """Return the bodies of a POST, exact for the parameters and the names of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
     shared: dict[str, Any] = {}
     values = {key: value for key, value in description.schema.items() if key != "$schema"} or {"type": "object"}
@@ -97,6 +99,8 @@ def _creation_schemas(description: ToolDescription, kind: Collection) -> dict[st
         }
         values = {**values, "properties": exact}
     name = read_document(_ARTIFACTS)["components"]["schemas"]["Created"]["properties"]["name"]
+    if name_length is not None:
+        name = {**name, "maxLength": name_length}
     optional = set()
     if kind == "runs":
         # A run without a name, which a form sends as an empty one, gets a good one.

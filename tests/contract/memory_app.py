@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from flask import Flask
 
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.urls import Collection, collection
 from bonseyes_dagster.web.app import create_app
 from bonseyes_dagster.web.openapi import service_document
 from bonseyes_dagster.web.routes import artifact_blueprint
@@ -37,9 +39,10 @@ def make(job: Job) -> None:
 
 
 def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folder: Path | None = None) -> Flask:
-    """Return the application; its files are below `folder`."""
-    description = load_description(SAMPLE)
-    backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts", folder=folder)
+    """Make the application; its files are below `folder`."""
+    of: Collection = "runs" if kind == "runs" else "artifacts"
+    description = replace(load_description(SAMPLE), collection=collection(of))
+    backend = MemoryBackend(description, make, kind=of, folder=folder)
     app = create_app(
         description.name,
         description=lambda: backend.describe().to_json(),

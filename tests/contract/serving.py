@@ -12,15 +12,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import pytest
 import requests
 
+from bonseyes_dagster.client import Container
+from bonseyes_dagster.urls import Collection
 from tests.waiting import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,12 +38,31 @@ serve(sys.argv[2], sys.argv[1], settings=Settings.from_environ())
 """
 
 
+class Difference(Enum):
+    """How runs differ from artifacts by design; each value is the reason for a test that cannot hold."""
+
+    FIXED_NAME = "A run keeps its name, which is in the names of its artifacts."
+    OPTIONAL_NAME = "A run may go without a name and gets one."
+    REUSE_BY_STEP = "A pipeline re-uses the artifacts of its steps, and each run is made by itself."
+    CONCURRENT = "A pipeline has several runs at a time, and Dagster queues only those above its limit."
+
+
+TWIN_RUNS = frozenset({Difference.FIXED_NAME, Difference.OPTIONAL_NAME})
+PIPELINE_RUNS = frozenset(Difference)
+
+
 @dataclass(kw_only=True)
 class Server:
-    """A running container: its URL and a session for requests; behind a gateway, the URL has a path."""
+    """A running container: where it is, and a session to talk to it; behind a gateway its URL has a path.
+
+    `step` names the step of a pipeline that makes an artifact of the sample tool. It is empty where the sample itself
+    answers. What the sample makes is below the step's name in the data, the metrics and the reasons of a run.
+    """
 
     url: str
-    collection: str = "artifacts"
+    collection: Collection = "artifacts"
+    step: str = ""
+    differences: frozenset[Difference] = frozenset()
     session: requests.Session = field(default_factory=requests.Session)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -55,6 +78,49 @@ class Server:
     def prefix(self) -> str:
         """Return the path below which a gateway publishes it; "" without a gateway."""
         return urlsplit(self.url).path
+
+    @property
+    def container(self) -> Container:
+        """Return a client."""
+        return Container(self.url, retry_s=5, kind=self.collection)
+
+    def skip_for(self, difference: Difference) -> None:
+        """Skip the test if the server differs in this way."""
+        if difference in self.differences:
+            pytest.skip(difference.value)
+
+    @property
+    def log_delay_s(self) -> float:
+        """Return how long a line may wait: a step looks at its tool's log every two seconds."""
+        return 2.0 if self.step else 0.0
+
+    def path(self, file: str) -> str:
+        """Return the path in the data of a file that the sample made."""
+        return f"{self.step}/{file}" if self.step else file
+
+    def paths(self, *files: str) -> list[str]:
+        """Return the paths of all data when the sample made these files; a run adds its provenance."""
+        return sorted([*map(self.path, files), *(["run.json"] if self.step else [])])
+
+    def file_url(self, name: str) -> str:
+        """Return where the only file that the sample made is, below the collection."""
+        return f"{name}/data/{self.path('file.txt')}" if self.step else f"{name}/data"
+
+    def metrics(self, *metrics: str) -> list[str]:
+        """Return the names of all metrics when the sample has these; a run adds the duration of the step."""
+        return [f"{self.step}.{metric}" for metric in ("duration_s", *metrics)] if self.step else list(metrics)
+
+    def points(self, values: Sequence[float]) -> list[tuple[int, float]]:
+        """Return step and value of each point of a metric of the sample; a run has the last value alone."""
+        return [(0, values[-1])] if self.step else list(enumerate(values))
+
+    def reason(self, text: str) -> str:
+        """Return the reason of a failure for which the sample gives this text."""
+        return f"{self.step}: {text}" if self.step else text
+
+    def artifact_urls(self, name: str) -> list[str]:
+        """Return the URLs of the artifacts that a run made."""
+        return [f"http://sample/artifacts/{name}_{self.step}"] if self.step else []
 
     def new_name(self) -> str:
         """Return an unused name."""
@@ -133,6 +199,11 @@ def tool_argv(bind: str) -> list[str]:
     return [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", bind]
 
 
+def pipeline_argv(bind: str) -> list[str]:
+    """Return how a pipeline container is served."""
+    return [sys.executable, "-m", "bonseyes_dagster.pipeline", "--bind", bind]
+
+
 def image_argv(bind: str) -> list[str]:
     """Return the command line of a tool container in its image, with the same restrictions as in docker."""
     closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
@@ -145,10 +216,17 @@ def image_argv(bind: str) -> list[str]:
 
 @contextlib.contextmanager
 def serving(
-    argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
+    argv_of: Callable[[str], list[str]],
+    folder: Path,
+    environ: Mapping[str, str] | None = None,
+    *,
+    bind: str | None = None,
+    collection: Collection = "artifacts",
+    step: str = "",
+    differences: frozenset[Difference] = frozenset(),
 ) -> Iterator[LocalServer]:
-    """Run the server that `argv_of(bind)` starts; at the end, SIGTERM must leave no process of it."""
-    bind = f"127.0.0.1:{free_port()}"
+    """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
+    bind = bind or f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
     env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # what requests name that are written byte by byte
@@ -156,7 +234,9 @@ def serving(
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
         )
-    server = LocalServer(url=f"http://{bind}", collection=collection, process=process, log=log)
+    server = LocalServer(
+        url=f"http://{bind}", collection=collection, step=step, differences=differences, process=process, log=log
+    )
     try:
         await_ready(server)
         yield server

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.contract.serving import Server
+from tests.contract.serving import Difference, Server
 from tests.contract.test_artifact_routes import error_of
 from tests.waiting import until
 
@@ -20,9 +20,8 @@ def rename(server: Server, name: str, new_name: Any) -> requests.Response:
 
 @pytest.fixture
 def tool(server: Server) -> Server:
-    """Return a server of artifacts."""
-    if server.collection != "artifacts":
-        pytest.skip("A run keeps its name.")
+    """A server of artifacts."""
+    server.skip_for(Difference.FIXED_NAME)
     return server
 
 
@@ -125,6 +124,7 @@ def test_other_bodies_are_refused(tool: Server) -> None:
 
 
 def test_a_run_cannot_be_renamed(server: Server) -> None:
-    """Its artifacts carry its name."""
-    if server.collection == "runs":
-        error_of(rename(server, server.made(), server.new_name()), 405, "method_not_allowed")
+    """Its artifacts bear its name."""
+    if Difference.FIXED_NAME not in server.differences:
+        pytest.skip("An artifact can be renamed.")
+    error_of(rename(server, server.made(), server.new_name()), 405, "method_not_allowed")

@@ -43,7 +43,7 @@ def recover_run(
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return False
-    if run.status == DagsterRunStatus.CANCELING:
+    if _is_being_cancelled(instance, run):
         cancel_run(instance, run, f"{cause} The run was being cancelled, and is now.")
         return False
     if run.status not in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED):
@@ -64,6 +64,17 @@ def recover_run(
     # A run that never started is started, not resumed: only a start writes RUN_START.
     start(run_id, run.status == DagsterRunStatus.STARTED)
     return True
+
+
+def _is_being_cancelled(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Tell whether somebody asked the run to end.
+
+    A process that reports its start a moment later overwrites the status; the event in the log stays.
+    """
+    if run.status == DagsterRunStatus.CANCELING:
+        return True
+    asked = instance.get_records_for_run(run.run_id, of_type=DagsterEventType.RUN_CANCELING, limit=1)
+    return bool(asked.records)
 
 
 def attempts_without_progress(instance: DagsterInstance, run_id: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dagster import DagsterRunStatus
+from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus
 from dagster._core.launcher import WorkerStatus
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._daemon.monitoring import RESUME_RUN_LOG_MESSAGE, execute_run_monitoring_iteration
@@ -102,6 +102,19 @@ def test_a_killed_run_is_resumed_at_once(served):
     assert served.wait(run_id) == SUCCESS
     assert [line for line in served.notes() if not line.startswith("waiting")] == ["first", "last 2"]
     assert "was killed by signal 9" in served.messages(run_id)
+
+
+def test_a_run_that_is_cancelled_while_it_starts_is_not_resumed(served):
+    """Its process may report the start after the cancellation, and Dagster then has the run as started."""
+    run_id = served.launch("waiting")
+    pid = served.wait_for_pid()
+    run = served.run(run_id)
+    served.instance.report_run_canceling(run)
+    started = DagsterEvent(DagsterEventType.RUN_START.value, job_name=run.job_name)
+    served.instance.report_dagster_event(started, run_id=run_id)
+    assert served.run(run_id).status == DagsterRunStatus.STARTED
+    os.kill(pid, signal.SIGTERM)
+    assert served.wait(run_id) == CANCELED
 
 
 def test_resume_keeps_retries_skips_failures_and_dynamic_steps(served):
