@@ -64,15 +64,15 @@ def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The name is taken when it is looked at, by what the key asks for."""
-    look, twins = runs._former, []
+    look, twins = runs._former_run, []
 
     def look_before_the_twin(key: str, body: str) -> str | None:
         found = look(key, body)
-        monkeypatch.setattr(runs, "_former", look)
+        monkeypatch.setattr(runs, "_former_run", look)
         twins.append(post())
         return found
 
-    monkeypatch.setattr(runs, "_former", look_before_the_twin)
+    monkeypatch.setattr(runs, "_former_run", look_before_the_twin)
     assert (post(), twins) == (200, [200])
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
 
@@ -113,7 +113,7 @@ def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_aga
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A repeated request that met the name meanwhile is not told that it is taken."""
-    monkeypatch.setattr(runs, "_former", lambda *_: None)
+    monkeypatch.setattr(runs, "_former_run", lambda *_: None)
     assert post() == 200
     owner = runs._records.owner
     owners = iter([owner("x"), None])
