@@ -61,7 +61,7 @@ def code_server(jobs: Path) -> Iterator[int]:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            # How Dagster's server stops is not what is tested.
+            # The tests do not check how Dagster's server stops.
             process.kill()
             process.wait(_STOP_S)
 

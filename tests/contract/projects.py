@@ -14,7 +14,7 @@ from tests.system.embedded import embedded
 
 __all__ = ["behind_embedded_gateway", "behind_nginx"]
 
-# One folder, and one block in each of the compose files, as docs/authoring.md has it.
+# One folder, and one block in each of the Compose files, as in docs/authoring.md.
 DOCKERFILE = """
 ARG BONSEYES_VERSION=latest
 FROM bonseyes/tool:${BONSEYES_VERSION}
@@ -38,7 +38,7 @@ SERVICE = """
 """
 VOLUME = "\n  sample:\n"
 PIPELINES = "\n  # --- The pipelines"
-# The host that requests name which are written byte by byte.
+# The Host header of requests that tests write as bytes.
 HOSTS = {"BONSEYES_ALLOWED_HOSTS": "x"}
 
 

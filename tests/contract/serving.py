@@ -136,7 +136,7 @@ def tool_argv(bind: str) -> list[str]:
 def image_argv(bind: str) -> list[str]:
     """Return the command line of a tool container in its image, with the same restrictions as in docker."""
     closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
-    volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # the latter is removed with the container
+    volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # Docker removes the second one with the container
     limits = ["--env=BONSEYES_UPLOAD_LIMIT_BYTES", "--env=BONSEYES_THREADS", "--env=BONSEYES_PROCESSES"]
     limits.append("--env=BONSEYES_ALLOWED_HOSTS")
     tool = ["--env=BONSEYES_TOOL=/sample", "bonseyes/tool:latest"]
@@ -151,7 +151,7 @@ def serving(
     bind = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
-    env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # what requests name that are written byte by byte
+    env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # the Host header of requests that tests write as bytes
     with log.open("wb") as out:
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
@@ -172,7 +172,7 @@ def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
     while time.monotonic() < until:
         if server.process.poll() is not None:
             break
-        # uWSGI takes connections before it has an application to answer them, so a question may also time out.
+        # uWSGI accepts connections before it has an application, so a request may also time out.
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{server.url}/healthz", timeout=5).status_code == 200:
                 return

@@ -45,7 +45,7 @@ class Server:
             settings = Settings(processes=1, threads=8)
             options = uwsgi_options("memory_app:from_environ()", bind, settings=settings)
             argv = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *options]
-        kind = "runs" if self.kind == "twin-runs" else "artifacts"
+        kind = "runs" if self.kind == "memory-runs" else "artifacts"
         environment = {**os.environ, "SAMPLE_KIND": kind, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
         environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / "metrics")
         (self.folder / "metrics").mkdir(exist_ok=True)
@@ -68,11 +68,11 @@ class Server:
     def container(self) -> Container:
         """Return a client."""
         # The in-memory server has the description of the sample tool, also with the collection /runs.
-        kind: Collection | None = "runs" if self.kind == "twin-runs" else None
+        kind: Collection | None = "runs" if self.kind == "memory-runs" else None
         return Container(f"http://127.0.0.1:{self.port}", name="sample", retry_s=5, kind=kind)
 
 
-@pytest.fixture(scope="module", params=["tool", "twin", "twin-runs"])
+@pytest.fixture(scope="module", params=["tool", "memory", "memory-runs"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Yield each implementation in turn."""
     server = Server(request.param, tmp_path_factory.mktemp(request.param))
@@ -98,7 +98,7 @@ def test_description_kind_and_openapi_are_read(container: Container, server: Ser
     description = container.describe()
     assert description.name == "sample"
     assert {parameter.name for parameter in description.parameters} >= {"text", "upload"}
-    assert container.kind == ("runs" if server.kind == "twin-runs" else "artifacts")
+    assert container.kind == ("runs" if server.kind == "memory-runs" else "artifacts")
     assert container.openapi()["openapi"].startswith("3.1")
 
 
@@ -221,7 +221,7 @@ def test_many_threads_use_one_client(container: Container, name: str) -> None:
 def test_a_wait_outlives_its_server(server: Server, name: str) -> None:
     """The server is killed while an artifact runs: the wait continues on the next server and gets the result."""
     if server.kind != "tool":
-        pytest.skip("the twin keeps nothing")
+        pytest.skip("the in-memory server loses its artifacts")
     artifact = server.container().create(name, {"steps": 1, "pause": 60})
     while artifact.status().phase != "running":
         time.sleep(0.1)

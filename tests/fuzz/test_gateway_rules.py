@@ -97,7 +97,7 @@ def test_only_a_valid_session_or_token_signs_in() -> None:
 
     def make(random: Random) -> tuple[str, str]:
         cookie, bearer = mutated_text(random, session, (".", "9" * 5000)), mutated_text(random, "Bearer secret", (" ",))
-        # A header's bytes: what is no Unicode comes as surrogates from 0xdc80 on.
+        # Bytes of a header that are not UTF-8 come as surrogates from 0xdc80 on.
         return cookie.replace("\ud800", "\udc80"), bearer.replace("\ud800", "\udc80")
 
     fuzz("sessions", make, check)

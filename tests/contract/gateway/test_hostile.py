@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.contract.gateway.processes import TOKEN, Gateway
 
 ODD = ["http://[", "http://[::1", "http://]:x", "//[", "[", "", "null", "%", "%zz", "=;,", '"', "é", "-1", "\\"]
-# Not those that would have the rest of the request waited for.
+# Without headers that announce a body: the server would wait for it.
 NAMES = [
     "Accept", "Authorization", "Connection", "Content-Encoding", "Content-Type", "Cookie", "Expect", "If-Range",
     "Origin", "Range", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-WebSocket-Extensions",
