@@ -14,9 +14,9 @@ from tests.contract.serving import SAMPLE, Server, image_argv, memory_argv, serv
 
 IMAGE = pytest.param("image", marks=pytest.mark.docker)
 # Building and starting take longer than tests may.
-COMPOSED = pytest.param("composed project", marks=[pytest.mark.docker, pytest.mark.timeout(900)])
+DOCKER_PROJECT = pytest.param("docker project", marks=[pytest.mark.docker, pytest.mark.timeout(900)])
 SETTINGS = {"BONSEYES_UPLOAD_LIMIT_BYTES": str(64 << 20), "BONSEYES_THREADS": "16"}
-KINDS = ["memory artifacts", "memory runs", "tool", IMAGE, "embedded project", COMPOSED]
+KINDS = ["memory artifacts", "memory runs", "tool", IMAGE, "embedded project", DOCKER_PROJECT]
 
 
 @pytest.fixture(scope="package", params=KINDS)
@@ -41,5 +41,5 @@ _SERVERS: dict[str, Callable[[Path], AbstractContextManager[Server]]] = {
     "tool": partial(_tool, tool_argv),
     "image": partial(_tool, image_argv),
     "embedded project": partial(behind_embedded_gateway, **SETTINGS),
-    "composed project": partial(behind_nginx, **SETTINGS),
+    "docker project": partial(behind_nginx, **SETTINGS),
 }

@@ -116,7 +116,7 @@ def _is_whole(answer: bytes) -> bool:
 
 
 @dataclass(kw_only=True)
-class LocalServer(Server):
+class ServerProcess(Server):
     """A server process on this machine."""
 
     process: subprocess.Popen[bytes]
@@ -146,7 +146,7 @@ def image_argv(bind: str) -> list[str]:
 @contextlib.contextmanager
 def serving(
     argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
-) -> Iterator[LocalServer]:
+) -> Iterator[ServerProcess]:
     """Run the server that `argv_of(bind)` starts; at the end, SIGTERM must leave no process of it."""
     bind = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
@@ -156,7 +156,7 @@ def serving(
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
         )
-    server = LocalServer(url=f"http://{bind}", collection=collection, process=process, log=log)
+    server = ServerProcess(url=f"http://{bind}", collection=collection, process=process, log=log)
     try:
         await_ready(server)
         yield server
@@ -166,7 +166,7 @@ def serving(
         shutil.rmtree(folder / "memory", ignore_errors=True)
 
 
-def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
+def await_ready(server: ServerProcess, wait_s: float = 90.0) -> None:
     """Return when it answers; fail with its log when it ends or takes too long."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
@@ -180,7 +180,7 @@ def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
     raise AssertionError(f"the server did not become ready:\n{server.log.read_text()[-4000:]}")
 
 
-def stop(server: LocalServer, wait_s: float = 20.0) -> float:
+def stop(server: ServerProcess, wait_s: float = 20.0) -> float:
     """End it by SIGTERM; return the duration in seconds. No process of it may be left."""
     family = processes_of(server)
     began = time.monotonic()
@@ -198,7 +198,7 @@ def stop(server: LocalServer, wait_s: float = 20.0) -> float:
     return took_s
 
 
-def processes_of(server: LocalServer) -> list[psutil.Process]:
+def processes_of(server: ServerProcess) -> list[psutil.Process]:
     """Return the server's processes."""
     try:
         master = psutil.Process(server.process.pid)
