@@ -100,7 +100,7 @@ def test_a_wrong_handshake_is_a_bad_request(gateway: Gateway, name: str, value: 
     """Before an upstream gets the request."""
     lines = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
              "Sec-WebSocket-Key": "A" * 22 + "==", name: value}  # fmt: skip
-    head = [f"{each}: {said}".encode() for each, said in lines.items() if said is not None]
+    head = [f"{each}: {value}".encode() for each, value in lines.items() if value is not None]
     assert _status(gateway, _head(gateway, "GET", "/dagster/graphql", *head)) == 400
 
 
