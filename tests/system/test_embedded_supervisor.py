@@ -169,7 +169,7 @@ def test_a_wrong_tool_is_refused_before_anything_starts(project: Embedded) -> No
     twin.mkdir(parents=True)
     (twin / "tool.yml").write_text((project.folder / "containers" / "load" / "tool.yml").read_text())
     done = project.call("up", "--detach")
-    assert (done.returncode, "Two tools are called 'load'" in done.stderr) == (2, True)
+    assert (done.returncode, "Two tools have the name 'load'" in done.stderr) == (2, True)
     assert project.processes() == []
 
 

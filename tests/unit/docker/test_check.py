@@ -271,7 +271,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "a key of a Compose file that comes twice": (
         lambda c: c.replace("docker-compose.yml", "services:\n", "services: {}\nservices:\n"),
         "readable",
-        "the key 'services' was given before",
+        "the key 'services' is already in line",
     ),
     "wrong tool.yml": (_wrong_tool_yml, "tool_description", "'entrypoint' is unknown"),
     "impossible name": (_impossible_name, "tool_name", "'up..down' cannot be"),
