@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-browser test-docker test-crash fuzz check bench stop clean constraints
+.PHONY: help setup demo test test-slow test-browser test-docker test-all test-crash fuzz check bench stop clean constraints
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -22,10 +22,13 @@ setup: $(READY) ## install all dependencies into .venv
 demo: $(READY) ## run the main job, from digits archives to a benchmarked model; the project stays up
 	$(BIN)/python -m demo
 
-# The number of test files that run at the same time; 0 runs one after another.
-JOBS ?= 0
-test: $(READY) check ## run all tests that need neither Docker nor a browser (JOBS=4 runs four files at a time)
+# The number of test files that run at the same time: most tests wait more than they compute. 0 runs one after another.
+JOBS ?= 4
+test: $(READY) check ## run the checks, and the tests that answer in minutes (JOBS=0: one file after another)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-slow: $(READY) ## run the tests that wait long, start whole projects or are short campaigns (15 minutes)
+	$(BIN)/python -m pytest -m 'slow and not browser and not docker' -n $(JOBS) --dist loadfile
 
 test-browser: $(READY) ## run the tests of the pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
@@ -33,6 +36,12 @@ test-browser: $(READY) ## run the tests of the pages in a real Chromium
 test-docker: $(READY) ## build the images and test the project in Docker (15 minutes; needs an engine)
 	$(BIN)/bonseyes build --quiet
 	$(BIN)/python -m pytest -m docker
+
+test-all: ## run every test: test, test-slow, test-browser and test-docker
+	$(MAKE) test
+	$(MAKE) test-slow
+	$(MAKE) test-browser
+	$(MAKE) test-docker
 
 # The size of a crash test campaign, for example `make test-crash CREATIONS=600 KILLS=120 SEED=7 ONLY=kills`.
 CREATIONS ?= 3000
@@ -50,7 +59,7 @@ test-crash: $(READY) ## kill containers, fill and break their disks, damage thei
 	CRASH_CREATIONS=$(CREATIONS) CRASH_KILLS=$(KILLS) CRASH_RUN_KILLS=$(RUN_KILLS) CRASH_CANCELS=$(CANCELS) CRASH_POWER_CUTS=$(POWER_CUTS) \
 	  CRASH_EDITS=$(EDITS) CRASH_DAMAGES=$(DAMAGES) CRASH_REEXECUTIONS=$(REEXECUTIONS) \
 	  CRASH_EVERY=$(EVERY) CRASH_STUCK_S=$(STUCK_S) CRASH_SEED=$(SEED) \
-	  $(BIN)/python -m pytest tests/crash -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
+	  $(BIN)/python -m pytest tests/crash -m slow -s -v --timeout=7200 $(if $(ONLY),-k "$(ONLY)")
 
 CASES ?= 100000
 fuzz: $(READY) ## give every parser 100,000 almost valid inputs (an hour; CASES=, SEED=, ONLY=)

@@ -20,7 +20,7 @@ import docker
 import psutil
 
 from benchmarks.timing import cpu_s_of
-from bonseyes_dagster.docker.project import ComposedProject, is_up_in_docker
+from bonseyes_dagster.docker.project import DockerProject, is_up_in_docker
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import find_project
 
@@ -62,7 +62,7 @@ def main() -> None:
 def _embedded() -> dict[str, Part]:
     project = find_project()
     try:
-        record = json.loads(project.record.read_bytes())
+        record = json.loads(project.state_file.read_bytes())
     except FileNotFoundError:
         raise SettingsError(f"No project is up in {project.folder}; start it with `bonseyes up --detach`.") from None
     parts = {entry["name"]: _part(entry["pid"]) for entry in record["services"]}
@@ -72,7 +72,7 @@ def _embedded() -> dict[str, Part]:
 
 
 def _in_docker() -> dict[str, Part]:
-    found = ComposedProject(Path.cwd()).containers()
+    found = DockerProject(Path.cwd()).containers()
     parts = {
         each.service: _part(int(each.raw["State"]["Pid"]), str(each.raw["Id"])) for each in found if not each.is_done
     }

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bonseyes_dagster.docker.build import Built, build_images, in_order, inspect_image
+from bonseyes_dagster.docker.build import BuiltImage, build_images, build_steps, inspect_image
 from bonseyes_dagster.docker.compose.files import Image, read_images
 from bonseyes_dagster.docker.engine import check_engine, docker
 
@@ -61,7 +61,7 @@ def _copy() -> Iterator[Path]:
         yield project
 
 
-def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[float, list[Built]]:
+def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[float, list[BuiltImage]]:
     started = time.monotonic()
     built = build_images(project, images, options=options, quiet=True)
     return time.monotonic() - started, built
@@ -70,7 +70,7 @@ def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[f
 def _build_each(project: Path, images: Mapping[str, Image]) -> dict[str, float]:
     """Build each image without a cache. Its base image exists already. Return the seconds of each."""
     seconds = {}
-    for step in in_order(images):
+    for step in build_steps(images):
         for image in step:
             print(f"building {image.name} …", file=sys.stderr, flush=True)
             seconds[image.name], _ = _build(project, {image.name: image}, "--no-cache")

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.client import Artifact, Container, Project
-from bonseyes_dagster.embedded import detached
+from bonseyes_dagster.embedded import background
 from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.model import Status, Step
 from bonseyes_dagster.project import display
 from bonseyes_dagster.project import folder as project_folder
 from bonseyes_dagster.project.environment import read_env_file
-from bonseyes_dagster.project.record import Record, read_record
+from bonseyes_dagster.project.state import ProjectState, read_project_state
 from bonseyes_dagster.settings import Settings
 from demo.digits import NAMES, digits, write_archives
 
@@ -57,7 +57,7 @@ def _demonstrate(pipeline: str, epochs: int, port: int | None) -> int:
     read_env_file(here.folder)
     settings = Settings.from_environ()
     settings = replace(settings, port=port, url="") if port else settings
-    archives = _archives(here.state / "demo")
+    archives = _archives(here.state_folder / "demo")
     url = _start(here, settings).url
     project = Project(url, settings.token or None)
     container = project.container(pipeline, "runs")
@@ -87,15 +87,19 @@ def _archives(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _start(here: project_folder.Project, settings: Settings) -> Record:
-    running = read_record(here)
+def _start(here: project_folder.Project, settings: Settings) -> ProjectState:
+    running = read_project_state(here)
     _print_line(f"The project is {'already up' if running else 'starting'}.")
-    supervisor = None if running else detached.start_supervisor(here, settings)
+    supervisor = None if running else background.start_supervisor(here, settings)
     with display.show() as shown:
-        record = detached.wait_healthy(here, (lambda _: None) if running else shown.update, supervisor=supervisor)
-    if record is None:
-        raise NotFoundError("Some services did not become healthy; `bonseyes status` and `bonseyes logs` show why.")
-    return record
+        project_state = background.wait_healthy(
+            here, (lambda _: None) if running else shown.update, supervisor=supervisor
+        )
+    if project_state is None:
+        raise NotFoundError(
+            "Some services did not get healthy; `bonseyes status` and `bonseyes logs` show the details."
+        )
+    return project_state
 
 
 def _free_name(container: Container) -> str:
@@ -155,7 +159,7 @@ def _print_links(url: str, here: project_folder.Project, status: Status, pipelin
     _print_line(f"  as data     {url}/containers/{pipeline}/runs/{status.name}")
     _print_line(f"  in Dagster  {url}/dagster/runs/{status.run_id}")
     _print_line(f"  its curves  {url}/containers/visualization/")
-    _print_line(f"\nThe project stays up; `bonseyes down` ends it. Its state is in {here.state}.")
+    _print_line(f"\nThe project stays up, its state is in {here.state_folder}; `bonseyes down` ends it.")
 
 
 def _step(status: Status, name: str) -> Step:

@@ -15,7 +15,7 @@ _MULE_STOP_S = 20
 
 
 def main() -> None:
-    """Parse the command line, refuse early what is wrong, and become the server."""
+    """Parse the command line, refuse wrong settings early, and become the server."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.tool", description=__doc__)
     parser.add_argument(
         "--bind", default="127.0.0.1:8080", help="HOST:PORT, or the path of a unix socket (%(default)s)"
@@ -26,13 +26,13 @@ def main() -> None:
     for variable, path in (("BONSEYES_TOOL", arguments.tool), ("BONSEYES_VOLUME", arguments.volume)):
         if path is not None:
             os.environ[variable] = str(path.absolute())
-    # Programs of tools that outlive a crash of this server are known by it.
+    # After a crash, recovery finds programs of tools by this variable in their environment.
     os.environ[SERVER_VARIABLE] = uuid.uuid4().hex
     try:
         _serve(arguments.bind)
     except SettingsError as error:
         sys.stderr.write(f"bonseyes_dagster.tool: {error.message}\n")
-        # A supervisor says so instead of counting crashes.
+        # A supervisor reports this exit code as a wrong setting. It does not count it as a crash.
         sys.exit(os.EX_CONFIG)
 
 
@@ -44,7 +44,7 @@ def _serve(bind: str) -> None:
     try:
         volume.make()
     except OSError as error:
-        # For example a container that was started with no volume.
+        # For example, the container was started without a volume.
         raise SettingsError(f"BONSEYES_VOLUME: artifacts cannot be kept in {settings.volume}: {error}") from error
     serve(
         "bonseyes_dagster.tool.wsgi:application",

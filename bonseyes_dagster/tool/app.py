@@ -1,4 +1,4 @@
-"""The Flask application of a tool container, and the functions that uWSGI calls: one place that wires everything."""
+"""Build the Flask application and the worker of a tool container. uWSGI calls `application` and `work`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PAUSE_S = 1.0
 
 
 def create_app(tool: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch | None = None) -> Flask:
-    """Return the application that serves the artifacts of `tool` on `volume`; `code` tells when its files change."""
+    """Return the application that serves the artifacts of `tool` on `volume`; `code` watches the tool's files."""
     store = Store(tool, volume, settings, code)
     app = create_base_app(
         tool.name,
@@ -45,7 +45,7 @@ def create_app(tool: ToolDescription, volume: Volume, settings: Settings, code: 
 
 
 def application() -> Flask:
-    """Return the application that the environment describes; uWSGI calls it once, before it forks."""
+    """Return the application for the settings in the environment; uWSGI calls this once, before it forks."""
     _, description, volume, settings = load()
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -56,16 +56,16 @@ def application() -> Flask:
 
 
 def work() -> None:
-    """Be the worker; uWSGI's mule calls this."""
+    """Run the worker until it stops; uWSGI's mule calls this."""
     code = 1
     try:
-        # uWSGI's master is the parent of its mule. On SIGHUP it starts anew, and the code with it.
+        # The parent of the mule is uWSGI's master. On SIGHUP the master restarts all processes, and they load the code.
         Worker(*load(), watch_code(), lambda: os.kill(os.getppid(), signal.SIGHUP)).run()
         code = 0
     except Exception:
-        logging.getLogger(__name__).exception("the worker failed")
-        # uWSGI starts it again at once; what failed needs a moment to get better.
+        logging.getLogger(__name__).exception("The worker failed and is restarted.")
+        # uWSGI restarts the mule at once; the cause of the failure needs a moment to pass.
         time.sleep(_PAUSE_S)
     finally:
-        # Neither uWSGI's nor the tool's clean-up is wanted: everything that counts is on disk.
+        # Skip the clean-up of uWSGI and of the tool: everything that counts is on disk.
         os._exit(code)

@@ -1,4 +1,4 @@
-"""What a tool's author is handed: where to write, how to tell of progress and metrics, and the inputs."""
+"""The object that a tool's function gets: it gives the output folder and takes progress and metrics."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ class Artifact:
         self._progress = progress
 
     def path(self, relative: str) -> Path:
-        """Return where to write the output file `relative` (forward slashes); its folders are made."""
+        """Return the path for the output file `relative` (with forward slashes), and make its folders."""
         pure = PurePosixPath(relative)
         if pure.is_absolute() or not pure.parts or ".." in pure.parts:
-            raise ValueError(f"{relative!r} is not a path inside of the artifact")
+            raise ValueError(f"{relative!r} is not a path inside of the artifact.")
         path = self.folder / pure
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def scalar(self, name: str, step: int, value: float) -> None:
-        """Add a point to the scalar metric `name`; it can be read at once."""
+        """Add a point to the scalar metric `name`; clients can read it at once."""
         self._metrics.add(name, step, value)
 
     def set_progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
-        """Tell that `done` of `total` `unit`s are done."""
+        """Report that `done` of `total` `unit`s are done."""
         self._progress.set(Progress(_plain(done), _plain(total), unit or None, message or None))
 
     def progress(
         self, iterable: Iterable[_T], *, total: float | None = None, unit: str = "", message: str = ""
     ) -> Iterator[_T]:
-        """Yield from `iterable` and tell how far it is; `total` is its length where it has one."""
+        """Yield from `iterable` and report the progress; `total` is by default its length, if it has one."""
         if total is None and isinstance(iterable, Sized):
             total = len(iterable)
         self.set_progress(0, total, unit, message)
@@ -64,7 +64,7 @@ class Artifact:
 
 
 def _plain(number: float | None) -> float | None:
-    """Return a number of Python, whatever library it came from."""
+    """Return `number` as a number of Python; it may come from NumPy or another library."""
     if number is None or isinstance(number, int | float):
         return number
     return float(number)

@@ -1,4 +1,4 @@
-"""What one tool container is made of: the environment and tool.yml, read once and refused early."""
+"""The configuration of one tool container: the environment and tool.yml, read once and checked early."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bonseyes_dagster.tool.code.watch import CodeWatch
 
 __all__ = ["load", "watch_code"]
 
-# What else tells one image from another: a text, such as its digest, or a file, such as the list of Debian's packages.
+# It tells one image from another: a text such as its digest, or a file such as the list of Debian packages.
 IMAGE_VARIABLE = "BONSEYES_IMAGE"
 
 
 @cache
 def load() -> tuple[ToolFolder, ToolDescription, Volume, Settings]:
-    """Read the environment and tool.yml; raise SettingsError with everything that is wrong."""
+    """Read the environment and tool.yml; raise SettingsError that names every wrong setting."""
     settings = Settings.from_environ()
     if settings.tool is None:
         raise SettingsError("BONSEYES_TOOL must name the folder with the tool's tool.yml.")
@@ -36,19 +36,19 @@ def load() -> tuple[ToolFolder, ToolDescription, Volume, Settings]:
 
 
 def watch_code() -> CodeWatch:
-    """Return a watch over the code that `load` made the version of; processes forked later agree on that version."""
+    """Return a watch over the code of the version that `load` returns; processes forked later have the same version."""
     tool, _, _, _ = load()
     return CodeWatch(tool.sources, _packages())
 
 
-# Before the tool's modules can be imported: its folders are no place for packages.
+# Called before the tool's modules are imported, because its folders in `sys.path` hold no packages.
 @cache
 def _packages() -> Packages:
     return Packages.read()
 
 
 def _described(tool: ToolFolder) -> ToolDescription:
-    """Return the description with a version that changes with the image, too: its Python and its packages."""
+    """Return the description with a version that also changes with the image, its Python and its packages."""
     image = "\n".join([tool.description.version, _image(), sys.version, *_packages().names])
     version = hashlib.sha256(image.encode()).hexdigest()[:16]
     return dataclasses.replace(tool.description, version=version)

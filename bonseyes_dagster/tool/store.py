@@ -1,4 +1,4 @@
-"""The artifacts of a tool container: what the uniform routes ask for, answered from the index and the folders."""
+"""The artifacts of a tool container: it answers the uniform routes from the index and the folders."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.artifacts.drafts import Draft
-from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, Index, Record, TakenError
+from bonseyes_dagster.system.storage import check_reserve, storage_errors
+from bonseyes_dagster.tool.artifacts.drafts import CreationDraft
+from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.logs import iter_log
 from bonseyes_dagster.tool.artifacts.metrics import iter_metric, metric_names
@@ -37,7 +38,7 @@ from bonseyes_dagster.tool.code.fingerprint import fingerprint, request_digest
 from bonseyes_dagster.tool.code.watch import CodeWatch
 from bonseyes_dagster.tool.fetching.outbound import Policy
 from bonseyes_dagster.tool.fetching.parameters import check_creation
-from bonseyes_dagster.tool.files.disk import check_reserve, storage_errors, throw_away
+from bonseyes_dagster.tool.files.disk import throw_away
 from bonseyes_dagster.tool.worker.bell import Bell, Listener, Waiters
 from bonseyes_dagster.tool.worker.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
@@ -46,15 +47,15 @@ from bonseyes_dagster.web.final_watch import FinalWatch
 
 __all__ = ["Store"]
 
-# TERM, 10 s of grace, KILL, and some time for the worker to notice.
+# SIGTERM, 10 s of grace, SIGKILL, and some time for the worker to notice.
 _LONGEST_DELETE_S = 20.0
-# To read so much takes about a third of a second.
+# Reading so much takes about a third of a second.
 _MOST_READ_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
 
 
 class Store:
-    """Implements `web.backend.Backend` on one volume. Any number of processes may have one each."""
+    """Implements `web.backend.Backend` on one volume. Many processes may each have a store of the same volume."""
 
     def __init__(
         self, tool: ToolDescription, volume: Volume, settings: Settings, code: CodeWatch | None = None
@@ -80,18 +81,18 @@ class Store:
         return "artifacts"
 
     def describe(self) -> ToolDescription:
-        """Return what `tool.yml` says, and whether the code changed since it was loaded."""
+        """Return the description from `tool.yml`, and whether the code has changed since it was loaded."""
         has_fault = bool(read_state(self._volume).get("code_fault"))
         is_different = self._code is not None and self._code.difference() is not None
         return replace(self._tool, code_changed=has_fault or is_different)
 
     def check_health(self) -> None:
-        """Raise UnavailableError without a worker, a usable index, or tool code that can be loaded."""
+        """Raise UnavailableError if the index is unusable, no worker runs, or the tool's code cannot be loaded."""
         self._index.check()
         check_worker(self._volume)
 
     def gauges(self) -> Mapping[str, float]:
-        """Return the artifacts in each phase, the queue and the free disk."""
+        """Return the number of artifacts in each phase, the length of the queue and the free disk space."""
         counts = self._index.counts()
         stat = os.statvfs(self._volume.path)
         return {
@@ -102,23 +103,22 @@ class Store:
 
     # Creating
 
-    def begin(self) -> Draft:
-        """Begin a creation; raise StorageFullError when the disk's reserve is used up."""
+    def begin(self) -> CreationDraft:
+        """Begin a creation; raise StorageFullError if the reserve of the disk is used up."""
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
-        return Draft(
+        return CreationDraft(
             self._volume,
-            limit_bytes=self._settings.upload_limit_bytes,
             reserve_bytes=self._settings.disk_reserve_bytes,
             file_parameters=frozenset(p.name for p in self._tool.parameters if p.type == "file"),
         )
 
     def create(self, request: backend.Request) -> str:
-        """Create durably and return the name."""
+        """Create the artifact durably and return its name."""
         draft = request.draft
-        if not isinstance(draft, Draft):
-            raise TypeError(f"a draft of another backend: {draft!r}")
+        if not isinstance(draft, CreationDraft):
+            raise TypeError(f"The draft {draft!r} belongs to another backend.")
         digest = request_digest(request.name, request.parameters, draft.files())
-        # Looked at before the key: if the same request takes the name meanwhile, the key is known then.
+        # Look up the name before the key: if the same request takes the name meanwhile, the key is found afterwards.
         is_taken = self._index.has_name(request.name)
         known = self._known(request, digest)
         if known is not None:
@@ -126,11 +126,11 @@ class Store:
         if is_taken:
             raise ConflictError(f"There is an artifact {request.name!r} already; delete it or take another name.")
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
-        record = self._checked(request, draft, digest)
+        row = self._checked(request, draft, digest)
         with storage_errors():
-            if not (request.reuse and self._insert_reused(record, draft)):
-                self._insert(record, draft)
-        return record.name or request.name
+            if not (request.reuse and self._insert_reused(row, draft)):
+                self._insert(row, draft)
+        return row.name or request.name
 
     def _known(self, request: backend.Request, digest: str) -> str | None:
         """Return the artifact that an earlier request with the same key created."""
@@ -142,13 +142,15 @@ class Store:
         if known is None:
             return None
         if known.request_digest != digest:
-            raise InvalidError(f"The Idempotency-Key was used for another request, which created {known.name!r}.")
+            raise InvalidError(
+                f"The Idempotency-Key was used for another request, which created {known.name!r}; use a new key."
+            )
         return known.name
 
-    def _checked(self, request: backend.Request, draft: Draft, digest: str) -> Record:
-        parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
+    def _checked(self, request: backend.Request, draft: CreationDraft, digest: str) -> ArtifactRow:
+        parameters, inputs = check_creation(self._tool, request.parameters, draft.parts, self._policy)
         files = draft.files()
-        return Record(
+        return ArtifactRow(
             id=draft.id,
             name=request.name,
             created=now(),
@@ -163,18 +165,18 @@ class Store:
             request_digest=digest,
         )
 
-    def _insert(self, record: Record, draft: Draft) -> None:
-        """Make files and row durable, in this order, and wake the worker."""
+    def _insert(self, row: ArtifactRow, draft: CreationDraft) -> None:
+        """Make the files durable, then the row, and wake the worker."""
         draft.settle()
         try:
-            seq = self._index.insert(record, queue_limit=self._settings.queue_limit)
+            seq = self._index.insert(row, queue_limit=self._settings.queue_limit)
         except TakenError as error:
             draft.discard()
-            self._resolve_conflict(record, error)
+            self._resolve_conflict(row, error)
             return
         except (StorageFullError, UnavailableError):
             if not self._index.void_failed_write():
-                # Should a crash bring the row back, it is to have its files; without a row they are swept up.
+                # A crash may bring the row back, so keep its files. Without a row, the sweep removes them.
                 draft.keep()
             raise
         draft.keep()
@@ -182,31 +184,33 @@ class Store:
         with suppress(OSError):
             write_mark(self._volume, seq)
 
-    def _resolve_conflict(self, record: Record, error: TakenError) -> None:
-        """Somebody else was first: fine when it was the same request, a conflict otherwise."""
-        same = self._index.by_key(record.idempotency_key) if record.idempotency_key else None
+    def _resolve_conflict(self, row: ArtifactRow, error: TakenError) -> None:
+        """Return if the same request has already created the artifact; else raise the error of the conflict."""
+        same = self._index.by_key(row.idempotency_key) if row.idempotency_key else None
         if same is None:
-            raise ConflictError(f"There is an artifact {record.name!r} already.") from error
-        if same.request_digest != record.request_digest:
-            raise InvalidError("The Idempotency-Key was used for another request.") from error
+            raise ConflictError(
+                f"There is an artifact {row.name!r} already; delete it or take another name."
+            ) from error
+        if same.request_digest != row.request_digest:
+            raise InvalidError("The Idempotency-Key was used for another request; use a new key.") from error
 
-    def _insert_reused(self, record: Record, draft: Draft) -> bool:
-        """Make the artifact from a completed one with its fingerprint; tell whether there was one."""
-        if record.fingerprint is None or self._index.reusable(record.fingerprint) is None:
+    def _insert_reused(self, row: ArtifactRow, draft: CreationDraft) -> bool:
+        """Make the artifact from a completed one with the same fingerprint; tell whether there was one."""
+        if row.fingerprint is None or self._index.reusable(row.fingerprint) is None:
             return False
         try:
             made = adopt_newest(
                 self._index,
                 self._volume,
-                record.fingerprint,
+                row.fingerprint,
                 draft.folder(),
-                lambda source: reused_record(record, source),
+                lambda source: reused_row(row, source),
                 most_bytes=_MOST_READ_BYTES,
             )
-        except LongReadingError:  # the worker does it, nobody waits for an answer there
+        except LongReadingError:  # leave it to the worker, where no client waits for the answer
             made = None
         if made is None:
-            # Else it is damaged, or being deleted right now.
+            # The other artifact is damaged, is being deleted, or needs a long reading.
             draft.clear_but_inputs()
             return False
         self._insert(made, draft)
@@ -221,54 +225,54 @@ class Store:
 
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
         """Return the statuses of the same page."""
-        return [self._status(row) for row in self._index.brief(limit=limit, after=after)]
+        return [self._status(columns) for columns in self._index.brief(limit=limit, after=after)]
 
     def status(self, name: str) -> Status:
         """Return the status as it is now."""
         return self._full_status(self._index.get(name))
 
     def when_final(self, name: str) -> Future[None]:
-        """Return what is done once the artifact is final, or gone."""
+        """Return a future that is done once the artifact is final or deleted."""
         return self._finals.when_final(name)
 
-    def _full_status(self, record: Record) -> Status:
-        row = {key: getattr(record, key) for key in STATUS_COLUMNS}
-        row["position"] = self._index.position(record.seq) if record.phase == "queued" else None
-        return self._status(row)
+    def _full_status(self, row: ArtifactRow) -> Status:
+        columns = {key: getattr(row, key) for key in STATUS_COLUMNS}
+        columns["position"] = self._index.position(row.seq) if row.phase == "queued" else None
+        return self._status(columns)
 
-    def _status(self, row: Mapping[str, Any]) -> Status:
-        progress = row["progress"]
-        if row["phase"] == "running":
-            progress = read_progress(self._volume.folder(row["id"]).progress)
-        values = {key: row[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress", "damage")}
+    def _status(self, columns: Mapping[str, Any]) -> Status:
+        progress = columns["progress"]
+        if columns["phase"] == "running":
+            progress = read_progress(self._volume.folder(columns["id"]).progress)
+        values = {key: columns[key] for key in (*STATUS_COLUMNS, "position") if key not in ("id", "progress", "damage")}
         values["code_changed"] = bool(values["code_changed"])
-        if row["damage"]:
-            values["reason"] = f"Its data is damaged. {row['damage']}"
+        if columns["damage"]:
+            values["reason"] = f"Its data is damaged. {columns['damage']}"
         return Status(progress=progress_from_json(progress), **values)
 
     def info(self, name: str) -> dict[str, Any]:
-        """Return everything known about an artifact."""
-        record = self._index.get(name)
-        status = self._full_status(record)
+        """Return all facts about an artifact."""
+        row = self._index.get(name)
+        status = self._full_status(row)
         return {
             "name": name,
-            "id": record.id,
-            "idempotency_key": record.idempotency_key,
+            "id": row.id,
+            "idempotency_key": row.idempotency_key,
             "url": canonical(self._container, name),
             "status": status.to_json(),
-            "parameters": dict(record.parameters),
+            "parameters": dict(row.parameters),
             "output_type": self._tool.output_type,
-            "digest": record.digest,
-            "size": record.size,
+            "digest": row.digest,
+            "size": row.size,
             "provenance": {
                 "container": self._container,
-                "tool": record.tool,
-                "version": record.version,
-                "fingerprint": record.fingerprint,
-                "files": {key: dict(value) for key, value in record.files.items()},
-                "inputs": {key: dict(value) for key, value in record.inputs.items()},
-                "reused_from": record.reused_from,
-                "code_changed": record.code_changed,
+                "tool": row.tool,
+                "version": row.version,
+                "fingerprint": row.fingerprint,
+                "files": {key: dict(value) for key, value in row.files.items()},
+                "inputs": {key: dict(value) for key, value in row.inputs.items()},
+                "reused_from": row.reused_from,
+                "code_changed": row.code_changed,
             },
         }
 
@@ -292,7 +296,7 @@ class Store:
     def data(self, name: str, prefix: str = "") -> list[backend.DataFile]:
         """Return the file `prefix`, or every file below it."""
         artifact_id, manifest = self._published(name)
-        # Text, not a Path: to join ten thousand of those took longer than to read the files.
+        # Text, not a Path: joining ten thousand Paths took longer than reading the files.
         folder = str(self._volume.folder(artifact_id).data)
         prefix = prefix.strip("/")
         entries = [
@@ -319,32 +323,32 @@ class Store:
             raise self._damaged(name, artifact_id, damage) from None
 
     def _damaged(self, name: str, artifact_id: str, damage: str) -> NotReadyError:
-        """Return the error of data that is not as it was published, and mark the artifact."""
-        record = self._index.get(name)  # NotFoundError when it was deleted meanwhile
-        if record.id == artifact_id and record.damage is None:
+        """Mark the artifact as damaged, and return the error for the client."""
+        row = self._index.get(name)  # raises NotFoundError if it was deleted meanwhile
+        if row.id == artifact_id and row.damage is None:
             with suppress(StorageFullError, UnavailableError):
-                mark_damaged(self._index, record, damage)
+                mark_damaged(self._index, row, damage)
         return NotReadyError(f"The data of the artifact {name!r} is damaged. {damage}")
 
     def _read_manifest(self, artifact_id: str, digest: str | None) -> Manifest:
         return read_manifest(self._volume.folder(artifact_id), digest)
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
-        """Return the parameters as used, defaults filled in."""
+        """Return the parameters with defaults filled in."""
         return self._index.get(name).parameters
 
     def input_files(self, name: str) -> list[str]:
-        """Return the parameters that are files."""
+        """Return the names of the parameters with files."""
         return sorted(self._index.get(name).files)
 
     def input_file(self, name: str, file: str) -> backend.DataFile:
         """Return the file of one parameter."""
-        record = self._index.get(name)
-        if file not in record.files:
+        row = self._index.get(name)
+        if file not in row.files:
             raise NotFoundError(f"The artifact {name!r} has no input file {file!r}.")
-        known = record.files[file]
+        known = row.files[file]
         entry = FileEntry(known["filename"], known["size"], known["sha256"])
-        return _data_file(entry, str(self._volume.folder(record.id).inputs / file / known["filename"]))
+        return _data_file(entry, str(self._volume.folder(row.id).inputs / file / known["filename"]))
 
     def metrics(self, name: str) -> list[str]:
         """Return the names of the scalar metrics that have points so far."""
@@ -359,18 +363,18 @@ class Store:
     # Ending
 
     def cancel(self, name: str) -> Status:
-        """Ask for cancellation; harmless when final already."""
+        """Ask for cancellation and return the status; a final artifact stays as it is."""
         self._index.cancel(name)
         self._queue_bell.ring()
         self._final_bell.ring()
         return self.status(name)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Give what is final another name; its idempotency key is free again."""
+        """Rename a final artifact; its idempotency key becomes free."""
         rename(self._index, self._volume, name, new_name)
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
-        """Hide at once, end what runs, remove."""
+        """Hide the artifact at once, end its processes and remove its folder."""
         artifact_id, is_running, mark = self._index.hide(name)
         self._final_bell.ring()
         with suppress(OSError):
@@ -383,7 +387,7 @@ class Store:
         return []
 
     def _wait_until_gone(self, artifact_id: str) -> None:
-        """Wait for the worker to end the processes; should it not be there, its next start does it."""
+        """Wait until the worker has ended the processes; without a worker, its next start ends them."""
         deadline = time.monotonic() + _LONGEST_DELETE_S
         while time.monotonic() < deadline:
             rings = self._waiters.count()
@@ -392,10 +396,10 @@ class Store:
             self._waiters.wait(rings, deadline - time.monotonic())
 
 
-def reused_record(record: Record, source: Record) -> Record:
-    """Return the completed record of an artifact made from `source`."""
+def reused_row(row: ArtifactRow, source: ArtifactRow) -> ArtifactRow:
+    """Return the completed row of an artifact that re-uses `source`."""
     moment = now()
-    values = {key: getattr(record, key) for key in Record.__slots__}
+    values = {key: getattr(row, key) for key in ArtifactRow.__slots__}
     values.update(
         phase="completed",
         started=moment,
@@ -405,7 +409,7 @@ def reused_record(record: Record, source: Record) -> Record:
         progress=source.progress,
         reused_from=source.name,
     )
-    return Record(**values)
+    return ArtifactRow(**values)
 
 
 def _data_file(entry: FileEntry, path: str) -> backend.DataFile:
@@ -418,12 +422,12 @@ def _data_file(entry: FileEntry, path: str) -> backend.DataFile:
                     f"The file {entry.path!r} is gone: its artifact was deleted, or its data is damaged."
                 ) from None
             raise UnavailableError(f"The file {entry.path!r} cannot be read: {error.strerror}.") from error
-        # No buffer: whoever reads asks for all that it can hold.
+        # No buffer: each reader asks for as many bytes as it can hold.
         return cast("BinaryIO", open(descriptor, "rb", buffering=0))  # noqa: PTH123 - the caller closes it
 
     return backend.DataFile(entry, opened)
 
 
 def _conforms(store: Store) -> backend.Backend:
-    """Let mypy check that the store is what the routes need."""
+    """Let mypy check that the store implements `Backend`."""
     return store

@@ -1,4 +1,4 @@
-"""For the tests of a tool's author: run its function in this process, on local files, and look at what it wrote."""
+"""Test helper for the author of a tool: run its function in this process, on local files, and check its output."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["make_artifact"]
 def make_artifact(tool_folder: str | Path, out: Path, *, name: str = "test", **parameters: Any) -> Path:
     """Run the tool in `tool_folder` and return the folder with its output, `out/data`.
 
-    Parameters are given by their Python names; files as paths, artifacts as folders. They are checked as the
-    container would check them (InvalidError). Metrics are in `out/metrics`, progress in `out/progress.json`.
-    Whatever the tool raises comes through.
+    Pass parameters by their Python names: files as paths, artifacts as folders. The function checks them as the
+    container does (InvalidError). Metrics are in `out/metrics`, progress in `out/progress.json`. Exceptions of the tool
+    reach the caller.
     """
     tool = load_tool(Path(tool_folder))
     if tool.entry_point is None:
@@ -46,7 +46,7 @@ def make_artifact(tool_folder: str | Path, out: Path, *, name: str = "test", **p
 
 
 def _values(tool: ToolFolder, given: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters by their names in tool.yml, defaults filled in, local paths in place of URLs."""
+    """Return the parameters by their names in tool.yml, with defaults, and with local paths in place of URLs."""
     names = {python_name(parameter.name): parameter for parameter in tool.description.parameters}
     unknown = sorted(set(given) - set(names))
     if unknown:
@@ -70,7 +70,7 @@ def _values(tool: ToolFolder, given: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _own_modules(tool: ToolFolder) -> Iterator[None]:
-    """Import the tool's modules afresh, and forget them after: other tools may have modules of the same names."""
+    """Import the tool's modules anew, and remove them afterwards: other tools may have modules with the same names."""
     path, before = list(sys.path), set(sys.modules)
     folders = tuple(str(folder) for folder in (tool.folder, *tool.code))
     try:

@@ -1,4 +1,4 @@
-"""What uWSGI loads: the application of the tool that the environment names."""
+"""The module that uWSGI loads: it makes the application of the tool that the environment names."""
 
 from __future__ import annotations
 

@@ -1,15 +1,17 @@
-"""The sample tool's twin as a WSGI application, for a real server to serve: `memory_app:from_environ()`."""
+"""The in-memory sample tool as a WSGI application for a real server: `memory_app:from_environ()`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from flask import Flask
 
 from bonseyes_dagster.description import load_description
 from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.urls import Collection, collection
 from bonseyes_dagster.web.app import create_app
 from bonseyes_dagster.web.openapi import service_document
 from bonseyes_dagster.web.routes import artifact_blueprint
@@ -19,7 +21,7 @@ SAMPLE = Path(__file__).parent / "tools" / "sample"
 
 
 def make(job: Job) -> None:
-    """Do what the function in tools/sample/sample.py does."""
+    """Do the same as the function in tools/sample/sample.py."""
     parameters = job.parameters
     job.log("begin")
     for step in range(parameters["steps"]):
@@ -38,8 +40,9 @@ def make(job: Job) -> None:
 
 def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folder: Path | None = None) -> Flask:
     """Make the application; its files are below `folder`."""
-    description = load_description(SAMPLE)
-    backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts", folder=folder)
+    of: Collection = "runs" if kind == "runs" else "artifacts"
+    description = replace(load_description(SAMPLE), collection=collection(of))
+    backend = MemoryBackend(description, make, kind=of, folder=folder)
     app = create_app(
         description.name,
         description=lambda: backend.describe().to_json(),
@@ -52,5 +55,5 @@ def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folde
 
 
 def from_environ() -> Flask:
-    """Make the application that $SAMPLE_KIND tells, with its files below the working directory."""
+    """Return the application for $SAMPLE_KIND, with its files below the working folder."""
     return create(os.environ.get("SAMPLE_KIND", "artifacts"), folder=Path.cwd() / "memory")

@@ -1,108 +1,45 @@
-"""The client against real servers: a tool container, and the in-memory twin as a tool and as a pipeline."""
+"""The client against every implementation of the contract."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from bonseyes_dagster import errors
-from bonseyes_dagster.client import Artifact, Container
-from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.urls import Collection
-from bonseyes_dagster.web.server import uwsgi_options
-
-HERE = Path(__file__).parent
-SAMPLE = HERE / "tools" / "sample"
-
-
-class Server:
-    """A server process that can be killed and started again at the same place."""
-
-    def __init__(self, kind: str, folder: Path) -> None:
-        self.kind = kind
-        self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
-        bind = f"127.0.0.1:{self.port}"
-        argv = [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", bind, "--tool", str(SAMPLE)]
-        argv += ["--volume", str(self.folder / "volume")]
-        if self.kind != "tool":
-            settings = Settings(processes=1, threads=8)
-            options = uwsgi_options("memory_app:from_environ()", bind, settings=settings)
-            argv = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *options]
-        kind = "runs" if self.kind == "twin-runs" else "artifacts"
-        environment = {**os.environ, "SAMPLE_KIND": kind, "PYTHONPATH": f"{HERE}:{HERE.parent.parent}"}
-        environment["PROMETHEUS_MULTIPROC_DIR"] = str(self.folder / "metrics")
-        (self.folder / "metrics").mkdir(exist_ok=True)
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                argv, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
-            )
-        deadline = time.monotonic() + 30
-        while not self.container().is_healthy():
-            assert self.process.poll() is None, (self.folder / "server.log").read_text()
-            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-            time.sleep(0.1)
-
-    def stop(self, number: int = signal.SIGTERM) -> None:
-        """End the whole group with a signal."""
-        assert self.process is not None
-        os.killpg(self.process.pid, number)
-        self.process.wait(30)
-
-    def container(self) -> Container:
-        """Return a client."""
-        # The twin describes itself as the sample tool does, whatever its collection is called.
-        kind: Collection | None = "runs" if self.kind == "twin-runs" else None
-        return Container(f"http://127.0.0.1:{self.port}", name="sample", retry_s=5, kind=kind)
-
-
-@pytest.fixture(scope="module", params=["tool", "twin", "twin-runs"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Each implementation in turn."""
-    server = Server(request.param, tmp_path_factory.mktemp(request.param))
-    server.start()
-    yield server
-    server.stop()
+from bonseyes_dagster.client import Container
+from tests.contract.serving import SAMPLE, Server, serving, tool_argv
+from tests.waiting import free_port, until
 
 
 @pytest.fixture
 def container(server: Server) -> Container:
     """A client of it."""
-    return server.container()
+    return server.container
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
+def name(server: Server) -> str:
     """A name of the test's own."""
-    return f"a{abs(hash(request.node.nodeid))}"
+    return server.new_name()
 
 
-def test_it_describes_itself(container: Container, server: Server) -> None:
-    """Description, kind and OpenAPI document come as the shapes that they are."""
+def test_description_kind_and_openapi_are_read(container: Container, server: Server) -> None:
+    """Each with its own type."""
     description = container.describe()
-    assert description.name == "sample"
+    assert description.name == ("sample-runs" if server.step else "sample")
     assert {parameter.name for parameter in description.parameters} >= {"text", "upload"}
-    assert container.kind == ("runs" if server.kind == "twin-runs" else "artifacts")
+    assert container.kind == server.collection
     assert container.openapi()["openapi"].startswith("3.1")
 
 
-def test_up_and_down_again(container: Container, name: str, tmp_path: Path) -> None:
+def test_up_and_down_again(container: Container, server: Server, name: str, tmp_path: Path) -> None:
     """What is uploaded comes back byte for byte, verified, with its parameters and its log."""
     upload = tmp_path / "upload"
     upload.write_bytes(os.urandom(5_000_000))
@@ -111,17 +48,19 @@ def test_up_and_down_again(container: Container, name: str, tmp_path: Path) -> N
     status = artifact.wait(60, lambda status: heard.append(status.phase))
     assert status.phase == heard[-1] == "completed", status.reason
     manifest = artifact.download_all(tmp_path / "all")
-    assert [entry.path for entry in manifest.files] == ["a/b.txt", "c.txt", "upload.bin"]
+    assert [entry.path for entry in manifest.files] == server.paths("a/b.txt", "c.txt", "upload.bin")
     assert status.digest == manifest.digest
-    assert (tmp_path / "all/upload.bin").read_bytes() == upload.read_bytes()
-    assert artifact.read("c.txt") == b"hello\n"
+    assert (tmp_path / "all" / server.path("upload.bin")).read_bytes() == upload.read_bytes()
+    assert artifact.read(server.path("c.txt")) == b"hello\n"
     assert artifact.input_files() == ["upload"]
     assert artifact.input_file("upload", tmp_path / "back").read_bytes() == upload.read_bytes()
     assert artifact.input_parameters()["steps"] == 2
     assert b"step 1" in b"".join(artifact.iter_log())
-    points, offset = artifact.metric("loss")
-    assert (artifact.metrics(), [point.value for point in points]) == (["loss"], [1.0, 0.5])
-    assert artifact.metric("loss", offset) == ([], offset)
+    metrics = artifact.metrics()
+    assert metrics == server.metrics("loss")
+    points, offset = artifact.metric(metrics[-1])
+    assert [(point.step, point.value) for point in points] == server.points([1.0, 0.5])
+    assert artifact.metric(metrics[-1], offset) == ([], offset)
     assert artifact.info()
     assert name in container.names()
     artifact.delete()
@@ -129,11 +68,11 @@ def test_up_and_down_again(container: Container, name: str, tmp_path: Path) -> N
         artifact.status()
 
 
-def test_a_download_is_resumed(container: Container, name: str, tmp_path: Path) -> None:
+def test_a_download_is_resumed(container: Container, server: Server, name: str, tmp_path: Path) -> None:
     """Of a file that is half there only the other half is sent."""
     artifact = container.create(name, {"repeat": 500_000})
     assert artifact.wait(60).phase == "completed"
-    entry = artifact.manifest().files[0]
+    (entry,) = (entry for entry in artifact.manifest().files if entry.path == server.path("file.txt"))
     whole = b"hello\n" * 500_000
     assert entry.sha256 == hashlib.sha256(whole).hexdigest()
     (tmp_path / f".file.txt.{entry.sha256[:16]}.part").write_bytes(whole[: entry.size // 2])
@@ -146,23 +85,25 @@ def test_a_download_is_resumed(container: Container, name: str, tmp_path: Path) 
         return response
 
     container.transport.request = watch  # type: ignore[method-assign,assignment]
-    assert artifact.download("file.txt", tmp_path).read_bytes() == whole
+    assert artifact.download(entry.path, tmp_path).read_bytes() == whole
     assert received == [200, 206]
 
 
 def test_a_log_is_followed_while_it_grows(container: Container, name: str) -> None:
-    """Lines come before the end, and all of them come."""
+    """Lines arrive before the end, and all of them arrive."""
     artifact = container.create(name, {"steps": 4, "pause": 0.3})
-    lines = artifact.iter_log(follow=True)
-    first = next(lines)
+    pieces = artifact.iter_log(follow=True)
+    first = next(pieces)
     assert not artifact.status().is_final
-    text = first + b"".join(lines)
-    assert [line for line in text.splitlines() if line.startswith(b"step")] == [b"step %d" % n for n in range(4)]
+    text = first + b"".join(pieces)
+    # A run's log has the time and the step before each line.
+    lines = [line.rpartition(b": ")[2] for line in text.splitlines()]
+    assert [line for line in lines if line.startswith(b"step ")] == [b"step %d" % n for n in range(4)]
     assert artifact.status().is_final
 
 
-def test_waiting_and_cancelling(container: Container, name: str) -> None:
-    """A long poll ends at once when it is cancelled from another thread."""
+def test_a_cancel_ends_a_wait(container: Container, name: str) -> None:
+    """A long poll ends at once when another thread cancels the artifact."""
     artifact = container.create(name, {"steps": 1, "pause": 60})
     with pytest.raises(errors.WaitTimeoutError):
         artifact.wait(0.5)
@@ -174,7 +115,7 @@ def test_waiting_and_cancelling(container: Container, name: str) -> None:
 
 
 def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) -> None:
-    """The tool's sentence arrives, and there is nothing to fetch."""
+    """The tool's message arrives, and there is no data."""
     artifact = container.create(name, {"fail": "no such luck"})
     status = artifact.wait(30)
     assert status.phase == "failed"
@@ -183,8 +124,8 @@ def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) 
         artifact.download_all(tmp_path)
 
 
-def test_creating_twice(container: Container, name: str) -> None:
-    """A taken name is a conflict; the same key is the same artifact; another body under it is refused."""
+def test_second_create_is_a_conflict_without_the_same_key(container: Container, name: str) -> None:
+    """The same key gives the same artifact; another body with it is refused."""
     container.create(name, {"repeat": 2}, idempotency_key=name)
     assert container.create(name, {"repeat": 2}, idempotency_key=name).name == name
     with pytest.raises(errors.InvalidError):
@@ -194,19 +135,19 @@ def test_creating_twice(container: Container, name: str) -> None:
 
 
 def test_bad_parameters_are_all_named(container: Container, name: str) -> None:
-    """The server's detail reaches the caller."""
+    """The caller gets the server's detail."""
     with pytest.raises(errors.InvalidError) as raised:
         container.create(name, {"repeat": -1, "nothing": 1}, {"upload": b"x"})
     assert {"repeat", "nothing"} <= set(raised.value.detail)
 
 
-def test_many_threads_use_one_client(container: Container, name: str) -> None:
+def test_many_threads_use_one_client(container: Container, server: Server, name: str) -> None:
     """Thirty artifacts are made and read at the same time."""
     wrong: list[object] = []
 
     def make(number: int) -> None:
         artifact = container.create(f"{name}-{number}", {"text": str(number)})
-        if artifact.wait(90).phase != "completed" or artifact.read("file.txt") != str(number).encode():
+        if artifact.wait(90).phase != "completed" or artifact.read(server.path("file.txt")) != str(number).encode():
             wrong.append(number)
 
     threads = [threading.Thread(target=make, args=(number,)) for number in range(30)]
@@ -218,23 +159,17 @@ def test_many_threads_use_one_client(container: Container, name: str) -> None:
     assert len(container.statuses(limit=10)) == 10
 
 
-def test_a_wait_outlives_its_server(server: Server, name: str) -> None:
-    """The server is killed while an artifact runs: the wait goes on with the next one and hears what became of it."""
-    if server.kind != "tool":
-        pytest.skip("the twin keeps nothing")
-    artifact = server.container().create(name, {"steps": 1, "pause": 60})
-    while artifact.status().phase != "running":
-        time.sleep(0.1)
-    found: list[object] = []
-
-    def wait(artifact: Artifact) -> None:
-        found.append(artifact.wait(60).phase)
-
-    waiting = threading.Thread(target=wait, args=(artifact,))
-    waiting.start()
-    time.sleep(0.5)
-    server.stop(signal.SIGKILL)
-    time.sleep(1)
-    server.start()
-    waiting.join(60)
-    assert found == ["interrupted"]
+def test_a_wait_outlives_its_server(tmp_path: Path) -> None:
+    """The server is killed while an artifact runs: the wait goes on with the next one and gets the artifact's end."""
+    environ = {"BONSEYES_TOOL": str(SAMPLE), "BONSEYES_VOLUME": str(tmp_path / "volume")}
+    bind = f"127.0.0.1:{free_port()}"
+    with ThreadPoolExecutor(1) as pool:
+        with serving(tool_argv, tmp_path, environ, bind=bind) as first:
+            artifact = first.container.create("waited", {"steps": 1, "pause": 60})
+            until(lambda: artifact.status().phase == "running")
+            waiting = pool.submit(artifact.wait, 60)
+            time.sleep(0.5)
+            os.killpg(first.process.pid, signal.SIGKILL)
+            first.process.wait(10)
+        with serving(tool_argv, tmp_path, environ, bind=bind):
+            assert waiting.result(60).phase == "interrupted"

@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: it is valid, complete, and schemathesis finds nothing that contradicts it."""
+"""The OpenAPI document is right: valid and complete, and schemathesis finds no contradiction to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from bonseyes_dagster.web.schemas import wire_errors
 from tests.contract import memory_app
 from tests.contract.serving import ROOT, Server
+from tests.wire_errors import wire_errors
 
 HERE = Path(__file__).parent
 
@@ -49,7 +49,9 @@ def test_document_names_the_tools_parameters() -> None:
 def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     """Every check of schemathesis over the real server: no 5xx, no undocumented status, shape or content type."""
     argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run"]
-    argv += [f"{server.url}/openapi.json", "--max-examples=8", "--seed=1", "--suppress-health-check=all", "--no-color"]
+    # Each POST that is accepted makes a run, which costs more than an artifact.
+    argv += [f"{server.url}/openapi.json", f"--max-examples={4 if server.step else 8}"]
+    argv += ["--seed=1", "--suppress-health-check=all", "--no-color"]
     argv += ["--continue-on-failure", "--request-timeout=20"]
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.contract.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=140, check=False)

@@ -1,4 +1,4 @@
-"""What artifacts claim and what is true: a result follows from its version's code, its parameters and inputs."""
+"""Compare the claims of artifacts with the truth: version, parameters and inputs must give the result."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _REQUEST_S = 60
 
 
 class UnreadableError(Exception):
-    """An artifact that is called completed is not served."""
+    """The container does not serve an artifact that it calls completed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an artifact was asked for with; `dataset` are the files of the artifact that went in."""
+    """The input of an artifact; `dataset` is the content of its input artifact."""
 
     text: str
     seconds: float = 0
@@ -33,24 +33,24 @@ class Request:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters as they are sent."""
+        """Return the parameters in the form of the request."""
         sent: dict[str, Any] = {"text": self.text, "seconds": self.seconds}
         return {**sent, "dataset": f"layers/{self.dataset_name}"} if self.dataset_name else sent
 
     @property
     def meaning(self) -> tuple[object, ...]:
-        """Return all that the result depends on beside the code."""
+        """Return everything except the code that the result depends on."""
         return self.text, self.seconds, self.upload, self.dataset
 
     def expected(self, content: Content) -> dict[str, Any]:
-        """Return the files that this code makes of it, parsed."""
+        """Return the expected output files for this code, parsed."""
         result = {"code": dict(content), "text": self.text, "upload": self.upload or ""}
         return {"result.json": result} | ({"dataset.json": json.loads(self.dataset)} if self.dataset else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What was seen of a completed artifact, which stays so for ever."""
+    """The observed properties of a completed artifact, which never change."""
 
     version: str
     parameters: Mapping[str, Any]
@@ -61,7 +61,7 @@ class Fact:
 
 @dataclass(slots=True)
 class Claims:
-    """All that one tool ever said."""
+    """Everything that one tool ever reported."""
 
     url: str
     code: CodeFiles
@@ -70,8 +70,8 @@ class Claims:
     facts: dict[str, Fact] = field(default_factory=dict)
     requests: dict[str, Request] = field(default_factory=dict)
 
-    def learn(self, version: str, content: Content, witness: str) -> Iterator[str]:
-        """Yield what is wrong with a version that `witness` says has this code: one version has one code."""
+    def add_version(self, version: str, content: Content, witness: str) -> Iterator[str]:
+        """Add the code of a version as `witness` reports it; yield faults: one version must have one code."""
         known = self.contents.setdefault(version, content)
         if known != content:
             yield f"{witness} claims version {version}, which is {dict(known)}, and is of {dict(content)}"
@@ -79,8 +79,8 @@ class Claims:
             if other != version and same == content:
                 yield f"{witness} claims version {version}; the same code was version {other}"
 
-    def look(self, name: str, *, is_undisturbed: bool) -> Iterator[str]:
-        """Look at one artifact; yield what is wrong with it."""
+    def check(self, name: str, *, is_undisturbed: bool) -> Iterator[str]:
+        """Check one artifact; yield its faults."""
         answer = requests.get(f"{self.url}/artifacts/{name}", timeout=_REQUEST_S)
         if answer.status_code != 200:
             yield f"{name} is lost: it is answered with {answer.status_code}: {answer.text[:100]}"
@@ -93,9 +93,9 @@ class Claims:
                 yield f"{name} is {status['phase']} and must be completed: {status['reason']}"
             self.forget(name)
             return
-        yield from self._judge(name, info, is_undisturbed=is_undisturbed)
+        yield from self._check_fact(name, info, is_undisturbed=is_undisturbed)
 
-    def _judge(self, name: str, info: Mapping[str, Any], *, is_undisturbed: bool) -> Iterator[str]:
+    def _check_fact(self, name: str, info: Mapping[str, Any], *, is_undisturbed: bool) -> Iterator[str]:
         try:
             fact = self._read(name, info)
         except UnreadableError as error:
@@ -104,15 +104,15 @@ class Claims:
             return
         former = self.facts.get(name, fact)
         if name not in self.facts:
-            # Later on another artifact may bear the source's name.
-            yield from self._judge_source(name, info["status"].get("reused_from"), fact)
+            # Check it now: later another artifact may have the name of the source.
+            yield from self._check_source(name, info["status"].get("reused_from"), fact)
         self.facts[name] = fact
         if fact != former:
             yield f"{name} was {_short(former)} and is {_short(fact)}"
         if fact.code_changed and is_undisturbed:
-            yield f"{name} says that the code changed, and nobody touched it"
+            yield f"{name} says that the code changed, but nobody touched it"
         if not fact.code_changed:
-            yield from self._judge_content(name, fact)
+            yield from self._check_content(name, fact)
 
     def _read(self, name: str, info: Mapping[str, Any]) -> Fact:
         manifest = json.loads(self._get(f"{name}/files"))
@@ -126,14 +126,14 @@ class Claims:
             raise UnreadableError(f"{path} is answered with {answer.status_code}: {answer.text[:100]}")
         return answer.content
 
-    def _judge_source(self, name: str, source: str | None, fact: Fact) -> Iterator[str]:
+    def _check_source(self, name: str, source: str | None, fact: Fact) -> Iterator[str]:
         known = self.facts.get(source or "")
         if known is not None and known.code_changed:
             yield f"{name} is re-used from {source}, whose code had changed"
         if known is not None and known.digest != fact.digest:
             yield f"{name} is re-used from {source} and has another digest"
 
-    def _judge_content(self, name: str, fact: Fact) -> Iterator[str]:
+    def _check_content(self, name: str, fact: Fact) -> Iterator[str]:
         try:
             found = {path: json.loads(data) for path, data in fact.files.items()}
             content: Content = tuple(sorted(found["result.json"]["code"].items()))
@@ -143,14 +143,14 @@ class Claims:
         if content not in self.code.seen:
             yield f"{name} was made by {dict(content)}, which was never on the disk at once"
             return
-        wrong = list(self.learn(fact.version, content, name))
+        wrong = list(self.add_version(fact.version, content, name))
         yield from wrong
         wanted = self.requests[name].expected(self.contents[fact.version])
         if found != wanted and not wrong:
             yield f"{name} of version {fact.version} holds {_short(found)} and must hold {_short(wanted)}"
 
     def sources(self, version: str, request: Request) -> list[str]:
-        """Return the artifacts that such a request can be made from without any work."""
+        """Return the artifacts that such a request can re-use."""
         return [
             name
             for name, fact in self.facts.items()
@@ -158,7 +158,7 @@ class Claims:
         ]
 
     def forget(self, name: str) -> None:
-        """Forget what was deleted, or never completed."""
+        """Forget an artifact that was deleted or never completed."""
         self.facts.pop(name, None)
         self.requests.pop(name, None)
 

@@ -1,4 +1,4 @@
-"""Clients that do at random what clients do, and write down exactly what they asked and what they saw."""
+"""Clients that send random requests, and write down their requests and answers."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from tests.contract.tools.server import ToolServer
 from tests.crash.history import UNKNOWN, Event, History, answer_of
 from tests.crash.tool.careful import content, expected
 
-__all__ = ["Client", "Crowd", "parameters_of"]
+__all__ = ["Client", "ClientGroup", "parameters_of"]
 
 _LONGEST_WAIT_S = 1.0
 _PAUSE_S = 0.05
 _MOST_WAITING = 30
-# What a container in the middle of a crash may say beside hanging up.
+# A crashing container may give these answers, or close the connection.
 _LATER = frozenset({503})
 
 
 def parameters_of(token: str, ledger: Path, random_: random.Random) -> dict[str, Any]:
-    """Return parameters that follow from `token`; what takes time and what has a family is left to chance."""
+    """Return parameters for `token`; the duration and the child processes are random."""
     seconds = random_.choice([0, 0, 0, 0.02, 0.2])
     return {"text": token, "ledger": str(ledger), "seconds": seconds, "family": random_.random() < 0.1}
 
 
 @dataclass(slots=True)
-class Crowd:
-    """What the clients have in common."""
+class ClientGroup:
+    """The state that all clients share."""
 
     server: ToolServer
     history: History
@@ -49,7 +49,7 @@ class Crowd:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def next_number(self) -> int | None:
-        """Return the number of the next creation; None when all are made."""
+        """Return the number of the next creation, or None after the last one."""
         with self._lock:
             if self.created >= self.goal:
                 return None
@@ -57,63 +57,63 @@ class Crowd:
             return self.created
 
     def is_busy(self) -> bool:
-        """Tell whether so many wait that to create more would only make the queue longer."""
+        """Tell whether the queue is so long that more creations would not be made in time."""
         answer, _, _ = answer_of("GET", f"{self.server.url}/metrics")
         found = re.search(r"queue_length (\d+)", answer.text) if answer is not None else None
         return found is None or int(found[1]) > _MOST_WAITING
 
 
 class Client(threading.Thread):
-    """One client; all of its requests follow each other."""
+    """One client; it sends one request after the other."""
 
-    def __init__(self, crowd: Crowd, seed: int) -> None:
+    def __init__(self, group: ClientGroup, seed: int) -> None:
         super().__init__(name=f"client {seed}")
-        self._crowd = crowd
+        self._group = group
         self._random = random.Random(seed)
-        self._url = f"{crowd.server.url}/artifacts"
+        self._url = f"{group.server.url}/artifacts"
 
     def run(self) -> None:
-        """Create until enough is created, with other requests in between."""
+        """Create artifacts until the goal, with other requests between the creations."""
         try:
-            while not self._crowd.stop.is_set():
-                if self._crowd.is_busy():
+            while not self._group.stop.is_set():
+                if self._group.is_busy():
                     self._ask()
                     time.sleep(_PAUSE_S)
                     continue
-                number = self._crowd.next_number()
+                number = self._group.next_number()
                 if number is None:
                     return
                 self._create_one(number)
                 for _ in range(self._random.choice([0, 1, 2, 3])):
                     self._ask()
         except BaseException as error:
-            self._crowd.errors.append(error)
+            self._group.errors.append(error)
             raise
 
     # Creating
 
     def _create_one(self, number: int) -> None:
-        """Create, and ask again with the same key for as long as nobody answers."""
-        # Some names are taken by several clients at the same moment.
+        """Create one artifact; repeat the request with the same key until there is an answer."""
+        # Several clients use some names at the same moment.
         name = f"shared{number // 4}" if self._random.random() < 0.3 else f"n{number}"
         token = f"t{number}"
-        parameters = parameters_of(token, self._crowd.ledger, self._random)
+        parameters = parameters_of(token, self._group.ledger, self._random)
         upload = content(token, 5000) if self._random.random() < 0.3 else None
         key = token if self._random.random() < 0.8 else None
-        self._crowd.recent.append(name)
+        self._group.recent.append(name)
         for _ in range(100):
             outcome = self.create(name, parameters, upload=upload, key=key)
-            if outcome != UNKNOWN or key is None or self._crowd.stop.is_set():
+            if outcome != UNKNOWN or key is None or self._group.stop.is_set():
                 return
             time.sleep(_PAUSE_S)
 
     def create(self, name: str, parameters: dict[str, Any], *, upload: bytes | None, key: str | None) -> str:
-        """Send one creation; return how it went."""
+        """Send one creation; return its outcome."""
         headers = {"Idempotency-Key": key} if key else {}
         parts = {"name": (None, name), "data": (None, json.dumps(parameters))}
         if upload is not None:
             parts["upload"] = ("upload", upload)  # type: ignore[assignment]
-        self._crowd.history.begin("create", name, parameters["text"], is_keyed=key is not None)
+        self._group.history.begin("create", name, parameters["text"], is_keyed=key is not None)
         answer, start, end = answer_of("POST", self._url, files=parts, headers=headers)
         outcome = self._outcome(answer, {200: "ok", 409: "conflict"}, f"create {name}")
         end = inf if outcome == UNKNOWN else end
@@ -125,24 +125,24 @@ class Client(threading.Thread):
             return UNKNOWN
         if answer.status_code in known:
             return known[answer.status_code]
-        self._crowd.history.object(f"{what} was answered {answer.status_code}: {answer.text[:300]}")
+        self._group.history.add_wrong_answer(f"{what} was answered {answer.status_code}: {answer.text[:300]}")
         return UNKNOWN
 
     def _add(self, event: Event) -> None:
-        self._crowd.history.add(event)
+        self._group.history.add(event)
 
     # Everything else
 
     def _ask(self) -> None:
-        if not self._crowd.recent:
+        if not self._group.recent:
             return
-        name = self._random.choice(list(self._crowd.recent))
+        name = self._random.choice(list(self._group.recent))
         kinds = [self.get, self.get, self._wait, self.read, self.read, self._cancel, self.delete, self._names]
         if self._random.choice(kinds)(name) == UNKNOWN:
             time.sleep(_PAUSE_S)
 
     def get(self, name: str) -> str:
-        """Look at everything known about an artifact."""
+        """Get all facts about an artifact."""
         answer, start, end = answer_of("GET", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"get {name}")
         if outcome == UNKNOWN or answer is None:
@@ -170,15 +170,15 @@ class Client(threading.Thread):
         return outcome
 
     def delete(self, name: str) -> str:
-        """Delete, once: an answer that is lost leaves open whether it took effect."""
-        self._crowd.history.begin("delete", name)
+        """Delete once; without an answer it is unknown whether the deletion took effect."""
+        self._group.history.begin("delete", name)
         answer, start, end = answer_of("DELETE", f"{self._url}/{name}")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"delete {name}")
         self._add(Event("delete", name, start, inf if outcome == UNKNOWN else end, outcome))
         return outcome
 
     def read(self, name: str) -> str:
-        """Read a file: it is what the artifact's text makes it, or there is none."""
+        """Read a file; its content must follow from the text of the artifact."""
         answer, start, end = answer_of("GET", f"{self._url}/{name}/data/part1/file")
         outcome = self._outcome(answer, {200: "ok", 404: "missing"}, f"read {name}")
         if outcome == UNKNOWN or answer is None:
@@ -192,15 +192,15 @@ class Client(threading.Thread):
         return outcome
 
     def _token_of(self, name: str, data: bytes) -> str:
-        """Return which creation the data follows from; every token of this name is known by now."""
-        tokens = {str(e.token) for e in list(self._crowd.history.events) if e.kind == "create" and e.name == name}
+        """Return the token of the creation whose data this is; every token of this name is known by now."""
+        tokens = {str(e.token) for e in list(self._group.history.events) if e.kind == "create" and e.name == name}
         # The creation that made it may still wait for its answer.
         number = int(name.removeprefix("shared").removeprefix("n"))
         close = range(number * 4, number * 4 + 4) if name.startswith("shared") else [number]
         for token in (*tokens, *(f"t{n}" for n in close)):
             if data == expected(token)["part1/file"]:
                 return token
-        self._crowd.history.object(f"{name} was served with content that nobody asked for: {data[:80]!r}")
+        self._group.history.add_wrong_answer(f"{name} was served with content that nobody asked for: {data[:80]!r}")
         return "nobody's"
 
     def _names(self, _: str) -> str:

@@ -1,4 +1,4 @@
-"""The files that a tool's results depend on, each in one of a few variants, and ways to edit them."""
+"""The code files of a tool: each has a few variants, and several ways to edit it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _WAYS = ("in place", "by rename", "with its old time")
 
 
 class CodeFiles:
-    """The files of one tool. All variants of a file have the same size."""
+    """The code files of one tool. All variants of a file have the same size."""
 
     def __init__(self, tool: Path, *others: Path) -> None:
         ours = [path for folder in (tool, *others) for path in folder.iterdir() if path.name != "tool.yml"]
         self._optional = tool / _OPTIONAL
         self._files = sorted({*(path for path in ours if path.is_file()), self._optional})
         self.seen: set[Content] = {self.content()}
-        """Each content that was on the disk so far."""
+        """All contents that were on the disk so far."""
 
     def content(self) -> Content:
-        """Return what is on the disk now."""
+        """Return the current content of the disk."""
         return tuple(sorted((path.name, self._variant(path)) for path in self._files))
 
     @staticmethod
@@ -36,7 +36,7 @@ class CodeFiles:
         return found[0] if found else "none"
 
     def edit(self, random_: random.Random) -> str:
-        """Bring one file into another variant, or only touch it; return what was done."""
+        """Change one file to another variant, or only touch it; return a description."""
         path = random_.choice(self._files)
         if path == self._optional:
             return self._edit_optional()
@@ -47,7 +47,7 @@ class CodeFiles:
         return self._write(path, variant, random_.choice(_WAYS))
 
     def restore(self, content: Content) -> None:
-        """Bring each file into the variant that `content` says."""
+        """Change each file to its variant in `content`."""
         for path in self._files:
             variant = dict(content)[path.name]
             if variant == self._variant(path):
@@ -70,14 +70,14 @@ class CodeFiles:
         text = _VARIANT.sub(variant, path.read_text())
         before = path.stat()
         if way == "by rename":
-            # Beside the tool's folder, which holds nothing but its files at any moment.
+            # The draft lies beside the tool's folder, which must never hold other files.
             draft = self._optional.parents[1] / f"{path.name}.new"
             draft.write_text(text)
             draft.replace(path)
         else:
             path.write_text(text)
         if way == "with its old time":
-            # As `cp -p`, `rsync -t` and archives do.
+            # `cp -p`, `rsync -t` and archives do so.
             os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
         self.seen.add(self.content())
         return f"{path.name} to {variant} {way}"

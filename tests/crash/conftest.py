@@ -1,4 +1,4 @@
-"""The project that the campaigns with runs share: to start it takes longer than a short campaign."""
+"""The project that the campaigns with runs share, because its start takes longer than a short campaign."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FIVE = Path(__file__).parent / "five"
 
 @pytest.fixture(scope="session")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The pipeline of five steps, up."""
+    """Start a project with the pipeline of five steps."""
     with embedded(tmp_path_factory.mktemp("five") / "project", with_dagster=True, source=FIVE) as project:
         project.up()
         yield project

@@ -1,4 +1,4 @@
-"""Small disks of our own: one that fills up, and one whose power can be cut; both need root."""
+"""Small disks for tests: one that fills up, and one whose power can be cut; both need root."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_COPIES = 50
 
 
 def _run(*command: str | Path) -> None:
-    """Run what only root can; skip the test where that is not allowed."""
+    """Run a command that needs root; skip the test if it is not allowed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"{command[0]} is not allowed here: {done.stderr.strip()[:200]}")
@@ -25,7 +25,7 @@ def _run(*command: str | Path) -> None:
 
 @contextmanager
 def tmpfs(folder: Path) -> Iterator[Path]:
-    """Mount memory of 64 MB at `folder`."""
+    """Mount a memory file system of 64 MB at `folder`."""
     _need_root()
     folder.mkdir()
     _run("mount", "-t", "tmpfs", "-o", f"size={SIZE_BYTES}", "tmpfs", folder)
@@ -41,13 +41,13 @@ def _need_root() -> None:
 
 
 class Disk:
-    """An ext4 in a file. It writes out by itself only after minutes, so what is not synced is not in the file."""
+    """An ext4 file system in a file. It writes by itself only after minutes, so unsynced data is not in the file."""
 
     def __init__(self, image: Path) -> None:
         self.image = image
 
     def format(self) -> Disk:
-        """Make an empty file system, with nothing kept back for root."""
+        """Make an empty file system, without a reserve for root."""
         _need_root()
         with self.image.open("wb") as file:
             file.truncate(SIZE_BYTES)
@@ -55,11 +55,11 @@ class Disk:
         return self
 
     def after_power_cut(self, image: Path) -> Disk:
-        """Return what the disk would hold had the power gone this moment: the file, without what memory holds.
+        """Return the disk as it would be after a power cut at this moment: the file, without the content of memory.
 
-        The copy is a new file: one that was mounted before may still be in use, by somebody who copied all mounts, and
-        would then be seen as it was. Somebody's `sync` may write to the disk meanwhile; a copy of a disk that changes
-        is of no moment, and made again.
+        The copy is a new file. A process that copied all mounts may still use an image that was mounted before, and a
+        new mount of it would show the old content. Another program's `sync` may write to the disk during the copy.
+        Then the copy mixes two moments, and is made again.
         """
         for _ in range(_MOST_COPIES):
             image.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ class Disk:
 
     @contextmanager
     def mounted(self, folder: Path) -> Iterator[Path]:
-        """Mount it at `folder`."""
+        """Mount the disk at `folder`."""
         folder.mkdir(exist_ok=True)
         _run("mount", "-o", "loop,commit=300", self.image, folder)
         try:

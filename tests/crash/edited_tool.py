@@ -1,4 +1,4 @@
-"""One tool of the campaign of random edits: its container, its code on the disk, and all that it claims."""
+"""One tool of the campaign of random edits: its container, its code on the disk, and its claims."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FINAL_WITHIN_S = 300
 
 
 class EditedTool:
-    """A container that is edited, restarted and asked."""
+    """A container whose code is edited, and that is restarted and gets requests."""
 
     def __init__(self, server: ToolServer, code: CodeFiles, ledger: Path) -> None:
         self.server = server
@@ -38,11 +38,11 @@ class EditedTool:
         self.index = IndexFiles(server.volume)
         self._ledger = ledger
         self.is_undisturbed = False
-        """Whether nobody has touched the code since the container began to start."""
+        """Whether the code has not changed since the start of the container began."""
         self.is_interrupted = False
-        """Whether artifacts may have been ended since the last look."""
+        """Whether artifacts may have been interrupted since the last check."""
         self.new: list[str] = []
-        """Artifacts that were not looked at yet."""
+        """Artifacts that were not checked yet."""
         self.deleted: set[str] = set()
 
     @property
@@ -52,7 +52,7 @@ class EditedTool:
 
     @property
     def volume(self) -> Path:
-        """Return the folder that holds all that the container keeps."""
+        """Return the volume of the container."""
         return self.server.volume
 
     def folder(self, name: str) -> Path:
@@ -63,16 +63,16 @@ class EditedTool:
     # Starting
 
     def start(self) -> Iterator[str]:
-        """Start, while nobody edits; the version is that of what is on the disk."""
+        """Start without concurrent edits, and check the version: it must be that of the code on the disk."""
         try:
             self.server.start()
         except AssertionError as error:
             raise AssertionError(f"does not start: {str(error).strip().splitlines()[-1][-300:]}") from None
         self.is_undisturbed = True
-        yield from self.claims.learn(self.version(), self.code.content(), f"{self.name} as it starts")
+        yield from self.claims.add_version(self.version(), self.code.content(), f"{self.name} as it starts")
 
     def start_while(self, edit: threading.Thread) -> None:
-        """Start while somebody edits."""
+        """Start during an edit."""
         self.is_undisturbed = False
         self.server.spawn()
         edit.start()
@@ -91,20 +91,20 @@ class EditedTool:
         """Return the version that the container claims."""
         return str(requests.get(self.server.url, timeout=_REQUEST_S).json()["version"])
 
-    def alarm(self) -> bool:
-        """Return whether the container says that its code has changed."""
+    def says_code_changed(self) -> bool:
+        """Tell whether the container says that its code has changed."""
         return bool(requests.get(self.server.url, timeout=_REQUEST_S).json().get("code_changed"))
 
     # Creating
 
     def create(self, name: str, request: Request, *, reuse: bool) -> None:
-        """Ask for an artifact; it must be granted."""
-        answer = self.ask(name, request, reuse=reuse)
+        """Create an artifact; the answer must be a 200."""
+        answer = self.post(name, request, reuse=reuse)
         assert answer.status_code == 200, f"{name}: {answer.status_code} {answer.text}"
         self.new.append(name)
 
-    def ask(self, name: str, request: Request, *, reuse: bool) -> requests.Response:
-        """Ask for an artifact, and return the answer."""
+    def post(self, name: str, request: Request, *, reuse: bool) -> requests.Response:
+        """Send the creation of an artifact, and return the answer."""
         self.claims.requests[name] = request
         self.deleted.discard(name)
         parts = {"name": (None, name), "data": (None, json.dumps(request.parameters))}
@@ -114,12 +114,12 @@ class EditedTool:
         return requests.post(f"{self.server.url}/artifacts", files=parts, params=query, timeout=_REQUEST_S)
 
     def create_at_once(self, wanted: Sequence[tuple[str, Request]]) -> None:
-        """Ask for all of them at the same moment, with re-use."""
+        """Create all these artifacts at the same moment, with re-use."""
         with ThreadPoolExecutor(len(wanted)) as pool:
             list(pool.map(lambda pair: self.create(*pair, reuse=True), wanted))
 
     def delete(self, name: str) -> None:
-        """Delete an artifact, which may be gone already."""
+        """Delete an artifact, which may be deleted already."""
         answer = requests.delete(f"{self.server.url}/artifacts/{name}", timeout=_REQUEST_S)
         assert answer.status_code in (200, 404), answer.text
         self.claims.forget(name)
@@ -127,9 +127,9 @@ class EditedTool:
 
     def wait_until_working(self, name: str) -> None:
         """Wait until the tool's code has begun to make an artifact, or has made it."""
-        until(lambda: name in self.begun() or self.phases().get(name) in FINAL)
+        until(lambda: name in self.computations() or self.phases().get(name) in FINAL)
 
-    def begun(self) -> Counter[str]:
+    def computations(self) -> Counter[str]:
         """Return how often each artifact was computed."""
         return Counter(self._ledger.read_text().split() if self._ledger.exists() else [])
 
@@ -141,26 +141,26 @@ class EditedTool:
         answer.raise_for_status()
         return {status["name"]: status["phase"] for status in answer.json()}
 
-    def settle(self) -> None:
+    def wait_until_final(self) -> None:
         """Wait until every artifact is final."""
         began = time.monotonic()
         while not FINAL.issuperset(self.phases().values()):
             assert time.monotonic() - began < _FINAL_WITHIN_S, f"{self.name} is stuck with {self.phases()}"
             time.sleep(0.02)
 
-    def look(self, *, at_all: bool) -> Iterator[str]:
-        """Yield what is wrong with the new artifacts, or with all of them."""
-        self.settle()
+    def check(self, *, at_all: bool) -> Iterator[str]:
+        """Yield the faults of the new artifacts, or of all artifacts."""
+        self.wait_until_final()
         names = list(dict.fromkeys([*(self.claims.facts if at_all else ()), *self.new]))
         is_undisturbed = self.is_undisturbed and not self.is_interrupted
         for name in names:
-            for wrong in self.claims.look(name, is_undisturbed=is_undisturbed and name in self.new):
+            for wrong in self.claims.check(name, is_undisturbed=is_undisturbed and name in self.new):
                 yield f"{self.name}: {wrong}"
         self.new.clear()
         self.is_interrupted = False
 
-    def sweep(self) -> Iterator[str]:
-        """Yield artifacts that nobody asked for; an old index may bring deleted ones back, but not as completed."""
+    def check_unexpected(self) -> Iterator[str]:
+        """Delete unexpected artifacts, which an old index may bring back; yield the completed ones as faults."""
         for name, phase in self.phases().items():
             if name in self.claims.facts:
                 continue
@@ -171,14 +171,14 @@ class EditedTool:
 
 @contextmanager
 def edited_tools(folder: Path) -> Iterator[list[EditedTool]]:
-    """Yield the two tools of `versioned`, copied and not started; nothing of them runs afterwards."""
+    """Yield copies of the two tools of `versioned`, not started yet; end their containers afterwards."""
     shutil.copytree(VERSIONED, folder / "tools", ignore=shutil.ignore_patterns("__pycache__"))
     addresses, ledger = folder / "addresses.json", folder / "ledger"
     tools = []
     for name, others in (("layers", ["code"]), ("script", [])):
         path, volume = folder / "tools" / name, folder / "volumes" / name
         settings = {"BONSEYES_ADDRESSES": str(addresses), "CAMPAIGN_LEDGER": str(ledger)}
-        # Python keeps compiled modules for most people, and knows them by size and whole seconds alone.
+        # Let Python write bytecode, as it does by default. It compares only size and whole seconds of the source.
         settings["PYTHONDONTWRITEBYTECODE"] = ""
         server = ToolServer(path, volume, **settings)
         tools.append(EditedTool(server, CodeFiles(path, *(path.with_name(other) for other in others)), ledger))

@@ -1,4 +1,4 @@
-"""What tools wrote down of their executions, and whether there were more of them than kills explain."""
+"""The executions that tools have written down, and a check that kills explain every repeated one."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from tests.contract.tools.server import is_alive
 
-__all__ = ["Execution", "at_work", "executions", "unexplained"]
+__all__ = ["Execution", "executions", "unexplained", "working_pid"]
 
-# From the kill of a worker to the end of its child, and from a child's order to its first line.
+# This time may pass from the kill of a worker to the end of its child, or from a child's start to its first line.
 _SLACK_S = 1.0
 _CONTAINERS = {"source_left": "source", "source_right": "source", "combine": "combine", "refine": "combine"}
 
 
 @dataclass(slots=True)
 class Execution:
-    """A time that a tool really worked; `done` is None when it was ended before."""
+    """One execution of a tool; `done` is None if it was interrupted."""
 
     artifact: str
     pid: int
@@ -27,7 +27,7 @@ class Execution:
 
     @property
     def container(self) -> str:
-        """Return where it was."""
+        """Return the container of the execution."""
         return container_of(self.artifact)
 
 
@@ -38,7 +38,7 @@ def container_of(artifact: str) -> str:
 
 
 def executions(project: Path) -> list[Execution]:
-    """Return all executions, in the order in which they began."""
+    """Return all executions in the order of their starts."""
     found: list[Execution] = []
     ledger = project / "ledger"
     for line in ledger.read_text().splitlines() if ledger.exists() else ():
@@ -50,8 +50,8 @@ def executions(project: Path) -> list[Execution]:
     return found
 
 
-def at_work(project: Path, container: str) -> int | None:
-    """Return the process that makes an artifact of a container now."""
+def working_pid(project: Path, container: str) -> int | None:
+    """Return the process that now makes an artifact of a container."""
     undone = [each for each in executions(project) if each.container == container and each.done is None]
     return undone[-1].pid if undone and is_alive(undone[-1].pid) else None
 
@@ -59,7 +59,7 @@ def at_work(project: Path, container: str) -> int | None:
 def unexplained(
     found: Collection[Execution], kills: dict[str, list[float]], artifacts: Collection[str]
 ) -> Iterator[str]:
-    """Yield what is wrong: `kills` are the moments at which something was killed that ends a container's work."""
+    """Yield wrong executions; `kills` are the times of kills that interrupt the work of a container."""
     for artifact in artifacts:
         own = [each for each in found if each.artifact == artifact]
         if not own:

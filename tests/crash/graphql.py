@@ -1,4 +1,4 @@
-"""Launches of runs as Dagster's UI makes them, by GraphQL."""
+"""Launch runs by GraphQL, as Dagster's UI does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIMEOUT_S = 120
 
 
 def launch(project: Embedded, name: str, config: Mapping[str, Any], steps: Sequence[str] | None = None) -> str:
-    """Launch a run, of some of its steps only if wanted; return its id."""
+    """Launch a run of all steps, or of `steps` only; return its id."""
     parameters = {
         "selector": _selector(steps),
         "runConfigData": json.dumps(config),
@@ -37,7 +37,7 @@ def launch(project: Embedded, name: str, config: Mapping[str, Any], steps: Seque
 def reexecute(
     project: Embedded, name: str, config: Mapping[str, Any], steps: Sequence[str], *, parent: str, root: str
 ) -> str:
-    """Execute steps of a run again, as a run of its own; return its id."""
+    """Execute steps of a run again as a new run; return its id."""
     metadata = {"parentRunId": parent, "rootRunId": root, "tags": [_name_tag(name)]}
     parameters = {
         "selector": _selector(None),

@@ -1,4 +1,4 @@
-"""What clients saw: every request with its moments and its answer, and what is judged by it."""
+"""The history of all requests: each with its start, its end and its answer. `model.py` checks it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _REQUEST_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One request. `token` is what was asked for, or what was seen; `end` is infinite when nobody answered."""
+    """One request. `token` is the requested or the observed content; `end` is infinite without an answer."""
 
     kind: str
     name: str
@@ -32,16 +32,16 @@ class Event:
 
 @dataclass(slots=True)
 class History:
-    """All requests of all clients, in the order in which they ended."""
+    """All requests of all clients, in the order of their ends."""
 
     events: list[Event] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    """Answers that no state of the container explains, seen by the client itself."""
+    """Answers that are wrong in every state of the container; the client itself reports them."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _open: dict[int, Event] = field(default_factory=dict)
 
     def begin(self, kind: str, name: str, token: str | None = None, *, is_keyed: bool = False) -> None:
-        """Note that this thread sends a request that changes something; `add` takes the note away."""
+        """Note that this thread sends a request that changes something; `add` removes the note."""
         event = Event(kind, name, time.monotonic(), inf, UNKNOWN, token, is_keyed)
         with self._lock:
             self._open[threading.get_ident()] = event
@@ -52,12 +52,12 @@ class History:
             self.events.append(event)
             self._open.pop(threading.get_ident(), None)
 
-    def so_far(self) -> History:
-        """Return the history up to now, in which nobody answered what is on its way."""
+    def snapshot(self) -> History:
+        """Return the history so far, with open requests as unanswered."""
         with self._lock:
             return History([*self.events, *self._open.values()])
 
-    def object(self, sentence: str) -> None:
+    def add_wrong_answer(self, sentence: str) -> None:
         """Record a wrong answer."""
         with self._lock:
             self.wrong.append(sentence)
@@ -72,7 +72,7 @@ class History:
 
 
 def answer_of(method: str, url: str, **options: object) -> tuple[requests.Response | None, float, float]:
-    """Send one request, whole; return its answer, None when it broke off, and its start and end."""
+    """Send one request and read the whole answer; return it, or None if it broke off, and its start and end."""
     start = time.monotonic()
     try:
         answer = requests.request(method, url, timeout=_REQUEST_S, **options)  # type: ignore[arg-type]

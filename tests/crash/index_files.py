@@ -1,4 +1,4 @@
-"""The index of a container as files on a volume: lost, put back as it was before, or damaged, while nobody uses it."""
+"""Lose, restore or damage the files of a container's index while no process uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SUFFIXES = ("", "-wal", "-shm")
 
 
 class IndexFiles:
-    """The SQLite file, and its log where there is one."""
+    """The SQLite file of the index, and its log if there is one."""
 
     def __init__(self, volume: Path) -> None:
         self._volume = volume
@@ -22,7 +22,7 @@ class IndexFiles:
         self._all = [volume / f"index.sqlite{suffix}" for suffix in _SUFFIXES]
 
     def save(self, folder: Path) -> None:
-        """Copy the index as it is now."""
+        """Copy the current index to `folder`."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for path in self._all:
@@ -30,43 +30,43 @@ class IndexFiles:
                 shutil.copy2(path, folder)
 
     def put_back(self, folder: Path) -> None:
-        """Make the index what it was when it was saved in `folder`."""
+        """Restore the index that was saved in `folder`."""
         self.lose()
         for path in folder.iterdir():
             shutil.copy2(path, self._volume)
 
     def merge(self) -> None:
-        """Bring all that is in the log into the index itself."""
+        """Move the content of the log into the index itself."""
         with closing(sqlite3.connect(self.main)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def lose(self) -> None:
-        """Remove the index with its log."""
+        """Remove the index and its log."""
         for path in self._all:
             path.unlink(missing_ok=True)
 
     def lose_main(self) -> None:
-        """Remove the index, and leave its log."""
+        """Remove the index, but not its log."""
         self.main.unlink()
 
     def empty(self) -> None:
-        """Make the index a file without content."""
+        """Replace the index by an empty file."""
         self.lose()
         self.main.touch()
 
     @property
     def page_bytes(self) -> int:
-        """Return the size of a page, as the file's head says."""
+        """Return the size of a page from the head of the file."""
         size = int.from_bytes(self.main.read_bytes()[16:18], "big")
         return 65536 if size == 1 else size
 
     @property
     def pages(self) -> int:
-        """Return how many pages there are."""
+        """Return the number of pages."""
         return self.main.stat().st_size // self.page_bytes
 
     def zero(self, page: int) -> None:
-        """Write zeros over a page, the first of which is 0."""
+        """Overwrite a page with zeros; the first page is 0."""
         self._write(page * self.page_bytes, bytes(self.page_bytes))
 
     def truncate(self, page: int) -> None:
@@ -87,7 +87,7 @@ class IndexFiles:
             file.write(data)
 
     def is_sound(self, folder: Path) -> bool:
-        """Tell whether SQLite finds nothing wrong with a copy of it, made in `folder`."""
+        """Tell whether SQLite finds no fault in a copy of the index in `folder`."""
         self.save(folder)
         try:
             with closing(sqlite3.connect(folder / self.main.name)) as connection:
@@ -96,6 +96,6 @@ class IndexFiles:
             return False
 
     def kept(self) -> list[str]:
-        """Return the files of former indexes that the container kept."""
+        """Return the files of earlier indexes that the container has set aside."""
         ours = {path.name for path in self._all}
         return [path.name for path in self._volume.glob("*index*") if path.name not in ours]

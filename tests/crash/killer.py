@@ -1,4 +1,4 @@
-"""SIGKILL for one process of a container after another, at moments that nobody chose."""
+"""Kill random processes of a container at random moments by SIGKILL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import psutil
 
 from tests.contract.tools.server import ToolServer
-from tests.crash.clients import Crowd
+from tests.crash.clients import ClientGroup
 
 __all__ = ["Killer"]
 
@@ -22,18 +22,18 @@ _LONGEST_DELAY_S = 0.2
 
 
 class Killer:
-    """Kills while the clients create, evenly over their creations; whoever starts the server again after the master."""
+    """Kills processes at random while the clients create. After a kill of the master it restarts the server."""
 
-    def __init__(self, server: ToolServer, crowd: Crowd, seeded: random.Random) -> None:
+    def __init__(self, server: ToolServer, group: ClientGroup, seeded: random.Random) -> None:
         self._server = server
-        self._crowd = crowd
+        self._group = group
         self._random = seeded
         self.killed: Counter[str] = Counter()
 
     def kill(self, times: int, is_over: Callable[[], bool]) -> None:
-        """Kill so often; what is left of it when the clients are done is done on what still runs."""
+        """Kill so often, evenly over the creations; the rest follows when the clients have ended."""
         for number in range(times):
-            while self._crowd.created < self._crowd.goal * number / times and not is_over():
+            while self._group.created < self._group.goal * number / times and not is_over():
                 time.sleep(0.002)
             time.sleep(self._random.uniform(0, _LONGEST_DELAY_S))
             while not self._kill_one():
@@ -54,7 +54,7 @@ class Killer:
         return True
 
     def _find(self, victim: str) -> int | None:
-        """Return a process that is alive now."""
+        """Return a living process of this kind, or None."""
         mule = self._server.mule
         if victim == "server":
             pids = self._server.workers

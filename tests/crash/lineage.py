@@ -1,4 +1,4 @@
-"""What runs of five steps and their partial re-executions must show: each step's result, or that it is not selected."""
+"""The expected results of runs of five steps and their re-executions: a result per step, or that it is not selected."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def upstream(step: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The artifact of a step, and the text in it."""
+    """The artifact of a step, and its text."""
 
     artifact: str
     text: str
@@ -34,7 +34,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """A run that executes some steps; a re-execution has a parent."""
+    """A run that executes some steps. A re-execution has a parent."""
 
     name: str
     run_id: str
@@ -45,11 +45,11 @@ class ModelRun:
 
     @property
     def root(self) -> ModelRun:
-        """Return the first run of all."""
+        """Return the first ancestor of the run."""
         return self.parent.root if self.parent else self
 
     def used(self, step: str) -> Made | None:
-        """Return what a step that is executed now would get from `step`: the latest result of the run's line."""
+        """Return the result of `step` that a later step would use: the latest one of the run and its ancestors."""
         if step in self.executed:
             return Made(f"{self.name}_{step}", self._text(step))
         return self.parent.used(step) if self.parent else None
@@ -61,7 +61,7 @@ class ModelRun:
         return inputs[0] if step == "judge" else f"({' '.join(inputs)})"
 
     def shown(self, step: str) -> Made | None:
-        """Return the result that is this run's: its own, or its parent's if nothing before it was made anew."""
+        """Return the result that this run shows: its own, or its parent's if no step before it was made anew."""
         if step in self.executed:
             return self.used(step)
         is_stale = self.parent is None or not self.executed.isdisjoint(upstream(step))

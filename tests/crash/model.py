@@ -1,8 +1,8 @@
-"""The contract as a small state machine for each name, and a search for an order of the requests that it explains.
+"""The contract as a small state machine for each name, and a search for an order of requests that it explains.
 
-The search is that of Wing and Gong, which stores that promise linearizability are tested with: a history is right when
-all its requests can be put in one order, each somewhere between its start and its end, in which every answer is what
-the model says. A request that nobody answered took effect at some time after its start, or never.
+The search is the test of linearizability by Wing and Gong. A history is right if its requests have an order in which
+the model gives every answer. Each request takes effect at some time between its start and its end. A request without an
+answer takes effect at any time after its start, or never.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from itertools import pairwise
 
 from tests.crash.history import UNKNOWN, Event, History
 
-__all__ = ["FINAL", "gone", "is_explained", "stayed", "violations", "wrong_lists", "wrong_order"]
+__all__ = ["FINAL", "deleted_names", "is_explained", "undeleted_names", "violations", "wrong_lists", "wrong_order"]
 
 FINAL = frozenset({"completed", "failed", "cancelled", "interrupted"})
 _RANK = {"queued": 0, "running": 1, **dict.fromkeys(FINAL, 2)}
 
 State = tuple[str, str] | None
-"""Nothing of this name, or the token that it was created with and the latest phase seen."""
+"""None if the name is free, else the token of its creation and the latest observed phase."""
 
 
 def _advanced(state: State, event: Event) -> list[State]:
-    """Return the state after a reader saw `event.phase`; what is final stays what it is."""
+    """Return the states after a reader got `event.phase`; a final phase never changes."""
     if state is None or event.phase is None or event.token not in (None, state[0]):
         return []
     if state[1] in FINAL:
@@ -40,7 +40,7 @@ def _created(state: State, event: Event) -> list[State]:
 
 
 def _next(state: State, event: Event) -> list[State]:
-    """Return every state that `event` can lead to; none when its answer is wrong in `state`."""
+    """Return every possible state after `event`; none if its answer is wrong in `state`."""
     if event.outcome == "missing":
         return [None] if state is None else []
     if event.kind == "create":
@@ -55,7 +55,7 @@ def _next(state: State, event: Event) -> list[State]:
 
 
 def is_explained(events: Sequence[Event]) -> bool:
-    """Tell whether there is an order of all `events` about one name that the model explains."""
+    """Tell whether the model explains any order of all `events` of one name."""
     ordered = sorted(events, key=lambda event: event.start)
     everything = sum(1 << number for number, event in enumerate(ordered) if event.outcome != UNKNOWN)
     seen: set[tuple[int, State]] = set()
@@ -72,7 +72,7 @@ def is_explained(events: Sequence[Event]) -> bool:
 
 
 def _steps(ordered: Sequence[Event], done: int, state: State) -> Iterable[tuple[int, State]]:
-    """Yield each request that can be the next one, and the state after it."""
+    """Yield each possible next request, and the state after it."""
     left = [(number, event) for number, event in enumerate(ordered) if not done >> number & 1]
     first_end = min((event.end for _, event in left if event.outcome != UNKNOWN), default=float("inf"))
     for number, event in left:
@@ -83,7 +83,7 @@ def _steps(ordered: Sequence[Event], done: int, state: State) -> Iterable[tuple[
 
 
 def violations(history: History) -> list[str]:
-    """Return every name whose history nothing explains, and what is wrong with lists."""
+    """Return every name with a history that no order explains, and the faults of lists."""
     found = list(history.wrong)
     for name, events in history.by_name().items():
         if not is_explained(events):
@@ -92,8 +92,8 @@ def violations(history: History) -> list[str]:
     return found + wrong_lists(history)
 
 
-def stayed(history: History) -> dict[str, tuple[float, float]]:
-    """Return names that were acknowledged and never asked to be deleted: start and end of their creation."""
+def undeleted_names(history: History) -> dict[str, tuple[float, float]]:
+    """Return acknowledged names that no request has deleted: start and end of their creation."""
     deleted = {event.name for event in history.events if event.kind == "delete"}
     found: dict[str, tuple[float, float]] = {}
     for event in history.events:
@@ -105,8 +105,8 @@ def stayed(history: History) -> dict[str, tuple[float, float]]:
 
 
 def wrong_lists(history: History) -> list[str]:
-    """Return what lists of names lack, name twice, or have in another order than that of creation."""
-    kept, deleted = stayed(history), gone(history)
+    """Return the faults of lists: missing names, repeated names, and names in another order than that of creation."""
+    kept, deleted = undeleted_names(history), deleted_names(history)
     found: list[str] = []
     for event in history.events:
         if event.kind != "names" or event.outcome != "ok":
@@ -122,8 +122,8 @@ def wrong_lists(history: History) -> list[str]:
     return found
 
 
-def gone(history: History) -> dict[str, float]:
-    """Return names that were deleted for good: the end of the deletion, after which nobody began to create them."""
+def deleted_names(history: History) -> dict[str, float]:
+    """Return finally deleted names: the end of the deletion, after which no client began to create them."""
     found: dict[str, float] = {}
     for name, events in history.by_name().items():
         ends = [event.end for event in events if event.kind == "delete" and event.outcome == "ok"]
@@ -135,7 +135,7 @@ def gone(history: History) -> dict[str, float]:
 
 
 def wrong_order(names: Iterable[str], kept: dict[str, tuple[float, float]], what: str) -> list[str]:
-    """Return pairs where one comes first although the other was acknowledged before it was asked for."""
+    """Return pairs in which the first name was requested after the second was acknowledged."""
     known = [name for name in names if name in kept]
     found: list[str] = []
     latest = ""

@@ -1,4 +1,4 @@
-"""How much of each campaign is run: little in `make test`, all of it in `make test-crash`; set by the environment."""
+"""The size of each campaign, from the environment: small in `make test`, full in `make test-crash`."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ KILLS = _number("KILLS", 8)
 RUN_KILLS = _number("RUN_KILLS", 7)
 CANCELS = _number("CANCELS", 12)
 POWER_CUTS = _number("POWER_CUTS", 1)
-# Edits of a tool's code, restarts, re-uses and losses of its index.
+# Operations: edits of a tool's code, restarts, re-uses and losses of its index.
 EDITS = _number("EDITS", 8)
-# Manifests, published files, and pages of an index, each in each of three ways, that are damaged.
+# Damaged manifests, published files, and pages of an index (each in three ways).
 DAMAGES = _number("DAMAGES", 1)
 REEXECUTIONS = _number("REEXECUTIONS", 4)
-# Every so many system calls one is made to fail, or is the last one.
+# One of so many system calls fails, or is the last one.
 EVERY = _number("EVERY", 40)
-# Whether to leave out all operations but those that the others are variants of.
+# Whether to test only the main operations, without their variants.
 IS_SHORT = EVERY > 10
-# How long a container may do nothing while it has something to do; ten seconds is the promise of an idle machine.
+# So long a container may make no progress although it has work. On an idle machine the promise is ten seconds.
 STUCK_S = _number("STUCK_S", 40)
 
 
 def seeded() -> random.Random:
-    """Return randomness that can be had again: its seed is printed, and taken from CRASH_SEED."""
+    """Return a random generator whose seed is printed and can be set by CRASH_SEED."""
     seed = _number("SEED", random.SystemRandom().randrange(1, 2**31))
     print(f"CRASH_SEED={seed}")
     return random.Random(seed)

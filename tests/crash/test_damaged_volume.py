@@ -1,4 +1,4 @@
-"""The index of a container is lost, old or damaged, and its files rot: nothing is lost, and nothing false is spread."""
+"""The index of a container is lost, old or damaged, or files rot: no artifact is lost, and no wrong data spreads."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.crash.scale import DAMAGES, seeded
 
 pytestmark = pytest.mark.timeout(0)
 _MOST_WRONG = 20
-# So long that the rows of a few artifacts fill some pages.
+# This text is so long that the rows of a few artifacts fill some pages.
 _LONG = "long " * 200
 
 
 def request_of(number: int) -> Request:
-    """Return one of a few requests, so that some artifacts are re-used ones."""
+    """Return one of a few requests, so that some artifacts are re-used."""
     return Request(f"{_LONG}{number % 8}", upload=f"upload {number % 3}" if number % 2 else None)
 
 
@@ -33,7 +33,7 @@ def request_of(number: int) -> Request:
 
 
 class DamagedIndex:
-    """A volume with artifacts of all kinds, brought back each time before its index is damaged in another way."""
+    """A volume with artifacts of all kinds; it is restored before each damage to its index."""
 
     def __init__(self, tool: EditedTool, folder: Path, random_: random.Random) -> None:
         self._tool = tool
@@ -43,13 +43,13 @@ class DamagedIndex:
         self.done: Counter[str] = Counter()
 
     def prepare(self) -> list[str]:
-        """Fill the volume, half of it after the index was saved; return what is wrong already."""
+        """Fill the volume, half of it after the index was saved; return the faults so far."""
         tool = self._tool
         wrong = list(tool.start())
         for number in range(10):
             tool.create(f"n{number}", request_of(number), reuse=True)
-            tool.settle()
-        wrong += tool.look(at_all=True)
+            tool.wait_until_final()
+        wrong += tool.check(at_all=True)
         tool.stop(by_force=False)
         tool.index.save(self._old)
         tool.server.start()
@@ -57,7 +57,7 @@ class DamagedIndex:
             tool.delete(name)
         for name in ("n3", *(f"n{number}" for number in range(10, 16))):
             tool.create(name, request_of(int(name[1:]) + 1), reuse=True)
-        wrong += tool.look(at_all=True)
+        wrong += tool.check(at_all=True)
         tool.create("interrupted", Request("interrupted", seconds=300, upload="kept"), reuse=False)
         tool.wait_until_working("interrupted")
         tool.stop(by_force=True)
@@ -68,7 +68,7 @@ class DamagedIndex:
         return wrong
 
     def ways(self) -> list[tuple[str, Callable[[], None]]]:
-        """Return the ways to damage the index, of those that concern a page some or all."""
+        """Return ways to damage the index; damages of single pages are sampled."""
         index = self._tool.index
         by_page: list[tuple[str, Callable[[], None]]] = []
         for page in range(index.pages):
@@ -81,7 +81,7 @@ class DamagedIndex:
         return [*ways, *self._random.sample(by_page, min(3 * DAMAGES, len(by_page)))]
 
     def damage(self, what: str, act: Callable[[], None]) -> Iterator[str]:
-        """Damage the index of the whole volume, start, and yield what is wrong then."""
+        """Restore the volume, damage its index, start, and yield the faults."""
         tool = self._tool
         self.done[what.split()[0]] += 1
         shutil.rmtree(tool.volume)
@@ -92,7 +92,7 @@ class DamagedIndex:
         facts, requests_ = dict(tool.claims.facts), dict(tool.claims.requests)
         try:
             yield from tool.start()
-            yield from tool.look(at_all=True)
+            yield from tool.check(at_all=True)
             tool.server.stop()
             yield from self._lost_folders(folders)
             if not is_sound and not tool.index.kept():
@@ -111,8 +111,8 @@ class DamagedIndex:
                 yield f"the folder {folder} was removed"
 
 
-def test_damaged_index(tmp_path: Path) -> None:
-    """Whatever becomes of the index, every completed artifact is there again as it was, and no folder is removed."""
+def test_damaged_index_loses_no_completed_artifact(tmp_path: Path) -> None:
+    """After any damage every completed artifact is unchanged, and no folder is removed."""
     random_, began = seeded(), time.monotonic()
     with edited_tools(tmp_path) as (tool, _):
         campaign = DamagedIndex(tool, tmp_path, random_)
@@ -129,7 +129,7 @@ def test_damaged_index(tmp_path: Path) -> None:
 
 
 class RottenFiles:
-    """Published files and manifests of which one byte changes."""
+    """Published files and manifests in which one byte changes."""
 
     def __init__(self, layers: EditedTool, script: EditedTool, random_: random.Random) -> None:
         self._layers = layers
@@ -139,15 +139,15 @@ class RottenFiles:
         self.done: Counter[str] = Counter()
 
     def prepare(self) -> list[str]:
-        """Start, and make some artifacts, among them re-used ones."""
+        """Start, and make some artifacts, also re-used ones."""
         wrong = [*self._layers.start(), *self._script.start()]
         for number in range(8):
             self._layers.create(self._name(), request_of(number % 4), reuse=True)
-            self._layers.settle()
-        return [*wrong, *self._layers.look(at_all=True)]
+            self._layers.wait_until_final()
+        return [*wrong, *self._layers.check(at_all=True)]
 
     def spoil_one(self, kind: str) -> Iterator[str]:
-        """Flip a byte of an artifact, ask for the same again and for what is made of it; yield what is wrong."""
+        """Change a byte of an artifact, repeat its request, and use it as input; yield the faults."""
         layers = self._layers
         self.done[kind] += 1
         victim = self._random.choice(list(layers.claims.facts))
@@ -169,7 +169,7 @@ class RottenFiles:
             layers.delete(name)
 
     def _shares(self, name: str, folder: Path, path: Path) -> bool:
-        """Tell whether an artifact has the very same file."""
+        """Tell whether an artifact shares this file by a hard link."""
         other = self._layers.folder(name) / path.relative_to(folder)
         return other.exists() and other.samefile(path)
 
@@ -178,24 +178,24 @@ class RottenFiles:
         return answer.json() if answer.status_code == 200 else None
 
     def _ask_again(self, request: Request, rotten: list[str]) -> Iterator[str]:
-        """Ask for the same twice: what comes of it is true, and made of nothing rotten."""
+        """Repeat the request twice: the results must be right, and must not re-use a rotten artifact."""
         layers = self._layers
         for _ in range(2):
             name = self._name()
             layers.create(name, request, reuse=True)
-            layers.settle()
+            layers.wait_until_final()
             status = requests.get(f"{layers.server.url}/artifacts/{name}/status", timeout=60).json()
             if status.get("reused_from") in rotten:
                 yield f"{name} is re-used from {status['reused_from']}, which is rotten"
-            yield from layers.look(at_all=False)
+            yield from layers.check(at_all=False)
 
     def _go_on(self, victim: str, result: bytes) -> Iterator[str]:
-        """Make something of the rotten artifact: it is what it would have been, or it fails."""
+        """Use the rotten artifact as input: the result is right, or the artifact fails."""
         script, name = self._script, self._name()
-        answer = script.ask(name, Request("x", dataset_name=victim, dataset=result), reuse=True)
-        script.settle()
+        answer = script.post(name, Request("x", dataset_name=victim, dataset=result), reuse=True)
+        script.wait_until_final()
         if answer.status_code == 200 and script.phases()[name] == "completed":
-            yield from (f"script: {wrong}" for wrong in script.claims.look(name, is_undisturbed=False))
+            yield from (f"script: {wrong}" for wrong in script.claims.check(name, is_undisturbed=False))
         script.delete(name)
 
     def _name(self) -> str:
@@ -204,7 +204,7 @@ class RottenFiles:
 
 
 def flip(path: Path, random_: random.Random) -> None:
-    """Change one byte of a file, and neither its size nor who may write it."""
+    """Change one byte of a file, but neither its size nor its mode."""
     mode = path.stat().st_mode
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -216,8 +216,8 @@ def flip(path: Path, random_: random.Random) -> None:
     path.chmod(mode)
 
 
-def test_rotten_files(tmp_path: Path) -> None:
-    """A published file or manifest of which a byte has changed is neither re-used nor told as true."""
+def test_rotten_files_are_neither_re_used_nor_served_as_right(tmp_path: Path) -> None:
+    """One byte of a published file or a manifest has changed."""
     random_, began = seeded(), time.monotonic()
     with edited_tools(tmp_path) as (layers, script):
         campaign = RottenFiles(layers, script, random_)

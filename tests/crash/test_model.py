@@ -1,4 +1,4 @@
-"""The judge of the campaigns judged: it accepts what the contract allows, and finds each thing that it forbids."""
+"""Tests of `model.py`: it accepts histories that the contract allows, and rejects each one that it forbids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf
 import pytest
 
 from tests.crash.history import UNKNOWN, Event, History
-from tests.crash.model import is_explained, stayed, violations
+from tests.crash.model import is_explained, undeleted_names, violations
 
 
 def create(start: float, end: float, token: str = "a", outcome: str = "ok", *, keyed: bool = False) -> Event:
@@ -16,12 +16,12 @@ def create(start: float, end: float, token: str = "a", outcome: str = "ok", *, k
 
 
 def get(start: float, phase: str, token: str = "a") -> Event:
-    """Return what a reader saw of `n`."""
+    """Return a read of `n` with this phase."""
     return Event("get", "n", start, start + 0.5, "ok", token, phase=phase)
 
 
 def missing(start: float) -> Event:
-    """Return that a reader saw nothing."""
+    """Return a read of `n` with a 404."""
     return Event("get", "n", start, start + 0.5, "missing")
 
 
@@ -31,7 +31,7 @@ def delete(start: float, outcome: str = "ok") -> Event:
 
 
 def names(start: float, *listed: str) -> Event:
-    """Return a list."""
+    """Return a list of names."""
     return Event("names", "", start, start + 0.5, "ok", names=listed)
 
 
@@ -63,19 +63,19 @@ WRONG = {
 
 
 @pytest.mark.parametrize("story", RIGHT)
-def test_right(story: str) -> None:
-    """What the contract allows is explained."""
+def test_allowed_history_is_explained(story: str) -> None:
+    """The contract allows these histories."""
     assert is_explained(RIGHT[story])
 
 
 @pytest.mark.parametrize("story", WRONG)
-def test_wrong(story: str) -> None:
-    """What the contract forbids is not explained."""
+def test_forbidden_history_is_not_explained(story: str) -> None:
+    """The contract forbids these histories."""
     assert not is_explained(WRONG[story])
 
 
-def test_lists() -> None:
-    """A list that lacks, repeats, keeps or reorders names is found; a right one is not."""
+def test_wrong_lists_of_names_are_found() -> None:
+    """A list may lack, repeat, keep or reorder names."""
     first, second = create(0, 1), Event("create", "m", 2, 3, "ok", "b")
     assert not violations(History([first, second, names(4, "n", "m")]))
     assert violations(History([first, second, names(4, "n")]))
@@ -85,11 +85,11 @@ def test_lists() -> None:
     assert violations(History(wrong=["anything"]))
 
 
-def test_what_is_on_its_way_counts() -> None:
-    """A request that is not answered yet may have taken effect."""
+def test_unanswered_request_may_have_taken_effect() -> None:
+    """The snapshot of a history has requests without an answer, too."""
     history = History([create(0, 1)])
     history.begin("delete", "n")
-    assert [*stayed(history)] == ["n"]
-    assert not stayed(history.so_far())
+    assert [*undeleted_names(history)] == ["n"]
+    assert not undeleted_names(history.snapshot())
     history.add(delete(2, "missing"))
-    assert len(history.so_far().events) == 2
+    assert len(history.snapshot().events) == 2

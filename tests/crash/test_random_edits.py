@@ -1,4 +1,4 @@
-"""A tool's code is edited while it is at work, restarted, re-used and loses its index: every result stays true."""
+"""Edits of a tool's code while it works, with restarts, re-uses and losses of the index: every result stays right."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _WEIGHTS = {
 
 
 class Campaign:
-    """Random operations on two tools, each followed by a look at what they claim."""
+    """Random operations on two tools; after each one, the claims of the tools are checked."""
 
     def __init__(self, tools: list[EditedTool], folder: Path, random_: random.Random) -> None:
         self._tools = tools
@@ -45,10 +45,10 @@ class Campaign:
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.story: list[str] = []
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def execute(self) -> None:
-        """Do so many operations, in an order that nobody chose; stop when enough is wrong."""
+        """Run the operations in random order; stop after too many faults."""
         for tool in self._tools:
             self.wrong += tool.start()
         for number in range(EDITS):
@@ -56,22 +56,22 @@ class Campaign:
             [kind] = self._random.choices([*_WEIGHTS], [*_WEIGHTS.values()])
             self.done[kind] += 1
             self.story.append(f"{number}: {kind} {tool.name}")
-            # Once is enough to say of an artifact that it is wrong.
-            found = [each for each in self._one(kind, tool) if each not in self._said]
-            self._said.update(found)
+            # Report each fault once.
+            found = [each for each in self._operate(kind, tool) if each not in self._reported]
+            self._reported.update(found)
             self.wrong += [f"after {self.story[-1]}: {each}" for each in found]
             if len(self.wrong) >= _MOST_WRONG or not tool.server.container.is_healthy():
                 return
 
-    def _one(self, kind: str, tool: EditedTool) -> Iterator[str]:
+    def _operate(self, kind: str, tool: EditedTool) -> Iterator[str]:
         try:
             yield from getattr(self, f"_{kind}")(tool)
-            yield from tool.look(at_all=tool.is_interrupted)
-            yield from tool.sweep()
+            yield from tool.check(at_all=tool.is_interrupted)
+            yield from tool.check_unexpected()
         except (AssertionError, psutil.Error, requests.RequestException) as error:
             yield f"{tool.name}: {error}"
 
-    def _told(self, what: str) -> None:
+    def _note(self, what: str) -> None:
         self.story[-1] += f" {what}"
 
     # Editing and restarting
@@ -79,17 +79,17 @@ class Campaign:
     def _edit(self, tool: EditedTool) -> Iterator[str]:
         tool.is_undisturbed = False
         loaded = tool.claims.contents.get(tool.version())
-        self._told(tool.code.edit(self._random))
+        self._note(tool.code.edit(self._random))
         if loaded is not None and loaded != tool.code.content() and self._random.random() < 0.2:
             try:
-                until(tool.alarm, 30)
+                until(tool.says_code_changed, 30)
             except AssertionError:
                 yield f"GET / of {tool.name} does not say that its code has changed"
 
     def _restart(self, tool: EditedTool) -> Iterator[str]:
         tool.stop(by_force=False)
         yield from tool.start()
-        if tool.alarm():
+        if tool.says_code_changed():
             yield f"GET / of {tool.name} says right after the start that its code has changed"
 
     def _kill(self, tool: EditedTool) -> Iterator[str]:
@@ -104,7 +104,7 @@ class Campaign:
 
         def edit() -> None:
             time.sleep(pause_s)
-            self._told(tool.code.edit(self._random))
+            self._note(tool.code.edit(self._random))
 
         tool.start_while(threading.Thread(target=edit))
         yield from ()
@@ -114,35 +114,35 @@ class Campaign:
     def _create(self, tool: EditedTool) -> Iterator[str]:
         name = self._name()
         tool.create(name, self._request(tool), reuse=self._random.random() < 0.8)
-        self._told(name)
+        self._note(name)
         yield from ()
 
     def _create_ten(self, tool: EditedTool) -> Iterator[str]:
-        """Ten equal requests at once are computed once, or not at all when there is such a result."""
+        """Ten equal requests at once are computed once, or not at all if an equal result exists."""
         request = self._request(tool)
         names = [self._fresh_name() for _ in range(10)]
-        self._told(f"{names[0]} to {names[-1]}")
+        self._note(f"{names[0]} to {names[-1]}")
         sources = tool.claims.sources(tool.version(), request)
         tool.create_at_once([(name, request) for name in names])
-        tool.settle()
-        begun = tool.begun()
+        tool.wait_until_final()
+        begun = tool.computations()
         made = [name for name in names if begun[name]]
         wanted = 0 if sources else 1
         if tool.is_undisturbed and len(made) != wanted:
             yield f"{tool.name} computed {made} for ten equal requests; there was {sources} already"
 
     def _edit_during(self, tool: EditedTool) -> Iterator[str]:
-        """Edit while an artifact is made, and sometimes put everything back before it ends."""
+        """Edit while an artifact is made, and sometimes restore all files before it ends."""
         tool.is_undisturbed = False
         before = tool.code.content()
         name = self._fresh_name()
         tool.create(name, self._request(tool, seconds=0.3), reuse=True)
         tool.wait_until_working(name)
-        self._told(f"{name} {tool.code.edit(self._random)}")
+        self._note(f"{name} {tool.code.edit(self._random)}")
         if self._random.random() < 0.6:
             time.sleep(self._random.choice([0, 0.2, 0.4]))
             tool.code.restore(before)
-            self._told("and back")
+            self._note("and back")
         yield from ()
 
     def _delete(self, tool: EditedTool) -> Iterator[str]:
@@ -153,7 +153,7 @@ class Campaign:
         yield from ()
 
     def _spoil_index(self, tool: EditedTool) -> Iterator[str]:
-        """Lose, put back or damage the index while the container is down; everything is there again."""
+        """Lose, restore or damage the index while the container is down; the start brings all artifacts back."""
         tool.stop(by_force=self._random.random() < 0.5)
         saved = self._saved / tool.name
         acts = {
@@ -165,7 +165,7 @@ class Campaign:
             "put_back": lambda: tool.index.put_back(saved),
         }
         act = self._random.choice([each for each in acts if each != "put_back" or saved.exists()])
-        self._told(act)
+        self._note(act)
         earlier = saved.with_name(f"{tool.name}-now")
         tool.index.save(earlier)
         acts[act]()
@@ -178,7 +178,7 @@ class Campaign:
         return f"n{self._number}"
 
     def _name(self) -> str:
-        # Some names are used again after their deletion.
+        # Use some names again after their deletion.
         there = {name for tool in self._tools for name in tool.claims.requests}
         free = sorted({name for tool in self._tools for name in tool.deleted} - there)
         return self._random.choice(free) if free and self._random.random() < 0.2 else self._fresh_name()
@@ -195,8 +195,8 @@ class Campaign:
 
 
 @pytest.mark.timeout(0)
-def test_random_edits(tmp_path: Path) -> None:
-    """Every result is of the code that its version names, one version is one code, and no re-use spreads another."""
+def test_results_stay_right_under_random_edits(tmp_path: Path) -> None:
+    """Every result comes from the code of its version, and a re-use never spreads a wrong result."""
     random_, began = seeded(), time.monotonic()
     with edited_tools(tmp_path) as tools:
         campaign = Campaign(tools, tmp_path, random_)

@@ -1,4 +1,4 @@
-"""Runs of some steps, and re-executions of some of their steps with other parameters: each shows its own results."""
+"""Runs of some steps, and re-executions of some of their steps with other parameters: each shows the right results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RUN_S = 300.0
 
 
 class Campaign:
-    """One run after another, each compared with the model."""
+    """Runs one after another; each is compared with the model."""
 
     def __init__(self, project: Embedded, random_: random.Random) -> None:
         self._project = project
@@ -37,7 +37,7 @@ class Campaign:
         self.done: Counter[str] = Counter()
 
     def execute_one(self) -> Iterator[str]:
-        """Execute a run by any of the doors; yield what is wrong with what it shows."""
+        """Launch a random run; yield the faults of its results."""
         parents = self._runs[-_MOST_PARENTS:]
         if not parents:
             run = self._whole()
@@ -45,10 +45,10 @@ class Campaign:
             [act] = self._random.choices([self._whole, self._part, self._again], [1, 1, 6])
             run = act()
         self._runs.append(run)
-        # Parents stay what they were.
+        # The results of the parent must not change.
         for each in {run.name: run, **({run.parent.name: run.parent} if run.parent else {})}.values():
             for wrong in self._look(each):
-                yield f"{_told(run)}: {each.name}: {wrong}"
+                yield f"{_shown_run(run)}: {each.name}: {wrong}"
 
     def _whole(self) -> ModelRun:
         self.done["whole"] += 1
@@ -58,7 +58,7 @@ class Campaign:
         return ModelRun(name, str(run.status().run_id), frozenset(STEPS), left, right)
 
     def _part(self) -> ModelRun:
-        """Run steps that need no others."""
+        """Run some steps with all their inputs."""
         self.done["part"] += 1
         name, left, right = self._name(), self._text(), self._text()
         last = self._random.sample(STEPS[:4], self._random.choice([1, 1, 2]))
@@ -156,14 +156,14 @@ def _wrong_report(run: Artifact, made: Made | None) -> Iterator[str]:
         yield f"its metrics say {dict(zip(metrics, values, strict=True))} of {made}"
 
 
-def _told(run: ModelRun) -> str:
+def _shown_run(run: ModelRun) -> str:
     parent = f" of {run.parent.name}" if run.parent else ""
     return f"after {run.name}{parent} executed {sorted(run.executed)} with {run.left} {run.right}"
 
 
 @pytest.mark.timeout(0)
-def test_random_reexecutions(five: Embedded) -> None:
-    """A run shows a step's result only if it made it, or its parent shows it and nothing before it was made anew."""
+def test_run_shows_the_right_results_after_random_reexecutions(five: Embedded) -> None:
+    """A run shows the result of a step if it made it, or if its parent shows it and no step before it was made anew."""
     campaign, began = Campaign(five, seeded()), time.monotonic()
     wrong: list[str] = []
     for _ in range(REEXECUTIONS):

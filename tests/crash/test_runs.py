@@ -1,4 +1,4 @@
-"""Runs of five steps, launched through each door, in a project whose processes are killed: nothing is made twice."""
+"""Runs of five steps, launched in each way, in a project whose processes are killed: no artifact is made twice."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from dagster import DagsterInstance
 
 from bonseyes_dagster.client import Artifact, Container, Project
 from bonseyes_dagster.errors import BonseyesError
-from tests.crash.doors import DOORS, EXECUTE, RUNS, Doors
 from tests.crash.executions import container_of, executions, unexplained
+from tests.crash.launch_ways import EXECUTE, RUNS, WAYS, LaunchWays
 from tests.crash.run_events import doubled
 from tests.crash.scale import RUN_KILLS, seeded
-from tests.crash.victims import PIPELINE, RUN, TOOLS, TURNS, Kill, Victims
+from tests.crash.victims import KILL_GROUPS, PIPELINE, RUN, TOOLS, Kill, Victims
 from tests.system.embedded import Embedded
 from tests.waiting import until
 
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
-# Fewer than would end a run that gets no further (run_recovery.py).
+# Fewer than the limit at which run_recovery.py gives a run up.
 _KILLS_PER_RUN = 9
-# What executes a run in its own process must outlive some looks of Dagster's daemon, one each 5 s.
+# A process that executes a run must outlive some checks of Dagster's daemon, one each 5 s.
 _KILLS_PER_EXECUTION = 4
 _EXECUTION_SECONDS = 3.0
 _LONGEST_PAUSE_S = 2.0
 _LOOK_S = 0.1
 _RUN_S = 300.0
-_OWNERLESS_S = 30.0
+_STILL_ACTIVE_S = 30.0
 
 
 class Campaign:
-    """One run after another, with kills in between."""
+    """Runs one after another, with kills meanwhile."""
 
     def __init__(self, project: Embedded, random_: random.Random) -> None:
         self._project = project
         self._random = random_
         self._victims = Victims(project)
-        self._doors = Doors(project)
-        self._turns = list(self._all_turns())
+        self._ways = LaunchWays(project)
+        self._kill_groups = list(self._all_kill_groups())
         self.kills: list[Kill] = []
         self.durations_s: dict[str, float] = {}
         self.disturbed: set[str] = set()
-        self.cut_short: set[str] = set()
-        """Runs of `dagster job execute` that was killed: nobody goes on with them."""
-        self.doors: dict[str, str] = {}
+        self.interrupted_runs: set[str] = set()
+        """Runs whose `dagster job execute` was killed: no process resumes them."""
+        self.ways: dict[str, str] = {}
         self.wrong: list[str] = []
         self.earlier = {status.name for tool in TOOLS for status in self.tool(tool).statuses()}
-        """Artifacts that were there before."""
+        """Artifacts from before the campaign."""
 
     @property
     def runs(self) -> Container:
@@ -64,39 +64,39 @@ class Campaign:
         """Return a tool's container."""
         return Project(self._project.url).container(name)
 
-    def _all_turns(self) -> Iterator[tuple[str, ...]]:
+    def _all_kill_groups(self) -> Iterator[tuple[str, ...]]:
         left = RUN_KILLS
         while left > 0:
-            for turn in self._random.sample(TURNS, len(TURNS)):
+            for group in self._random.sample(KILL_GROUPS, len(KILL_GROUPS)):
                 if left > 0:
-                    yield turn
-                left -= len(turn)
+                    yield group
+                left -= len(group)
 
     def execute(self) -> None:
-        """Run, undisturbed once, until everybody has been killed in his turn."""
+        """Run once undisturbed, then run until every group of processes has been killed."""
         try:
             self._one_run("calm", RUNS, 0)
             number = 0
-            while self._turns:
-                door = DOORS[number % len(DOORS)]
+            while self._kill_groups:
+                way = WAYS[number % len(WAYS)]
                 number += 1
-                self._one_run(f"run{number}", door, _KILLS_PER_EXECUTION if door == EXECUTE else _KILLS_PER_RUN)
+                self._one_run(f"run{number}", way, _KILLS_PER_EXECUTION if way == EXECUTE else _KILLS_PER_RUN)
         finally:
-            self._doors.end()
+            self._ways.end()
 
-    def _one_run(self, name: str, door: str, kills: int) -> None:
-        self.doors[name] = door
-        more = {"seconds": _EXECUTION_SECONDS} if door == EXECUTE else {}
-        self._doors.launch(door, name, {"left": f"l-{name}", "right": f"r-{name}", **more})
-        executing = self._doors.executing if door == EXECUTE else None
+    def _one_run(self, name: str, way: str, kills: int) -> None:
+        self.ways[name] = way
+        more = {"seconds": _EXECUTION_SECONDS} if way == EXECUTE else {}
+        self._ways.launch(way, name, {"left": f"l-{name}", "right": f"r-{name}", **more})
+        executing = self._ways.executing if way == EXECUTE else None
         self._victims.executing = executing.pid if executing else None
         run, begun = self.runs.artifact(name), time.monotonic()
         next_at = begun + self._random.uniform(0, _LONGEST_PAUSE_S)
         while not self._is_final(run):
             if time.monotonic() - begun > _RUN_S:
-                self.wrong.append(f"{name} has not ended in {_RUN_S:.0f} s: {_told(run.status)}")
+                self.wrong.append(f"{name} has not ended in {_RUN_S:.0f} s: {_answer_or_error(run.status)}")
                 break
-            if kills > 0 and self._turns and time.monotonic() >= next_at and self._kill(name):
+            if kills > 0 and self._kill_groups and time.monotonic() >= next_at and self._kill(name):
                 kills -= 1
                 next_at = time.monotonic() + self._random.uniform(0, _LONGEST_PAUSE_S)
             self._look_for_successors()
@@ -104,7 +104,7 @@ class Campaign:
         self.durations_s[name] = time.monotonic() - begun
         if executing is not None:
             self._wait_for(executing, name)
-        self._judge(name, run)
+        self._check_result(name, run)
 
     def _wait_for(self, executing: subprocess.Popen[bytes], name: str) -> None:
         self._victims.executing = None
@@ -113,7 +113,7 @@ class Campaign:
         except subprocess.TimeoutExpired:
             self.wrong.append(f"{name} has ended, and `dagster job execute` has not")
         if any(kill.run == name and kill.role == RUN for kill in self.kills):
-            self.cut_short.add(name)
+            self.interrupted_runs.add(name)
 
     def _is_final(self, run: Artifact) -> bool:
         with suppress(BonseyesError):
@@ -121,10 +121,10 @@ class Campaign:
         return False
 
     def _kill(self, name: str) -> bool:
-        kills = self._victims.kill(self._turns[0], name)
+        kills = self._victims.kill(self._kill_groups[0], name)
         if not kills:
             return False
-        self._turns.pop(0)
+        self._kill_groups.pop(0)
         self.kills += kills
         self.disturbed.add(name)
         return True
@@ -136,23 +136,23 @@ class Campaign:
                 if pid is not None and pid != kill.pid:
                     kill.back_s = time.time() - kill.at
 
-    def _judge(self, name: str, run: Artifact) -> None:
-        until(lambda: self._can_tell(run), _RUN_S)
+    def _check_result(self, name: str, run: Artifact) -> None:
+        until(lambda: self._is_settled(run), _RUN_S)
         status = run.status()
-        if name in self.cut_short:
+        if name in self.interrupted_runs:
             if status.phase not in ("failed", "completed"):
                 self.wrong.append(f"{name} was cut short by a kill, and is {status}")
             return
         if status.phase != "completed" or {step.phase for step in status.steps or ()} != {"completed"}:
             killed = [kill.role for kill in self.kills if kill.run == name]
-            self.wrong.append(f"{name}, launched by {self.doors[name]}, after {killed}: {status}")
+            self.wrong.append(f"{name}, launched by {self.ways[name]}, after {killed}: {status}")
             return
         text = json.loads(run.read("judge/report.json"))["text"]
         if text != f"((l-{name} r-{name}))":
             self.wrong.append(f"{name} ended with {text!r}")
 
-    def _can_tell(self, run: Artifact) -> bool:
-        """Wait for everybody whom the answer to a question depends on."""
+    def _is_settled(self, run: Artifact) -> bool:
+        """Tell whether the run is final and all tools are healthy, so that answers are final, too."""
         return self._is_final(run) and all(self._is_healthy(tool) for tool in TOOLS)
 
     def _is_healthy(self, tool: str) -> bool:
@@ -161,25 +161,25 @@ class Campaign:
         return False
 
     def artifacts(self) -> list[str]:
-        """Return the artifacts that there are to be, of every run one for each step."""
-        return [f"{run}_{step}" for run in self.durations_s if run not in self.cut_short for step in STEPS]
+        """Return the expected artifacts: one per step of every run."""
+        return [f"{run}_{step}" for run in self.durations_s if run not in self.interrupted_runs for step in STEPS]
 
     def most_starts(self) -> dict[str, int]:
-        """Return how often each run may begin a step: who takes a killed run up again begins what was in flight."""
+        """Return how often each run may start a step: the process that resumes a killed run restarts its open steps."""
         killed = Counter(kill.run for kill in self.kills if kill.role == RUN)
-        # Nobody takes up what a command executes.
-        return {run: 1 if door == EXECUTE else 1 + killed[run] for run, door in self.doors.items()}
+        # No process resumes a run of `dagster job execute`.
+        return {run: 1 if way == EXECUTE else 1 + killed[run] for run, way in self.ways.items()}
 
-    def is_cut_short(self, artifact: str) -> bool:
-        """Tell whether an artifact may be there or not."""
-        return artifact.rpartition("_")[0].removesuffix("_source") in self.cut_short
+    def may_be_incomplete(self, artifact: str) -> bool:
+        """Tell whether an artifact belongs to an interrupted run, so that it may be missing."""
+        return artifact.rpartition("_")[0].removesuffix("_source") in self.interrupted_runs
 
     def moments(self) -> dict[str, list[float]]:
-        """Return when something was killed that ended the work of a container."""
+        """Return the times of kills that interrupted the work of a container."""
         return {tool: [kill.at for kill in self.kills if kill.container == tool and kill.interrupts] for tool in TOOLS}
 
 
-def _told(ask: Callable[[], object]) -> object:
+def _answer_or_error(ask: Callable[[], object]) -> object:
     try:
         return ask()
     except BonseyesError as error:
@@ -188,25 +188,25 @@ def _told(ask: Callable[[], object]) -> object:
 
 @pytest.mark.timeout(0)
 def test_runs_survive_kills(five: Embedded) -> None:
-    """Each run ends completed, each artifact was made once unless that was cut short, and nothing works for nobody."""
+    """Each run is completed, each artifact was made once unless it was interrupted, and no process is left."""
     campaign = Campaign(five, seeded())
     campaign.execute()
     ended = time.time()
     with suppress(AssertionError):
-        until(lambda: not list(ownerless(five, campaign)), _OWNERLESS_S)
+        until(lambda: not list(still_active(five, campaign)), _STILL_ACTIVE_S)
     report(campaign)
-    found = [*campaign.wrong, *ownerless(five, campaign), *wrong_artifacts(campaign)]
+    found = [*campaign.wrong, *still_active(five, campaign), *wrong_artifacts(campaign)]
     with DagsterInstance.from_config(str(five.project.dagster_home)) as instance:
-        found += doubled(instance, campaign.most_starts(), campaign.cut_short)
+        found += doubled(instance, campaign.most_starts(), campaign.interrupted_runs)
     done = [each for each in executions(five.folder) if each.artifact not in campaign.earlier]
-    cut_short = {each.artifact for each in done if campaign.is_cut_short(each.artifact)}
-    found += unexplained(done, campaign.moments(), [*campaign.artifacts(), *cut_short])
+    interrupted_runs = {each.artifact for each in done if campaign.may_be_incomplete(each.artifact)}
+    found += unexplained(done, campaign.moments(), [*campaign.artifacts(), *interrupted_runs])
     found += [f"{each.artifact} was made after the end" for each in done if each.begun > ended]
     assert not found, "\n".join([*found, five.logs()])
 
 
-def ownerless(project: Embedded, campaign: Campaign) -> Iterator[str]:
-    """Yield what still runs though every run has ended."""
+def still_active(project: Embedded, campaign: Campaign) -> Iterator[str]:
+    """Yield processes, runs and artifacts that are still active after the end of every run."""
     victims = Victims(project)
     for pid in victims.run_processes():
         yield f"the process {pid} executes a run"
@@ -223,7 +223,7 @@ def ownerless(project: Embedded, campaign: Campaign) -> Iterator[str]:
 
 
 def wrong_artifacts(campaign: Campaign) -> Iterator[str]:
-    """Yield artifacts that are missing, not completed, or nobody's."""
+    """Yield artifacts that are missing, not completed, or unexpected."""
     for tool in TOOLS:
         expected = {name for name in campaign.artifacts() if container_of(name) == tool}
         there = {
@@ -237,17 +237,17 @@ def wrong_artifacts(campaign: Campaign) -> Iterator[str]:
 
 
 def _is_free(artifact: str, campaign: Campaign) -> bool:
-    """Tell whether nothing is promised of an artifact."""
-    return artifact in campaign.earlier or campaign.is_cut_short(artifact)
+    """Tell whether there is no promise about an artifact."""
+    return artifact in campaign.earlier or campaign.may_be_incomplete(artifact)
 
 
 def report(campaign: Campaign) -> None:
-    """Say what this was."""
+    """Print the numbers of the campaign."""
     calm_s = campaign.durations_s["calm"]
     delays_s = sorted(campaign.durations_s[name] - calm_s for name in campaign.disturbed) or [0.0]
     killed = Counter(kill.role for kill in campaign.kills)
     print(f"{killed.total()} kills {dict(killed)} in {len(campaign.disturbed)} runs; {len(campaign.wrong)} wrong")
-    print(f"launched by {dict(Counter(campaign.doors.values()))}; {len(campaign.cut_short)} commands killed")
+    print(f"launched by {dict(Counter(campaign.ways.values()))}; {len(campaign.interrupted_runs)} commands killed")
     print(
         f"a run takes {calm_s:.1f} s; disturbed, {statistics.median(delays_s):.1f} s more, {delays_s[-1]:.1f} s at most"
     )

@@ -1,4 +1,4 @@
-"""Each system call of create, make, take over, cancel and delete: the last of its process, or refused by the disk."""
+"""Disturb each system call of create, make, re-use, cancel and delete: kill the process, or let the disk refuse."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import requests
 
 from tests.contract.tools.server import ToolServer
-from tests.crash.operations import OPERATIONS, Bench, Operation
+from tests.crash.final_checks import leftover_files, overlaps, remaining_processes
+from tests.crash.operations import OPERATIONS, ContainerUnderTest, Operation
 from tests.crash.scale import EVERY, IS_SHORT
 from tests.crash.tracing import Strace, why_not
-from tests.crash.verdict import leftovers, lingering, overlaps
 from tests.waiting import until
 
 pytestmark = [
@@ -24,38 +24,38 @@ pytestmark = [
     pytest.mark.timeout(0),
 ]
 TOOL = Path(__file__).parent / "tool"
-# What a disk can refuse: to take data, to make it durable, to take a name.
+# A disk can refuse these calls: to write data, to sync it, to make a name.
 _DISK_CALLS = (
     "write,pwrite64,fsync,fdatasync,syncfs,?rename,?renameat,renameat2,?link,linkat,?mkdir,mkdirat,ftruncate,fchmod"
 )
-# What changes files or processes. The worker asks thousands of other things when it looks for processes that were left
-# behind; to be killed before one of those is to be killed before the next of these. Names that only some processors
-# have are marked with `?`.
+# These calls change files or processes. The worker makes thousands of other calls when it looks for processes that are
+# left. A kill before one of those has the same effect as a kill before the next of these. `?` marks names that only
+# some processors have.
 _CHANGING_CALLS = f"{_DISK_CALLS},writev,?unlink,unlinkat,?rmdir,flock,clone,clone3,?vfork,kill,wait4"
 _SOME = OPERATIONS[:2] if IS_SHORT else OPERATIONS
 _IDS = [f"{operation.name} ({operation.victim})" for operation in _SOME]
 Case = tuple[str, int]
-"""A system call, and which one of those that the operation does."""
+"""A system call, and its number among the equal calls of the operation."""
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A container with one thread, so that the same system calls come in the same order."""
+def tested(tmp_path: Path) -> Iterator[ContainerUnderTest]:
+    """Start a container with one thread, so that the system calls always come in the same order."""
     server = ToolServer(TOOL, tmp_path / "volume", BONSEYES_PROCESSES="1", BONSEYES_THREADS="1")
     try:
         server.start()
-        bench = Bench(server, tmp_path / "ledger")
-        bench.completed("witness")
-        yield bench
+        tested = ContainerUnderTest(server, tmp_path / "ledger")
+        tested.ensure_completed("witness")
+        yield tested
     finally:
         server.end()
 
 
-def cases_of(bench: Bench, operation: Operation, calls: str, every: int) -> list[Case]:
-    """Do the operation once, undisturbed, and return one of `every` so many of its system calls."""
-    with traced(bench, operation, "base", "-e", f"trace={calls}") as strace:
-        answer = operation.act(bench, "base")
-    operation.check(bench, "base", answer, False)
+def cases_of(tested: ContainerUnderTest, operation: Operation, calls: str, every: int) -> list[Case]:
+    """Run the operation once, undisturbed; return every `every`th of its system calls."""
+    with traced(tested, operation, "base", "-e", f"trace={calls}") as strace:
+        answer = operation.act(tested, "base")
+    operation.check(tested, "base", answer, False)
     # strace counts the calls of each thread.
     counts: dict[str, Counter[str]] = {}
     for line in strace.lines():
@@ -65,128 +65,130 @@ def cases_of(bench: Bench, operation: Operation, calls: str, every: int) -> list
     return cases[:: max(1, every)]
 
 
-def renew(bench: Bench, operation: Operation) -> None:
-    """Have a new process in the place of the operation's."""
-    before = operation.pid(bench.server)
+def renew(tested: ContainerUnderTest, operation: Operation) -> None:
+    """Kill the process of the operation, so that a new one replaces it."""
+    before = operation.pid(tested.server)
     os.kill(before, signal.SIGKILL)
-    until(lambda: operation.pid(bench.server) != before, 60)
+    until(lambda: operation.pid(tested.server) != before, 60)
 
 
-def traced(bench: Bench, operation: Operation, name: str, *options: str) -> Strace:
-    """Prepare the operation, and return what traces its process."""
-    until(bench.server.container.is_healthy, 60)
-    operation.prepare(bench, name)
-    output = bench.ledger.with_name("trace")
+def traced(tested: ContainerUnderTest, operation: Operation, name: str, *options: str) -> Strace:
+    """Prepare the operation, and return the trace of its process."""
+    until(tested.server.container.is_healthy, 60)
+    operation.prepare(tested, name)
+    output = tested.ledger.with_name("trace")
     output.unlink(missing_ok=True)
-    return Strace([operation.pid(bench.server)], output, *options)
+    return Strace([operation.pid(tested.server)], output, *options)
 
 
 Judge = Callable[["requests.Response | None", list[str]], None]
 
 
 def disturb(
-    bench: Bench,
+    tested: ContainerUnderTest,
     operation: Operation,
     cases: list[Case],
     options: Callable[[str, int], list[str]],
     judge: Judge = lambda *_: None,
 ) -> Counter[str]:
-    """Do the operation again and again, each time with another one of its calls disturbed; return the calls hit."""
+    """Run the operation once for each case, with that call disturbed; return the calls that were hit."""
     done: Counter[str] = Counter()
     for call, number in cases:
-        is_hit = disturb_one(bench, operation, f"{call}{number}", options(call, number), judge)
+        is_hit = disturb_one(tested, operation, f"{call}{number}", options(call, number), judge)
         if not is_hit:
-            # A process that did the same before does less for it; a new one may come as far as this call.
-            renew(bench, operation)
-            is_hit = disturb_one(bench, operation, f"{call}{number}-again", options(call, number), judge)
+            # A process that has done the same before makes fewer calls; a new one may reach this call.
+            renew(tested, operation)
+            is_hit = disturb_one(tested, operation, f"{call}{number}-again", options(call, number), judge)
         done.update([call] if is_hit else [])
     assert done, "nothing was disturbed"
     return done
 
 
-def disturb_one(bench: Bench, operation: Operation, name: str, options: list[str], judge: Judge) -> bool:
-    """Do the operation once, with one of its calls disturbed; tell whether it came to that call."""
-    with traced(bench, operation, name, *options) as strace:
-        answer = operation.act(bench, name)
+def disturb_one(tested: ContainerUnderTest, operation: Operation, name: str, options: list[str], judge: Judge) -> bool:
+    """Run the operation once with one call disturbed; tell whether it reached that call."""
+    with traced(tested, operation, name, *options) as strace:
+        answer = operation.act(tested, name)
     hits = strace.injected()
     try:
         judge(answer, hits)
-        until(bench.server.container.is_healthy, 60)
-        operation.check(bench, name, answer, any("SIGKILL" in line for line in hits))
+        until(tested.server.container.is_healthy, 60)
+        operation.check(tested, name, answer, any("SIGKILL" in line for line in hits))
     except (AssertionError, requests.RequestException) as error:
         tail = "\n".join(strace.lines()[-12:])
         raise AssertionError(f"{name} of {operation.name}: {hits}\n{error}\n{tail}") from error
     return bool(hits)
 
 
-def check_all(bench: Bench) -> None:
-    """Check what must be true after it all, and that it is so after one more crash."""
-    bench.completed("after")
-    bench.check_kept()
-    bench.server.kill()
-    bench.server.start()
-    bench.check_kept()
-    until(lambda: not leftovers(bench.server.volume), 20)
-    until(lambda: not lingering(bench.server, bench.ledger), 20)
-    assert not overlaps(bench.ledger)
+def check_all(tested: ContainerUnderTest) -> None:
+    """Check the promises at the end, and again after one more crash."""
+    tested.ensure_completed("after")
+    tested.check_acknowledged()
+    tested.server.kill()
+    tested.server.start()
+    tested.check_acknowledged()
+    until(lambda: not leftover_files(tested.server.volume), 20)
+    until(lambda: not remaining_processes(tested.server, tested.ledger), 20)
+    assert not overlaps(tested.ledger)
 
 
 @pytest.mark.parametrize("operation", _SOME, ids=_IDS)
-def test_killed_at_each_call(bench: Bench, operation: Operation) -> None:
-    """Whichever system call is the last one of the process: the promises hold when it is back."""
+def test_promises_hold_if_killed_at_each_call(tested: ContainerUnderTest, operation: Operation) -> None:
+    """Each system call is the last one of the process once."""
     calls = "all" if operation.victim == "server" else _CHANGING_CALLS
     if operation.victim == "mule":
-        # The one after each that is killed is new, and does more than one that is warm.
-        renew(bench, operation)
-    cases = cases_of(bench, operation, calls, EVERY)
+        # After each kill the process is new, and makes more calls than a warm one.
+        renew(tested, operation)
+    cases = cases_of(tested, operation, calls, EVERY)
 
     def options(call: str, number: int) -> list[str]:
         return ["-e", f"trace={calls}", "-e", f"inject={call}:signal=KILL:when={number}"]
 
-    done = disturb(bench, operation, cases, options)
-    check_all(bench)
+    done = disturb(tested, operation, cases, options)
+    check_all(tested)
     print(f"{operation.name} ({operation.victim}): killed at {done.total()} of {len(cases)} calls")
 
 
 @pytest.mark.parametrize("error", ["EIO"] if IS_SHORT else ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("operation", _SOME, ids=_IDS)
-def test_each_disk_call_fails(bench: Bench, operation: Operation, error: str) -> None:
-    """Whichever write, sync or new name the disk refuses: no false success, nothing lost, and it goes on after."""
-    cases = cases_of(bench, operation, _DISK_CALLS, EVERY // 4)
+def test_no_promise_breaks_if_each_disk_call_fails(
+    tested: ContainerUnderTest, operation: Operation, error: str
+) -> None:
+    """The disk refuses each write, sync or new name once: no false success, no loss, and the container goes on."""
+    cases = cases_of(tested, operation, _DISK_CALLS, EVERY // 4)
 
     def options(call: str, number: int) -> list[str]:
         return ["-yy", "-e", f"trace={_DISK_CALLS}", "-e", f"inject={call}:error={error}:when={number}"]
 
-    done = disturb(bench, operation, cases, options, check_answer)
-    check_all(bench)
+    done = disturb(tested, operation, cases, options, check_answer)
+    check_all(tested)
     print(f"{operation.name} ({operation.victim}): {error} at {done.total()} of {len(cases)} calls: {dict(done)}")
 
 
-def test_a_refused_creation_over_a_crash(bench: Bench) -> None:
-    """What the disk did not take is not there after a crash, or it is there with all its files."""
-    cases = cases_of(bench, OPERATIONS[0], _DISK_CALLS, 1)
+def test_refused_creation_is_missing_or_complete_after_a_crash(tested: ContainerUnderTest) -> None:
+    """The disk has refused a part of it."""
+    cases = cases_of(tested, OPERATIONS[0], _DISK_CALLS, 1)
     [*_, (_, syncs)] = [case for case in cases if case[0] == "fdatasync"]
     [*_, (_, writes)] = [case for case in cases if case[0] == "pwrite64"]
     fails_once = [f"inject=fdatasync:error=EIO:when={syncs}"]
-    # The row is written but not synced, and can then not even be overwritten.
+    # The row is written but not synced, and it cannot even be overwritten afterwards.
     fails_on = [f"inject=fdatasync:error=EIO:when={syncs}+", f"inject=pwrite64:error=EIO:when={writes + 1}+"]
     for name, injected in {"once": fails_once, "on": fails_on}.items():
         options = [part for inject in injected for part in ("-e", inject)]
-        with traced(bench, OPERATIONS[0], name, "-yy", "-e", f"trace={_DISK_CALLS}", *options) as strace:
-            answer = bench.create(name)
-            bench.server.kill()
-        bench.server.start()
+        with traced(tested, OPERATIONS[0], name, "-yy", "-e", f"trace={_DISK_CALLS}", *options) as strace:
+            answer = tested.create(name)
+            tested.server.kill()
+        tested.server.start()
         assert answer is not None and answer.status_code == 503, answer
         check_answer(answer, strace.injected())
-        phase = bench.phase(name)
+        phase = tested.phase(name)
         print(f"failing {name}: {phase} after the crash")
-        assert phase == "missing" or bench.final(name) == "completed", bench.reason(name)
-        bench.completed(name)
-    check_all(bench)
+        assert phase == "missing" or tested.wait_until_final(name) == "completed", tested.reason(name)
+        tested.ensure_completed(name)
+    check_all(tested)
 
 
 def check_answer(answer: requests.Response | None, hits: list[str]) -> None:
-    """An error is one of the contract's, and no answer at all only where it was the answer that could not be sent."""
+    """Check that an error is one of the contract; without an answer, the socket itself must have failed."""
     if answer is None:
         assert any("TCP" in line or "socket" in line for line in hits), hits
         return

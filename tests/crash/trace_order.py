@@ -1,4 +1,4 @@
-"""What a trace of system calls says about a power cut: which files and names were not synced when it mattered."""
+"""Follow a trace of system calls, and find files and names that a power cut would lose."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DESCRIPTOR = re.compile(r"^\d+<([^>]*)>")
 
 
 BEGUN = "begun"
-"""The name of the call that stands for the beginning of one that others came in between of."""
+"""The name of the call that marks the begin of an interrupted call; other calls came before its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One system call that went well."""
+    """One successful system call."""
 
     pid: int
     name: str
@@ -35,18 +35,18 @@ class Call:
 
     @property
     def file(self) -> str:
-        """Return the path of the descriptor that comes first."""
+        """Return the path of the first descriptor."""
         found = _DESCRIPTOR.match(self.arguments)
         return found[1].removesuffix(" (deleted)") if found else ""
 
     @property
     def paths(self) -> list[str]:
-        """Return the paths that are given by name."""
+        """Return the paths in the arguments."""
         return _PATH.findall(self.arguments)
 
 
 def calls_of(lines: Iterable[str]) -> Iterator[Call]:
-    """Yield calls in the order of their ends, those that were interrupted in the trace put together again."""
+    """Yield calls in the order of their ends; calls that the trace has interrupted are joined."""
     begun: dict[str, str] = {}
     for line in lines:
         if found := _BEGUN.match(line):
@@ -61,15 +61,15 @@ def calls_of(lines: Iterable[str]) -> Iterator[Call]:
 
 @dataclass(slots=True)
 class Unsynced:
-    """What a power cut would take: contents of files, with who wrote them, and names in folders."""
+    """The data that a power cut would lose: contents of files, with their writers, and names in folders."""
 
     contents: dict[str, set[int]] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     _late: dict[int, set[str]] = field(default_factory=dict)
-    """What became unsynced while a process was in the middle of a call."""
+    """By process in the middle of a call: files and names that became unsynced meanwhile."""
 
-    def take(self, call: Call) -> None:
-        """Follow one call."""
+    def add(self, call: Call) -> None:
+        """Change the state by one call."""
         if call.name == BEGUN:
             self._late[call.pid] = set()
             return
@@ -115,7 +115,7 @@ class Unsynced:
         self._note(target)
 
     def within(self, *roots: str) -> set[str]:
-        """Return what is not synced of these files and folders and all below them."""
+        """Return the unsynced files and folders among `roots` and below them."""
         return {
             path
             for path in self.contents.keys() | self.names

@@ -1,4 +1,4 @@
-"""strace on a running process: to end it, or to let the kernel fail, at one system call; or to see all of them."""
+"""Run strace on a process: trace its system calls, kill it at one of them, or let one of them fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Strace", "why_not"]
 
 @functools.cache
 def why_not() -> str | None:
-    """Return why nothing can be traced here; None when it can."""
+    """Return the reason why strace does not work here; None if it works."""
     if shutil.which("strace") is None:
         return "strace is not installed (Debian: apt-get install strace)"
     tried = subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True, text=True, check=False)
@@ -23,7 +23,7 @@ def why_not() -> str | None:
 
 
 class Strace:
-    """Traces processes, with all threads and with what they fork, while the block runs."""
+    """Traces processes, with all threads and forked processes, while the block runs."""
 
     def __init__(self, pids: list[int], output: Path, *options: str) -> None:
         self._pids = pids
@@ -32,7 +32,7 @@ class Strace:
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Strace:
-        """Attach; return when every process is attached to."""
+        """Attach strace, and return when it is attached to every process."""
         attach = [part for pid in self._pids for part in ("-p", str(pid))]
         self._errors = self._output.with_suffix(".err")
         with self._errors.open("w") as errors:
@@ -49,21 +49,21 @@ class Strace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Detach; what was traced goes on."""
+        """Detach strace; the processes go on."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:
-            # It may wait for ever for one that was killed in the wrong moment.
+            # strace may wait for ever for a process that was killed in the wrong moment.
             self._process.wait(1)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(5)
 
     def lines(self) -> list[str]:
-        """Return what was traced so far."""
+        """Return the trace so far."""
         return self._output.read_text(errors="replace").splitlines() if self._output.exists() else []
 
     def injected(self) -> list[str]:
-        """Return the calls that were made to fail, or to be the last one."""
+        """Return the calls that failed on purpose, or at which the process was killed."""
         return [line for line in self.lines() if "(INJECTED)" in line or "+++ killed by SIGKILL" in line]

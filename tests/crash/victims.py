@@ -1,4 +1,4 @@
-"""Finds the processes of a project by what they do, and kills them."""
+"""Find the processes of a project by their role, and kill them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import psutil
 
 from tests.contract.tools.server import is_alive
-from tests.crash.executions import at_work
+from tests.crash.executions import working_pid
 from tests.system.embedded import Embedded
 
-__all__ = ["PIPELINE", "RUN", "TOOLS", "TURNS", "Kill", "Victims"]
+__all__ = ["KILL_GROUPS", "PIPELINE", "RUN", "TOOLS", "Kill", "Victims"]
 
 PIPELINE = "five"
 TOOLS = ("source", "combine", "judge")
@@ -33,13 +33,13 @@ _TOGETHER = (
     (RUN, "run-server", "dagster-daemon"),
     (RUN, "run-server", "code-server", "combine"),
 )
-# Who is killed at the same moment; the run's process more often than the others, for all depends on it.
-TURNS: tuple[tuple[str, ...], ...] = (*((role,) for role in (RUN, RUN, *_SERVERS, *_OF_TOOLS)), *_TOGETHER)
+# Groups of processes to kill at the same moment. The process of the run occurs more often, as everything depends on it.
+KILL_GROUPS: tuple[tuple[str, ...], ...] = (*((role,) for role in (RUN, RUN, *_SERVERS, *_OF_TOOLS)), *_TOGETHER)
 
 
 @dataclass(slots=True)
 class Kill:
-    """One killed process; `back_s` is how long it took until there was another in its place."""
+    """One killed process; `back_s` is the time until another process replaced it."""
 
     role: str
     pid: int
@@ -49,22 +49,22 @@ class Kill:
 
     @property
     def container(self) -> str:
-        """Return the service that it belonged to."""
+        """Return the service of the process."""
         return self.role.partition(" ")[0]
 
     @property
     def interrupts(self) -> bool:
-        """Tell whether a tool that was at work was ended by it."""
+        """Tell whether the kill interrupts a tool that works."""
         return self.container in TOOLS and not self.role.endswith(" worker")
 
 
 class Victims:
-    """The processes of one project."""
+    """Finds and kills the processes of one project."""
 
     def __init__(self, project: Embedded) -> None:
         self._project = project
         self.executing: int | None = None
-        """The process of `dagster job execute`, while a run is executed by it."""
+        """The process of `dagster job execute`, while it executes a run."""
         self._records = project.project.dagster_home / "run_server" / "runs"
 
     def pid(self, role: str) -> int | None:
@@ -73,7 +73,7 @@ class Victims:
         if role == RUN:
             found = self.executing or next(iter(self.runs()), None)
         elif part == "child":
-            found = at_work(self._project.folder, service)
+            found = working_pid(self._project.folder, service)
         elif part:
             found = self._spawned(service, part)
         else:
@@ -81,7 +81,7 @@ class Victims:
         return found if found and is_alive(found) else None
 
     def kill(self, roles: tuple[str, ...], run: str) -> list[Kill]:
-        """Kill all of them at once, if all are there."""
+        """Kill the processes of all roles at once, if all of them run."""
         pids = {role: self.pid(role) for role in roles}
         if not all(pids.values()):
             return []
@@ -93,7 +93,7 @@ class Victims:
         return kills
 
     def runs(self) -> list[int]:
-        """Return the processes of runs, dead or alive, that a record names."""
+        """Return the process ids in the run records, dead or alive."""
         found = []
         for record in self._records.glob("*.json"):
             with contextlib.suppress(OSError, ValueError, KeyError):
@@ -101,7 +101,7 @@ class Victims:
         return found
 
     def run_processes(self) -> list[int]:
-        """Return every process of the project that executes a run, known to anybody or not."""
+        """Return every process of the project that executes a run, with or without a record."""
         found = []
         for process in self._project.processes():
             with contextlib.suppress(psutil.Error):
@@ -116,7 +116,7 @@ class Victims:
         return None
 
     def _spawned(self, service: str, part: str) -> int | None:
-        """Return a process that uWSGI tells in its log to have started."""
+        """Return a living process from the log of uWSGI."""
         log = (self._project.project.logs / f"{service}.log").read_text(errors="replace")
         what = "mule 1" if part == "mule" else r"worker \d+"
         pids = [int(pid) for pid in re.findall(rf"spawned uWSGI {what} \((?:new )?pid: (\d+)", log)]

@@ -223,7 +223,7 @@ def test_a_failed_step_gives_its_reason(launch: Callable[..., Artifact], project
         "learn": "failed",
         "judge": "cancelled",
     }
-    with pytest.raises(NotReadyError):
+    with pytest.raises(NotReadyError, match="The archive is too boring"):
         run.manifest()
     assert "failing_judge" not in project.container("judge").names()
 

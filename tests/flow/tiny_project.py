@@ -1,4 +1,4 @@
-"""Runs the project in `tiny/` for tests: its tools as real containers, its Dagster instance in a folder of the test."""
+"""Runs the project in `tiny/`, or another, for tests: its tools as real containers, its Dagster in a folder."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class TinyProject:
     addresses: Path
     servers: dict[str, subprocess.Popen[bytes]]
     stack: ExitStack
+    folder: Path = PROJECT
 
     @property
     def environment(self) -> dict[str, str]:
         """Return what a process of the project finds in its environment."""
         return {
             "BONSEYES_ADDRESSES": str(self.addresses),
-            "BONSEYES_PROJECT": str(PROJECT),
+            "BONSEYES_PROJECT": str(self.folder),
             "BONSEYES_FILES": str(self.root),
         }
 
@@ -54,7 +55,7 @@ class TinyProject:
     def start_again(self, name: str) -> None:
         """Serve a tool anew that was killed, at its port, over its volume."""
         port = int(self.container(name).base_url.rpartition(":")[2])
-        server = self.stack.enter_context(serving_tool(self.root, name, port, self.addresses))
+        server = self.stack.enter_context(serving_tool(self.root, name, port, self.addresses, self.folder))
         self.servers[name] = server
         wait_until_healthy(self.container(name), server)
 
@@ -66,24 +67,28 @@ class TinyProject:
 
 
 @contextmanager
-def running_tools(root: Path, tools: tuple[str, ...] = TOOLS) -> Iterator[TinyProject]:
-    """Serve the tools on ports of their own until the end of the block."""
+def running_tools(root: Path, tools: tuple[str, ...] = TOOLS, folder: Path = PROJECT) -> Iterator[TinyProject]:
+    """Serve the tools of the project in `folder` on ports of their own until the end of the block."""
     ports = {name: free_port() for name in tools}
     addresses = root / "addresses.json"
     addresses.write_text(json.dumps({name: f"http://127.0.0.1:{port}" for name, port in ports.items()}))
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(serving_tool(root, name, port, addresses)) for name, port in ports.items()}
-        project = TinyProject(root, addresses, servers, stack)
+        servers = {
+            name: stack.enter_context(serving_tool(root, name, port, addresses, folder)) for name, port in ports.items()
+        }
+        project = TinyProject(root, addresses, servers, stack, folder)
         for name in tools:
             wait_until_healthy(project.container(name), servers[name])
         yield project
 
 
 @contextmanager
-def serving_tool(root: Path, name: str, port: int, addresses: Path) -> Iterator[subprocess.Popen[bytes]]:
+def serving_tool(
+    root: Path, name: str, port: int, addresses: Path, folder: Path = PROJECT
+) -> Iterator[subprocess.Popen[bytes]]:
     """Serve one tool."""
     environment = {
-        "BONSEYES_TOOL": str(PROJECT / "containers" / name),
+        "BONSEYES_TOOL": str(folder / "containers" / name),
         "BONSEYES_VOLUME": str(root / "volumes" / name),
         "BONSEYES_ADDRESSES": str(addresses),
         "BONSEYES_PROCESSES": "1",
@@ -146,7 +151,9 @@ class TinyDagster:
     @contextmanager
     def serving_code(self) -> Iterator[None]:
         """Run the code server again after it was killed, at its port."""
-        with background(code_server_arguments(self.code_port), self.environment, self.project.root / "code.log"):
+        with background(
+            code_server_arguments(self.code_port, self.project.folder), self.environment, self.project.root / "code.log"
+        ):
             wait_until(lambda: is_listening(self.code_port), "the code server")
             yield
 
@@ -179,11 +186,12 @@ def running_dagster(project: TinyProject, postgres: str | None = None) -> Iterat
     bring_up_to_date(home, postgres=postgres)
     port = free_port()
     write_workspace(home, port=port)
-    file = str(PROJECT / "definitions.py")
-    runs = ["bonseyes_dagster.orchestration.run_server", "-f", file, "-d", str(PROJECT), "--on-stop", "terminate"]
+    folder = project.folder
+    definitions = ["-f", str(folder / "definitions.py"), "-d", str(folder)]
+    runs = ["bonseyes_dagster.orchestration.run_server", *definitions, "--on-stop", "terminate"]
     environment = {**project.environment, **dagster_environment(home)}
     with (
-        background(code_server_arguments(port), environment, project.root / "code.log") as code_server,
+        background(code_server_arguments(port, folder), environment, project.root / "code.log") as code_server,
         background(runs, environment, project.root / "runs.log"),
     ):
         wait_until(lambda: (home / "run_server" / "socket").exists(), "the run server")
@@ -195,9 +203,9 @@ def dagster_environment(home: Path) -> dict[str, str]:
     return {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "yes"}
 
 
-def code_server_arguments(port: int) -> list[str]:
+def code_server_arguments(port: int, folder: Path = PROJECT) -> list[str]:
     """Return the module and arguments of the code server."""
-    file = str(PROJECT / "definitions.py")
+    file = str(folder / "definitions.py")
     return ["dagster", "api", "grpc", "-f", file, "-h", "127.0.0.1", "-p", str(port), "--location-name", LOCATION]
 
 

@@ -22,11 +22,11 @@ from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.model import FileEntry, Manifest
 from bonseyes_dagster.project.environment import compose_environ
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.progress import read_progress
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, _digest, encode_row, read_row
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, _digest, encode_row_copy, read_row_copy
 from tests.fuzz.cases import CASES, fuzz
 from tests.fuzz.mutation import mutated_bytes, mutated_json, mutated_text
 
@@ -180,9 +180,9 @@ def test_a_word_of_a_command_may_be_longer_than_a_file_name(tmp_path: Path) -> N
     assert load_tool(tmp_path).command == (word,)
 
 
-def make_record() -> Record:
+def make_row() -> ArtifactRow:
     """Return a valid row."""
-    return Record(
+    return ArtifactRow(
         id="0" * 32, name="a", phase="completed", created="2024-01-01T00:00:00.000Z", tool="t", version="1",
         parameters={"x": 1}, files={"f": {"name": "n"}}, inputs={"i": {"url": "u"}},
     )  # fmt: skip
@@ -192,25 +192,25 @@ def test_a_row_is_valid_or_raises_row_damaged_error(tmp_path: Path) -> None:
     """A right digest shows that the file did not change. It does not show that its content is a row."""
     folder = Folder(tmp_path / ("0" * 32))
     folder.path.mkdir()
-    whole = encode_row(make_record())
-    row = json.loads(whole)["row"]
+    whole = encode_row_copy(make_row())
+    columns = json.loads(whole)["row"]
 
     def make(random: Random) -> bytes:
         if random.random() < 0.3:
             return mutated_bytes(random, whole, (b"null", b"[" * 100_000, b"9" * 5000, b"NaN"))
-        changed = mutated_json(random, row)
+        changed = mutated_json(random, columns)
         return json.dumps({"sha256": _digest(changed), "row": changed}).encode()
 
     def check(content: bytes) -> None:
-        folder.row.write_bytes(content)
+        folder.row_copy.write_bytes(content)
         try:
-            record = read_row(folder)
+            row = read_row_copy(folder)
         except RowDamagedError:
             return
-        assert record is not None
-        assert record.id == folder.id
-        assert {f.name for f in fields(record)} == {f.name for f in fields(Record)}
-        assert encode_row(record)
+        assert row is not None
+        assert row.id == folder.id
+        assert {f.name for f in fields(row)} == {f.name for f in fields(ArtifactRow)}
+        assert encode_row_copy(row)
 
     fuzz("rows", make, check)
 

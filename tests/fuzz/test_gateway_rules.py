@@ -18,7 +18,7 @@ from bonseyes_dagster.gateway.routes import match, rewrite_location
 from tests.fuzz.cases import fuzz
 from tests.fuzz.mutation import mutated_text
 
-RULES = access.Rules(frozenset({("127.0.0.1", "8000"), ("example.com", ""), ("[::1]", "8000")}), "secret")
+RULES = access.AccessRules(frozenset({("127.0.0.1", "8000"), ("example.com", ""), ("[::1]", "8000")}), "secret")
 _PATHS = (
     "/",
     "/dagster/graphql",

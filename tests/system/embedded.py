@@ -77,9 +77,9 @@ class Embedded:
         return dict(json.loads(self.call("status", "--json").stdout))
 
     def service(self, name: str) -> dict[str, Any]:
-        """Return the entry of a service in the supervisor's record."""
-        record = json.loads(self.project.record.read_bytes())
-        return next(service for service in record["services"] if service["name"] == name)
+        """Return the entry of a service in the project's state file."""
+        state = json.loads(self.project.state_file.read_bytes())
+        return next(service for service in state["services"] if service["name"] == name)
 
     def get(self, path: str, **options: Any) -> requests.Response:
         """Send a GET request to the gateway."""
@@ -89,7 +89,7 @@ class Embedded:
         """Return every process of the project, including the supervisor."""
         found = find_leftovers(self.project)
         with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
-            found.append(psutil.Process(json.loads(self.project.record.read_bytes())["pid"]))
+            found.append(psutil.Process(json.loads(self.project.state_file.read_bytes())["pid"]))
         return found
 
     def logs(self) -> str:

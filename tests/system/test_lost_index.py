@@ -1,4 +1,4 @@
-"""A real container whose index is lost, damaged or older than its folders: every artifact stays, and it says so."""
+"""A real container whose index is lost, damaged or older than its folders: it keeps every artifact and reports it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _INDEX = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm")
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ToolServer]:
-    """A container with two completed artifacts and a failed one."""
+    """Start a container with two completed artifacts and a failed one."""
     with tool_server("probe", tmp_path / "volume") as started:
         made(started, "one", "two")
         started.container.create("failed", {"act": "raise", "text": "Because."}).wait(timeout_s=60)
@@ -27,13 +27,13 @@ def server(tmp_path: Path) -> Iterator[ToolServer]:
 
 
 def made(server: ToolServer, *names: str) -> None:
-    """Have completed artifacts."""
+    """Make completed artifacts with these names."""
     for name in names:
         server.container.create(name, {"act": "write", "text": name}, idempotency_key=name).wait(timeout_s=60)
 
 
 def check(server: ToolServer, *names: str) -> None:
-    """Check that artifacts are there with all that is known of them, and that their names are taken."""
+    """Check that the artifacts have their data and digest, and that their names and keys are taken."""
     for name in names:
         artifact = server.container.artifact(name)
         assert artifact.status().phase == "completed"
@@ -44,7 +44,7 @@ def check(server: ToolServer, *names: str) -> None:
 
 
 def waiting(server: ToolServer) -> list[Artifact]:
-    """Have one that runs, and two that wait with an upload."""
+    """Start one artifact, and queue two with an upload."""
     first = server.container.create("running", {"act": "sleep", "seconds": 60})
     until(lambda: first.status().phase == "running")
     upload = server.volume.with_name("upload")
@@ -59,8 +59,10 @@ def lose(server: ToolServer) -> None:
 
 
 @pytest.mark.parametrize("damage", ["lost", "empty", "zeroed", "older"])
-def test_a_start_without_a_sound_index(server: ToolServer, tmp_path: Path, damage: str) -> None:
-    """All that was completed is served again under its name; what waited is done, or set aside with its uploads."""
+def test_start_with_a_damaged_index_serves_all_completed_artifacts(
+    server: ToolServer, tmp_path: Path, damage: str
+) -> None:
+    """Artifacts of the queue are made, or their uploads are set aside."""
     server.stop()
     shutil.copytree(server.volume, tmp_path / "backup")
     server.start()
@@ -97,8 +99,8 @@ def test_a_start_without_a_sound_index(server: ToolServer, tmp_path: Path, damag
     made(server, "four")
 
 
-def test_an_index_that_goes_while_it_is_up(server: ToolServer) -> None:
-    """The worker's next look finds it, its successor rebuilds it, and the servers go on with the new one."""
+def test_index_removed_while_the_container_runs_is_rebuilt(server: ToolServer) -> None:
+    """The worker finds it missing and ends, the next worker rebuilds it, and the servers use the new one."""
     lose(server)
     until(lambda: requests.get(f"{server.url}/artifacts", timeout=30).status_code == 200)
     check(server, "one", "two")
@@ -108,8 +110,8 @@ def test_an_index_that_goes_while_it_is_up(server: ToolServer) -> None:
     check(server, "one", "two", "three")
 
 
-def test_damaged_data_has_a_reason(server: ToolServer) -> None:
-    """A file that is short, a manifest that is another: no 500, nothing that looks whole, and no re-use."""
+def test_damaged_data_gives_404_with_the_reason(server: ToolServer) -> None:
+    """A short file or a wrong manifest gives no 500, no partial data and no re-use."""
     for name, path in (("one", "data/real"), ("two", "manifest.json")):
         artifact = server.container.artifact(name)
         [folder] = server.volume.glob(f"artifacts/{artifact.info()['id']}")

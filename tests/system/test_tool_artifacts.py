@@ -1,4 +1,4 @@
-"""One real tool container, asked for artifacts that go well and badly in every way that tools can."""
+"""One real tool container makes artifacts that succeed, or fail in every way that tools can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.waiting import until
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolServer]:
-    """A probe for all tests of this module."""
+    """Start a `probe` container for all tests of this module."""
     with tool_server("probe", tmp_path_factory.mktemp("probe") / "volume") as started:
         yield started
 
@@ -35,17 +35,17 @@ def make(server: ToolServer, act: str, *, timeout_s: float = 30, **parameters: A
 
 
 def log_of(server: ToolServer, status: Status) -> str:
-    """Return the whole log."""
+    """Return the complete log."""
     return b"".join(server.container.artifact(status.name).iter_log()).decode()
 
 
 def pids(note: Path) -> list[int]:
-    """Return the processes that a tool told of."""
+    """Return the process ids that a tool wrote to `note`."""
     return [int(line) for line in note.read_text().split()]
 
 
-def test_a_file_is_made(server: ToolServer) -> None:
-    """What the tool wrote is what can be read, read-only on disk, with digest and size."""
+def test_output_file_is_published(server: ToolServer) -> None:
+    """It is read-only on disk, and the status has its digest and size."""
     status = make(server, "write", text="hello")
     assert (status.phase, status.reason, status.size) == ("completed", None, 5)
     artifact = server.container.artifact(status.name)
@@ -75,10 +75,10 @@ def test_a_file_is_made(server: ToolServer) -> None:
         ("escape", "not a path inside of the artifact"),
     ],
 )
-def test_failures_have_a_reason(server: ToolServer, act: str, reason: str) -> None:
-    """Whatever goes wrong, the artifact is failed, says why, serves nothing and leaves nothing in staging.
+def test_failed_artifact_has_a_reason(server: ToolServer, act: str, reason: str) -> None:
+    """A failed artifact serves no data and leaves no staging folder.
 
-    Ended by somebody else it has been interrupted, and may be worth another attempt.
+    If another process killed the tool, the artifact is interrupted: a second attempt may succeed.
     """
     status = make(server, act, text="too bad")
     assert status.phase == ("interrupted" if act == "kill" else "failed")
@@ -89,24 +89,24 @@ def test_failures_have_a_reason(server: ToolServer, act: str, reason: str) -> No
     assert Path("/etc/passwd").stat().st_mode & 0o777 == 0o644
 
 
-def test_a_traceback_begins_with_the_tool(server: ToolServer) -> None:
-    """An author sees his own lines; a ToolError is a sentence without a traceback."""
+def test_traceback_begins_with_the_tools_own_code(server: ToolServer) -> None:
+    """The author sees only the code of the tool. A ToolError is a sentence without a traceback."""
     text = log_of(server, make(server, "raise", text="oops"))
     assert "Traceback" in text and "probe.py" in text and "child.py" not in text
     assert "Traceback" not in log_of(server, make(server, "tool-error", text="oops"))
     assert "Segmentation fault" in log_of(server, make(server, "crash"))
 
 
-def test_links_inside_become_files(server: ToolServer) -> None:
-    """A symbolic link to a file of the artifact is published as that file."""
+def test_symbolic_link_inside_the_artifact_becomes_a_file(server: ToolServer) -> None:
+    """Readers get a plain file."""
     status = make(server, "link-in", text="same")
     assert server.container.artifact(status.name).read("a/link") == b"same"
     [link] = server.volume.glob("artifacts/*/data/a/link")
     assert not link.is_symlink()
 
 
-def test_a_hard_link_to_the_outside_is_copied(server: ToolServer, tmp_path: Path) -> None:
-    """Nobody else's file is made read-only, and nobody else changes what is published."""
+def test_hard_link_to_the_outside_is_copied(server: ToolServer, tmp_path: Path) -> None:
+    """The file outside does not become read-only, and its changes do not reach the artifact."""
     victim = tmp_path / "note.victim"
     victim.write_text("before")
     victim.chmod(0o600)
@@ -117,33 +117,33 @@ def test_a_hard_link_to_the_outside_is_copied(server: ToolServer, tmp_path: Path
 
 
 def test_outputs_without_permissions_are_published(server: ToolServer) -> None:
-    """What a tool did to the modes of its files does not matter."""
+    """The tool may set any mode on its files."""
     status = make(server, "no-permission")
     assert server.container.artifact(status.name).read("locked/file") == b"x"
     server.container.artifact(status.name).delete()
     assert not [*server.volume.glob("trash/*")]
 
 
-def test_many_files(server: ToolServer) -> None:
-    """Hundreds of files are one artifact like any other."""
+def test_artifact_with_500_files_is_published(server: ToolServer) -> None:
+    """Tools for datasets write many files."""
     status = make(server, "many")
     assert len(server.container.artifact(status.name).manifest().files) == 501
 
 
-def test_everything_printed_is_in_the_log(server: ToolServer) -> None:
-    """Print, logging, stderr, programs below and C libraries all end in the log."""
+def test_log_has_the_output_of_all_sources(server: ToolServer) -> None:
+    """The sources are print, logging, stderr, child programs and C libraries."""
     text = log_of(server, make(server, "prints"))
     for source in ("print", "logging", "stderr", "program", "C"):
         assert f"from {source}\n" in text
 
 
-def test_exiting_with_zero_is_success(server: ToolServer) -> None:
+def test_exit_with_zero_completes_the_artifact(server: ToolServer) -> None:
     """A tool may end by sys.exit(0)."""
     assert make(server, "exit-zero").phase == "completed"
 
 
-def test_metrics_and_progress(server: ToolServer) -> None:
-    """Points are whole lines; the progress of the last step stays in the status."""
+def test_metrics_and_progress_of_a_completed_artifact(server: ToolServer) -> None:
+    """The progress of the last step stays in the status."""
     status = make(server, "metrics")
     artifact = server.container.artifact(status.name)
     assert artifact.metrics() == ["loss"]
@@ -154,8 +154,8 @@ def test_metrics_and_progress(server: ToolServer) -> None:
     assert (progress.done, progress.total, progress.unit, progress.message) == (5, 5, "steps", "measuring")
 
 
-def test_metrics_and_log_grow_while_it_runs(server: ToolServer) -> None:
-    """Metrics, progress and the followed log are live."""
+def test_metrics_progress_and_log_are_live(server: ToolServer) -> None:
+    """Clients follow them while the tool runs."""
     artifact = server.container.create(f"live{next(_count)}", {"act": "metrics", "seconds": 2})
     seen: list[tuple[float, bytes]] = []
     follower = threading.Thread(
@@ -170,14 +170,14 @@ def test_metrics_and_log_grow_while_it_runs(server: ToolServer) -> None:
     assert seen[-1][0] - seen[0][0] > 0.4
 
 
-def test_waiting_ends_with_the_artifact(server: ToolServer) -> None:
-    """A long poll in any server process wakes within moments of the end."""
-    # Servers look every 5 s even if nothing wakes them. A busy machine may be late, too, but not each time.
+def test_long_polls_end_soon_after_the_artifact(server: ToolServer) -> None:
+    """They wait in several server processes, and the worker wakes all."""
+    # Without a wake-up, servers check every 5 s. A busy machine may be late, too, but not each time.
     assert any(slowest_answer_s(server) < 3 for _ in range(3))
 
 
 def slowest_answer_s(server: ToolServer) -> float:
-    """Return how long after the end of an artifact the last of those that waited for it heard of it."""
+    """Return the seconds from the end of an artifact to the last answer of the requests that wait for it."""
     artifact = server.container.create(f"wait{next(_count)}", {"act": "sleep", "seconds": 0.5})
     ended: list[float] = []
 
@@ -196,16 +196,16 @@ def slowest_answer_s(server: ToolServer) -> float:
     return max(ended) - finished
 
 
-def test_background_processes_end_with_it(server: ToolServer, tmp_path: Path) -> None:
-    """What a tool leaves behind is killed, also what is in a session of its own; the artifact is completed."""
+def test_processes_that_a_tool_leaves_behind_are_killed(server: ToolServer, tmp_path: Path) -> None:
+    """Also those in other sessions. The artifact is completed."""
     note = tmp_path / "pids"
     assert make(server, "leave-behind", note=str(note)).phase == "completed"
     assert len(pids(note)) == 3
     assert not any(is_alive(pid) for pid in pids(note))
 
 
-def test_cancelling_ends_the_whole_family(server: ToolServer, tmp_path: Path) -> None:
-    """TERM reaches the group at once, and what fled to other sessions is killed."""
+def test_cancel_ends_all_processes_of_a_tool(server: ToolServer, tmp_path: Path) -> None:
+    """SIGTERM reaches the process group at once, and processes in other sessions are killed."""
     note = tmp_path / "pids"
     artifact = server.container.create(f"family{next(_count)}", {"act": "families", "seconds": 60, "note": str(note)})
     until(lambda: b"family complete" in b"".join(artifact.iter_log()))
@@ -218,8 +218,8 @@ def test_cancelling_ends_the_whole_family(server: ToolServer, tmp_path: Path) ->
     assert not any(is_alive(pid) for pid in pids(note))
 
 
-def test_cancelling_a_queued_one_is_immediate(server: ToolServer) -> None:
-    """What waits is cancelled at once and never runs; positions tell the order."""
+def test_cancel_of_a_queued_artifact_is_immediate(server: ToolServer) -> None:
+    """It never runs, and the positions of later ones move up."""
     first = server.container.create(f"busy{next(_count)}", {"act": "sleep", "seconds": 60})
     until(lambda: first.status().phase == "running")
     waiting = [server.container.create(f"queued{next(_count)}", {"act": "write"}) for _ in range(3)]
@@ -235,8 +235,8 @@ def test_cancelling_a_queued_one_is_immediate(server: ToolServer) -> None:
         waiting[0].status()
 
 
-def test_a_stubborn_one_is_killed(server: ToolServer) -> None:
-    """Ten seconds after TERM comes KILL."""
+def test_tool_that_ignores_sigterm_is_killed_after_ten_seconds(server: ToolServer) -> None:
+    """The grace period is ten seconds."""
     artifact = server.container.create(f"stubborn{next(_count)}", {"act": "ignore-term", "seconds": 60})
     until(lambda: b"stubborn\n" in b"".join(artifact.iter_log()))
     start = time.monotonic()
@@ -245,8 +245,8 @@ def test_a_stubborn_one_is_killed(server: ToolServer) -> None:
     assert 9 < time.monotonic() - start < 13
 
 
-def test_deleting_a_running_one_ends_it_first(server: ToolServer, tmp_path: Path) -> None:
-    """When DELETE has answered, the processes are gone, the name is free, and the disk is empty of it."""
+def test_delete_of_a_running_artifact_ends_it_first(server: ToolServer, tmp_path: Path) -> None:
+    """After the answer to DELETE, its processes and files are gone, and its name is free."""
     note = tmp_path / "pids"
     name = f"doomed{next(_count)}"
     artifact = server.container.create(name, {"act": "sleep", "seconds": 60, "note": str(note)})
@@ -260,8 +260,8 @@ def test_deleting_a_running_one_ends_it_first(server: ToolServer, tmp_path: Path
     assert server.container.create(name, {"act": "write"}).wait(timeout_s=20).phase == "completed"
 
 
-def test_temporary_files_go(server: ToolServer, tmp_path: Path) -> None:
-    """The artifact's temporary folder is removed with all that is in it."""
+def test_temporary_folder_is_removed(server: ToolServer, tmp_path: Path) -> None:
+    """It lies outside of the volume, where no sweep would find it."""
     note = tmp_path / "note"
     assert make(server, "temporary", note=str(note)).phase == "completed"
     path = Path((tmp_path / "note.temporary").read_text())
@@ -269,8 +269,8 @@ def test_temporary_files_go(server: ToolServer, tmp_path: Path) -> None:
     assert not path.parent.exists()
 
 
-def test_uploads_are_kept_and_given(server: ToolServer, tmp_path: Path) -> None:
-    """An uploaded file reaches the tool and can be read back, whatever its sender calls it."""
+def test_upload_reaches_the_tool_and_can_be_read_back(server: ToolServer, tmp_path: Path) -> None:
+    """The client may use any file name."""
     content = os.urandom(300_000)
     url = f"{server.url}/artifacts"
     name = f"upload{next(_count)}"
@@ -289,8 +289,8 @@ def test_uploads_are_kept_and_given(server: ToolServer, tmp_path: Path) -> None:
     assert not [*server.volume.glob("drafts/*")]
 
 
-def test_every_bad_parameter_is_named(server: ToolServer) -> None:
-    """One answer tells of all mistakes: missing, unknown, of a wrong type, not to be fetched."""
+def test_answer_names_every_wrong_parameter(server: ToolServer) -> None:
+    """The mistakes are: missing, unknown, of a wrong type, not allowed to be fetched."""
     with pytest.raises(InvalidError) as caught:
         server.container.create(
             f"bad{next(_count)}", {"seconds": -1, "unknown": 1, "some-url": "http://169.254.169.254/latest"}
@@ -298,8 +298,8 @@ def test_every_bad_parameter_is_named(server: ToolServer) -> None:
     assert set(caught.value.detail) == {"act", "seconds", "unknown", "some-url"}
 
 
-def test_a_name_is_free_after_a_refusal(server: ToolServer) -> None:
-    """What is refused leaves nothing: no name, no folder."""
+def test_refused_creation_leaves_its_name_free(server: ToolServer) -> None:
+    """It leaves no folder, either."""
     before = len([*server.volume.glob("artifacts/*")])
     with pytest.raises(InvalidError):
         server.container.create("refused", {})
@@ -308,8 +308,8 @@ def test_a_name_is_free_after_a_refusal(server: ToolServer) -> None:
     assert len([*server.volume.glob("artifacts/*")]) == before
 
 
-def test_info_tells_where_it_came_from(server: ToolServer) -> None:
-    """The provenance names tool, version, parameters and fingerprint."""
+def test_info_has_the_provenance(server: ToolServer) -> None:
+    """The provenance has tool, version, parameters and fingerprint."""
     info = server.container.artifact(make(server, "write").name).info()
     assert info["provenance"]["version"] == server.container.describe().version
     assert info["provenance"]["tool"] == "probe"

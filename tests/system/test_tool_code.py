@@ -1,4 +1,4 @@
-"""What a tool's result is made of: the code of its version, or the result says that it was not and is never re-used."""
+"""A result comes from the code of its version; else it has `code_changed` and is never re-used."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def make(server: ToolServer, text: str = "", **parameters: Any) -> Artifact:
 
 
 def content(artifact: Artifact) -> str:
-    """Return what the tool wrote."""
+    """Return the output of the tool."""
     return artifact.read("made").decode().strip()
 
 
@@ -96,8 +96,8 @@ def restart(server: ToolServer) -> None:
 
 
 @pytest.mark.parametrize("is_program", [True, False])
-def test_result_of_changed_code_is_not_reused_after_a_restore(tmp_path: Path, *, is_program: bool) -> None:
-    """Change a file, make an artifact, restore the file, restart: the next equal request is computed."""
+def test_result_of_changed_code_is_not_re_used_after_a_restore(tmp_path: Path, *, is_program: bool) -> None:
+    """A file changes, an artifact is made, the file is restored, and the container restarts."""
     tool = write_tool(tmp_path, is_program=is_program)
     file = tool / ("value" if is_program else "late.py")
     original = file.read_text()
@@ -117,8 +117,8 @@ def test_result_of_changed_code_is_not_reused_after_a_restore(tmp_path: Path, *,
         assert make(server).status().reused_from == true.name
 
 
-def test_edit_and_restore_while_it_runs_is_seen(tmp_path: Path) -> None:
-    """A file that is as before when the artifact ends may have been read in between."""
+def test_edit_and_restore_during_an_artifact_is_found(tmp_path: Path) -> None:
+    """The tool may have read the changed file in between."""
     tool = write_tool(tmp_path)
     file, gate = tool / "late.py", tmp_path / "gate"
     with tool_server(tool, tmp_path / "volume") as server:
@@ -133,8 +133,8 @@ def test_edit_and_restore_while_it_runs_is_seen(tmp_path: Path) -> None:
             assert not make(server, text=artifact.name).status().code_changed
 
 
-def test_container_says_that_its_code_changed(tmp_path: Path) -> None:
-    """`GET /` tells it as long as it is so, and a restart takes the changed code as a new version."""
+def test_description_says_that_the_code_changed(tmp_path: Path) -> None:
+    """`GET /` has `code_changed` until a restart, which makes a new version of the changed code."""
     tool = write_tool(tmp_path)
     with tool_server(tool, tmp_path / "volume") as server:
 
@@ -154,7 +154,7 @@ def test_container_says_that_its_code_changed(tmp_path: Path) -> None:
 
 
 def test_compiled_modules_are_no_change(tmp_path: Path) -> None:
-    """Python writes `__pycache__` when a module is first imported, which may be while an artifact is made."""
+    """Python writes `__pycache__` at the first import of a module, which may be during an artifact."""
     tool = write_tool(tmp_path)
     with tool_server(tool, tmp_path / "volume", PYTHONDONTWRITEBYTECODE="") as server:
         first = make(server, text="a")
@@ -163,8 +163,8 @@ def test_compiled_modules_are_no_change(tmp_path: Path) -> None:
         assert make(server, text="a").status().reused_from == first.name
 
 
-def test_queued_artifact_is_of_the_version_that_makes_it(tmp_path: Path) -> None:
-    """What waited through a restart with other code is no result of the version that took the request."""
+def test_queued_artifact_gets_the_version_that_makes_it(tmp_path: Path) -> None:
+    """It may have waited through a restart with other code."""
     tool = write_tool(tmp_path)
     gate = tmp_path / "gate"
     with tool_server(tool, tmp_path / "volume") as server:
@@ -185,8 +185,8 @@ def test_queued_artifact_is_of_the_version_that_makes_it(tmp_path: Path) -> None
         assert content(make(server, text="waits")) == "1 1 1 False"
 
 
-def test_worker_that_loads_changed_code_says_so(tmp_path: Path) -> None:
-    """A worker that ended is started again with the code of that moment, under the version of the servers' start."""
+def test_restarted_worker_with_changed_code_marks_its_artifacts(tmp_path: Path) -> None:
+    """The worker loads the current code, but the version is that of the start of the servers."""
     tool = write_tool(tmp_path)
     original = (tool / "tool.py").read_text()
     with tool_server(tool, tmp_path / "volume") as server:
@@ -203,7 +203,7 @@ def test_worker_that_loads_changed_code_says_so(tmp_path: Path) -> None:
 
 
 def test_bytecode_of_changed_code_is_not_run_after_a_restore(tmp_path: Path) -> None:
-    """Python takes compiled code for current by the file's size and its time in seconds."""
+    """Python compares only the size of a file and its time in seconds with those in the bytecode."""
     tool = write_tool(tmp_path)
     file = tool / "late.py"
     with tool_server(tool, tmp_path / "volume", PYTHONDONTWRITEBYTECODE="") as server:
@@ -219,7 +219,7 @@ def test_bytecode_of_changed_code_is_not_run_after_a_restore(tmp_path: Path) -> 
 
 
 def test_equal_requests_in_the_queue_are_computed_once(tmp_path: Path) -> None:
-    """Forty equal requests that wait together make one computation; each names what it was made from."""
+    """Of forty equal requests in the queue one is computed. The others name their source."""
     tool = write_tool(tmp_path)
     gate = tmp_path / "gate"
     with tool_server(tool, tmp_path / "volume") as server:
@@ -239,8 +239,8 @@ def test_equal_requests_in_the_queue_are_computed_once(tmp_path: Path) -> None:
             assert str(before.finished) <= str(after.started)
 
 
-def test_takeover_obeys_cancel_and_delete_and_needs_a_true_first_one(tmp_path: Path) -> None:
-    """A first one that is cancelled, deleted, failed or of changed code leaves the next to compute."""
+def test_queued_artifact_is_computed_if_the_equal_one_before_it_cannot_be_re_used(tmp_path: Path) -> None:
+    """The first artifact is cancelled or deleted, or its code has changed. Cancelled ones stay cancelled."""
     tool = write_tool(tmp_path)
     gate = tmp_path / "gate"
     with tool_server(tool, tmp_path / "volume") as server:
@@ -277,8 +277,8 @@ def test_takeover_obeys_cancel_and_delete_and_needs_a_true_first_one(tmp_path: P
         assert not make(server, text="change").status().code_changed
 
 
-def test_module_from_elsewhere_is_named_and_its_result_not_reused(tmp_path: Path) -> None:
-    """The version does not cover it, so a change there between two starts would not be seen."""
+def test_result_of_a_module_from_elsewhere_is_not_re_used(tmp_path: Path) -> None:
+    """The version does not cover the module, so nothing would find a change between two starts."""
     tool = write_tool(tmp_path)
     (tool / "tool.yml").write_text((tool / "tool.yml").read_text().replace("code: [../shared]", ""))
     with tool_server(tool, tmp_path / "volume", PYTHONPATH=str(tmp_path / "shared"), TMPDIR="/var/tmp") as server:

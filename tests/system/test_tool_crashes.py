@@ -1,4 +1,4 @@
-"""What a tool container promises when its processes are killed in the worst moments, and when it is told to stop."""
+"""A tool container keeps its promises if its processes are killed in the worst moments, and if it is stopped."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.waiting import until
 
 
 def pids(note: Path) -> list[int]:
-    """Return the processes that a tool told of."""
+    """Return the process ids that a tool wrote to `note`."""
     return [int(line) for line in note.read_text().split()]
 
 
 def busy(server: ToolServer, note: Path) -> tuple[Artifact, list[Artifact]]:
-    """Return an artifact that runs with all its family, and three that wait."""
+    """Return a running artifact with all its processes, and three queued ones."""
     running = server.container.create("running", {"act": "families", "seconds": 60, "note": str(note)})
     waiting = [server.container.create(f"waiting{number}", {"act": "write"}) for number in range(3)]
     until(lambda: b"family complete" in b"".join(running.iter_log()))
@@ -34,7 +34,7 @@ def busy(server: ToolServer, note: Path) -> tuple[Artifact, list[Artifact]]:
 
 
 def check_recovered(server: ToolServer, note: Path, running: Artifact, waiting: list[Artifact]) -> None:
-    """Check what the contract says of a restart."""
+    """Check the promises of the contract for a restart."""
     status = running.wait(timeout_s=30)
     assert (status.phase, status.result) == ("interrupted", "failed")
     assert not any(is_alive(pid) for pid in pids(note))
@@ -47,8 +47,8 @@ def check_recovered(server: ToolServer, note: Path, running: Artifact, waiting: 
 
 
 @pytest.mark.parametrize("victim", ["mule", "master", "child", "workers", "everything"])
-def test_killing(victim: str, tmp_path: Path) -> None:
-    """Whichever process is killed: the running one ends as interrupted, the queue goes on."""
+def test_kill_of_any_process_interrupts_at_most_the_running_artifact(victim: str, tmp_path: Path) -> None:
+    """The queue goes on after each kill."""
     note = tmp_path / "pids"
     with tool_server("probe", tmp_path / "volume") as server:
         running, waiting = busy(server, note)
@@ -81,8 +81,8 @@ def test_killing(victim: str, tmp_path: Path) -> None:
         check_recovered(server, note, running, waiting)
 
 
-def test_bystanders_live(tmp_path: Path) -> None:
-    """Who reads the log of what was interrupted, or stands in its folder, is not taken for a part of it."""
+def test_processes_that_only_read_an_artifact_are_not_killed(tmp_path: Path) -> None:
+    """They read its log or have its folder as working directory, but do not belong to it."""
     note = tmp_path / "pids"
     with tool_server("probe", tmp_path / "volume") as server:
         running, waiting = busy(server, note)
@@ -99,8 +99,8 @@ def test_bystanders_live(tmp_path: Path) -> None:
                 process.wait(5)
 
 
-def test_stopping_interrupts(tmp_path: Path) -> None:
-    """TERM ends all processes at once; the running one is interrupted, the waiting ones wait for the next start."""
+def test_stop_interrupts_the_running_artifact(tmp_path: Path) -> None:
+    """SIGTERM ends all processes at once; queued artifacts wait for the next start."""
     note = tmp_path / "pids"
     with tool_server("probe", tmp_path / "volume") as server:
         running, waiting = busy(server, note)
@@ -115,8 +115,8 @@ def test_stopping_interrupts(tmp_path: Path) -> None:
         assert running.status().reason == "The server was stopped while it ran."
 
 
-def test_a_deletion_goes_on_after_a_crash(tmp_path: Path) -> None:
-    """What was deleted while it ran stays deleted, and its folder goes, when the worker dies before it is gone."""
+def test_deletion_is_finished_after_a_crash(tmp_path: Path) -> None:
+    """The worker dies while it ends the tool. The artifact stays deleted, and its folder is removed."""
     note = tmp_path / "pids"
     with tool_server("probe", tmp_path / "volume") as server:
         artifact = server.container.create("doomed", {"act": "ignore-term", "seconds": 60, "note": str(note)})
@@ -133,8 +133,8 @@ def test_a_deletion_goes_on_after_a_crash(tmp_path: Path) -> None:
         assert not any(is_alive(pid) for pid in pids(note))
 
 
-def test_leftovers_of_nobody_are_removed(tmp_path: Path) -> None:
-    """Folders of creations that were never acknowledged, and of deletions half done, go at the next start."""
+def test_leftover_folders_are_removed_at_the_next_start(tmp_path: Path) -> None:
+    """They come from creations without an answer, and from unfinished deletions."""
     volume = tmp_path / "volume"
     with tool_server("probe", volume) as server:
         kept = server.container.create("kept", {"act": "write"})
@@ -148,8 +148,8 @@ def test_leftovers_of_nobody_are_removed(tmp_path: Path) -> None:
         assert kept.read("real") == b"hello"
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
-    """A client that hangs up in the middle of a file has created nothing."""
+def test_interrupted_upload_leaves_nothing(tmp_path: Path) -> None:
+    """The client closes the connection in the middle of a file."""
     with tool_server("probe", tmp_path / "volume") as server:
 
         def half() -> object:
@@ -168,8 +168,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         assert server.container.names() == []
 
 
-def test_killing_while_many_are_made(tmp_path: Path) -> None:
-    """Killed again and again: every artifact that was acknowledged ends once, and what is completed is whole."""
+def test_artifacts_end_once_if_the_worker_is_killed_often(tmp_path: Path) -> None:
+    """Every acknowledged artifact ends, and completed ones have all files."""
     with tool_server("probe", tmp_path / "volume") as server:
         names: list[str] = []
         for round_number in range(3):
@@ -195,8 +195,8 @@ def test_killing_while_many_are_made(tmp_path: Path) -> None:
         assert not [*server.volume.glob("artifacts/*/staging")]
 
 
-def test_a_new_start_loads_the_code_again(tmp_path: Path) -> None:
-    """A worker that was killed too often while it loaded the tool's code does so no more; a new server tries again."""
+def test_restarted_server_loads_the_code_again(tmp_path: Path) -> None:
+    """After too many crashes the worker leaves the import to its children, but only until the server restarts."""
     with tool_server("probe", tmp_path / "volume") as server:
         server.stop()
         state = server.volume / "worker.json"
@@ -204,11 +204,11 @@ def test_a_new_start_loads_the_code_again(tmp_path: Path) -> None:
         server.start()
         assert server.container.create("any", {"act": "write"}).wait(timeout_s=20).phase == "completed"
         assert json.loads(state.read_text())["state"] == "ready"
-        assert "left to the children" not in server.log.read_text()
+        assert "the children load it instead" not in server.log.read_text()
 
 
-def test_two_servers_on_one_volume(tmp_path: Path) -> None:
-    """Two servers share a volume: one worker works, and the other takes over when it is gone."""
+def test_of_two_servers_on_one_volume_one_works(tmp_path: Path) -> None:
+    """The worker of the other server takes over when it ends."""
     first = ToolServer("probe", tmp_path / "volume")
     second = ToolServer("probe", tmp_path / "volume")
     second.log = tmp_path / "second.log"

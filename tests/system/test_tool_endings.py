@@ -1,4 +1,4 @@
-"""What an artifact has started ends before its files are digested: their digests are true, and stay so."""
+"""All processes of an artifact end before its files are digested, so that the digests stay right."""
 
 from __future__ import annotations
 
@@ -22,45 +22,47 @@ _count = itertools.count()
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToolServer]:
-    """One container for all; each test ends what it has started, or the next would notice."""
+    """Start one container for all tests; each test ends its processes, or they would disturb the next one."""
     with tool_server("ghost", tmp_path_factory.mktemp("ghost") / "volume") as found:
         yield found
 
 
 def start(server: ToolServer, note: Path, act: str, end: str = "return") -> Artifact:
-    """Begin an artifact."""
+    """Create an artifact."""
     return server.container.create(f"ghost{next(_count)}", {"act": act, "note": str(note), "end": end})
 
 
 def pid_of(note: Path) -> int:
-    """Return the process that the tool left behind."""
+    """Return the process id that the tool left behind."""
     return int(until(lambda: note.exists() and note.read_text().strip()))
 
 
-def is_true(artifact: Artifact) -> bool:
-    """Tell whether what is served has the digest that the manifest gives."""
+def has_right_digest(artifact: Artifact) -> bool:
+    """Tell whether the served file has the digest from the manifest."""
     [entry] = artifact.manifest().files
     return hashlib.sha256(artifact.read("output")).hexdigest() == entry.sha256
 
 
 @pytest.mark.parametrize("act", ["daemon", "mapped", "bare", "fork-server"])
-def test_published_files_do_not_change(act: str, server: ToolServer, tmp_path: Path) -> None:
-    """A process in another session, one that writes by memory, a bare program and one of a fork server all end."""
+def test_writers_end_before_files_are_digested(act: str, server: ToolServer, tmp_path: Path) -> None:
+    """They are a process in another session, one with a mapped file, a bare program, and one of a fork server."""
     note = tmp_path / "note"
     artifact = start(server, note, act)
     assert artifact.wait(timeout_s=60).phase == "completed"
     assert not is_alive(pid_of(note))
-    assert is_true(artifact)
-    said = b"".join(artifact.iter_log()).decode()
-    assert re.search(r"no newline at the end\n.* Ended 1 process \(", said)
-    assert "that the tool left behind" in said
+    assert has_right_digest(artifact)
+    log = b"".join(artifact.iter_log()).decode()
+    assert re.search(r"no newline at the end\n.* Ended 1 process \(", log)
+    assert "that the tool left behind" in log
 
 
 @pytest.mark.parametrize(
     ("end", "phase"), [("exit", "completed"), ("raise", "failed"), ("kill", "interrupted"), ("wait", "cancelled")]
 )
-def test_processes_end_however_the_artifact_ends(end: str, phase: str, server: ToolServer, tmp_path: Path) -> None:
-    """Success, failure, a killed child and a cancellation leave no process."""
+def test_no_process_is_left_after_any_end_of_an_artifact(
+    end: str, phase: str, server: ToolServer, tmp_path: Path
+) -> None:
+    """The ends are success, failure, a killed child and a cancellation."""
     note = tmp_path / "note"
     artifact = start(server, note, "daemon", end)
     pid = pid_of(note)
@@ -68,12 +70,12 @@ def test_processes_end_however_the_artifact_ends(end: str, phase: str, server: T
         artifact.cancel()
     assert artifact.wait(timeout_s=60).phase == phase
     assert not is_alive(pid)
-    # The daemon's parent may be on its way out.
+    # The parent of the daemon may still be ending.
     assert re.search(r"Ended [12] process(es)? \(", b"".join(artifact.iter_log()).decode())
 
 
-def test_a_process_of_nobody_that_writes_on_fails_the_artifact(server: ToolServer, tmp_path: Path) -> None:
-    """It was handed the open file and is not below the tool: it lives, and what it may change is not published."""
+def test_output_open_in_a_foreign_process_fails_the_artifact(server: ToolServer, tmp_path: Path) -> None:
+    """The tool has sent the open file to a process that is no descendant. It lives on and could change the output."""
     note = tmp_path / "note"
     received: list[int] = []
     with socket.socket(socket.AF_UNIX) as listener:
@@ -101,8 +103,8 @@ def test_a_process_of_nobody_that_writes_on_fails_the_artifact(server: ToolServe
 
 
 @pytest.mark.parametrize("act", ["daemon", "mapped", "bare"])
-def test_a_killed_workers_processes_end_at_its_next_start(act: str, tmp_path: Path) -> None:
-    """They are known by environment, or by a file of the artifact that they can write to."""
+def test_processes_of_a_killed_worker_end_at_the_next_start(act: str, tmp_path: Path) -> None:
+    """The new worker finds them by their environment, or by a file of the artifact that they can write to."""
     note = tmp_path / "note"
     (tmp_path / "real/inner").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -115,8 +117,8 @@ def test_a_killed_workers_processes_end_at_its_next_start(act: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["upload", "source", "made"])
-def test_a_tool_that_changes_its_input_fails(kind: str, tmp_path: Path) -> None:
-    """An upload and a fetched file are kept with their digest, and a linked one is another artifact's."""
+def test_tool_that_changes_its_input_fails(kind: str, tmp_path: Path) -> None:
+    """An upload or a fetched file has a saved digest, and a linked file belongs to another artifact."""
     (tmp_path / "input").write_bytes(b"0" * 100)
     volumes = tmp_path / "volumes"
     with tool_servers(tmp_path, "ghost", BONSEYES_VOLUMES=str(volumes)) as [server]:

@@ -1,4 +1,4 @@
-"""Two real tool containers on one machine: inputs are linked where the volume can be read, else downloaded."""
+"""Two real tool containers on one machine: inputs are linked if the volume is readable, else downloaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = "the very same"
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ToolServer]]:
-    """A probe and a consumer of its artifacts, which looks for volumes in the folder `seen`."""
+    """Start a `probe` and a `consumer` of its artifacts, which looks for volumes in the folder `seen`."""
     folder = tmp_path_factory.mktemp("neighbours")
     (folder / "seen").mkdir()
     with tool_servers(folder, "probe", "consumer", BONSEYES_VOLUMES=str(folder / "seen")) as started:
@@ -24,19 +24,19 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ToolServe
 
 @pytest.fixture
 def seen(servers: list[ToolServer]) -> Iterator[Path]:
-    """Return where the consumer looks for the probe's volume; nothing is there."""
+    """Return the path where the consumer looks for the probe's volume; it does not exist yet."""
     path = servers[0].volume.parent / "seen" / "probe"
     yield path
     path.unlink(missing_ok=True)
 
 
 def inode(copy: Artifact) -> int:
-    """Return which file the consumer read."""
+    """Return the inode of the file that the consumer read."""
     return int(copy.read("inode"))
 
 
 def consume(servers: list[ToolServer], name: str) -> bool:
-    """Make an artifact of the probe and one of it; tell whether the consumer read the probe's very file."""
+    """Make an artifact of the probe, and one of the consumer from it; tell whether the consumer read the same file."""
     probe, consumer = servers
     source = probe.container.create(name, {"act": "write", "text": TEXT})
     assert source.wait(timeout_s=30).phase == "completed"
@@ -51,21 +51,21 @@ def consume(servers: list[ToolServer], name: str) -> bool:
     return bool(inode(copy) == published.stat().st_ino)
 
 
-def test_an_input_is_the_same_file(servers: list[ToolServer], seen: Path) -> None:
-    """Where the volume can be read nothing is copied."""
+def test_input_from_a_readable_volume_is_the_same_file(servers: list[ToolServer], seen: Path) -> None:
+    """Nothing is copied."""
     seen.symlink_to(servers[0].volume)
     assert consume(servers, "linked")
 
 
-def test_without_the_volume_it_is_downloaded(servers: list[ToolServer], seen: Path) -> None:
-    """A volume that is not there, or is no folder, is no reason to fail."""
+def test_input_without_a_readable_volume_is_downloaded(servers: list[ToolServer], seen: Path) -> None:
+    """The volume does not exist, or is no folder."""
     assert not consume(servers, "absent")
     seen.write_text("no folder")
     assert not consume(servers, "unreadable")
 
 
-def test_a_wrong_file_is_downloaded(servers: list[ToolServer], seen: Path, tmp_path: Path) -> None:
-    """A volume whose file is another one, of the same length and place, is found out by the digest."""
+def test_wrong_file_in_the_volume_is_not_used(servers: list[ToolServer], seen: Path, tmp_path: Path) -> None:
+    """It has the right size and path, but another digest."""
     probe, consumer = servers
     source = probe.container.create("wrong", {"act": "write", "text": TEXT})
     assert source.wait(timeout_s=30).phase == "completed"

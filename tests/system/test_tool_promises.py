@@ -1,4 +1,4 @@
-"""What a tool container promises to many clients at once: one winner, one order, one artifact for one key."""
+"""A tool container keeps its promises to many clients at once: one winner, one order, one artifact per key."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.tool.artifacts.index import Index
 from bonseyes_dagster.tool.artifacts.layout import Volume
-from bonseyes_dagster.tool.artifacts.rows import read_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_row_copy
 from tests.contract.tools.server import ToolServer, tool_server, tool_servers
 from tests.waiting import free_port, until
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ToolServer]]:
-    """A probe, a consumer of its artifacts, and a program."""
+    """Start a `probe`, a `consumer` of its artifacts, and a `program`."""
     with tool_servers(tmp_path_factory.mktemp("tools"), "probe", "consumer", "program") as started:
         yield started
 
 
 @pytest.fixture
 def probe(servers: list[ToolServer]) -> ToolServer:
-    """The probe."""
+    """Return the probe."""
     return servers[0]
 
 
@@ -59,8 +59,8 @@ def made(server: ToolServer, **parameters: Any) -> Artifact:
     return artifact
 
 
-def test_one_of_64_wins(probe: ToolServer) -> None:
-    """Of many creates of one name, over several server processes, one gets 200 and all others 409."""
+def test_one_of_64_creates_of_a_name_gets_200(probe: ToolServer) -> None:
+    """All others get 409, also in other server processes."""
     assert len(probe.workers) == 2
     barrier = threading.Barrier(64)
 
@@ -77,8 +77,8 @@ def test_one_of_64_wins(probe: ToolServer) -> None:
     assert winner.read("real") == str(codes.index(200)).encode()
 
 
-def test_one_of_many_uploads_wins_and_losers_leave_nothing(probe: ToolServer) -> None:
-    """The files of those that came second are removed."""
+def test_refused_uploads_of_a_taken_name_leave_nothing(probe: ToolServer) -> None:
+    """Their files are removed."""
     before = len([*probe.volume.glob("artifacts/*")])
 
     def create(number: int) -> int:
@@ -97,16 +97,16 @@ def test_one_of_many_uploads_wins_and_losers_leave_nothing(probe: ToolServer) ->
     assert not [*probe.volume.glob("drafts/*")]
 
 
-def test_the_queue_keeps_its_order(probe: ToolServer) -> None:
-    """One runs at a time, in the order of creation."""
+def test_queue_keeps_the_order_of_creation(probe: ToolServer) -> None:
+    """One artifact runs at a time."""
     artifacts = [probe.container.create(f"order{number}", {"act": "write"}) for number in range(10)]
     statuses = [artifact.wait(timeout_s=30) for artifact in artifacts]
     for before, after in itertools.pairwise(statuses):
         assert str(before.finished) <= str(after.started)
 
 
-def test_a_key_gives_the_same_artifact(probe: ToolServer) -> None:
-    """A repeated request is answered alike in every phase, and never made twice."""
+def test_repeated_request_with_a_key_gives_the_same_artifact(probe: ToolServer) -> None:
+    """In every phase of the artifact, and it is never made twice."""
     first = probe.container.create("keyed", {"act": "write"}, idempotency_key="key-1")
     assert first.wait(timeout_s=20).phase == "completed"
     again = probe.container.create("keyed", {"act": "write"}, idempotency_key="key-1")
@@ -121,8 +121,8 @@ def test_a_key_gives_the_same_artifact(probe: ToolServer) -> None:
     probe.container.create("keyed", {"act": "raise"}, idempotency_key="key-1").delete()
 
 
-def test_a_key_covers_the_files(probe: ToolServer) -> None:
-    """The same key with another file is another request."""
+def test_key_with_another_file_gets_422(probe: ToolServer) -> None:
+    """Another file makes it another request."""
 
     def post(content: bytes) -> int:
         files = {"name": (None, "keyfile"), "data": (None, '{"act": "write"}'), "some-file": ("f", content)}
@@ -132,8 +132,8 @@ def test_a_key_covers_the_files(probe: ToolServer) -> None:
     assert [post(b"one"), post(b"one"), post(b"two")] == [200, 200, 422]
 
 
-def test_one_key_in_parallel(probe: ToolServer) -> None:
-    """Many identical requests at the same moment are all answered with the one artifact."""
+def test_parallel_requests_with_one_key_all_get_200(probe: ToolServer) -> None:
+    """They all get the one artifact."""
 
     def post(_: int) -> int:
         body = {"name": "parallel", "parameters": {"act": "write"}}
@@ -144,8 +144,8 @@ def test_one_key_in_parallel(probe: ToolServer) -> None:
         assert list(pool.map(post, range(16))) == [200] * 16
 
 
-def test_reuse_links_the_files(probe: ToolServer) -> None:
-    """The same fingerprint gives the same files at once, and deleting either harms the other nothing."""
+def test_re_use_links_the_files(probe: ToolServer) -> None:
+    """An artifact can be deleted without harm to the other."""
     source = made(probe, text="expensive")
     copy = probe.container.create(f"copy{next(_count)}", {"act": "write", "text": "expensive"}, reuse=True)
     status = copy.status()
@@ -164,16 +164,16 @@ def test_reuse_links_the_files(probe: ToolServer) -> None:
     assert other.wait(timeout_s=20).reused_from is None
 
 
-def test_failed_ones_are_not_reused(probe: ToolServer) -> None:
-    """Only completed artifacts are worth reusing."""
+def test_failed_artifact_is_not_re_used(probe: ToolServer) -> None:
+    """A new attempt may succeed."""
     failed = probe.container.create(f"f{next(_count)}", {"act": "raise", "text": "again"})
     failed.wait(timeout_s=20)
     again = probe.container.create(f"f{next(_count)}", {"act": "raise", "text": "again"}, reuse=True)
     assert again.wait(timeout_s=20).reused_from is None
 
 
-def test_an_artifact_is_read_by_another_container(servers: list[ToolServer]) -> None:
-    """An artifact parameter is found, streamed and verified; both ways to write it are the same."""
+def test_artifact_is_read_by_another_container(servers: list[ToolServer]) -> None:
+    """It is downloaded and verified. Both forms of its name give the same result."""
     probe, consumer, _ = servers
     source = made(probe, text="from afar")
     for value in (f"probe/{source.name}", f"http://probe/artifacts/{source.name}"):
@@ -187,8 +187,8 @@ def test_an_artifact_is_read_by_another_container(servers: list[ToolServer]) -> 
     assert not [*consumer.volume.glob("artifacts/*/artifacts")]
 
 
-def test_wrong_artifacts_are_refused_when_creating(servers: list[ToolServer]) -> None:
-    """The type, the existence and the completeness of an input are known before anything runs."""
+def test_create_with_a_wrong_input_artifact_is_refused(servers: list[ToolServer]) -> None:
+    """Type, existence and completeness are checked before the tool runs."""
     probe, consumer, _ = servers
     failed = probe.container.create(f"f{next(_count)}", {"act": "raise"})
     failed.wait(timeout_s=20)
@@ -205,16 +205,16 @@ def test_wrong_artifacts_are_refused_when_creating(servers: list[ToolServer]) ->
         assert sentence in caught.value.detail["first"]
 
 
-def test_a_missing_file_of_an_input_is_named(servers: list[ToolServer]) -> None:
-    """What a tool asks for and an input does not have is said, with what it has."""
+def test_missing_file_of_an_input_is_named(servers: list[ToolServer]) -> None:
+    """The reason also names existing files."""
     probe, consumer, _ = servers
     source = made(probe, text="one")
     made_of_it = consumer.container.create(f"c{next(_count)}", {"first": f"probe/{source.name}", "path": "none"})
     assert made_of_it.wait(timeout_s=30).reason == f"probe/{source.name} has no file 'none'; it has real."
 
 
-def test_an_input_that_was_replaced_fails(servers: list[ToolServer]) -> None:
-    """An artifact is made from what it was asked for, or not at all."""
+def test_replaced_input_fails_the_artifact(servers: list[ToolServer]) -> None:
+    """An artifact is made from the requested input or not at all."""
     probe, consumer, _ = servers
     source = made(probe, text="one")
     [worker] = [psutil.Process(consumer.mule)]
@@ -232,8 +232,8 @@ def test_an_input_that_was_replaced_fails(servers: list[ToolServer]) -> None:
     )
 
 
-def test_a_program_gets_its_arguments(servers: list[ToolServer]) -> None:
-    """Each parameter is one argument, untouched by any shell; files and artifacts are paths."""
+def test_program_gets_its_parameters_as_arguments(servers: list[ToolServer]) -> None:
+    """Each value is one argument that no shell changes. Files and artifacts are paths."""
     probe, _, program = servers
     source = made(probe, text="input")
     nasty = "a; echo 'b' $(c) `d`\n--e"
@@ -259,8 +259,8 @@ def test_a_program_gets_its_arguments(servers: list[ToolServer]) -> None:
     assert (failed.phase, failed.reason) == ("failed", "The tool exited with status 5; its log may tell why.")
 
 
-def test_urls_of_the_project_are_fetched(servers: list[ToolServer]) -> None:
-    """A URL of another container's artifact is fetched, and reused by its content."""
+def test_url_of_the_project_is_fetched(servers: list[ToolServer]) -> None:
+    """The result is re-used by the content of the URL."""
     probe, _, _ = servers
     source = made(probe, text="by url")
     url = f"http://probe/artifacts/{source.name}/data/real"
@@ -275,8 +275,8 @@ def test_urls_of_the_project_are_fetched(servers: list[ToolServer]) -> None:
     assert "404" in str(gone.wait(timeout_s=30).reason)
 
 
-def test_the_copy_of_each_row_equals_its_row(servers: list[ToolServer]) -> None:
-    """However an artifact ended: a rebuild takes the copies, and the audit believes them."""
+def test_row_copy_equals_its_row(servers: list[ToolServer]) -> None:
+    """After each kind of end: a rebuild and the audit rely on the copies."""
     probe, _, _ = servers
     url = f"http://probe/artifacts/{made(probe, text='by url').name}/data/real"
     waits = {"act": "metrics", "seconds": 1, "text": f"only here {next(_count)}"}
@@ -296,14 +296,14 @@ def test_the_copy_of_each_row_equals_its_row(servers: list[ToolServer]) -> None:
     index, volume = Index(probe.volume / "index.sqlite"), Volume(probe.volume)
     for artifact in artifacts:
         row = index.get(artifact.name)
-        copy = read_row(volume.folder(row.id))
+        copy = read_row_copy(volume.folder(row.id))
         assert copy is not None and replace(copy, seq=row.seq) == row
     again = probe.container.create(f"r{next(_count)}", ways[2][0], reuse=True).wait(timeout_s=30)
     assert again.reused_from == artifacts[2].name
 
 
-def test_paging(probe: ToolServer) -> None:
-    """Pages follow each other, oldest first, names and statuses alike."""
+def test_pages_of_names_and_statuses_follow_each_other(probe: ToolServer) -> None:
+    """The oldest come first."""
     names = probe.container.names()
     assert names[:3] + probe.container.names(after=names[2]) == names
     page = probe.container.statuses(limit=2, after=names[0])
@@ -312,8 +312,8 @@ def test_paging(probe: ToolServer) -> None:
         probe.container.names(after="never-was")
 
 
-def test_a_deleted_log_breaks_off(probe: ToolServer) -> None:
-    """Who follows a log that is deleted does not take it for complete."""
+def test_followed_log_of_a_deleted_artifact_breaks_off(probe: ToolServer) -> None:
+    """The client must not take it for complete."""
     artifact = probe.container.create(f"log{next(_count)}", {"act": "sleep", "seconds": 60})
     until(lambda: b"begins" in b"".join(artifact.iter_log()))
     chunks = artifact.iter_log(follow=True)
@@ -323,8 +323,8 @@ def test_a_deleted_log_breaks_off(probe: ToolServer) -> None:
         list(chunks)
 
 
-def test_limits(tmp_path: Path) -> None:
-    """A full queue is 429, a large upload 413; what is refused leaves nothing."""
+def test_full_queue_gets_429_and_large_upload_413(tmp_path: Path) -> None:
+    """A refused request leaves nothing."""
     with tool_server(
         "probe", tmp_path / "volume", BONSEYES_QUEUE_LIMIT="2", BONSEYES_UPLOAD_LIMIT_BYTES="100000"
     ) as server:
@@ -341,8 +341,8 @@ def test_limits(tmp_path: Path) -> None:
         assert not [*server.volume.glob("drafts/*")]
 
 
-def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
-    """With less free than the reserve, nothing new is taken; what is there can be read."""
+def test_create_below_the_disk_reserve_is_refused(tmp_path: Path) -> None:
+    """Existing artifacts can still be read."""
     with tool_server("probe", tmp_path / "volume", BONSEYES_DISK_RESERVE_BYTES=str(2**50)) as server:
         with pytest.raises(StorageFullError):
             server.container.create("any", {"act": "write"})
@@ -351,7 +351,7 @@ def test_the_reserve_of_the_disk_is_kept(tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
+    """Mount a file system of 16 MB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
@@ -363,8 +363,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_full_disk_fails_the_artifact_only(small_disk: Path, tmp_path: Path) -> None:
-    """A tool that fills the disk fails with that reason; an upload that would is refused; both give the room back."""
+def test_full_disk_fails_only_the_artifact_that_fills_it(small_disk: Path, tmp_path: Path) -> None:
+    """A large upload is refused, too. Both free their disk space."""
     with tool_server("probe", small_disk / "volume") as server:
         status = server.container.create("filling", {"act": "large", "seconds": 40}).wait(timeout_s=30)
         assert status.phase == "failed"
@@ -376,13 +376,13 @@ def test_a_full_disk_fails_the_artifact_only(small_disk: Path, tmp_path: Path) -
         assert server.container.names() == ["filling", "after"]
 
 
-def test_the_dashboard_is_told(tmp_path: Path) -> None:
-    """A container registers when it starts, as soon as the dashboard answers."""
-    told: list[Any] = []
+def test_container_registers_with_the_dashboard(tmp_path: Path) -> None:
+    """It registers at its start, as soon as the dashboard answers."""
+    received: list[Any] = []
 
     class Dashboard(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            received.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -403,14 +403,14 @@ def test_the_dashboard_is_told(tmp_path: Path) -> None:
     ):
         thread = threading.Thread(target=lambda: dashboard.serve_forever(0.01))
         thread.start()
-        until(lambda: told)
+        until(lambda: received)
         dashboard.shutdown()
         thread.join()
-    assert told == [("/containers", {"name": "nothing"})]
+    assert received == [("/containers", {"name": "nothing"})]
 
 
 def write_tool(folder: Path, code: str) -> Path:
-    """Write a tool whose one module, called after it, is `code`; return its folder."""
+    """Write a tool with `code` as its one module, which has the tool's name; return its folder."""
     folder.mkdir()
     name = folder.name
     (folder / "tool.yml").write_text(f"{{name: {name}, description: d, entry_point: '{name}:create', output_type: x}}")
@@ -419,7 +419,7 @@ def write_tool(folder: Path, code: str) -> Path:
 
 
 def broken_health(server: ToolServer) -> str | None:
-    """Return what health says once it tells of code that cannot be loaded; before, it is not ready."""
+    """Return the health answer once it reports code that cannot be loaded; None while the server starts."""
     try:
         answer = requests.get(f"{server.url}/healthz", timeout=5)
     except requests.RequestException:
@@ -428,8 +428,8 @@ def broken_health(server: ToolServer) -> str | None:
     return answer.text if "cannot be loaded" in answer.text else None
 
 
-def test_broken_code_is_told(tmp_path: Path) -> None:
-    """What cannot be imported is never healthy, its artifacts fail with the reason; mended, it loads by itself."""
+def test_code_that_cannot_be_imported_is_reported_by_health(tmp_path: Path) -> None:
+    """Artifacts fail with the reason. The container loads repaired code by itself."""
     tool = write_tool(tmp_path / "broken", "import time\ntime.sleep(2)\nimport a_module_that_is_not_there\n")
     server = ToolServer(tool, tmp_path / "volume")
     try:
@@ -447,13 +447,13 @@ def test_broken_code_is_told(tmp_path: Path) -> None:
         server.end()
 
 
-def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
-    """After some tries the worker leaves the import to the children: artifacts fail, and the container lives."""
+def test_container_stays_up_if_the_import_of_the_code_crashes(tmp_path: Path) -> None:
+    """After some tries the children import the code, and only the artifacts fail."""
     tool = write_tool(tmp_path / "crashing", "import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     server = ToolServer(tool, tmp_path / "volume")
     try:
         server.spawn()
-        until(lambda: "left to the children" in server.log.read_text(errors="replace"), 60)
+        until(lambda: "the children load it instead" in server.log.read_text(errors="replace"), 60)
         status = server.container.create("any").wait(timeout_s=60)
         assert (status.phase, status.reason) == ("failed", "The tool was ended by SIGSEGV; its log may tell where.")
         assert server.container.is_healthy()
@@ -461,8 +461,8 @@ def test_code_that_crashes_when_imported(tmp_path: Path) -> None:
         server.end()
 
 
-def test_a_log_has_a_limit(tmp_path: Path) -> None:
-    """Of what a tool prints the beginning stays, and the end, which tells why it failed."""
+def test_log_keeps_its_begin_and_its_end(tmp_path: Path) -> None:
+    """The end tells why the tool failed."""
     tool = write_tool(
         tmp_path / "chatty",
         "import time\n"
@@ -479,10 +479,10 @@ def test_a_log_has_a_limit(tmp_path: Path) -> None:
         while not artifact.status().is_final:
             most_bytes = max(most_bytes, log.stat().st_size)
             time.sleep(0.02)
-        said = b"".join(artifact.iter_log()).decode()
-    assert 1_000_000 < most_bytes < 3_000_000, "a look a second"
-    assert said.startswith("first x")
-    _, _, notice = said[200_000:].lstrip().split(" ", 2)
+        text = b"".join(artifact.iter_log()).decode()
+    assert 1_000_000 < most_bytes < 3_000_000, "one check per second"
+    assert text.startswith("first x")
+    _, _, notice = text[200_000:].lstrip().split(" ", 2)
     assert notice.startswith("WARNING bonseyes_dagster.tool: The log has passed 200000 bytes")
-    assert said.rstrip().endswith("ValueError: at the end")
-    assert len(said) < 200_000 + 2**16 + 1000
+    assert text.rstrip().endswith("ValueError: at the end")
+    assert len(text) < 200_000 + 2**16 + 1000

@@ -1,1 +1,1 @@
-"""The artifacts on the volume of a container: the index, the folders, and what a start finds and mends."""
+"""The artifacts on the volume of a container: the index, the folders, and their repair at a start."""

@@ -1,8 +1,8 @@
-"""What the kernel says of published files, kept from the moment when their digests were right; re-use compares it.
+"""Save the kernel's metadata of published files when their digests are right. `reuse.py` compares it later.
 
-Whoever writes to a file, or replaces it, changes its inode, its size or one of its two times, and the time of the last
-change cannot be set back. So files whose states are the same need not be read again. Only what rots below the file
-system leaves the states as they are.
+A write to a file, or its replacement, changes its inode, its size or one of its two times. No program can set the time
+of the last change back. So files with the same states need not be read again. Only bit rot below the file system
+leaves the states unchanged.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from contextlib import suppress
 from pathlib import Path
 
 from bonseyes_dagster.model import Manifest
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.layout import Folder
-from bonseyes_dagster.tool.files.disk import replace_file
 
 __all__ = ["FileState", "are_kept", "is_quick_to_read", "is_same_content", "keep", "look"]
 
-# To read so much takes about 20 ms: it is always read.
+# Reading up to this much takes about 20 ms, so it is always read.
 _QUICK_BYTES = 16 << 20
 _QUICK_FILES = 200
 
 
-# Path, mode, device, inode, size, time of the last writing, time of the last change: a new link is a change, too.
-# It is a plain tuple because there may be many thousands.
+# Path, mode, device, inode, size, time of the last write, time of the last change. A new link counts as a change.
+# This is a plain tuple because there may be many thousands.
 FileState = tuple[str, int, int, int, int, int, int]
 
 
 def is_quick_to_read(manifest: Manifest) -> bool:
-    """Tell whether all files are read sooner than it is worth to keep their states."""
+    """Tell whether reading all files is so quick that saving their states does not pay."""
     return manifest.size <= _QUICK_BYTES and len(manifest.files) <= _QUICK_FILES
 
 
@@ -54,12 +54,12 @@ def _state(path: str, found: os.stat_result) -> FileState:
 
 
 def is_same_content(before: Sequence[FileState], after: Sequence[FileState]) -> bool:
-    """Tell whether nothing but links was made between two looks."""
+    """Tell whether two lists of states differ in nothing but new links."""
     return [state[:-1] for state in before] == [state[:-1] for state in after]
 
 
 def keep(digest: str, states: Sequence[FileState], *folders: Folder) -> None:
-    """Keep the states of files that have just been digested. A disk that does not take them costs a reading later."""
+    """Save the states of files that have just been digested. If the disk refuses, a later re-use reads the files."""
     line = _line(digest, states)
     for folder in folders:
         with suppress(OSError):
@@ -67,7 +67,7 @@ def keep(digest: str, states: Sequence[FileState], *folders: Folder) -> None:
 
 
 def are_kept(digest: str, states: Sequence[FileState], folder: Folder) -> bool:
-    """Tell whether these are the states that were kept for the manifest with that digest."""
+    """Tell whether `states` are the saved ones of the manifest with the digest `digest`."""
     with suppress(OSError):
         return folder.file_states.read_bytes() == _line(digest, states)
     return False

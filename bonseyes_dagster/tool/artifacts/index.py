@@ -1,4 +1,7 @@
-"""The index: one SQLite row for each artifact. It decides races for names, keeps the queue and guards final phases."""
+"""The index: a SQLite table with one row per artifact. It decides races for names, orders the queue and guards phases.
+
+The store, the worker, recovery and the audit use it.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,9 @@ from bonseyes_dagster.tool.files.disk import allocate, locked
 __all__ = [
     "READ_ERRORS",
     "STATUS_COLUMNS",
+    "ArtifactRow",
     "Index",
     "IndexDamagedError",
-    "Record",
     "TakenError",
     "parse_row",
     "select_rows",
@@ -68,16 +71,16 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
     WHEN OLD.phase NOT IN ('queued', 'running')
     BEGIN SELECT RAISE(ABORT, 'a final phase never changes'); END;
 """
-# Columns that an index of an earlier version may lack, in the order of the table: each index has the same order.
+# An index of an earlier version may lack these columns. They stand in the order of the table, the same in each index.
 _ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0", "damage": "TEXT"}
 _FULL_CODES = {sqlite3.SQLITE_FULL}
-# A message about a damaged schema has its bytes, which Python may not be able to decode.
+# SQLite's message about a damaged schema quotes its bytes, and Python may not be able to decode them.
 READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 30.0
-# SQLite begins its log anew from 1000 pages on, as soon as no reader is in the way; it never makes the file smaller.
+# From 1000 pages on, SQLite restarts its log at the begin of the file, once no reader needs it. The file never shrinks.
 _LOG_BYTES = 6 << 20
-# Up to this size the long look takes milliseconds; above it the start takes the short one, and audit.py does the rest.
+# Up to this size `integrity_check` takes milliseconds. Above it a start runs `quick_check`, and audit.py the rest.
 _SMALL_BYTES = 1 << 20
 
 
@@ -86,12 +89,12 @@ class IndexDamagedError(UnavailableError):
 
 
 class TakenError(Exception):
-    """The name, or the idempotency key, is another artifact's; which one is for the caller to find out."""
+    """Another artifact has the name or the idempotency key; the caller finds out which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One row. `name` is None once it is deleted but its process not gone yet. JSON columns are parsed."""
+class ArtifactRow:
+    """One row of the index, with its JSON columns parsed. `name` is None from its deletion until its process ends."""
 
     seq: int = 0
     id: str
@@ -117,15 +120,15 @@ class Record:
     is_cancelling: bool = False
     code_changed: bool = False
     damage: str | None = None
-    """Why the published files are not what the digest says, once somebody has noticed."""
+    """How the published files differ from the digest, once a check has found it."""
 
 
 _JSON = frozenset({"parameters", "files", "inputs", "progress"})
 _BOOLEAN = frozenset({"reuse", "is_cancelling", "code_changed"})
-_COLUMNS = tuple(f.name for f in fields(Record))
+_COLUMNS = tuple(f.name for f in fields(ArtifactRow))
 _IS_JSON = " AND ".join(f"({name} IS NULL OR json_valid({name}))" for name in sorted(_JSON))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM artifacts"  # noqa: S608 - the names of a dataclass
-# What a list needs; the long JSON columns are neither read nor parsed for it.
+# The columns that a list needs; the long JSON columns are neither read nor parsed for it.
 STATUS_COLUMNS = (
     "id",
     "name",
@@ -143,26 +146,26 @@ STATUS_COLUMNS = (
 )
 
 
-def parse_row(row: Sequence[Any]) -> Record:
-    """Return the record of a row in the order of the columns, its texts as str or bytes; raise ValueError."""
-    texts = [value.decode() if isinstance(value, bytes) else value for value in row]
+def parse_row(columns: Sequence[Any]) -> ArtifactRow:
+    """Return the row with these columns, in the order of the table; texts are str or bytes. Raise ValueError."""
+    texts = [value.decode() if isinstance(value, bytes) else value for value in columns]
     values: dict[str, Any] = dict(zip(_COLUMNS, texts, strict=True))
     for key in _JSON:
         values[key] = json.loads(values[key]) if values[key] is not None else None
     for key in _BOOLEAN:
         values[key] = bool(values[key])
-    return Record(**values)
+    return ArtifactRow(**values)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
+def _parsed(columns: tuple[Any, ...]) -> ArtifactRow:
     try:
-        return parse_row(row)
+        return parse_row(columns)
     except ValueError as error:
-        raise UnavailableError(f"The row of the artifact with the number {row[0]} is damaged: {error}.") from error
+        raise UnavailableError(f"The row of the artifact with the number {columns[0]} is damaged: {error}.") from error
 
 
 def select_rows(connection: sqlite3.Connection) -> str | None:
-    """Return what selects the columns of a Record, also from an index of an earlier version; None without a table."""
+    """Return the SELECT for all columns of an ArtifactRow, also from an older index; None without a table."""
     try:
         names = _column_types(connection)
     except READ_ERRORS:
@@ -174,13 +177,13 @@ def select_rows(connection: sqlite3.Connection) -> str | None:
 
 
 def _column_types(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return the types of the table's columns by name; a damaged one is shown as far as it can be."""
+    """Return the types of the table's columns by name; bytes that are no UTF-8 are replaced."""
     columns = connection.execute("SELECT CAST(name AS BLOB), CAST(type AS BLOB) FROM pragma_table_info('artifacts')")
     return {name.decode(errors="replace"): type_.decode(errors="replace") for name, type_ in columns}
 
 
 def _fetch(connection: sqlite3.Connection, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Return all rows; text that is damaged is shown as far as it can be, and hides no other row."""
+    """Return all rows. Damaged text is decoded as far as possible, so that it hides no other row."""
     try:
         return connection.execute(query, values).fetchall()
     except sqlite3.OperationalError as error:
@@ -199,8 +202,8 @@ def _progress(text: str | None) -> Any:
     return None
 
 
-def _row(record: Record) -> dict[str, Any]:
-    values = {name: getattr(record, name) for name in _COLUMNS}
+def _column_values(row: ArtifactRow) -> dict[str, Any]:
+    values = {name: getattr(row, name) for name in _COLUMNS}
     for key in _JSON:
         values[key] = json.dumps(values[key]) if values[key] is not None else None
     del values["seq"]
@@ -223,7 +226,7 @@ def _translated() -> Iterator[None]:
 
 
 def _fault_of_columns(connection: sqlite3.Connection) -> str | None:
-    """Look at the table's definition, where a flipped byte gives a column another name or type."""
+    """Check the definition of the table: a flipped byte gives a column another name or type."""
     there = _column_types(connection)
     if not there:
         return "has no table of artifacts"
@@ -237,7 +240,7 @@ def _fault_of_columns(connection: sqlite3.Connection) -> str | None:
 
 
 def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
-    """Look at what the checks of SQLite leave out: the values. Rows of the queue, which have no copy, are parsed."""
+    """Check the values, which the checks of SQLite leave out. Rows of the queue have no copy, so they are parsed."""
     select = select_rows(connection)
     connection.text_factory = bytes
     try:
@@ -248,14 +251,15 @@ def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
     finally:
         connection.text_factory = str
     try:
-        # SQLite decodes each text on the way: 30 ms for 10,000 rows.
+        # This decodes each text: 30 ms for 10,000 rows.
         for _ in connection.execute(f"{select}"):
             pass
     except sqlite3.OperationalError as error:
         if getattr(error, "sqlite_errorcode", None) is not None:
             raise
         return f"is damaged (a row cannot be read: {error})"
-    # SQLite is strict, and fast: what it refuses is parsed, for an earlier version kept an infinite progress.
+    # SQLite's check of JSON is fast, but stricter than Python's: it refuses infinity, which an earlier version wrote.
+    # So parse only the rows that SQLite refuses.
     for row in connection.execute(f"{select} WHERE NOT ({_IS_JSON})"):
         try:
             parse_row(row)
@@ -265,7 +269,7 @@ def _fault_of_rows(connection: sqlite3.Connection) -> str | None:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    # In one transaction: the worker and the servers may start at the same time.
+    # One transaction, because the worker and the servers may start at the same time.
     connection.execute("BEGIN IMMEDIATE")
     known = _column_types(connection)
     for name, kind in _ADDED_COLUMNS.items():
@@ -275,7 +279,7 @@ def _add_columns(connection: sqlite3.Connection) -> None:
 
 
 class _Connections(threading.local):
-    """The connection of one thread of one process; SQLite forbids to carry one over a fork."""
+    """The connection of one thread of one process. SQLite forbids using a connection after a fork."""
 
     pid: int = 0
     inode: int = 0
@@ -283,28 +287,28 @@ class _Connections(threading.local):
 
 
 class Index:
-    """All rows. Safe for any thread of any process; every write is durable when its method returns."""
+    """All rows. Any thread of any process may use it. Every write is durable when its method returns."""
 
     def __init__(self, path: Path, *, is_alone: bool = False) -> None:
-        """`is_alone`: no other process uses the file, or the caller keeps them out."""
+        """Open no file yet. With `is_alone` no other process uses the file, or the caller keeps them out by a lock."""
         self._path = path
         self._is_alone = is_alone
         self._own = _Connections()
-        # Closing a parent's connection in a forked child would tamper with the parent's files, so they are kept.
+        # A forked child must not close a connection of its parent: that would change the parent's files.
         self._inherited: list[sqlite3.Connection] = []
 
     def _connection(self) -> sqlite3.Connection:
         own, inode = self._own, self._inode()
         if own.connection is None or own.pid != os.getpid() or own.inode != inode:
             if own.connection is not None:
-                # Nor is one closed whose file was replaced: it would take the log of its successor for its own.
+                # Nor may it close a connection whose file was replaced: SQLite would use the log of the new file.
                 self._inherited.append(own.connection)
             own.connection = self._connect()
             own.pid, own.inode = os.getpid(), inode
         return own.connection
 
     def _inode(self) -> int:
-        """Return which file the index is now; it is another one after it was rebuilt."""
+        """Return the inode of the index; it changes when the index is rebuilt."""
         try:
             return self._path.stat().st_ino
         except FileNotFoundError as error:
@@ -347,7 +351,7 @@ class Index:
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
-        """Keep the file from being replaced while the block writes to it."""
+        """Prevent the replacement of the file while the block writes to it."""
         with ExitStack() as stack:
             if not self._is_alone:
                 try:
@@ -357,13 +361,13 @@ class Index:
             yield
 
     def make(self) -> None:
-        """Make the tables and columns that are missing. Nothing stays open, so a server may fork after it."""
+        """Make missing tables and columns. No connection stays open, so a server may fork afterwards."""
         with _translated(), closing(self._connect(mode="rwc")) as connection:
             connection.executescript(_SCHEMA)
             _add_columns(connection)
 
     def fault(self) -> str | None:
-        """Return what is wrong with the file, as the end of "the index ..."; None when it can be used."""
+        """Return the fault of the file as the end of a sentence "the index ...", or None if it is usable."""
         if not self._path.exists():
             return "is missing"
         if self._path.stat().st_size == 0:
@@ -371,10 +375,10 @@ class Index:
         try:
             with _translated(), closing(self._connect()) as connection:
                 is_small = self._path.stat().st_size <= _SMALL_BYTES
-                look = "integrity_check" if is_small else "quick_check"
-                said = [str(row[0]) for row in connection.execute(f"PRAGMA {look}(1)")]
-                if said != ["ok"]:
-                    return f"is damaged ({' '.join(said)[:200]})"
+                check = "integrity_check" if is_small else "quick_check"
+                found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(1)")]
+                if found != ["ok"]:
+                    return f"is damaged ({' '.join(found)[:200]})"
                 return _fault_of_columns(connection) or _fault_of_rows(connection)
         except IndexDamagedError as error:
             return f"is damaged ({error.__cause__})"
@@ -386,13 +390,13 @@ class Index:
         return int(row[0]) if row else 0
 
     def number_above(self, seq: int) -> int:
-        """Give no later row a number up to `seq`; return the highest number that counts as given now."""
+        """Number all later rows higher than `seq`; return the highest number that counts as used now."""
         with self._writing() as connection:
             return self._take_number(connection, above=seq)
 
     @staticmethod
     def _take_number(connection: sqlite3.Connection, *, above: int = 0) -> int:
-        """Count the next number, or the first one above `above`, as given, and return it."""
+        """Use up the next number, or the first one above `above`, and return it."""
         query = "UPDATE sqlite_sequence SET seq = max(seq, ?) + 1 WHERE name = 'artifacts' RETURNING seq"
         rows = connection.execute(query, (above,)).fetchall()
         if not rows:
@@ -406,16 +410,16 @@ class Index:
 
     # Creating
 
-    def insert(self, record: Record, *, queue_limit: int) -> int:
+    def insert(self, row: ArtifactRow, *, queue_limit: int) -> int:
         """Add a row and return its number.
 
-        Raises TakenError for a name or key that is in use, QueueFullError when too many wait.
+        Raises TakenError if the name or key is in use, QueueFullError if `queue_limit` artifacts wait already.
         """
-        values = _row(record)
+        values = _column_values(row)
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         try:
             with self._writing() as connection:
-                if record.phase == "queued" and self._waiting(connection) >= queue_limit:
+                if row.phase == "queued" and self._waiting(connection) >= queue_limit:
                     raise QueueFullError(f"{queue_limit} artifacts are waiting already; try again later.")
                 added = connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
                 seq = added.lastrowid or 0
@@ -423,21 +427,21 @@ class Index:
             raise TakenError(str(error)) from error
         return seq
 
-    def put(self, record: Record, *, if_there: bool = False) -> bool:
-        """Write a row as it is, in the place of the one with its id; raise TakenError for a name or key in use.
+    def put(self, row: ArtifactRow, *, if_there: bool = False) -> bool:
+        """Write a row as it is, and replace the row with its id; raise TakenError if the name or key is in use.
 
-        It keeps its number where that is free. With `if_there` nothing is done, and False returned, when there is no
-        row with its id, or a deleted one.
+        The row keeps its number if that is free. With `if_there`, the method writes nothing and returns False if there
+        is no row with that id, or only a deleted one.
         """
-        values = _row(record)
+        values = _column_values(row)
         try:
             with self._writing() as connection:
                 named = "SELECT 1 FROM artifacts WHERE id = ? AND name IS NOT NULL"
-                if if_there and connection.execute(named, (record.id,)).fetchone() is None:
+                if if_there and connection.execute(named, (row.id,)).fetchone() is None:
                     return False
-                connection.execute("DELETE FROM artifacts WHERE id = ?", (record.id,))
-                found = connection.execute("SELECT 1 FROM artifacts WHERE seq = ?", (record.seq,)).fetchone()
-                values["seq"] = record.seq if record.seq > 0 and found is None else None
+                connection.execute("DELETE FROM artifacts WHERE id = ?", (row.id,))
+                found = connection.execute("SELECT 1 FROM artifacts WHERE seq = ?", (row.seq,)).fetchone()
+                values["seq"] = row.seq if row.seq > 0 and found is None else None
                 names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
                 connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
         except sqlite3.IntegrityError as error:
@@ -446,25 +450,26 @@ class Index:
 
     @contextmanager
     def many(self) -> Iterator[None]:
-        """Do without syncing while the block writes; the caller syncs the file."""
+        """Write without syncs while the block runs; the caller syncs the file."""
         connection = self._connection()
         connection.execute("PRAGMA synchronous=OFF")
         yield
         connection.execute("PRAGMA synchronous=FULL")
 
     def mark_damaged(self, artifact_id: str, damage: str) -> None:
-        """Remember that the published files of an artifact cannot be trusted; it is not re-used any more."""
+        """Save in the row how the published files are damaged; the artifact is not re-used any more."""
         with self._writing() as connection:
             connection.execute("UPDATE artifacts SET damage = ? WHERE id = ?", (damage, artifact_id))
 
     def void_failed_write(self) -> bool:
-        """Make sure that a write that just failed has no effect ever; tell whether that is sure.
+        """Undo a write that just failed, also for a later crash; tell whether that succeeded.
 
-        What could be written but not synced lies behind the end of the log, and a crash would make it the end.
+        SQLite may have written the data behind the end of its log without a sync. After a crash it would read the data
+        as part of the log.
         """
         try:
             with self._kept(), self._reading() as connection:
-                # Any write takes its place in the log; this one changes nothing.
+                # Any write overwrites that place in the log; this one changes nothing.
                 connection.execute("PRAGMA user_version = 0")
         except (StorageFullError, UnavailableError):
             return False
@@ -477,33 +482,33 @@ class Index:
 
     # Reading
 
-    def get(self, name: str) -> Record:
+    def get(self, name: str) -> ArtifactRow:
         """Return the row of `name`; raise NotFoundError."""
         found = self._find("name = ?", name)
         if found is None:
             raise NotFoundError(f"There is no artifact {name!r}.")
         return found
 
-    def by_key(self, idempotency_key: str) -> Record | None:
-        """Return the row that was created with a key."""
+    def by_key(self, idempotency_key: str) -> ArtifactRow | None:
+        """Return the row that was created with this idempotency key."""
         return self._find("idempotency_key = ?", idempotency_key)
 
-    def by_id(self, artifact_id: str) -> Record | None:
-        """Return the row of an id, also when it is deleted but not gone."""
+    def by_id(self, artifact_id: str) -> ArtifactRow | None:
+        """Return the row of an id, also if the artifact is deleted but its folder still exists."""
         return self._find("id = ?", artifact_id)
 
-    def reusable(self, fingerprint: str) -> Record | None:
-        """Return the newest completed artifact with that fingerprint, made by the code that it names."""
+    def reusable(self, fingerprint: str) -> ArtifactRow | None:
+        """Return the newest undamaged artifact with this fingerprint whose code did not change while it was made."""
         return self._find(
             "fingerprint = ? AND phase = 'completed' AND name IS NOT NULL AND NOT code_changed AND damage IS NULL "
             "ORDER BY seq DESC LIMIT 1",
             fingerprint,
         )
 
-    def _find(self, where: str, value: str) -> Record | None:
+    def _find(self, where: str, value: str) -> ArtifactRow | None:
         with self._reading() as connection:
             rows = _fetch(connection, f"{_SELECT} WHERE {where}", (value,))
-        return _record(rows[0]) if rows else None
+        return _parsed(rows[0]) if rows else None
 
     def has_name(self, name: str) -> bool:
         """Tell whether an artifact has that name."""
@@ -514,7 +519,7 @@ class Index:
         return True
 
     def phase(self, name: str) -> tuple[str, Phase]:
-        """Return (id, phase) of `name`, which is all that a waiting reader asks for again and again."""
+        """Return (id, phase) of `name`: waiting readers ask for these often."""
         with self._reading() as connection:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
         if row is None:
@@ -529,7 +534,7 @@ class Index:
         return row[0] if row else None
 
     def final_among(self, names: Collection[str]) -> set[str]:
-        """Return those of `names` that are final, or gone."""
+        """Return those of `names` that are final or do not exist."""
         marks = ", ".join("?" * len(names))
         query = f"SELECT name FROM artifacts WHERE phase IN ('queued', 'running') AND name IN ({marks})"  # noqa: S608
         with self._reading() as connection:
@@ -544,14 +549,14 @@ class Index:
         return row[0], row[1], row[2]
 
     def names(self, *, limit: int | None, after: str | None) -> list[str]:
-        """Return names, oldest first."""
+        """Return at most `limit` names, oldest first, from the one after the name `after` on."""
         with self._reading() as connection:
             query = "SELECT name FROM artifacts WHERE name IS NOT NULL AND seq > ? ORDER BY seq LIMIT ?"
             arguments = (self._seq(connection, after), -1 if limit is None else limit)
             return [row[0] for row in _fetch(connection, query, arguments)]
 
     def brief(self, *, limit: int | None, after: str | None) -> list[dict[str, Any]]:
-        """Return the columns of a status of the same page as `names`, with the `position` of those that wait."""
+        """Return the status columns of the same page as `names`, with the `position` of those in the queue."""
         with self._reading() as connection:
             query = (
                 f"SELECT {', '.join(STATUS_COLUMNS)}, seq FROM artifacts "  # noqa: S608
@@ -600,10 +605,10 @@ class Index:
         with self._reading() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM artifacts")}
 
-    def running(self) -> list[Record]:
+    def running(self) -> list[ArtifactRow]:
         """Return the rows that are running, deleted ones included."""
         with self._reading() as connection:
-            return [_record(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
+            return [_parsed(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
 
     def waiting(self) -> list[str]:
         """Return the ids of the rows that are queued."""
@@ -611,23 +616,23 @@ class Index:
             return [row[0] for row in connection.execute("SELECT id FROM artifacts WHERE phase = 'queued'")]
 
     def final_after(self, seq: int, limit: int) -> list[tuple[int, str]]:
-        """Return (number, id) of some rows that are final and not deleted, from the one after the number `seq` on."""
+        """Return (number, id) of at most `limit` rows after the number `seq` that are final and not deleted."""
         where = "WHERE seq > ? AND name IS NOT NULL AND phase NOT IN ('queued', 'running') ORDER BY seq LIMIT ?"
         with self._reading() as connection:
             return _fetch(connection, f"SELECT seq, id FROM artifacts {where}", (seq, limit))  # noqa: S608
 
-    def mend_searches(self) -> str | None:
-        """Make the tables anew by which rows are found, where they differ from the rows; return what differed."""
+    def repair_search_trees(self) -> str | None:
+        """Build SQLite's search trees anew if they differ from the rows; return the difference."""
         with self._reading() as connection:
-            said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
-        if said == "ok":
+            found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        if found == "ok":
             return None
         with self._writing() as connection:
             connection.execute("REINDEX")
-        return said
+        return found
 
     def hidden(self) -> list[str]:
-        """Return the ids of rows that are deleted but not gone, and run no more."""
+        """Return the ids of deleted artifacts whose row still exists and that do not run."""
         query = "SELECT id FROM artifacts WHERE name IS NULL AND phase != 'running'"
         with self._reading() as connection:
             return [row[0] for row in connection.execute(query)]
@@ -640,13 +645,13 @@ class Index:
 
     # The worker's steps
 
-    def claim(self) -> Record | None:
-        """Turn the first of the queue to running and return it; durable once `log_file` is synced."""
+    def claim(self) -> ArtifactRow | None:
+        """Set the first artifact of the queue to running and return its row; durable once `log_file` is synced."""
         with self._kept(), self._reading() as connection:
-            # Not waiting for the disk here lets that happen while the child starts.
+            # Without a wait for the disk here, the sync can happen while the child starts.
             connection.execute("PRAGMA synchronous=NORMAL")
             try:
-                # One statement: it is atomic by itself, and nothing is written when the queue is empty.
+                # One statement is atomic, and it writes nothing if the queue is empty.
                 rows = connection.execute(
                     "UPDATE artifacts SET phase = 'running', started = ? "  # noqa: S608
                     "WHERE seq = (SELECT min(seq) FROM artifacts WHERE phase = 'queued') "
@@ -658,17 +663,17 @@ class Index:
         if not rows:
             return None
         try:
-            return _record(rows[0])
+            return _parsed(rows[0])
         except UnavailableError as error:
             self.finish(str(rows[0][_COLUMNS.index("id")]), "failed", reason=error.message)
             raise
 
     def log_file(self) -> Path:
-        """Return the file that makes the latest writes durable when it is synced."""
+        """Return SQLite's log file: a sync of it makes the latest writes durable."""
         return self._path.with_name(f"{self._path.name}-wal")
 
     def keep_room(self) -> None:
-        """Set room aside for the latest writes, so that artifacts can be ended and deleted when the volume is full."""
+        """Allocate disk space for SQLite's log, so that artifacts can end and be deleted on a full volume."""
         self.check()
         allocate(self.log_file(), _LOG_BYTES)
 
@@ -685,16 +690,16 @@ class Index:
             )
 
     def is_cancelling(self, artifact_id: str) -> bool:
-        """Tell whether somebody wants the artifact to end."""
+        """Tell whether a client has asked for the end of the artifact."""
         with self._reading() as connection:
             row = connection.execute("SELECT is_cancelling FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()
-        # Without a row the index was replaced; what was made is given its row back.
+        # If there is no row, the index was replaced: go on, the rebuilt index gets the row back from the folder.
         return row is not None and bool(row[0])
 
     # Ending
 
     def cancel(self, name: str) -> None:
-        """Cancel at once what is queued, ask for it what is running, leave alone what is final."""
+        """Cancel an artifact in the queue at once; ask a running one to end; leave a final one as it is."""
         with self._writing() as connection:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
             if row is None:
@@ -706,9 +711,10 @@ class Index:
                 connection.execute("UPDATE artifacts SET is_cancelling = 1 WHERE id = ?", (row[0],))
 
     def hide(self, name: str) -> tuple[str, bool, int]:
-        """Delete `name` for every reader; return (id, whether it still runs and its row waits for the worker, mark).
+        """Delete `name` for every reader; return (id, whether it still runs so that the worker must end it, mark).
 
-        A deletion takes a number, the mark, as a creation does: an index that was saved before is seen to be older.
+        A deletion uses up a number, as a creation does. The number is the mark, and shows later that a restored index
+        is older.
         """
         with self._writing() as connection:
             row = connection.execute("SELECT id, phase FROM artifacts WHERE name = ?", (name,)).fetchone()
@@ -718,41 +724,39 @@ class Index:
             if row[1] == "queued":
                 connection.execute("DELETE FROM artifacts WHERE id = ?", (row[0],))
                 return row[0], False, mark
-            # The row stays, without a name, until the folder is gone: a folder without a row is not a deleted one.
+            # The row stays, without a name, until the folder is removed: a folder without a row counts as lost.
             connection.execute(
                 "UPDATE artifacts SET name = NULL, idempotency_key = NULL, is_cancelling = 1 WHERE id = ?", (row[0],)
             )
             return row[0], row[1] == "running", mark
 
-    def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[Record]], None]) -> Record:
-        """Rename what is final, set its idempotency key free, and return its new row.
+    def rename(self, name: str, new_name: str, write_copies: Callable[[Sequence[ArtifactRow]], None]) -> ArtifactRow:
+        """Rename a final artifact, free its idempotency key, and return its new row.
 
-        Artifacts that were made from it follow it: their `reused_from` is its new name. `write_copies` makes the copies
-        of all changed rows durable; it is called before the commit, so a crash leaves no row newer than its copy.
+        Artifacts that re-use it get its new name as `reused_from`. `write_copies` makes the copies of all changed rows
+        durable. It is called before the commit, so a crash leaves no row newer than its copy.
         """
         with self._writing() as connection:
-            row = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
-            if row is None:
+            found = connection.execute(f"{_SELECT} WHERE name = ?", (name,)).fetchone()
+            if found is None:
                 raise NotFoundError(f"There is no artifact {name!r}.")
-            record = replace(_record(row), name=new_name, idempotency_key=None)
-            if record.phase not in TERMINAL_PHASES:
-                raise NotFinalError(f"The artifact {name!r} is {record.phase}; cancel it, or wait until it has ended.")
+            row = replace(_parsed(found), name=new_name, idempotency_key=None)
+            if row.phase not in TERMINAL_PHASES:
+                raise NotFinalError(f"The artifact {name!r} is {row.phase}; cancel it, or wait until it has ended.")
             if name == new_name:
-                return _record(row)
+                return _parsed(found)
             if connection.execute("SELECT 1 FROM artifacts WHERE name = ?", (new_name,)).fetchone():
                 raise ConflictError(f"There is an artifact {new_name!r} already; choose another name.")
-            connection.execute(
-                "UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, record.id)
-            )
-            # By fingerprint and time, because the name may have been another artifact's before.
-            rows = connection.execute(
+            connection.execute("UPDATE artifacts SET name = ?, idempotency_key = NULL WHERE id = ?", (new_name, row.id))
+            # Compare fingerprint and time, because another artifact may have had the name before.
+            changed = connection.execute(
                 "UPDATE artifacts SET reused_from = ? "  # noqa: S608 - the names of a dataclass
                 "WHERE fingerprint = ? AND phase = 'completed' AND finished >= ? AND reused_from = ? "
                 f"RETURNING {', '.join(_COLUMNS)}",
-                (new_name, record.fingerprint, record.finished, name),
+                (new_name, row.fingerprint, row.finished, name),
             ).fetchall()
-            write_copies([record, *map(_record, rows)])
-        return record
+            write_copies([row, *map(_parsed, changed)])
+        return row
 
     def is_hidden(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""
@@ -761,6 +765,6 @@ class Index:
         return row is not None and row[0] is None
 
     def remove(self, *artifact_ids: str) -> None:
-        """Remove the rows of deleted artifacts whose processes and folders are gone for good."""
+        """Remove the rows of deleted artifacts whose processes and folders no longer exist."""
         with self._writing() as connection:
             connection.executemany("DELETE FROM artifacts WHERE id = ?", [(each,) for each in artifact_ids])

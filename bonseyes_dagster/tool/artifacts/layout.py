@@ -1,4 +1,4 @@
-"""Where everything of a tool container lies on its volume; each path is named here and nowhere else."""
+"""The paths of all files of a tool container on its volume; no other module spells them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bonseyes_dagster.tool.files.disk import sync_folder
+from bonseyes_dagster.system.storage import sync_folder
 
 __all__ = ["Folder", "Volume"]
 
@@ -25,17 +25,17 @@ class Folder:
 
     @property
     def inputs(self) -> Path:
-        """Uploaded and fetched files, a folder for each parameter."""
+        """Uploaded and fetched files, in a folder for each parameter."""
         return self.path / "inputs"
 
     @property
     def artifacts(self) -> Path:
-        """Files of input artifacts, a folder for each parameter; only while it runs."""
+        """Files of input artifacts, in a folder for each parameter; only while the tool runs."""
         return self.path / "artifacts"
 
     @property
     def staging(self) -> Path:
-        """What the tool writes; becomes `data` by one rename."""
+        """The output folder of the running tool; one rename makes it `data`."""
         return self.path / "staging"
 
     @property
@@ -49,13 +49,13 @@ class Folder:
         return self.path / "manifest.json"
 
     @property
-    def row(self) -> Path:
-        """The row as it was when the artifact became final, for the day when the index is lost."""
+    def row_copy(self) -> Path:
+        """A copy of the row from when the artifact became final, in case the index is lost."""
         return self.path / "row.json"
 
     @property
     def file_states(self) -> Path:
-        """The states of the published files when their digests were last known to be right; not of small artifacts."""
+        """The states of the published files when their digests were last right; small artifacts have no such file."""
         return self.path / "file-states"
 
     @property
@@ -70,27 +70,27 @@ class Folder:
 
     @property
     def progress(self) -> Path:
-        """How far the tool is; replaced, never rewritten."""
+        """The progress of the tool; each write replaces the file."""
         return self.path / "progress.json"
 
     @property
     def process(self) -> Path:
-        """Who runs it, so that a later worker can end what is left of it."""
+        """The server that runs the tool, so that a later worker can end the processes that are left."""
         return self.path / "process.json"
 
     @property
     def parameters(self) -> Path:
-        """What a command tool gets: its parameters with paths for files and artifacts."""
+        """The parameters for a command tool, with paths for files and artifacts."""
         return self.path / "parameters.json"
 
     @property
     def given_files(self) -> Path:
-        """What the files were that the tool was given; only while it runs."""
+        """The states of the input files before the tool runs; only while it runs."""
         return self.path / "given.jsonl"
 
     @property
     def temporary(self) -> Path:
-        """A folder for temporary files. Outside of the volume, because sockets in it need short paths."""
+        """A folder for temporary files. It lies outside the volume, because sockets in it need short paths."""
         return Path(tempfile.gettempdir()) / f"bonseyes-{self.id}"
 
 
@@ -107,17 +107,17 @@ class Volume:
 
     @property
     def index_mark(self) -> Path:
-        """The highest number that the index has given to a row; an index that does not know it is an older one."""
+        """The mark: the highest number that the index has used. An index with a lower number is an older one."""
         return self.path / "index.mark"
 
     @property
     def index_doubt(self) -> Path:
-        """Why folders without a row are set aside and not removed; there until the worker has looked at all."""
+        """The reason why folders without a row are set aside, not removed; it exists until the worker checked all."""
         return self.path / "index.doubt"
 
     @property
     def lost_and_found(self) -> Path:
-        """What nobody could name: damaged indexes, and folders whose rows are lost."""
+        """Damaged indexes, and folders whose rows are lost."""
         place = self.path / "lost+found"
         # A file system's own folder of this name belongs to root.
         is_usable = not place.exists() or os.access(place, os.W_OK | os.X_OK)
@@ -140,22 +140,22 @@ class Volume:
 
     @property
     def queue_bell(self) -> Path:
-        """Rung when the worker has something to look at."""
+        """A server process rings this bell when the worker has work."""
         return self.path / "queue.bell"
 
     @property
     def final_bell(self) -> Path:
-        """Rung after each commit of a final phase."""
+        """The worker rings this bell after each commit of a final phase."""
         return self.path / "final.bell"
 
     @property
     def worker_lock(self) -> Path:
-        """Held by the one worker."""
+        """The lock that the one worker holds."""
         return self.path / "worker.lock"
 
     @property
     def worker_state(self) -> Path:
-        """Whether the tool's code could be loaded."""
+        """The state of the worker: whether it could load the tool's code."""
         return self.path / "worker.json"
 
     def folder(self, artifact_id: str) -> Folder:
@@ -163,7 +163,7 @@ class Volume:
         return Folder(self.artifacts / artifact_id)
 
     def make(self) -> None:
-        """Make what is missing, durably."""
+        """Make missing folders and files, durably."""
         is_new = not self.path.exists()
         for path in (self.artifacts, self.drafts, self.trash):
             path.mkdir(parents=True, exist_ok=True)

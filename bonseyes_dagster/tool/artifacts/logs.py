@@ -1,4 +1,4 @@
-"""The log of an artifact: read from a byte on, followed while it grows, and a last line of the worker's own."""
+"""The log of an artifact: readers start at a byte and follow it, the container appends lines, a limit cuts it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["FARTHEST_OFFSET", "LogLimit", "append_line", "append_note", "iter_lo
 _CHUNK_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 16
 FARTHEST_OFFSET = 1 << 42
-"""File systems refuse to seek to where no file can reach."""
+"""The largest offset to seek to: file systems refuse one beyond the largest file."""
 
 
 def iter_log(path: Path, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
-    """Yield what the log has from byte `offset`; with `is_final`, go on until that is true and all is read.
+    """Yield the log from byte `offset`; with `is_final`, go on until it returns True and all is read.
 
     b"" means that there is nothing new; the caller asks again a little later.
 
-    `is_final` raises when the artifact is deleted, which ends the answer as broken rather than cleanly short.
+    `is_final` raises an error if the artifact is deleted. The response then breaks off instead of looking complete.
     """
     descriptor: int | None = None
     try:
         while True:
-            # Asked before reading: what was written before the end is then read for sure.
+            # Ask before the read: then everything that was written before the end is read.
             was_final = is_final is None or is_final()
             descriptor = _opened(path, offset) if descriptor is None else descriptor
             while descriptor is not None and (chunk := os.read(descriptor, _CHUNK_BYTES)):
@@ -50,7 +50,7 @@ def _opened(path: Path, offset: int) -> int | None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a log whose last line may not be whole; other artifacts may share the file by a link."""
+    """Add a line to a log; its last line may be incomplete, and other artifacts may share the file by a hard link."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_nlink > 1:
             draft = path.with_name(f"{path.name}.new")
@@ -66,17 +66,17 @@ def append_line(path: Path, line: str) -> None:
 
 
 def append_note(path: Path, sentence: str) -> None:
-    """Add a sentence of the container itself to a log; a disk that does not take it is not the artifact's fault."""
+    """Add a sentence of the container to a log; ignore errors of the disk, because they must not fail the artifact."""
     moment = datetime.now().strftime("%Y-%m-%d %H:%M:%S,%f")[:-3]
     with contextlib.suppress(OSError):
         append_line(path, f"{moment} WARNING bonseyes_dagster.tool: {sentence}")
 
 
 class LogLimit:
-    """Keeps a log from growing without end, while its writers go on appending to it as they like.
+    """Limits the size of a log while its writers go on appending.
 
-    What passes the limit is thrown away at each look; after the last one stands the end, which tells of a failure.
-    A disk that refuses leaves the log as it is.
+    Each call of `look` cuts the log off at the limit. `end` keeps the last lines, which tell of a failure. If the disk
+    refuses, the log stays as it is.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -85,13 +85,13 @@ class LogLimit:
         self._kept_bytes = limit_bytes
 
     def look(self) -> None:
-        """Cut the log off at its limit, if it has passed that."""
+        """Cut the log off at its limit if it is longer."""
         with contextlib.suppress(OSError):
             if self._path.stat().st_size > self._kept_bytes:
                 self._cut()
 
     def end(self) -> None:
-        """Cut out what lies between the limit and the last 64 KiB; nobody writes any more."""
+        """Cut out the part between the limit and the last 64 KiB; all writers must have ended."""
         with contextlib.suppress(OSError):
             begin = self._path.stat().st_size - _TAIL_BYTES
             if begin > self._kept_bytes:

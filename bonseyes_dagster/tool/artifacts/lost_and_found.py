@@ -1,4 +1,4 @@
-"""Where everything goes that cannot be kept in its place and must not be removed: `lost+found` of the volume."""
+"""The folder `lost+found` of the volume: it takes files that must not be removed but cannot stay in their place."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bonseyes_dagster.tool.files.disk import sync_all
 __all__ = ["notices", "set_aside"]
 
 _log = logging.getLogger(__name__)
-# How long `/healthz` tells that an index was rebuilt.
-_TELL_S = 7 * 24 * 3600.0
+# For so long `/healthz` reports that an index was rebuilt.
+_NOTICE_S = 7 * 24 * 3600.0
 _INDEX = "index"
 
 
 def set_aside(volume: Volume, paths: Iterable[Path], label: str, why: str) -> Path:
-    """Move `paths` into a new folder of `lost+found`, with `why` in its `why.txt`; return the folder. Durable."""
+    """Move `paths` durably into a new folder of `lost+found`, with the reason in its `why.txt`; return the folder."""
     place = _new_place(volume, label)
     (place / "why.txt").write_text(f"{why}\n")
     parents = set()
@@ -27,7 +27,7 @@ def set_aside(volume: Volume, paths: Iterable[Path], label: str, why: str) -> Pa
         path.rename(place / path.name)
         parents.add(path.parent)
     sync_all([place / "why.txt", place, place.parent, *parents])
-    _log.warning("%s was set aside in %s: %s", label, place, why)
+    _log.warning("Moved %s to %s: %s", label, place, why)
     return place
 
 
@@ -45,11 +45,11 @@ def _new_place(volume: Volume, label: str) -> Path:
 
 def notices(volume: Volume) -> list[str]:
     """Return a sentence for each index that was set aside in the last week."""
-    told = []
+    sentences = []
     for place in sorted(volume.lost_and_found.glob(f"{_INDEX}-*")):
         try:
-            if time.time() - place.stat().st_mtime < _TELL_S:
-                told.append((place / "why.txt").read_text().strip())
-        except OSError:  # somebody is emptying it
+            if time.time() - place.stat().st_mtime < _NOTICE_S:
+                sentences.append((place / "why.txt").read_text().strip())
+        except OSError:  # somebody is removing it
             continue
-    return told
+    return sentences

@@ -1,4 +1,4 @@
-"""Scalar metrics on disk: one append-only file each, a line `UNIX_TIME STEP VALUE` for a point, whole lines only."""
+"""Scalar metrics on disk: one append-only file per metric, one line `UNIX_TIME STEP VALUE` per point."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _ASCII = 128
 
 
 class MetricsWriter:
-    """Appends points; every point is one `write`, so a reader never sees half a line of this process."""
+    """Appends points to files. Each point is one `write`, so a reader never sees half a line of this process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, int] = {}
 
     def add(self, name: str, step: int, value: float) -> None:
-        """Append one point at this moment; raise ValueError for a value that is no number."""
+        """Append one point with the current time; raise ValueError if `value` is no number."""
         line = f"{time.time():.6f} {int(step)} {float(value)!r}\n".encode()
         descriptor = self._files.get(name)
         if descriptor is None:
@@ -44,7 +44,7 @@ class MetricsWriter:
     def _open(self, name: str) -> int:
         safe = safe_name(name)
         if safe != name:
-            _log.warning("%r cannot name a metric; its points are kept as %r.", name, safe)
+            _log.warning("%r is no valid name of a metric; its points get the name %r.", name, safe)
         self._folder.mkdir(parents=True, exist_ok=True)
         return os.open(self._folder / _file_name(safe), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
@@ -56,16 +56,16 @@ class MetricsWriter:
 
 
 def safe_name(name: str) -> str:
-    """Return `name` if it can name a metric, else one that can: of the same characters as far as they can stay."""
+    """Return `name` if it can name a metric, else a valid name that has as many of its characters as possible."""
     if is_metric_name(name) and len(_file_name(name)) <= _LONGEST_FILE_NAME:
         return name
     kept = "".join(character if character.isascii() and character.isalnum() else "_" for character in name)
-    # Two names must not become one curve.
+    # Different names must stay different, or two metrics would become one curve.
     return f"m{kept[:_KEPT_CHARACTERS]}-{hashlib.sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _file_name(name: str) -> str:
-    """Return the name of a metric's file: the metric's own where `is_name` takes it, else percent-encoded."""
+    """Return the name of a metric's file: the metric's name if `is_name` accepts it, else percent-encoded."""
     if is_name(name):
         return name
     encoded = name.encode()
@@ -76,7 +76,7 @@ def _file_name(name: str) -> str:
 
 
 def _metric_name(file_name: str) -> str | None:
-    """Return the metric of a file; a program may have given it the metric's name as it is."""
+    """Return the metric of a file; a program may have used the metric's name without encoding it."""
     if is_name(file_name):
         return file_name
     with suppress(ValueError):
@@ -88,7 +88,7 @@ def _metric_name(file_name: str) -> str | None:
 
 
 def _path(folder: Path, name: str) -> Path:
-    """Return the file of a metric; FileNotFoundError for a name that none can have."""
+    """Return the file of a metric; raise FileNotFoundError if `name` cannot name a metric."""
     if not is_metric_name(name):
         raise FileNotFoundError(name)
     encoded = folder / _file_name(name)
@@ -111,7 +111,7 @@ def metric_names(folder: Path) -> list[str]:
 
 
 def iter_metric(folder: Path, name: str, offset: int) -> Iterator[bytes]:
-    """Yield whole lines of a metric from a byte on; raise NotFoundError at once when there is no such metric."""
+    """Yield whole lines of a metric from byte `offset`; raise NotFoundError at once if there is no such metric."""
     try:
         descriptor = os.open(_path(folder, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -120,7 +120,7 @@ def iter_metric(folder: Path, name: str, offset: int) -> Iterator[bytes]:
 
 
 def skipped_lines(folder: Path) -> Iterator[str]:
-    """Yield a sentence for each metric with lines that are no points; a program wrote them, and readers skip them."""
+    """Yield a sentence for each metric with lines that are no points; readers skip these lines of a program."""
     for name in metric_names(folder):
         with _path(folder, name).open("rb") as file:
             count, first = 0, b""

@@ -1,4 +1,4 @@
-"""From a tool's staging folder to a published artifact: checked, digested, made durable, moved by one rename."""
+"""Publish the staging folder of a tool: check its files, digest them, sync them, and move them by one rename."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.artifacts import file_states
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder
-from bonseyes_dagster.tool.artifacts.rows import write_row
-from bonseyes_dagster.tool.files.disk import copy, sync_folder, syncing
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
+from bonseyes_dagster.tool.files.disk import copy, syncing
 from bonseyes_dagster.tool.files.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
 __all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan", "size_damage"]
 
 _CHUNK_BYTES = 1 << 20
 _CLOSED_WITHIN_S = 1.0
-# Zips, URLs and other systems have limits like these, and whoever reads an artifact meets them.
+# Zips, URLs and other systems have similar limits, and readers of an artifact would hit them.
 _MOST_FOLDERS = 100
 _LONGEST_PATH_BYTES = 1024
 _SHOWN_CHARACTERS = 80
@@ -39,36 +40,36 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class DamagedError(FileNotFoundError):
-    """What was published is not there as it was published; the sentence says what differs."""
+    """The published files have changed; the message says which one and how."""
 
 
 class StoppedError(Exception):
-    """The artifact was cancelled, or the server stops, while it was being published."""
+    """A client cancelled the artifact, or the server stops, during the publication."""
 
 
 def publish(
     folder: Folder,
     check: Callable[[], None],
-    record_of: Callable[[Manifest], Record] | None = None,
+    row_of: Callable[[Manifest], ArtifactRow] | None = None,
     *,
     files_limit: int = _NO_LIMIT,
 ) -> Manifest:
-    """Publish what is in staging; everything is durable and in place when this returns, save the row in the index.
+    """Publish the files in staging; all files are durable and in place when this returns. The index is not changed.
 
-    A copy of the row that `record_of` returns lies beside the manifest then. `check` is called between chunks and
-    raises StoppedError to give up. Raises ToolError for outputs that cannot be an artifact, as those with more than
-    `files_limit` files and folders; OSError when the disk fails.
+    `row_of` returns the final row; its copy is written beside the manifest. `check` is called between chunks and raises
+    StoppedError to give up. Raises ToolError if the outputs cannot be an artifact, for example with more than
+    `files_limit` files and folders; OSError if the disk fails.
     """
     if not stat.S_ISDIR(folder.staging.lstat().st_mode):
         raise ToolError("The output folder was replaced by something that is not a folder.")
     entries = scan(folder.staging, check, files_limit)
     manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
     with folder.manifest.open("xb") as file:
-        # In this form the digest of the file is that of the artifact.
+        # In this form the sha256 of the file is the digest of the artifact.
         file.write(manifest.canonical)
     with syncing([folder.manifest, *_written(folder.staging, manifest)]):
-        if record_of is not None:
-            write_row(folder, record_of(manifest))
+        if row_of is not None:
+            write_row_copy(folder, row_of(manifest))
         if not file_states.is_quick_to_read(manifest):
             file_states.keep(manifest.digest, file_states.look(folder.staging), folder)
     folder.staging.rename(folder.data)
@@ -77,7 +78,7 @@ def publish(
 
 
 def read_manifest(folder: Folder, digest: str | None = None) -> Manifest:
-    """Return what was published; raise DamagedError when it cannot be, or is not what has the digest `digest`."""
+    """Return the manifest; raise DamagedError if it is damaged or does not have the digest `digest`."""
     content = folder.manifest.read_bytes()
     try:
         manifest = Manifest.from_json(json.loads(content))
@@ -91,13 +92,13 @@ def read_manifest(folder: Folder, digest: str | None = None) -> Manifest:
 
 
 def size_damage(entry: FileEntry, path: str) -> str | None:
-    """Return a sentence when the published file at `path` is gone, or does not have its size."""
+    """Return a sentence if the published file at `path` is missing or has another size."""
     try:
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return f"Its file {entry.path!r} is gone."
     if not stat.S_ISREG(found.st_mode):
-        return f"Its file {entry.path!r} is {_kind(found.st_mode)} by now."
+        return f"Its file {entry.path!r} is now {_kind(found.st_mode)}."
     if found.st_size != entry.size:
         return f"Its file {entry.path!r} has {found.st_size} bytes instead of {entry.size}."
     return None
@@ -113,7 +114,7 @@ def _check_entries(manifest: Manifest) -> None:
 
 
 def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
-    """Yield every file and folder whose content or names must be durable."""
+    """Yield every file and folder that must be synced."""
     if not manifest.files:
         return
     for entry in manifest.files:
@@ -123,19 +124,20 @@ def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
 
 
 def scan(root: Path, check: Callable[[], None], files_limit: int = _NO_LIMIT) -> list[FileEntry]:
-    """Digest every file below `root` and make it read-only; refuse what is not a plain file or folder, and too much.
+    """Digest every file below `root` and make it read-only.
 
-    Raises ToolError for a file that another process writes to, or changes before the last one is digested.
+    Raises ToolError for anything but plain files and folders, for more than `files_limit` of them, and for a file that
+    another process has open to write, or changes before the last file is digested.
     """
     _Scan(root, check, files_limit).resolve_links()
     found = list(_Scan(root, check, files_limit).files())
     _detach(found)
-    asks = has_leases(root)
-    settled = [_settle(path, root, check, asks) for path in found]
-    for path, (entry, state) in zip(found, settled, strict=True):
+    can_ask_for_writers = has_leases(root)
+    digested = [_digest(path, root, check, can_ask_for_writers) for path in found]
+    for path, (entry, state) in zip(found, digested, strict=True):
         if _state(path) != state:
             raise _changed(entry.path)
-    return [entry for entry, _ in settled]
+    return [entry for entry, _ in digested]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ class _Scan:
     files_limit: int
 
     def resolve_links(self) -> None:
-        """Put the file in the place of each symbolic link to a file of the artifact; refuse all other links."""
+        """Replace each symbolic link to a file of the artifact by that file; refuse all other links."""
         for path in list(self._walk()):
             if path.is_symlink():
                 self._resolve(path)
@@ -177,7 +179,7 @@ class _Scan:
             yield path
 
     def _walk(self) -> Iterator[Path]:
-        """Yield everything but the folders, links not followed; raise ToolError for too many, too deep or too long."""
+        """Yield everything but the folders, without following links; raise ToolError at a limit of number or path."""
         waiting, count = [(os.fspath(self.root), 0)], 0
         start = len(waiting[0][0]) + 1
         while waiting:
@@ -240,7 +242,10 @@ def _check_name(shown: str) -> None:
 
 
 def _detach(found: list[Path]) -> None:
-    """Copy what is a hard link to something outside: to make that read-only, or to follow its changes, is wrong."""
+    """Copy each file that has a hard link outside of staging.
+
+    The file outside must not become read-only, and its changes must not reach the artifact.
+    """
     stats = {path: path.lstat() for path in found}
     inside = Counter(entry.st_ino for entry in stats.values())
     for path, entry in stats.items():
@@ -250,14 +255,16 @@ def _detach(found: list[Path]) -> None:
             temporary.replace(path)
 
 
-def _settle(path: Path, root: Path, check: Callable[[], None], asks: bool) -> tuple[FileEntry, FileState]:
-    """Return a file's entry, and its state before it was read; `asks` if the kernel tells who has it open to write."""
+def _digest(
+    path: Path, root: Path, check: Callable[[], None], can_ask_for_writers: bool
+) -> tuple[FileEntry, FileState]:
+    """Make a file read-only; return its entry, and its state from before it was read."""
     shown = str(path)[len(str(root)) + 1 :]
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, opened without following links
-        # Read-only, because a reused artifact shares the very same file.
+        # Read-only, because an artifact that re-uses this one shares the same file.
         os.fchmod(descriptor, 0o444)
-        if asks and is_open_to_write(descriptor):
+        if can_ask_for_writers and is_open_to_write(descriptor):
             _wait_for_writers(descriptor, shown, check)
         state = state_of(os.fstat(descriptor))
         digest, size = hashlib.sha256(), 0
@@ -269,7 +276,7 @@ def _settle(path: Path, root: Path, check: Callable[[], None], asks: bool) -> tu
 
 
 def _wait_for_writers(descriptor: int, shown: str, check: Callable[[], None]) -> None:
-    """Wait until nobody has the file open to write; the kernel may close those of ended processes a little later."""
+    """Wait until no process has the file open to write; the kernel closes files of ended processes a little late."""
     deadline_s = time.monotonic() + _CLOSED_WITHIN_S
     while is_open_to_write(descriptor):
         check()
@@ -292,5 +299,5 @@ def _state(path: Path) -> FileState | None:
 def _changed(shown: str) -> ToolError:
     return ToolError(
         f"The output {shown!r} changed while outputs were digested: another process writes to it. "
-        "Every process that the tool hands its files to must be done before the tool ends."
+        "Every process that writes to outputs must end before the tool ends."
     )

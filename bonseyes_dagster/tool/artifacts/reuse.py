@@ -1,4 +1,4 @@
-"""Reuse: a new artifact made from a completed one by hard links, so neither time nor space is spent again."""
+"""Re-use: make a new artifact from a completed one by hard links, which cost neither time nor space."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.artifacts import file_states
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
-from bonseyes_dagster.tool.artifacts.rows import write_row
-from bonseyes_dagster.tool.files.disk import link, link_tree, remove, sync_folder
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
+from bonseyes_dagster.tool.files.disk import link, link_tree, remove
 
 __all__ = ["LongReadingError", "adopt", "adopt_newest", "mark_damaged"]
 
@@ -22,7 +23,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 class LongReadingError(Exception):
-    """Too many bytes would have to be read to know that the files are right."""
+    """The check of the files would have to read too many bytes."""
 
 
 def _go_on() -> None:
@@ -34,36 +35,36 @@ def adopt_newest(
     volume: Volume,
     fingerprint: str | None,
     target: Folder,
-    record_of: Callable[[Record], Record],
+    row_of: Callable[[ArtifactRow], ArtifactRow],
     *,
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
-) -> Record | None:
-    """Make `target` from the newest artifact with the fingerprint that is whole; return its row, None without one.
+) -> ArtifactRow | None:
+    """Make `target` from the newest undamaged artifact with the fingerprint; return its row, or None without one.
 
-    `record_of` makes the row from the one that is re-used. Damaged ones are marked, and never looked at again. `check`
-    is called between chunks and raises StoppedError to give up. Raises LongReadingError before more than `most_bytes`
-    are read.
+    `row_of` makes the new row from the row of the re-used artifact. Damaged artifacts are marked and never used again.
+    `check` is called between chunks and raises StoppedError to give up. Raises LongReadingError if the check of the
+    files would read more than `most_bytes`.
     """
     while fingerprint and (source := index.reusable(fingerprint)) is not None:
-        folder, made = volume.folder(source.id), record_of(source)
+        folder, made = volume.folder(source.id), row_of(source)
         try:
-            adopt(folder, target, record=made, digest=source.digest, check=check, most_bytes=most_bytes)
+            adopt(folder, target, row=made, digest=source.digest, check=check, most_bytes=most_bytes)
         except DamagedError as error:
             mark_damaged(index, source, str(error))
         except FileNotFoundError:
             there = index.by_id(source.id)
             if there is None or there.name is None:
                 return None
-            mark_damaged(index, source, "Files of it are gone.")
+            mark_damaged(index, source, "Some of its files are gone.")
         else:
             return made
     return None
 
 
-def mark_damaged(index: Index, source: Record, damage: str) -> None:
-    """Name an artifact that is damaged in the log, and see to it that it is never re-used."""
-    _log.error("the artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
+def mark_damaged(index: Index, source: ArtifactRow, damage: str) -> None:
+    """Mark an artifact as damaged, so that it is never re-used, and log the damage."""
+    _log.error("The artifact %s (%s) is damaged and is not re-used: %s", source.name, source.id, damage)
     index.mark_damaged(source.id, damage)
 
 
@@ -71,32 +72,32 @@ def adopt(
     source: Folder,
     target: Folder,
     *,
-    record: Record | None = None,
+    row: ArtifactRow | None = None,
     digest: str | None = None,
     check: Callable[[], None] = _go_on,
     most_bytes: int | None = None,
 ) -> None:
-    """Give `target` the data, manifest, log and metrics of `source`, durably, and a copy of its row, `record`.
+    """Link the data, manifest, log and metrics of `source` into `target`, durably; write `row` as its copy of the row.
 
-    Raises DamagedError when `source` is not what has the digest `digest`, and FileNotFoundError when it is being
-    deleted meanwhile; `target` has no data, no log and no metrics then. For the other errors see `adopt_newest`.
+    Raises DamagedError if `source` does not have the digest `digest`, and FileNotFoundError if it is deleted meanwhile;
+    `target` then has no data, no log and no metrics. For the other errors see `adopt_newest`.
     """
     try:
         if digest is None or not _link_unchanged(source, target, digest):
             _link_and_read(source, target, digest, check, most_bytes)
         _link_rest(source, target)
         if not source.manifest.exists():
-            # What was not found may have been deleted.
+            # Somebody may have deleted the source, and some of its files were missing for that reason.
             raise FileNotFoundError(source.manifest)
     except Exception:
-        # Links to the files of other artifacts, to which whoever makes `target` after all would append.
+        # Remove links to files of the other artifact: if `target` is now made by the tool, its writers would append.
         for file in (target.log, target.progress, target.manifest, target.file_states):
             file.unlink(missing_ok=True)
         for folder in (target.metrics, target.data):
             remove(folder)
         raise
-    if record is not None:
-        write_row(target, record)
+    if row is not None:
+        write_row_copy(target, row)
     sync_folder(target.path)
 
 
@@ -107,12 +108,12 @@ def _link_rest(source: Folder, target: Folder) -> None:
             link(path, place)
     if source.metrics.is_dir():
         link_tree(source.metrics, target.metrics)
-    # Last: after a crash, what has a manifest counts as published, all of it.
+    # The manifest comes last: after a crash, a folder with a manifest counts as completely published.
     link(source.manifest, target.manifest)
 
 
 def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
-    """Link the files of a large artifact if the kernel says that they are as they were when they were digested."""
+    """Link the files of a large artifact if their states are the same as when they were digested; tell whether."""
     if not source.file_states.exists() or hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest:
         return False
     before = file_states.look(source.data)
@@ -123,7 +124,7 @@ def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
     if not file_states.is_same_content(before, linked):
         remove(target.data)
         return False
-    # The links changed the states, which both have in common.
+    # The new links changed the states, which source and target share.
     file_states.keep(digest, linked, source, target)
     return True
 
@@ -139,9 +140,9 @@ def _link_and_read(
     link_tree(source.data, target.data)
     linked = file_states.look(target.data)
     _read_all(target.data, manifest, {state[0] for state in linked}, check)
-    # Whoever writes to a file, or makes a link to it, while it is read, costs another reading.
+    # If a file was written to or linked during the reading, save no states: the next re-use reads the files again.
     if not is_quick and linked == file_states.look(target.data):
-        # Links have the same states as the files, copies have not.
+        # Links have the same states as the source's files; copies have others.
         is_linked = file_states.is_same_content(linked, file_states.look(source.data))
         file_states.keep(digest or manifest.digest, linked, target, *([source] if is_linked else []))
 
@@ -152,7 +153,7 @@ def _read_all(data: Path, manifest: Manifest, there: Set[str], check: Callable[[
         raise DamagedError(f"Its file {differing[0]!r} is {'new' if differing[0] in there else 'gone'}.")
     for path, entry in entries.items():
         if not _is_as_published(data / path, entry, check):
-            raise DamagedError(f"Its file {path!r} is not what was published.")
+            raise DamagedError(f"Its file {path!r} has other content than the published one.")
 
 
 def _is_as_published(path: Path, entry: FileEntry, check: Callable[[], None]) -> bool:

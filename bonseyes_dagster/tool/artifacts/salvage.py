@@ -1,4 +1,4 @@
-"""Reads the rows that a damaged index still gives, from a copy of it: a wrong page hides only the rows on it."""
+"""Read all readable rows of a damaged index from a copy of the file. A damaged page hides only the rows on it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from pathlib import Path
 from typing import get_args
 
 from bonseyes_dagster.model import Phase
-from bonseyes_dagster.tool.artifacts.index import READ_ERRORS, Index, Record, parse_row, select_rows
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, check_record
+from bonseyes_dagster.tool.artifacts.index import READ_ERRORS, ArtifactRow, Index, parse_row, select_rows
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, check_row
 
 __all__ = ["COPIES", "salvage"]
 
-# How the names of folders begin in which a damaged index is copied.
+# The names of the folders for copies of a damaged index begin so.
 COPIES = ".salvage-"
 _SUFFIXES = ("", "-wal")
 _PAGE_SIZE_AT = slice(16, 18)
 _LOG_PAGE_SIZE_AT = slice(8, 12)
 _DEFAULT_PAGE_BYTES = 4096
-# The most numbers that are looked up one by one between the rows that a walk from either end finds.
+# If the rows from both ends leave a larger gap of numbers, the numbers in it are not looked up one by one.
 _MOST_LOOKUPS = 200_000
 
 
-def salvage(index: Path) -> dict[str, Record]:
-    """Return what can be read of a damaged index, by id; nothing of it is changed.
+def salvage(index: Path) -> dict[str, ArtifactRow]:
+    """Return the readable rows of a damaged index by id; the index itself is not changed.
 
-    A row that is not as a row must be is left out.
+    Rows with impossible values are left out.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, ArtifactRow] = {}
     with tempfile.TemporaryDirectory(dir=index.parent, prefix=COPIES) as folder:
         copy = Path(folder, "copy.sqlite")
-        for mended in (False, True):
-            if _copy(index, copy, with_new_head=mended):
-                for record in _rows(copy):
-                    found.setdefault(record.id, record)
+        for with_new_head in (False, True):
+            if _copy(index, copy, with_new_head=with_new_head):
+                for row in _rows(copy):
+                    found.setdefault(row.id, row)
     return found
 
 
 def _copy(index: Path, copy: Path, *, with_new_head: bool) -> bool:
-    """Copy the index, with its log; `with_new_head` has the first page of a new one in the place of its own.
+    """Copy the index and its log; with `with_new_head`, replace the first page by that of a new index.
 
-    The first page says where the tables begin, and they begin at the same pages in every index.
+    The first page says on which pages the tables begin. They begin on the same pages in every index.
     """
     for suffix in (*_SUFFIXES, "-shm"):
         copy.with_name(copy.name + suffix).unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def _copy(index: Path, copy: Path, *, with_new_head: bool) -> bool:
     with copy.open("r+b" if copy.exists() else "w+b") as file:
         file.write(head)
         size_bytes = max(copy.stat().st_size, len(head))
-        # How many pages there are; and that this is true.
+        # Write the number of pages, and the change counter that makes this number valid.
         file.seek(28)
         file.write((size_bytes // len(head)).to_bytes(4, "big"))
         file.seek(92)
@@ -75,12 +75,12 @@ def _new_head(path: Path) -> bytes:
     return content[: int.from_bytes(content[_PAGE_SIZE_AT], "big")]
 
 
-def _rows(copy: Path) -> Iterator[Record]:
+def _rows(copy: Path) -> Iterator[ArtifactRow]:
     try:
         connection = sqlite3.connect(copy, isolation_level=None)
     except READ_ERRORS:
         return
-    # Text that is not UTF-8 must cost its own row only.
+    # Read texts as bytes: text that is no UTF-8 must then lose only its own row.
     connection.text_factory = bytes
     with closing(connection):
         select = select_rows(connection)
@@ -88,17 +88,18 @@ def _rows(copy: Path) -> Iterator[Record]:
             return
         seen: set[int] = set()
         for query, values in _walks(connection, select, seen):
-            for row in _read(connection, query, values):
-                if isinstance(row[0], int) and row[0] not in seen:
-                    seen.add(row[0])
+            for columns in _read(connection, query, values):
+                number = columns[0]
+                if isinstance(number, int) and number not in seen:
+                    seen.add(number)
                     with suppress(RowDamagedError, ValueError, TypeError):
-                        record = parse_row(row)
-                        check_record(record)
-                        yield record
+                        row = parse_row(columns)
+                        check_row(row)
+                        yield row
 
 
 def _walks(connection: sqlite3.Connection, select: str, seen: set[int]) -> Iterator[tuple[str, tuple[int | str, ...]]]:
-    """Yield queries each of which may find what the ones before it did not come to."""
+    """Yield queries; each one may find rows that the queries before it did not reach."""
     yield f"{select} ORDER BY seq", ()
     yield f"{select} ORDER BY seq DESC", ()
     numbers: set[int] = set()

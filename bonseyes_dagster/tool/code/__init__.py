@@ -1,1 +1,1 @@
-"""The tool's own code: loaded, hashed for its version, and watched."""
+"""The code of the tool: load it, hash it for the version, and watch it for changes."""

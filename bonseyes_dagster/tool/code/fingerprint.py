@@ -1,4 +1,4 @@
-"""What makes two creations the same: the digest of a request (idempotency) and of all that the result depends on."""
+"""Two digests: one of a request (for idempotency), one of everything that the result depends on (for re-use)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _digest(value: Any) -> str:
 
 
 def request_digest(name: str, parameters: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the digest of what a client sent: name, parameters as sent, file contents."""
+    """Return the digest of a client's request: the name, the parameters as sent, and the file contents."""
     return _digest([name, dict(parameters), {parameter: file["sha256"] for parameter, file in files.items()}])
 
 
@@ -27,9 +27,9 @@ def fingerprint(
     files: Mapping[str, Mapping[str, Any]],
     inputs: Mapping[str, Mapping[str, Any]],
 ) -> str | None:
-    """Return the fingerprint; None while a URL is not fetched yet, since its content is not known.
+    """Return the fingerprint; None while a URL is not fetched yet, because its content is unknown.
 
-    Where a file or an artifact came from does not count, only its digest does.
+    Only the digest of a file or an artifact counts, not its source.
     """
     values: dict[str, Any] = {}
     for parameter in tool.parameters:

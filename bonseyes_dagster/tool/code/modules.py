@@ -1,4 +1,7 @@
-"""Imported modules that a tool's version does not cover: neither its own, nor of an installed package, nor Python's."""
+"""Find imported modules that the tool's version does not cover.
+
+The version covers the tool's own modules, installed packages and Python itself. The worker and its children use this.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _ENDING = "/"
 
 
 class UncoveredModules:
-    """The modules of this process that are imported from elsewhere; a forked child goes on where its parent was."""
+    """The modules of this process that come from elsewhere. A forked child continues the search of its parent."""
 
     def __init__(self, tool: ToolFolder) -> None:
         folders = [tool.folder, *tool.code, Path(version.__file__).parent]
@@ -29,10 +32,10 @@ class UncoveredModules:
         self._found: dict[str, str] = {}
 
     def look(self) -> dict[str, str]:
-        """Return the file of each such module by the module's name; what was looked at before costs nothing."""
+        """Return `{module name: file}` of these modules; modules from earlier calls are not looked at again."""
         newest = len(sys.modules), next(reversed(sys.modules), None)
         if newest == self._newest:
-            # To compare all names would copy, in a forked child, each memory page that holds one: a millisecond.
+            # In a forked child, comparing all names would copy each memory page with a name: a millisecond.
             return self._found
         self._newest = newest
         for name in sys.modules.keys() - self._known:
@@ -44,7 +47,7 @@ class UncoveredModules:
 
 
 def _file(module: ModuleType | None) -> str | None:
-    """Return the file that the import system read the module from; what a library generates has none."""
+    """Return the file that the module was imported from; a module that a library generates has none."""
     spec = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None)
     return origin if isinstance(origin, str) and origin.startswith("/") else None

@@ -1,4 +1,4 @@
-"""The installed packages that a tool's version names: found once at the start, and watched while the container runs."""
+"""The installed packages, which are part of a tool's version: listed at the start, watched while the container runs."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _Times = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """What each folder of `sys.path` has installed: the names tell name and version of each package."""
+    """The packages in each folder of `sys.path`; the names of their metadata folders hold name and version."""
 
     folders: Mapping[str, _Times | None]
     installed: Mapping[str, tuple[int, int, int]]
 
     @classmethod
     def read(cls, folders: Sequence[str] | None = None) -> Packages:
-        """Look at the folders, by default those of `sys.path`; to read each package's metadata would take a second."""
+        """List the folders, by default those of `sys.path`. Reading all packages' metadata would take a second."""
         names = [entry for entry in sys.path if entry] if folders is None else folders
-        # The times first: what is installed while we read is then seen by the next look.
+        # Read the times first: the next check then finds packages that are installed during this one.
         times = {name: _times(name) for name in names}
         return cls(times, dict(found for name in names for found in _installed(name)))
 
@@ -34,17 +34,17 @@ class Packages:
         return sorted({Path(path).name for path in self.installed})
 
     def is_current(self) -> bool:
-        """Tell whether no folder changed since; fast."""
+        """Tell whether no folder has changed since; this is fast."""
         return all(_times(folder) == known for folder, known in self.folders.items())
 
     def again(self) -> Packages:
-        """Look at the same folders anew."""
+        """List the same folders anew."""
         return Packages.read([*self.folders])
 
 
 def _times(folder: str) -> _Times | None:
     try:
-        status = os.stat(folder)  # noqa: PTH116 - looked at for each artifact
+        status = os.stat(folder)  # noqa: PTH116 - called for each artifact, must be fast
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Whether the code of a container is still the code that its version is made of; the worker and the servers ask."""
+"""Watch whether the code of a container is still the code of its version; the worker and the servers use this."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _WHILE_LOADED = "The code of this tool changed while it was loaded ({}); restart
 
 
 class CodeWatch:
-    """Compares the files and packages of now with those of the start. Each process has its own.
+    """Compares the current files and packages with those of the start. Each process has its own watch.
 
-    `begin` and `end` go around whatever runs the code, `difference` is for everybody else. A result is a sentence, or
-    None while all is as it was. While nothing changes, each costs a stat for each file.
+    Call `begin` and `end` around each run of the code, and `difference` at any other time. They return a sentence, or
+    None if nothing has changed. Without a change, each call costs one stat per file.
     """
 
     def __init__(self, sources: Sources, packages: Packages) -> None:
@@ -33,37 +33,37 @@ class CodeWatch:
         self._lock = threading.Lock()
 
     def difference(self) -> str | None:
-        """Return in what the code differs now from that of the start."""
+        """Return how the code differs now from the code of the start."""
         with self._lock:
             self._look()
             return self._fault or self._difference
 
     def begin_loading(self) -> None:
-        """Look before the code is imported."""
+        """Check the code before its import."""
         self._seen.remove_stale_bytecode()
         self.begin()
 
     def end_loading(self) -> str | None:
-        """Look after the code was imported; what was imported wrong stays so, also when the files are restored."""
+        """Check the code after its import. A change during the import stays a fault, also if the files are restored."""
         changes = self._end()
-        self._fault = _WHILE_LOADED.format(_listed(changes)) if changes else self._difference
+        self._fault = _WHILE_LOADED.format(_join_names(changes)) if changes else self._difference
         return self._fault
 
     def begin(self) -> str | None:
-        """Look before an artifact is made; return in what its code is not that of the version."""
+        """Check the code before an artifact is made; return how it differs from the code of the version."""
         return self.difference()
 
     def end(self) -> str | None:
-        """Look after it was made; return a sentence when the code changed meanwhile, also when it was restored."""
+        """Check the code after an artifact is made; return a sentence if it changed meanwhile, even if restored."""
         changes = self._end()
-        return _MEANWHILE.format(_listed(changes)) if changes else None
+        return _MEANWHILE.format(_join_names(changes)) if changes else None
 
     def _end(self) -> list[str]:
         with self._lock:
             return self._look()
 
     def _look(self) -> list[str]:
-        """Look anew, and return what was touched since the last look."""
+        """Check anew, and return the names that were touched since the last check."""
         touched: list[str] = []
         if not self._seen.is_current():
             touched += self._read_sources()
@@ -78,7 +78,7 @@ class CodeWatch:
             self._difference = _SINCE_START.format(f"{error.filename} cannot be read: {error.strerror}")
             return [str(error.filename)]
         before, self._seen = self._seen, now
-        # Those that changed may have been run meanwhile, and what Python compiled of them kept.
+        # Python may have run a changed file meanwhile and saved its bytecode.
         now.remove_stale_bytecode()
         self._compare()
         return [] if before.is_same(now) else before.changes(now)
@@ -92,10 +92,10 @@ class CodeWatch:
     def _compare(self) -> None:
         different = self._sources.differences(self._seen)
         different += sorted({*self._packages.names} ^ {*self._seen_packages.names})
-        self._difference = _SINCE_START.format(_listed(different)) if different else None
+        self._difference = _SINCE_START.format(_join_names(different)) if different else None
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_MOST_NAMES])
     more = len(names) - _MOST_NAMES
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,1 +1,1 @@
-"""What a tool takes from elsewhere: parameters that name artifacts and URLs, and the inputs that come of them."""
+"""Inputs from elsewhere: check parameters that name artifacts and URLs, and fetch their files."""

@@ -1,4 +1,4 @@
-"""Artifact parameters as a tool sees them: files that come when first asked for, verified by digest."""
+"""Input artifacts as a tool sees them: a file is fetched at its first use and verified by its digest."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _FEW_FILES = 4
 
 
 class Input(ABC):
-    """An artifact that was given as a parameter."""
+    """An artifact that is the value of a parameter."""
 
     name: str
     container: str
     url: str
     folder: Path
-    """Where its files are on this disk, once they were asked for."""
+    """The folder on this disk for its files; a file is there after its first use."""
 
     @property
     @abstractmethod
     def digest(self) -> str:
-        """The sha256 that stands for its content."""
+        """The sha256 of its content."""
 
     @property
     @abstractmethod
@@ -43,7 +43,7 @@ class Input(ABC):
 
     @abstractmethod
     def path(self, relative: str) -> Path:
-        """Return the file `relative`, whole and verified; read it, do not change it."""
+        """Return the path of the file `relative`, complete and verified; the tool must not change the file."""
 
     def json(self, relative: str) -> Any:
         """Return the parsed content of a JSON file."""
@@ -71,9 +71,10 @@ class Input(ABC):
 
 
 class RemoteInput(Input):
-    """An artifact of another container; `volumes` is where that one's files may lie on this machine, too.
+    """An artifact of another container.
 
-    Those that are linked from there are added to `given`.
+    `volumes` is the folder on this machine where the files of other containers may lie. Files that are linked from
+    there are added to `given`.
     """
 
     def __init__(
@@ -97,12 +98,12 @@ class RemoteInput(Input):
 
     @property
     def digest(self) -> str:
-        """Return what it was when this artifact was created."""
+        """Return its digest from when this artifact was created."""
         return self._digest
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Return its files; ToolError when it is not any more what it was when this artifact was created."""
+        """Return its files; raise ToolError if it has another digest than when this artifact was created."""
         manifest = self._artifact.manifest()
         if manifest.digest != self.digest:
             raise ToolError(f"The artifact {self.container}/{self.name} was replaced since it was given as input.")
@@ -114,11 +115,11 @@ class RemoteInput(Input):
             return None
         try:
             return Neighbour(self._volumes, self.container, self._artifact.info().get("id"))
-        except BonseyesError:  # what is wrong is said when it is downloaded
+        except BonseyesError:  # the download will report the error
             return None
 
     def path(self, relative: str) -> Path:
-        """Link or download the file the first time, and verify it."""
+        """Return the path of the file; the first call links or downloads it and verifies it."""
         entry = self._entry(relative)
         target = self.folder / entry.path
         if entry.path not in self._there:
@@ -140,7 +141,7 @@ class RemoteInput(Input):
 
 
 class LocalInput(Input):
-    """A folder that stands for an artifact, in the tests of a tool."""
+    """A folder that takes the place of an artifact in the tests of a tool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -150,17 +151,17 @@ class LocalInput(Input):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Digest the folder's files."""
+        """Return the manifest of the folder's files, which are digested here."""
         files = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
         return Manifest(tuple(sorted((_entry(path, self.folder) for path in files), key=lambda entry: entry.path)))
 
     @cached_property
     def digest(self) -> str:
-        """Digest the manifest."""
+        """Return the digest of the manifest."""
         return self.manifest.digest
 
     def path(self, relative: str) -> Path:
-        """Return the file where it is."""
+        """Return the path of the file in the folder itself."""
         return self.folder / self._entry(relative).path
 
 

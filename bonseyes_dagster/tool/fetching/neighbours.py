@@ -1,4 +1,4 @@
-"""Inputs that lie on this machine already: links to the files that another container published, not copies of them."""
+"""Link input files from the volume of another container on this machine, instead of a download."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 class Neighbour:
     """The files of one artifact in the volume of the container that made it.
 
-    The volume is believed nothing: a link counts only when it is one to a plain, read-only file at the very place
-    and with the digest that the manifest promised, which came over HTTP.
+    The volume is not trusted. A link counts only if the file is plain, read-only and at the expected path, and has the
+    digest from the manifest. The manifest came over HTTP.
     """
 
     def __init__(self, volumes: Path, container: str, artifact_id: Any) -> None:
         self._data: Path | None = None
         if is_name(container) and isinstance(artifact_id, str) and _ID.fullmatch(artifact_id):
-            # The way to the volume may lead through links; nothing in it does.
+            # The path to the volume may contain symbolic links; paths inside of it do not.
             volume = Volume((volumes / container).resolve())
             self._data = volume.folder(artifact_id).data
 
     def link(self, entry: FileEntry, target: Path) -> bool:
-        """Make `target` a hard link to a published file; False, and no `target`, when it has to come over HTTP.
+        """Make `target` a hard link to a published file; return False, without a `target`, if it must be downloaded.
 
-        That it can be deleted where it is from does no harm here.
+        The other container may delete its file later; the link stays.
         """
         if self._data is None:
             return False
         source = self._data / entry.path
         temporary = target.with_name(f".{os.urandom(16).hex()}.linked")
         try:
-            # Quicker than `Path.resolve`, and there may be many files.
+            # `realpath` is quicker than `Path.resolve`, and there may be many files.
             if os.path.realpath(source) != str(source) or not source.is_relative_to(self._data):
                 return False
             os.link(source, temporary, follow_symlinks=False)
-            # Looked at only now: it is ours, and nobody can put another in its place.
-            if not _is_it(temporary, entry):
+            # Check the file only now: nobody else can replace our own link.
+            if not _is_published_file(temporary, entry):
                 return False
             temporary.rename(target)
-        except OSError:  # not here, not ours to read, on another file system
+        except OSError:  # the file is missing, not readable, or on another file system
             return False
         finally:
             with contextlib.suppress(OSError):
@@ -60,7 +60,7 @@ class Neighbour:
         return True
 
 
-def _is_it(path: Path, entry: FileEntry) -> bool:
+def _is_published_file(path: Path, entry: FileEntry) -> bool:
     found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode) or found.st_mode & _WRITABLE or found.st_size != entry.size:
         return False

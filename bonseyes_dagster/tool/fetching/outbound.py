@@ -1,4 +1,4 @@
-"""Where a tool may fetch from: the project's containers and the allow-list, checked at each connection it makes."""
+"""Limit fetches to the project's containers and the allow-list. Every connection is checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system import sockets
-from bonseyes_dagster.tool.files.disk import check_reserve
+from bonseyes_dagster.system.storage import check_reserve
 
 __all__ = ["Fetched", "Policy", "fetch", "file_name_of", "session"]
 
@@ -38,20 +38,20 @@ _PORTS = {"http": 80, "https": 443}
 # NAT64's well-known prefix, IPv4-compatible and IPv4-translated addresses.
 _IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOOPBACK = 1
-# Where its IPv4 address stands depends on the length of a prefix that only the gateway knows.
+# The place of the IPv4 address in it depends on the length of a prefix, and only the NAT64 gateway knows that length.
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _PORT = re.compile("[0-9]{1,5}")
-# urlsplit() leaves some of these out, and decodes no %2e in a host; the library that connects differs in both.
+# urlsplit() drops some of these characters and does not decode %2e in a host. The library that connects does otherwise.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What may be connected to.
+    """The rules for connections.
 
-    `outbound` holds host names, `*.SUFFIX`, `*` (every public address), IP addresses and networks, each but networks
-    optionally with `:PORT`. A name admits public addresses only: a private one must be listed itself, so that
-    nobody's DNS can send us to our own network.
+    `outbound` holds host names, `*.SUFFIX`, `*` (every public address), IP addresses and networks. All but networks may
+    have `:PORT`. A name allows public addresses only. A private address must be listed itself, so that no DNS server
+    can send us to our own network.
     """
 
     outbound: tuple[str, ...]
@@ -63,7 +63,7 @@ class Policy:
         return cls(settings.outbound, Addresses.from_settings(settings))
 
     def check_url(self, url: str) -> None:
-        """Raise ForbiddenError, with the reason, when `url` may not be fetched; asks no DNS."""
+        """Raise ForbiddenError with the reason if `url` may not be fetched. This asks no DNS server."""
         resolved = self.resolve_container(url)
         if self._is_known_socket(resolved):
             return
@@ -72,10 +72,10 @@ class Policy:
             raise ForbiddenError(f"{url!r} is not an http or https URL.")
         if self._is_container(host, port) or self._is_listed(host, port):
             return
-        raise ForbiddenError(f"The host {host!r} is not one that this container may fetch from (BONSEYES_OUTBOUND).")
+        raise ForbiddenError(f"This container may not fetch from the host {host!r}; allow it in BONSEYES_OUTBOUND.")
 
     def resolve_container(self, url: str) -> str:
-        """Return `url` with the real address of a container in the place of its name."""
+        """Return `url` with the name of a container replaced by its real address."""
         try:
             parts = urlsplit(url)
         except ValueError as error:
@@ -85,7 +85,7 @@ class Policy:
         return url
 
     def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
-        """Return the addresses of `host` that may be connected to; raise ForbiddenError when there is none."""
+        """Return the allowed addresses of `host` in the form of getaddrinfo; raise ForbiddenError if there is none."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
@@ -100,7 +100,7 @@ class Policy:
         return list(allowed)
 
     def _is_allowed(self, host: str, port: int, address: _Address) -> bool:
-        plain = _reached(address)
+        plain = _final_address(address)
         if self._is_known_address(host, port):
             return True
         if self._is_container(host, port):
@@ -119,7 +119,7 @@ class Policy:
         return path is not None and path in known
 
     def _is_container(self, host: str, port: int) -> bool:
-        """Without a file of addresses, a container is a name without dots that answers at port 80."""
+        """Tell whether `host` is a container. Without a file of addresses, that is a name without dots at port 80."""
         if self.addresses.containers():
             return self._is_known_address(host, port)
         return port == 80 and "." not in host and ":" not in host
@@ -131,10 +131,10 @@ class Policy:
         return any(_is_network_match(entry, address, port) for entry in self.outbound)
 
 
-def _reached(address: _Address) -> _Address:
-    """Return the IPv4 address that a packet to `address` ends at, `address` itself if it ends there.
+def _final_address(address: _Address) -> _Address:
+    """Return the IPv4 address to which a packet for `address` finally goes, or `address` itself.
 
-    A NAT64 gateway, a 6to4 or Teredo relay, or the system itself takes the IPv4 address out of the IPv6 one.
+    A NAT64 gateway, a 6to4 or Teredo relay, or the system itself takes the IPv4 address out of the IPv6 address.
     """
     if isinstance(address, ipaddress.IPv4Address):
         return address
@@ -156,7 +156,7 @@ def _split(url: str) -> tuple[str, str, int]:
         parts = urlsplit(url)
         is_escaped = "%" in (parts.hostname or "") and "[" not in parts.netloc
         if is_escaped or _AMBIGUOUS.search(url) or re.search(r"[\s\\]", parts.netloc):
-            raise ValueError("one reader finds another host in it than the next")
+            raise ValueError("programs disagree about its host")
         return parts.scheme, (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme, 0)
     except ValueError as error:
         raise ForbiddenError(f"{url!r} is not a URL: {error}.") from error
@@ -200,9 +200,9 @@ def _is_network_match(text: str, address: _Address, port: int) -> bool:
 
 
 def session(policy: Policy) -> requests.Session:
-    """Return a session whose every connection is checked: the name, then the very address that is connected to."""
+    """Return a session that checks every connection: the name first, then the address that it connects to."""
     made = requests.Session()
-    # A proxy would make the connections in our place, unchecked; ~/.netrc would hand out passwords.
+    # A proxy would make unchecked connections for us, and ~/.netrc would give passwords to other hosts.
     made.trust_env = False
     made.max_redirects = _MOST_REDIRECTS
     made.mount("http://", _Adapter(policy))
@@ -237,7 +237,7 @@ class _SocketAdapter(SocketAdapter):
 
 def _pools(resolve: Callable[[str, int], list[tuple[Any, ...]]]) -> dict[str, type[HTTPConnectionPool]]:
     class Checked:
-        """Connects to an address that was checked, and asks DNS no second time."""
+        """Connects to a checked address, without a second question to DNS."""
 
         def _new_conn(self) -> socket.socket:
             return _connect(self, resolve)
@@ -279,7 +279,7 @@ def _connect(connection: Any, resolve: Callable[[str, int], list[tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A fetched file: what it is called, its bytes and its hex sha256."""
+    """A fetched file: its name, its size in bytes and its sha256 in hex."""
 
     filename: str
     size: int
@@ -287,7 +287,7 @@ class Fetched:
 
 
 def fetch(url: str, target: Path, policy: Policy, settings: Settings) -> Fetched:
-    """Stream `url` into the new file `target`, durably; raise ToolError with a sentence, or ForbiddenError."""
+    """Stream `url` durably into the new file `target`; raise ToolError with the reason, or ForbiddenError."""
     try:
         with session(policy) as http, http.get(policy.resolve_container(url), **_options()) as response:
             if not response.ok:

@@ -1,4 +1,4 @@
-"""A creation's parameters: everything that can be wrong with it is found here, and said in one answer."""
+"""Check the parameters of a creation, and report all faults in one answer. The store calls this."""
 
 from __future__ import annotations
 
@@ -10,31 +10,26 @@ from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.tool.fetching.outbound import Policy
 from bonseyes_dagster.tool.fetching.references import check_references
-from bonseyes_dagster.urls import is_name
 
 __all__ = ["check_creation"]
 
 
 def check_creation(
-    tool: ToolDescription, name: str, values: Mapping[str, Any], parts: Collection[str], policy: Policy
+    tool: ToolDescription, values: Mapping[str, Any], parts: Collection[str], policy: Policy
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Return the parameters with defaults, and what each artifact parameter stands for.
+    """Return the parameters with defaults, and the artifact of each artifact parameter (see `check_references`).
 
-    `parts` are the names of the uploaded files. Raises InvalidError that names the name and every parameter that is
-    wrong; UnavailableError when only an answer of another container is missing.
+    `parts` are the names of the uploaded files. Raises InvalidError that lists every wrong parameter;
+    UnavailableError if nothing is wrong but another container does not answer.
     """
     wrong: dict[str, str] = {}
     checked: dict[str, Any] = {}
     inputs: dict[str, dict[str, Any]] = {}
-    if not is_name(name):
-        wrong["name"] = (
-            "It must be 1 to 128 letters, digits, '.', '_' and '-', begin with a letter or a digit and hold no '..'."
-        )
     try:
         checked = check_parameters(tool.parameters, values, files=parts)
     except InvalidError as error:
         wrong.update(error.detail or {})
-    # What is well-formed is followed to its end even when something else is wrong already.
+    # Check the references of all well-formed values, even if another value is wrong.
     fine = {key: value for key, value in (checked or values).items() if key not in wrong and key not in parts}
     try:
         inputs = check_references(tool.parameters, fine, policy)
@@ -43,6 +38,6 @@ def check_creation(
     if wrong:
         message = "; ".join(f"{key!r}: {sentence}" for key, sentence in wrong.items())
         raise InvalidError(f"The artifact cannot be created: {message}", detail=wrong)
-    # One way to write an artifact, so that parameters can be compared and followed.
+    # Write each artifact in the canonical form, so that parameters can be compared and followed.
     checked.update({key: reference["url"] for key, reference in inputs.items()})
     return checked, inputs

@@ -1,4 +1,4 @@
-"""Artifact parameters: which artifact a value stands for, of which type it is, and the digest that it has now."""
+"""Look up the artifacts that parameters name: the container, the type and the current digest."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def check_references(
 ) -> dict[str, dict[str, Any]]:
     """Return `{parameter: {container, name, url, digest, type}}` for each artifact parameter that has a value.
 
-    Asks the containers that have them. Raises InvalidError that names every bad parameter, artifacts and URLs alike;
-    UnavailableError when nothing is wrong but a container does not answer.
+    Asks the containers of these artifacts. Raises InvalidError that lists every wrong artifact and URL;
+    UnavailableError if nothing is wrong but a container does not answer.
     """
     wrong: dict[str, str] = {}
     silent: list[str] = []

@@ -1,1 +1,1 @@
-"""Files and folders on disk: durable, complete, and not changed by anybody meanwhile."""
+"""Files and folders on disk: sync, link, replace and remove them, and find writers and changes."""

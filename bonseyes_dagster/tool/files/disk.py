@@ -1,4 +1,4 @@
-"""Durable files: fsync, atomic replacement, links instead of copies, removal, and errors of a full disk."""
+"""Operations on files: fsync, links instead of copies, and removal."""
 
 from __future__ import annotations
 
@@ -12,76 +12,34 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
+from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.files.trees import remove_tree
 
 __all__ = [
     "allocate",
-    "check_reserve",
     "copy",
-    "is_full",
     "is_own_folder",
     "link",
     "link_tree",
     "locked",
     "make_private",
     "remove",
-    "replace_file",
-    "start_writing",
-    "storage_errors",
     "sync_all",
     "sync_file_system",
-    "sync_folder",
     "syncing",
     "throw_away",
 ]
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
-# From so many on one sync of the whole file system is cheaper than one for each.
+# Above this count, one syncfs() is cheaper than an fsync() per file.
 _MANY_PATHS = 16
 _FICLONE = 0x40049409
 _KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-_SYNC_FILE_RANGE_WRITE = 2
-
-
-def is_full(error: BaseException) -> bool:
-    """Tell whether `error` means that the disk or the quota has no room."""
-    return isinstance(error, OSError) and error.errno in _FULL
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Translate errors of the disk itself: no room is StorageFullError, broken is UnavailableError."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
-        if error.errno in (errno.EIO, errno.EROFS):
-            raise UnavailableError(f"The volume cannot be written: {error.strerror}.") from error
-        raise
-
-
-def check_reserve(path: Path, reserve_bytes: int) -> None:
-    """Raise StorageFullError when less than `reserve_bytes` are free on the volume."""
-    stat = os.statvfs(path)
-    free_bytes = stat.f_bavail * stat.f_frsize
-    if free_bytes < reserve_bytes:
-        raise StorageFullError(
-            f"The volume has {free_bytes} bytes free, and {reserve_bytes} are kept in reserve; "
-            "delete artifacts that are no longer needed."
-        )
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -93,14 +51,14 @@ def _sync(path: Path) -> None:
 
 
 def sync_all(paths: Iterable[Path]) -> None:
-    """Make files and folders durable. All at the same time, since a file system commits such calls together."""
+    """Make files and folders durable. All syncs run at the same time, because a file system commits them together."""
     with syncing(paths):
         pass
 
 
 @contextmanager
 def syncing(paths: Iterable[Path]) -> Iterator[None]:
-    """Make files and folders durable while the block runs; they are when it has ended. Raise OSError."""
+    """Sync files and folders while the block runs; they are durable when it has ended. Raises OSError."""
     waiting = list(paths)
     if len(waiting) > _MANY_PATHS:
         yield
@@ -120,16 +78,16 @@ def syncing(paths: Iterable[Path]) -> Iterator[None]:
 
 
 class _Sync:
-    """One fsync beside others, in a bare thread: `Thread.start` waits until it runs, and a pool is slower still."""
+    """One fsync in a bare thread. `Thread.start` waits until its thread runs, and a pool is even slower."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._error: OSError | None = None
-        # Locked while the thread is at work.
+        # Locked while the thread works.
         self._working = threading.Lock()
 
     def start(self) -> None:
-        """Begin; raise RuntimeError when there can be no further thread."""
+        """Start the sync; raise RuntimeError if the system allows no further thread."""
         self._working.acquire()
         try:
             _thread.start_new_thread(self._run, ())
@@ -146,13 +104,13 @@ class _Sync:
             self._working.release()
 
     def end(self) -> OSError | None:
-        """Wait for it, and return why it failed."""
+        """Wait for the end of the sync, and return its error."""
         with self._working:
             return self._error
 
 
 def sync_file_system(path: Path) -> None:
-    """Make everything written to the file system of `path` durable; cheaper than many single fsyncs."""
+    """Sync the whole file system of `path`; this is cheaper than many single fsyncs."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.syncfs(descriptor) != 0:
@@ -162,35 +120,15 @@ def sync_file_system(path: Path) -> None:
         os.close(descriptor)
 
 
-def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
-    """Let the disk begin with a part of a file that is still being written, so that less is left for fsync.
-
-    Makes nothing durable and tells of no error: both are for fsync.
-    """
-    _libc.sync_file_range(descriptor, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path` at once for every reader; not fsynced, for what may be lost with the machine."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
 def allocate(path: Path, size_bytes: int) -> None:
-    """Set room aside for what will be written to a file; harmless where there is none, or the file system cannot."""
+    """Allocate disk space for later writes to a file; do nothing on a full disk or if the file system cannot do it."""
     with path.open("rb+") as file:
         _libc.fallocate(file.fileno(), _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size_bytes))
 
 
 @contextmanager
 def locked(folder: Path, *, exclusively: bool) -> Iterator[None]:
-    """Hold a lock on a folder while the block runs; it ends with the process, too."""
+    """Hold a lock on a folder while the block runs; the end of the process releases it, too."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX if exclusively else fcntl.LOCK_SH)
@@ -200,7 +138,7 @@ def locked(folder: Path, *, exclusively: bool) -> Iterator[None]:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` the same content as `source`: a hard link, else a reflink, else a copy."""
+    """Give `target` the content of `source`: as a hard link, else a reflink, else a copy."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError as error:
@@ -210,7 +148,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Copy a file durably, as a reflink where the file system can."""
+    """Copy a file durably, as a reflink if the file system supports it."""
     with source.open("rb") as reader, target.open("xb") as writer:
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
@@ -221,7 +159,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Link every file below `source` to the same place below `target`, and sync the folders made."""
+    """Link every file below `source` to the same place below `target`, and sync the new folders."""
     target.mkdir()
     with os.scandir(source) as entries:
         for entry in entries:
@@ -233,16 +171,16 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def throw_away(path: Path, trash: Path) -> None:
-    """Remove a tree, out of sight at once; what a crash leaves of it is in `trash`."""
+    """Move a tree to `trash`, which hides it at once, and remove it; after a crash the rest is in `trash`."""
     doomed = trash / f"{path.name}.{uuid.uuid4().hex[:8]}"
     try:
         path.rename(doomed)
     except FileNotFoundError:
         return
     except OSError:
-        # The disk is too full, or too broken, for another name; nobody reads it any more where it is, either.
+        # The disk is too full or too broken for a rename. Nobody reads the tree any more, so remove it in its place.
         doomed = path
-        # What describes the tree goes before the tree: what a crash leaves must not look like an artifact.
+        # Remove the files that describe the tree first: after a crash the rest must not look like an artifact.
         _remove_files(path)
     remove(doomed)
 
@@ -255,9 +193,9 @@ def _remove_files(folder: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only this user can enter, in a place where everybody may make one.
+    """Make a folder that only this user can enter, in a place where every user may make folders.
 
-    Raises ToolError when something of another user lies there.
+    Raises ToolError if a file or folder of another user is in the way.
     """
     if is_own_folder(folder):
         remove(folder)
@@ -268,7 +206,7 @@ def make_private(folder: Path) -> None:
 
 
 def is_own_folder(path: Path) -> bool:
-    """Tell whether a folder, and no link to one, of this user lies there."""
+    """Tell whether `path` is a folder of this user, and not a link to a folder."""
     try:
         status = path.lstat()
     except OSError:
@@ -277,10 +215,10 @@ def is_own_folder(path: Path) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Remove a tree, also where the tool took away its own permissions; what is gone already does no harm."""
+    """Remove a tree, also if the tool has removed its own permissions, or if the tree no longer exists."""
     remove_tree(path)
     if path.exists():
-        # Somebody wrote to it meanwhile.
+        # A process wrote to it meanwhile.
         remove_tree(path)
 
 

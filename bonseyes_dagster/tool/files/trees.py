@@ -1,4 +1,4 @@
-"""Removes folders of any depth: without recursion, and without paths that grow with the depth. `disk.py` calls this."""
+"""Remove folders of any depth, without recursion and without long paths. `disk.py` calls this."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder with all that is in it. What cannot be removed stays, and no error is raised.
+    """Remove a folder with its content. Files that cannot be removed stay, and no error is raised.
 
-    A tool may nest folders deeper than Python recurses, than a path is long, and than a process has descriptors. So one
+    A tool may nest folders too deep for Python's recursion, for a path, and for the number of descriptors. So one
     descriptor goes down into each folder, and up again by `..`.
     """
     with suppress(OSError):
@@ -33,7 +33,7 @@ def _open(name: str, parent: int | None) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=parent)
     except PermissionError:
-        # The tool took its own permission away.
+        # The tool has removed its own permission.
         os.chmod(name, 0o700, dir_fd=parent)
         return os.open(name, _FOLDER, dir_fd=parent)
 
@@ -45,18 +45,18 @@ class _Level:
     name: str
     identity: tuple[int, int]
     folders: list[str]
-    """The folders in it that are still there."""
+    """The subfolders that are not removed yet."""
 
 
 @dataclass(slots=True)
 class _Removal:
-    """Where a removal is: `here` is the descriptor of the deepest of `levels`."""
+    """A removal in progress: `here` is the descriptor of the deepest of `levels`."""
 
     here: int
     levels: list[_Level] = field(default_factory=list)
 
     def run(self) -> None:
-        """Empty the folder that `here` is; raise OSError when somebody moves folders meanwhile."""
+        """Empty the folder `here`; raise OSError if another process moves folders meanwhile."""
         self._enter("")
         while True:
             level = self.levels[-1]
@@ -80,7 +80,7 @@ class _Removal:
         self.here = descriptor
 
     def _enter(self, name: str) -> None:
-        """Remove all files of the folder that `here` is."""
+        """Remove all files in the folder `here`."""
         found = os.fstat(self.here)
         level = _Level(name, (found.st_dev, found.st_ino), [])
         self.levels.append(level)
@@ -96,7 +96,7 @@ class _Removal:
                         os.unlink(entry.name, dir_fd=self.here)
 
     def _ascend(self) -> None:
-        """Go up, and remove the folder that is empty now."""
+        """Go up one level, and remove the folder, which is empty now."""
         emptied = self.levels.pop()
         self._go(os.open("..", _FOLDER, dir_fd=self.here))
         found = os.fstat(self.here)

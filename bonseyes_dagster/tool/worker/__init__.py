@@ -1,1 +1,1 @@
-"""The process that makes artifacts, one after the other, each in a child."""
+"""The worker process: it makes one artifact after the other, each in a child process."""

@@ -1,4 +1,4 @@
-"""Wake-ups between processes: whoever rings a bell wakes all that listen, within a millisecond and without polling."""
+"""Wake-ups between processes: a process rings a bell, and all listeners wake within a millisecond, without polling."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from inotify_simple import INotify, flags
 
 __all__ = ["Bell", "Listener", "Waiters"]
 
-# Only where inotify is not to be had: how long a waiter sleeps between looks.
+# The pause between checks on systems without inotify.
 _POLL_S = 0.05
-# A bell that could not be heard must not be waited for in vain.
+# A ring may get lost, so no wait is longer.
 _LONGEST_S = 5.0
 
 
 class Bell:
-    """A file on the volume: to open it is to ring it, which changes nothing on disk and so costs no commit of it."""
+    """A file on the volume. A process rings the bell by opening it, which changes nothing on disk and needs no sync."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def ring(self) -> None:
-        """Wake all that listen, in every process."""
+        """Wake all listeners in every process."""
         try:
             os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         except OSError:
-            # Out of descriptors or disk: listeners look for themselves from time to time.
+            # No descriptor is free, or the disk is full: listeners check from time to time without a ring.
             return
 
     def listen(self) -> INotify:
-        """Return something to poll and to `read(0)`; raise OSError when the system has no more of them."""
+        """Return an inotify object to poll and to `read(0)`; raise OSError if the system has no more of them."""
         inotify = INotify(nonblocking=True)
         try:
             inotify.add_watch(self.path, flags.OPEN)
@@ -44,26 +44,26 @@ class Bell:
 
 
 class Listener:
-    """Hears the rings of one bell, also those between two calls of `wait`; for one thread."""
+    """Waits for the rings of one bell, and misses none between two calls of `wait`; for one thread only."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
         self._inotify: INotify | None = None
 
     def wait(self) -> None:
-        """Return at the next ring, or now and then for no reason."""
+        """Return at the next ring; it may also return without a ring."""
         if self._inotify is None:
             try:
                 self._inotify = self._bell.listen()
             except OSError:
                 time.sleep(_POLL_S)
-            # It may have rung meanwhile.
+            # The bell may have rung before the listener was ready.
             return
-        _hear(self._inotify, _LONGEST_S)
+        _wait_for_ring(self._inotify, _LONGEST_S)
 
 
 class Waiters:
-    """All threads of this process that wait for a bell, served by one listening thread that the first one starts."""
+    """All threads of this process that wait for a bell. One thread listens for all; the first waiter starts it."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
@@ -73,13 +73,13 @@ class Waiters:
     def _begin(self) -> None:
         self._changed = threading.Condition()
         self._rings = 0
-        self._is_heard = False
+        self._is_listening = False
         self._is_started = False
 
     def count(self) -> int:
-        """Return how often the bell has rung; take it before looking, and pass it to `wait` after."""
+        """Return how often the bell has rung. Call it before you check a state, then pass the number to `wait`."""
         if self._pid != os.getpid():
-            # Forked: threads and the state of locks stayed behind.
+            # This is a forked process: it has neither the listening thread nor valid locks.
             self._pid = os.getpid()
             self._begin()
         with self._changed:
@@ -89,8 +89,8 @@ class Waiters:
             return self._rings
 
     def wait(self, since: int, timeout_s: float) -> None:
-        """Return when the bell has rung after `since`, or after `timeout_s`, or now and then for no reason."""
-        longest_s = _LONGEST_S if self._is_heard else _POLL_S
+        """Return once the bell has rung more than `since` times, or after `timeout_s`; it may also return earlier."""
+        longest_s = _LONGEST_S if self._is_listening else _POLL_S
         with self._changed:
             self._changed.wait_for(lambda: self._rings != since, min(timeout_s, longest_s))
 
@@ -99,19 +99,19 @@ class Waiters:
             inotify = self._bell.listen()
         except OSError:
             return
-        self._is_heard = True
+        self._is_listening = True
         threading.Thread(target=self._listen, args=(inotify,), name="bell", daemon=True).start()
 
     def _listen(self, inotify: INotify) -> None:
         while True:
-            _hear(inotify, None)
+            _wait_for_ring(inotify, None)
             with self._changed:
                 self._rings += 1
                 self._changed.notify_all()
 
 
-def _hear(inotify: INotify, longest_s: float | None) -> None:
-    """Return at the next ring, or after `longest_s`; what has rung is taken."""
+def _wait_for_ring(inotify: INotify, longest_s: float | None) -> None:
+    """Return at the next ring, or after `longest_s`; all rings so far are consumed."""
     poller = poll()
     poller.register(inotify.fileno())
     poller.poll(None if longest_s is None else longest_s * 1000)

@@ -1,4 +1,4 @@
-"""What runs in the forked child: one artifact, from its inputs to files in staging, and the reason when it fails."""
+"""The forked child: it makes one artifact, from its inputs to the files in staging, and reports errors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from bonseyes_dagster.model import ToolDescription, python_name
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import end_with_parent
 from bonseyes_dagster.tool.artifact import Artifact
-from bonseyes_dagster.tool.artifacts.drafts import safe_file_name
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter
 from bonseyes_dagster.tool.artifacts.progress import ProgressWriter
@@ -40,17 +39,18 @@ from bonseyes_dagster.tool.fetching.outbound import Policy, fetch, file_name_of
 from bonseyes_dagster.tool.files.disk import make_private
 from bonseyes_dagster.tool.files.given_files import GivenFiles
 from bonseyes_dagster.tool.worker.command import run_command
-from bonseyes_dagster.tool.worker.leaving import run_exit_functions
+from bonseyes_dagster.tool.worker.exit_functions import run_exit_functions
 from bonseyes_dagster.tool.worker.processes import ARTIFACT_VARIABLE, flush_all
+from bonseyes_dagster.web.uploads import safe_file_name
 
 __all__ = ["Job", "ToolRuntime", "become_child"]
 
 _log = logging.getLogger("bonseyes_dagster.tool")
 _LONGEST_REASON = 2000
 _REPORT_LIMIT = 60_000
-# Not for the eyes of tools: secrets, and what would make them part of this server.
+# Tools must not see these: a secret, and a variable that would make them part of this server's metrics.
 _HIDDEN_VARIABLES = ("BONSEYES_TOKEN", "PROMETHEUS_MULTIPROC_DIR")
-# uWSGI has handlers of its own, also for crashes; a child is to die of them.
+# uWSGI handles these signals itself, also those of crashes. A child must die from them.
 _SIGNALS = (
     "SIGTERM",
     "SIGINT",
@@ -71,14 +71,14 @@ _SIGNALS = (
 
 @dataclass(frozen=True, slots=True)
 class ToolRuntime:
-    """What all artifacts of a container have in common."""
+    """The parts that all artifacts of a container share."""
 
     tool: ToolFolder
     description: ToolDescription
     volume: Volume
     settings: Settings
     function: Callable[..., Any] | None
-    """The entry point; None when it is for the child to load it, or there is none."""
+    """The entry point; None if the child must load it, or if the tool is a command."""
     uncovered: UncoveredModules
 
 
@@ -87,42 +87,42 @@ class Job:
     """One artifact to make."""
 
     runtime: ToolRuntime
-    record: Record
+    row: ArtifactRow
     report: dict[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
         """Return the artifact's folder."""
-        return self.runtime.volume.folder(self.record.id)
+        return self.runtime.volume.folder(self.row.id)
 
 
 def become_child(
     runtime: ToolRuntime, orders: int, report: int, parent_pid: int, inherited: Collection[int]
 ) -> NoReturn:
-    """Wait for a record on `orders`, make its artifact and exit: 0 when staging holds all of it.
+    """Wait for a row on the pipe `orders`, make its artifact and exit, with 0 if all files are in staging.
 
-    What is to be told is written to `report`. Without a record there was nothing to do.
+    The child writes its report to the pipe `report`. Without a row it has nothing to do and exits with 0.
     """
     code = 1
     job: Job | None = None
     try:
-        _separate(parent_pid, inherited)
-        record = _receive(orders)
-        if record is not None:
-            job = Job(runtime, record)
-            _enter(job)
-            _work(job)
+        _detach_from_server(parent_pid, inherited)
+        row = _receive_row(orders)
+        if row is not None:
+            job = Job(runtime, row)
+            _prepare_environment(job)
+            _make_artifact(job)
         code = 0
     except SystemExit as error:
         code = _exit_code(error, job)
-    except BaseException as error:  # whatever a tool raises ends the artifact, not more
-        _tell(error, job)
+    except BaseException as error:  # any exception of a tool fails only this artifact
+        _report_error(error, job)
     finally:
-        _leave(job, report, code)
+        _end_tool(job, report, code)
 
 
-def _separate(parent_pid: int, inherited: Collection[int]) -> None:
-    """Leave the server behind: its session, signals, files and secrets."""
+def _detach_from_server(parent_pid: int, inherited: Collection[int]) -> None:
+    """Drop everything of the server: its session, signals, files and secrets."""
     os.setsid()
     end_with_parent(parent_pid, signal.SIGKILL)
     signal.set_wakeup_fd(-1)
@@ -137,13 +137,13 @@ def _separate(parent_pid: int, inherited: Collection[int]) -> None:
     for name in _HIDDEN_VARIABLES:
         os.environ.pop(name, None)
     with contextlib.suppress(OSError):
-        # When memory runs out, the tool is to go, not the server.
+        # If memory runs out, the kernel must kill the tool, not the server.
         Path("/proc/self/oom_score_adj").write_text("500")
     _open_streams()
 
 
 def _open_streams() -> None:
-    """Let everything be printed to descriptors 1 and 2, each line at once."""
+    """Let Python print to descriptors 1 and 2, and flush each line at once."""
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -159,28 +159,28 @@ def _open_streams() -> None:
     )
 
 
-def _receive(orders: int) -> Record | None:
-    """Wait for a record; None when the worker wants nothing any more."""
+def _receive_row(orders: int) -> ArtifactRow | None:
+    """Wait for a row and return it; return None if the worker has closed the pipe without one."""
     with open(orders, "rb") as pipe:
         message = pipe.read()
-    record = pickle.loads(message) if message else None  # noqa: S301 - from the process that forked this one
-    return record if isinstance(record, Record) else None
+    row = pickle.loads(message) if message else None  # noqa: S301 - from the process that forked this one
+    return row if isinstance(row, ArtifactRow) else None
 
 
-def _enter(job: Job) -> None:
-    """Take the artifact's log, temporary folder and name."""
+def _prepare_environment(job: Job) -> None:
+    """Direct output to the artifact's log, make its temporary folder, and set its environment variables."""
     log = os.open(job.folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     temporary = job.folder.temporary
     make_private(temporary)
-    os.environ.update({ARTIFACT_VARIABLE: job.record.id, "TMPDIR": str(temporary)})
+    os.environ.update({ARTIFACT_VARIABLE: job.row.id, "TMPDIR": str(temporary)})
     tempfile.tempdir = None
     os.chdir(temporary)
 
 
-def _work(job: Job) -> None:
+def _make_artifact(job: Job) -> None:
     logging.getLogger().setLevel(job.runtime.settings.log_level)
     policy = Policy.from_settings(job.runtime.settings)
     _fetch_all(job, policy)
@@ -189,15 +189,15 @@ def _work(job: Job) -> None:
     if job.runtime.tool.command:
         _run_command(job, policy)
     else:
-        _call(job, policy)
+        _call_function(job, policy)
 
 
-def _call(job: Job, policy: Policy) -> None:
+def _call_function(job: Job, policy: Policy) -> None:
     function = job.runtime.function or load_function(job.runtime.tool)
     progress, metrics = ProgressWriter(job.folder.progress), MetricsWriter(job.folder.metrics)
     artifact = Artifact(
-        str(job.record.name),
-        dict(job.record.parameters),
+        str(job.row.name),
+        dict(job.row.parameters),
         output=job.folder.staging,
         metrics=metrics,
         progress=progress,
@@ -212,7 +212,7 @@ def _call(job: Job, policy: Policy) -> None:
 
 
 def _report_uncovered(job: Job) -> None:
-    """Say when the result is made by code that the tool's version does not cover."""
+    """Report and log modules that the tool's version does not cover."""
     uncovered = job.runtime.uncovered.look()
     if not uncovered:
         return
@@ -231,38 +231,38 @@ def _run_command(job: Job, policy: Policy) -> None:
     for name, value in values.items():
         if isinstance(value, RemoteInput):
             values[name] = value.download_all()
-    values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.record.name}
+    values |= {"output": job.folder.staging, "inputs": job.folder.inputs, "name": job.row.name}
     job.folder.inputs.mkdir(exist_ok=True)
     find_modules(job.runtime.tool)
     run_command(job.runtime.tool.command, values, job.folder, job.runtime.tool.folder)
 
 
 def _values(job: Job, policy: Policy) -> dict[str, Any]:
-    """Return each parameter as the tool gets it: files as paths, artifacts as inputs."""
-    values = dict(job.record.parameters)
+    """Return each parameter as the tool gets it: files as paths, artifacts as `RemoteInput`."""
+    values = dict(job.row.parameters)
     for parameter in job.runtime.description.parameters:
         values.setdefault(parameter.name, None)
-    files = {**job.record.files, **job.report.get("files", {})}
+    files = {**job.row.files, **job.report.get("files", {})}
     given = GivenFiles(job.folder.given_files)
     for name, file in files.items():
         values[name] = job.folder.inputs / name / file["filename"]
         given.add(values[name], repr(name))
     volumes = job.runtime.settings.volumes
-    for name, reference in job.record.inputs.items():
+    for name, reference in job.row.inputs.items():
         values[name] = RemoteInput(reference, job.folder.artifacts / name, policy, volumes, given)
     return values
 
 
 def _fetch_all(job: Job, policy: Policy) -> None:
-    """Fetch each parameter that was given as a URL."""
+    """Fetch the file of each parameter that is a URL."""
     for parameter in job.runtime.description.parameters:
-        url = job.record.parameters.get(parameter.name)
-        if parameter.type not in ("file", "url") or url is None or parameter.name in job.record.files:
+        url = job.row.parameters.get(parameter.name)
+        if parameter.type not in ("file", "url") or url is None or parameter.name in job.row.files:
             continue
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
-        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.runtime.settings)
-        _log.info("%s: fetched %s, %d bytes", parameter.name, url, fetched.size)
+        fetched = fetch(url, folder / (safe_file_name(file_name_of(url)) or "file"), policy, job.runtime.settings)
+        _log.info("Fetched %s for the parameter %s: %d bytes.", url, parameter.name, fetched.size)
         job.report.setdefault("files", {})[parameter.name] = {
             "filename": fetched.filename,
             "size": fetched.size,
@@ -272,15 +272,15 @@ def _fetch_all(job: Job, policy: Policy) -> None:
 
 
 def _is_reuse_likely(job: Job) -> bool:
-    """Tell the worker the fingerprint, now that the content of all URLs is known; it looks for one to reuse.
+    """Report the fingerprint, which is known once all URLs are fetched; tell whether the worker may re-use an artifact.
 
-    The index is left alone here: SQLite's connections do not survive a fork.
+    The worker searches the index. The child must not: SQLite's connections do not survive a fork.
     """
-    files = {**job.record.files, **job.report["files"]}
-    mark = fingerprint(job.runtime.description, job.record.parameters, files, job.record.inputs)
+    files = {**job.row.files, **job.report["files"]}
+    mark = fingerprint(job.runtime.description, job.row.parameters, files, job.row.inputs)
     job.report["fingerprint"] = mark
-    job.report["is_fetched_only"] = job.record.reuse
-    return job.record.reuse
+    job.report["is_fetched_only"] = job.row.reuse
+    return job.row.reuse
 
 
 def _exit_code(error: SystemExit, job: Job | None) -> int:
@@ -291,16 +291,16 @@ def _exit_code(error: SystemExit, job: Job | None) -> int:
     return 1
 
 
-def _tell(error: BaseException, job: Job | None) -> None:
-    """Put the error into the log, and its reason into the report."""
+def _report_error(error: BaseException, job: Job | None) -> None:
+    """Write the error to the log, and its reason to the report."""
     with contextlib.suppress(Exception):
         if job is not None:
             job.report["reason"] = _reason(error)[:_LONGEST_REASON]
         if isinstance(error, ToolError):
             _log.error("%s", error.message)
         else:
-            shown = traceback.format_exception(type(error), error, _of_tool(error.__traceback__))
-            _log.error("the tool failed\n%s", "".join(shown).rstrip())
+            shown = traceback.format_exception(type(error), error, _tool_part(error.__traceback__))
+            _log.error("The tool failed.\n%s", "".join(shown).rstrip())
 
 
 def _reason(error: BaseException) -> str:
@@ -309,20 +309,20 @@ def _reason(error: BaseException) -> str:
     return traceback.format_exception_only(error)[-1].strip() or type(error).__name__
 
 
-def _of_tool(trace: TracebackType | None) -> TracebackType | None:
-    """Return the part of a traceback that is the tool's: an author need not read ours."""
+def _tool_part(trace: TracebackType | None) -> TracebackType | None:
+    """Return the tool's part of a traceback: its author need not read ours."""
     frame = trace
     while frame is not None and frame.tb_frame.f_code.co_filename == __file__:
         frame = frame.tb_next
     return frame or trace
 
 
-def _leave(job: Job | None, report: int, code: int) -> NoReturn:
-    """End the tool's threads and pools, and exit without the clean-up that belongs to the server."""
+def _end_tool(job: Job | None, report: int, code: int) -> NoReturn:
+    """End the tool's threads and pools, and exit without the exit functions of the server."""
     is_leaving = threading.Lock()
 
     def exit_now() -> NoReturn:
-        # The first one; the other one waits until it is gone.
+        # The first thread exits the process; the other one waits here until then.
         is_leaving.acquire()
         _exit(job, report, code)
 
@@ -333,13 +333,13 @@ def _leave(job: Job | None, report: int, code: int) -> NoReturn:
 
 
 def _exit(job: Job | None, report: int, code: int) -> NoReturn:
-    """Write out what is buffered, and the report."""
+    """Flush all buffers, write the report and exit."""
     try:
         for step in (logging.shutdown, sys.stdout.flush, sys.stderr.flush, flush_all):
             with contextlib.suppress(Exception):
                 step()
         with contextlib.suppress(Exception):
-            # A report is a few lines; a pipe that nobody read yet holds 64 KiB.
+            # The report must fit into the pipe, which holds 64 KiB: the worker reads it only after this process ends.
             fcntl.fcntl(report, fcntl.F_SETFL, os.O_NONBLOCK)
             os.write(report, json.dumps(job.report if job else {}).encode()[:_REPORT_LIMIT])
     finally:

@@ -1,4 +1,4 @@
-"""Tools that are programs: placeholders in their argv become values, one argument each, and never see a shell."""
+"""Run a tool that is a command: replace placeholders in its arguments by values, and start it without a shell."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def command_argv(words: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def command_text(value: Any) -> str:
-    """Return a parameter's value as a command gets it."""
+    """Return the value of a parameter as text for a command."""
     if isinstance(value, str | Path):
         return str(value)
     return json.dumps(value, separators=(",", ":"))
@@ -45,13 +45,13 @@ def command_environment(folder: Folder) -> dict[str, str]:
         "BONSEYES_PARAMETERS": str(folder.parameters),
         "BONSEYES_METRICS": str(folder.metrics),
         "BONSEYES_PROGRESS": str(folder.progress),
-        # What it prints is to be seen when it is printed.
+        # The log must show its output at once.
         "PYTHONUNBUFFERED": "1",
     }
 
 
 def run_command(words: Sequence[str], values: Mapping[str, Any], folder: Folder, cwd: Path) -> None:
-    """Become the command; its exit status is the artifact's. Raise ToolError when it cannot be started."""
+    """Replace this process by the command, so that its exit status decides; raise ToolError if it cannot start."""
     argv = command_argv(words, values)
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
     folder.parameters.write_text(json.dumps(plain))
@@ -59,6 +59,6 @@ def run_command(words: Sequence[str], values: Mapping[str, Any], folder: Folder,
     os.chdir(cwd)
     os.environ.update(command_environment(folder))
     try:
-        os.execvp(argv[0], argv)  # noqa: S606 - no shell is what is wanted
+        os.execvp(argv[0], argv)  # noqa: S606 - a shell must not interpret the values
     except (OSError, ValueError) as error:
         raise ToolError(f"The command {argv[0]!r} cannot be started: {error}") from error

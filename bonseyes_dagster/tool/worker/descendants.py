@@ -1,4 +1,4 @@
-"""Ends all descendants of the worker, whatever their session; the runner calls this before it publishes anything."""
+"""End all descendants of the worker, in any session; the runner calls this before it publishes an artifact."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from pathlib import Path
 
 import psutil
 
+from bonseyes_dagster.backoff import Backoff
+
 __all__ = ["EndedProcesses", "children_of", "end_below", "end_descendants", "is_reaped"]
 
 END_WITHIN_S = 10.0
 _SHORTEST_PAUSE_S = 0.0002
 _LONGEST_PAUSE_S = 0.02
-# Each round finds what was forked during the round before; forks that outrun the rounds are killed all the same.
+# Each round finds processes that were forked during the round before. After the last round all known ones are killed.
 _MOST_ROUNDS = 50
-# A list of processes that come and go may miss one. Without helpers the kernel answers for certain.
+# A list of changing processes may miss one, so look twice. Without helpers, waitpid() gives a certain answer.
 _EMPTY_LOOKS = 2
 _GONE = "ZX"
 
 
 @dataclass(slots=True)
 class EndedProcesses:
-    """The processes that were found running, by id: the names of those that ended, the reasons of the others."""
+    """The processes that were found running, by id: names of the ended ones, reasons of the survivors."""
 
     ended: dict[int, str] = field(default_factory=dict)
     survivors: dict[int, str] = field(default_factory=dict)
@@ -38,7 +40,7 @@ class EndedProcesses:
         return f"{count} {'process' if count == 1 else 'processes'} ({names})"
 
     def reason(self) -> str | None:
-        """Return the sentence that fails an artifact, None when every process ended."""
+        """Return the reason for the failure of the artifact, or None if every process has ended."""
         if not self.survivors:
             return None
         listed = "; ".join(f"{pid} {why}" for pid, why in sorted(self.survivors.items()))
@@ -46,10 +48,10 @@ class EndedProcesses:
 
 
 def end_descendants(keep: Iterable[int] = (), *, within_s: float = END_WITHIN_S) -> EndedProcesses:
-    """Kill and reap all children of this process but `keep`, with all below them, until there is none.
+    """Kill and reap all descendants of this process, except the children `keep` and their descendants.
 
-    This process must be a subreaper: then an orphan becomes its child, and none escapes. They are stopped before any
-    is killed, so that none can start another when it sees one die.
+    This process must be a subreaper: then an orphan becomes its child, and none escapes. All are stopped before the
+    first one is killed, so that none can start a new process when another dies.
     """
     kept = frozenset(keep)
     ending = EndedProcesses()
@@ -74,7 +76,7 @@ def end_descendants(keep: Iterable[int] = (), *, within_s: float = END_WITHIN_S)
 def end_below(
     roots: Iterable[int], is_wanted: Callable[[int], bool], *, within_s: float = END_WITHIN_S
 ) -> EndedProcesses:
-    """Kill the wanted processes below `roots`, which stay; return when they are dead. Their parents reap them."""
+    """Kill the wanted descendants of `roots`, but not `roots`; return when they are dead. Their parents reap them."""
     ending = EndedProcesses()
     found = [pid for root in roots for pid in _tree(children_of(root)) if is_wanted(pid)]
     for pid in found:
@@ -90,7 +92,7 @@ def end_below(
 
 
 def _has_children() -> bool:
-    """Ask the kernel, which misses none; what has ended already is reaped."""
+    """Ask the kernel whether this process has children, and reap ended ones. The kernel misses none."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -100,13 +102,13 @@ def _has_children() -> bool:
 
 
 def _stop_all(kept: Collection[int], running: dict[int, str]) -> list[int]:
-    """Stop all below this process but `kept`, until none is new; return them, add those that ran to `running`."""
+    """Stop all descendants except `kept`, until there is no new one; return them, and add running ones to `running`."""
     stopped: dict[int, None] = {}
     for _ in range(_MOST_ROUNDS):
         new = []
         for pid in _tree(_own_children(kept)):
             if pid not in stopped:
-                # At once: who lives on as its own child is gone when the list is complete.
+                # Stop it at once: a process that keeps forking and exiting would be gone once the list is complete.
                 _send(pid, signal.SIGSTOP)
                 new.append(pid)
         if not new:
@@ -120,14 +122,13 @@ def _stop_all(kept: Collection[int], running: dict[int, str]) -> list[int]:
 
 
 def _reap(killed: Collection[int], kept: Collection[int], deadline_s: float) -> None:
-    """Reap what has ended, until no child is left, or one that was not killed is there."""
-    pause_s = _SHORTEST_PAUSE_S
+    """Reap ended children until none is left, or until there is a child that was not killed."""
+    backoff = Backoff(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
     while True:
         left = _own_children(kept)
         if not left or any(pid not in killed for pid in left) or time.monotonic() >= deadline_s:
             return
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        time.sleep(backoff.take())
 
 
 def is_reaped(pid: int) -> bool:
@@ -139,12 +140,12 @@ def is_reaped(pid: int) -> bool:
 
 
 def _own_children(kept: Collection[int]) -> list[int]:
-    """Return this process's children but `kept`, the newest first; those that have ended are reaped."""
+    """Return the children of this process except `kept`, newest first; reap ended ones."""
     return [pid for pid in reversed(children_of(os.getpid())) if pid not in kept and not is_reaped(pid)]
 
 
 def _tree(pids: Iterable[int]) -> Iterator[int]:
-    """Yield `pids`, then their children, and so on; the children are asked for after their parents were yielded."""
+    """Yield `pids`, then their children, and so on; children are listed only after their parents were yielded."""
     level = list(pids)
     while level:
         yield from level
@@ -152,7 +153,7 @@ def _tree(pids: Iterable[int]) -> Iterator[int]:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process, zombies too; none when it is gone."""
+    """Return the children of a process, zombies included; an empty list if the process has ended."""
     if not _lists_children():
         try:
             return [child.pid for child in psutil.Process(pid).children()]
@@ -160,7 +161,7 @@ def children_of(pid: int) -> list[int]:
             return []
     found = []
     try:
-        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - must be quick
+        for task in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - must be fast
             with open(f"/proc/{pid}/task/{task}/children", "rb") as file:  # noqa: PTH123
                 found += file.read().split()
     except OSError:  # it has ended
@@ -170,18 +171,18 @@ def children_of(pid: int) -> list[int]:
 
 @cache
 def _lists_children() -> bool:
-    """Tell whether this kernel lists a process's children; where not, all processes are looked through."""
+    """Tell whether this kernel lists the children of a process; otherwise psutil checks all processes."""
     return Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def _send(pid: int, number: int) -> None:
-    # One that may not be killed is found again, and named at the end.
+    # A process that may not be killed is found again and becomes a survivor.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
 def _name_and_state(pid: int) -> tuple[str, str]:
-    """Return the name of a process's program, and the letter of its state; `X` when it is gone."""
+    """Return the name of a process's program, and the letter of its state; `X` if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -191,7 +192,7 @@ def _name_and_state(pid: int) -> tuple[str, str]:
 
 
 def _why(pid: int) -> str:
-    """Say why a process has not ended."""
+    """Return the reason why a process has not ended."""
     name, state = _name_and_state(pid)
     try:
         os.kill(pid, signal.SIGKILL)

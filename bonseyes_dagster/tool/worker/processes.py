@@ -1,4 +1,4 @@
-"""Processes of an artifact: a session of their own, ended whole, found again after a crash by what they hold."""
+"""The processes of an artifact: signal them, and after a crash find and kill the ones that are left."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ARTIFACT_VARIABLE = "BONSEYES_ARTIFACT"
 """Environment variable of every program that a tool starts: the artifact's id."""
 SERVER_VARIABLE = "BONSEYES_SERVER"
-"""Environment variable of the server: an id of this start, which forked processes of tools inherit."""
+"""Environment variable of the server: an id of its start, which the forked processes of tools inherit."""
 
 _END_WITHIN_S = 10.0
 # The place of the file in a line of /proc/PID/maps.
@@ -34,22 +34,26 @@ _libc = ctypes.CDLL(None)
 
 
 def flush_all() -> None:
-    """Write out what C libraries printed into their own buffers."""
+    """Flush the buffers of C libraries."""
     _libc.fflush(None)
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Send a signal to a process group; harmless when it is gone."""
+    """Send a signal to a process group; do nothing if it has ended."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
 
 
 def end_stragglers(artifact_id: str, folder: Path, temporary: Path, server: str | None) -> int:
-    """Kill what an earlier worker left of an artifact; return how many processes there were.
+    """Kill the processes of an artifact that an earlier worker left; return their number.
 
-    A straggler carries the artifact's id in its environment, or that of the `server` it was forked from while it
-    is in another session than this one, or it works in the artifact's `temporary` folder, or it has a file in
-    `folder` open to write. Who only reads there, or looks around, is somebody else.
+    Such a process is in another session than this one, and one of these holds:
+
+    - its environment has the id of the artifact, or the id of the `server` that forked it,
+    - its working directory is in the artifact's `temporary` folder,
+    - it has a file in `folder` open to write.
+
+    A process that only reads there does not belong to the artifact.
     """
     # The kernel names files by paths without links.
     folder, temporary = folder.resolve(), temporary.resolve()
@@ -92,7 +96,7 @@ def _is_of_artifact(process: psutil.Process, artifact_id: str, server: str | Non
 
 
 def _is_elsewhere(process: psutil.Process) -> bool:
-    """Tell whether it is alive and in another session than this server."""
+    """Tell whether a process is alive and in another session than this server."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE and os.getsid(process.pid) != os.getsid(0)
     except (OSError, psutil.Error):
@@ -100,7 +104,7 @@ def _is_elsewhere(process: psutil.Process) -> bool:
 
 
 def holds(pid: int, folder: Path, temporary: Path) -> bool:
-    """Tell whether a process works in `temporary`, or has a file in `folder` open to write."""
+    """Tell whether the working directory of a process is in `temporary`, or it has a file in `folder` open to write."""
     with contextlib.suppress(OSError):
         if Path(f"/proc/{pid}/cwd").readlink().is_relative_to(temporary):
             return True
@@ -119,7 +123,7 @@ def _is_written(pid: int, descriptor: str, folder: Path) -> bool:
 
 
 def _is_mapped(pid: int, folder: Path) -> bool:
-    """Tell whether a process writes to a file by memory, for which it needs no descriptor."""
+    """Tell whether a process has a file in `folder` mapped to write, which needs no descriptor."""
     inside = os.fsencode(folder) + b"/"
     for line in Path(f"/proc/{pid}/maps").read_bytes().splitlines():
         words = line.split(maxsplit=5)

@@ -1,4 +1,7 @@
-"""From a claimed row to a final one: folders, child process, cancellation, publication, and what is left cleaned up."""
+"""Make one artifact, from its claimed row to its final one: child process, cancellation, publication, clean-up.
+
+The worker calls `Runner.run` for each row from the queue.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,19 @@ import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Manifest, Phase, now
-from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.system.replacing import replace_file
+from bonseyes_dagster.system.storage import is_full, sync_folder
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.logs import LogLimit, append_note
 from bonseyes_dagster.tool.artifacts.metrics import skipped_lines
 from bonseyes_dagster.tool.artifacts.progress import read_progress
 from bonseyes_dagster.tool.artifacts.publishing import StoppedError, publish
 from bonseyes_dagster.tool.artifacts.reuse import adopt_newest
-from bonseyes_dagster.tool.artifacts.rows import write_row
+from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.code.fingerprint import fingerprint
 from bonseyes_dagster.tool.code.watch import CodeWatch
-from bonseyes_dagster.tool.files.disk import (
-    is_full,
-    is_own_folder,
-    remove,
-    replace_file,
-    sync_all,
-    sync_folder,
-    throw_away,
-)
+from bonseyes_dagster.tool.files.disk import is_own_folder, remove, sync_all, throw_away
 from bonseyes_dagster.tool.files.given_files import GivenFiles
 from bonseyes_dagster.tool.worker.bell import Bell
 from bonseyes_dagster.tool.worker.child import ToolRuntime
@@ -48,7 +45,7 @@ __all__ = ["Outcome", "Runner", "clear_leftovers"]
 _log = logging.getLogger(__name__)
 CANCEL_GRACE_S = 10.0
 STOP_GRACE_S = 5.0
-# So much of a log that grows without end lies on the disk meanwhile.
+# Between two checks a log may grow beyond its limit.
 _LOOK_EVERY_S = 1.0
 _RETRY_EVERY_S = 0.5
 _NEVER_REUSED = "This artifact is never re-used for an equal request."
@@ -74,65 +71,65 @@ class Runner:
         self._volume = runtime.volume
         self._index = index
         self._wakeups = wakeups
-        # What the tool's code started when it was loaded is left alone.
+        # Processes that the tool's code started when it was loaded stay.
         self._helpers = tuple(child.pid for child in psutil.Process().children())
-        # A process that no signal ends fails the artifact that started it, not those that follow.
+        # A process that survives SIGKILL fails the artifact that started it, not later ones.
         self._survivors: set[int] = set()
-        # What was open before it was loaded is the server's, and closed in children.
+        # Files that were open before the tool's code was loaded belong to the server; children close them.
         self._inherited = inherited
         self._final_bell = Bell(self._volume.final_bell)
         self._spare: Spare | None = None
 
     def prepare(self) -> None:
-        """Fork the child for the next artifact, while there is time."""
+        """Fork the child for the next artifact in advance."""
         if self._spare is None:
             self._spare = Spare(self._runtime, self._inherited)
 
     def close(self) -> None:
-        """End the child that waits."""
+        """End the waiting child."""
         if self._spare is not None:
             self._spare.end()
             self._spare = None
 
-    def run(self, record: Record) -> None:
-        """Make the artifact of `record`, whose row is running; its row is final, or gone, when this returns."""
-        record, values = self._of_this_version(record)
-        outcome = self._attempt(record)
-        clear_leftovers(self._volume.folder(record.id), is_completed=outcome.phase == "completed")
-        self._settle(record, replace(outcome, values={**values, **outcome.values}))
+    def run(self, row: ArtifactRow) -> None:
+        """Make the artifact of the running `row`; afterwards its row is final, or removed if it was deleted."""
+        row, values = self._with_current_version(row)
+        outcome = self._attempt(row)
+        clear_leftovers(self._volume.folder(row.id), is_completed=outcome.phase == "completed")
+        self._finish(row, replace(outcome, values={**values, **outcome.values}))
 
-    def _of_this_version(self, record: Record) -> tuple[Record, dict[str, Any]]:
-        """Return the record of what will be made, and what changes in its row: it may have waited through a restart."""
+    def _with_current_version(self, row: ArtifactRow) -> tuple[ArtifactRow, dict[str, Any]]:
+        """Return the row with the tool's current version, and the changed columns: it may be older than a restart."""
         tool = self._runtime.description
-        if record.version == tool.version:
-            return record, {}
-        mark = fingerprint(tool, record.parameters, record.files, record.inputs)
+        if row.version == tool.version:
+            return row, {}
+        mark = fingerprint(tool, row.parameters, row.files, row.inputs)
         values: dict[str, Any] = {"tool": tool.name, "version": tool.version, "fingerprint": mark}
-        return replace(record, **values), values
+        return replace(row, **values), values
 
-    def abandon(self, record: Record, error: Exception) -> None:
-        """Make a row final whose artifact failed by a fault of ours, so that it does not run for ever."""
+    def fail(self, row: ArtifactRow, error: Exception) -> None:
+        """Set `row` to failed after an error of the container, so that it does not run for ever."""
         try:
-            clear_leftovers(self._volume.folder(record.id), is_completed=False)
-        except Exception:  # whatever it is, the row must not run for ever
-            _log.exception("%s: its folder cannot be cleared", record.name)
-        self._settle(record, Outcome("failed", f"The container failed: {error}", {}))
+            clear_leftovers(self._volume.folder(row.id), is_completed=False)
+        except Exception:  # despite any error, the row must not run for ever
+            _log.exception("The folder of the artifact %s cannot be cleared.", row.name)
+        self._finish(row, Outcome("failed", f"The container failed: {error}", {}))
 
-    def _attempt(self, record: Record, *, is_fetched: bool = False) -> Outcome:
-        folder = self._volume.folder(record.id)
+    def _attempt(self, row: ArtifactRow, *, is_fetched: bool = False) -> Outcome:
+        folder = self._volume.folder(row.id)
         try:
-            if record.reuse and record.fingerprint and not is_fetched:
-                taken = self._take_over(record, Outcome("completed", None, {}), record.fingerprint)
+            if row.reuse and row.fingerprint and not is_fetched:
+                taken = self._reuse(row, Outcome("completed", None, {}), row.fingerprint)
                 if taken is not None:
                     return taken
             self._make_folders(folder)
-            outcome = self._supervise(record, is_fetched=is_fetched)
+            outcome = self._run_child(row, is_fetched=is_fetched)
             is_fetched_only = outcome.values.pop("is_fetched_only", False)
             if outcome.phase != "completed":
                 return outcome
             if is_fetched_only:
-                return self._reuse_or_make(record, outcome)
-            return self._publish(record, folder, outcome)
+                return self._reuse_or_make(row, outcome)
+            return self._publish(row, folder, outcome)
         except StoppedError:
             return self._stopped()
         except ToolError as error:
@@ -151,65 +148,65 @@ class Runner:
 
     # The child
 
-    def _supervise(self, record: Record, *, is_fetched: bool) -> Outcome:
+    def _run_child(self, row: ArtifactRow, *, is_fetched: bool) -> Outcome:
         child = self._take_spare()
-        difference = self._note_difference(record)
+        difference = self._note_difference(row)
         try:
-            # A child that may re-use ends when it has fetched all URLs.
-            child.start(replace(record, reuse=False) if is_fetched else record)
-            # That it runs becomes durable, and its folder does, while it works.
+            # If the request allows re-use, the child ends once it has fetched all URLs.
+            child.start(replace(row, reuse=False) if is_fetched else row)
+            # Sync the claim and the folder while the child works.
             sync_all([self._volume.artifacts, self._index.log_file()])
-            log = LogLimit(self._volume.folder(record.id).log, self._runtime.settings.log_limit_bytes)
-            why, status = self._wait(child.pid, record.id, log)
+            log = LogLimit(self._volume.folder(row.id).log, self._runtime.settings.log_limit_bytes)
+            why, status = self._wait(child.pid, row.id, log)
         finally:
             report = child.report()
-        ending = self._end_all(self._volume.folder(record.id))
+        ending = self._end_all(self._volume.folder(row.id))
         log.end()
-        self._note_skipped_lines(record)
-        outcome = _without_survivors(self._judge(why, status, report), ending)
-        # Only now: what the tool left behind ran its code, too.
-        if report.get("is_fetched_only") or not self._is_code_changed(record, difference):
+        self._note_skipped_lines(row)
+        outcome = _without_survivors(self._outcome_of(why, status, report), ending)
+        # Check the code only now: processes that the tool left behind ran its code, too.
+        if report.get("is_fetched_only") or not self._is_code_changed(row, difference):
             return outcome
         return replace(outcome, values={**outcome.values, "code_changed": True})
 
     def _end_all(self, folder: Folder) -> EndedProcesses:
-        """End all that the artifact has started, in whatever session, before anything of it is digested.
+        """End all processes that the artifact has started, in any session, before its files are digested.
 
-        At once: what it writes after the tool has ended is no output any more.
+        They get no time to finish: files that they write after the end of the tool are no output.
         """
         self._survivors = {pid for pid in self._survivors if not is_reaped(pid)}
         spare = [self._spare.pid] if self._spare is not None else []
         ending = end_descendants([*self._helpers, *self._survivors, *spare])
         if self._helpers:
-            # A fork server that was started when the tool's code was loaded is nobody's child but ours.
+            # A fork server from the loading of the tool's code starts processes, which are its children and not ours.
             places = folder.path.resolve(), folder.temporary.resolve()
             borrowed = end_below(self._helpers, lambda pid: holds(pid, *places))
             ending = EndedProcesses(ending.ended | borrowed.ended, ending.survivors | borrowed.survivors)
         self._survivors |= ending.survivors.keys()
-        _tell(folder, ending)
+        _log_ended_processes(folder, ending)
         return ending
 
-    def _note_skipped_lines(self, record: Record) -> None:
-        """Say in the log, once, which lines of a program's metrics are no points."""
+    def _note_skipped_lines(self, row: ArtifactRow) -> None:
+        """Note in the log, once per metric, which lines of a program are no points."""
         if self._runtime.tool.command:
-            folder = self._volume.folder(record.id)
+            folder = self._volume.folder(row.id)
             with contextlib.suppress(OSError):
                 for sentence in skipped_lines(folder.metrics):
                     append_note(folder.log, sentence)
 
-    def _note_difference(self, record: Record) -> str | None:
-        """Look at the tool's code before it runs; return, and log, in what it is not that of the version."""
+    def _note_difference(self, row: ArtifactRow) -> str | None:
+        """Check the tool's code before it runs; return and log how it differs from the code of the version."""
         difference = self._code.begin()
-        # While a URL is not fetched, the tool may not have to run at all.
-        if difference and not (record.reuse and record.fingerprint is None):
-            append_note(self._volume.folder(record.id).log, f"{difference} {_NEVER_REUSED}")
+        # While a URL is not fetched yet, the tool may not have to run at all.
+        if difference and not (row.reuse and row.fingerprint is None):
+            append_note(self._volume.folder(row.id).log, f"{difference} {_NEVER_REUSED}")
         return difference
 
-    def _is_code_changed(self, record: Record, difference: str | None) -> bool:
-        """Look at the tool's code after it ran; tell, and log, whether it is sure that what ran was the version."""
+    def _is_code_changed(self, row: ArtifactRow, difference: str | None) -> bool:
+        """Check the tool's code after it ran; tell and log whether other code than the version's may have run."""
         meanwhile = self._code.end()
         if meanwhile and not difference:
-            append_note(self._volume.folder(record.id).log, f"{meanwhile} {_NEVER_REUSED}")
+            append_note(self._volume.folder(row.id).log, f"{meanwhile} {_NEVER_REUSED}")
         return bool(difference or meanwhile)
 
     def _take_spare(self) -> Spare:
@@ -221,7 +218,7 @@ class Runner:
         return Spare(self._runtime, self._inherited)
 
     def _wait(self, pid: int, artifact_id: str, log: LogLimit) -> tuple[Phase | None, int]:
-        """Wait for the child, and keep its log short; return why it was ended, if it was, and its status."""
+        """Wait for the child and limit its log; return the phase if we ended it, else None, and its exit status."""
         why: Phase | None = None
         deadline = 0.0
         while True:
@@ -229,10 +226,10 @@ class Runner:
             if done:
                 break
             log.look()
-            if why is None and (why := self._why_end(artifact_id)):
+            if why is None and (why := self._phase_to_end_with(artifact_id)):
                 deadline = time.monotonic() + (CANCEL_GRACE_S if why == "cancelled" else STOP_GRACE_S)
                 signal_group(pid, signal.SIGTERM)
-                # One that is stopped can take no TERM.
+                # A stopped process does not handle SIGTERM.
                 signal_group(pid, signal.SIGCONT)
             left_s = deadline - time.monotonic() if why else _LOOK_EVERY_S
             if left_s <= 0:
@@ -240,10 +237,10 @@ class Runner:
                 left_s = _RETRY_EVERY_S
             self._wakeups.wait(left_s)
         if why is not None:
-            _let_end(pid, deadline)
+            _wait_for_group(pid, deadline)
         return why, status
 
-    def _why_end(self, artifact_id: str) -> Phase | None:
+    def _phase_to_end_with(self, artifact_id: str) -> Phase | None:
         if self._wakeups.is_stopping:
             return "interrupted"
         with contextlib.suppress(UnavailableError, StorageFullError):
@@ -251,7 +248,7 @@ class Runner:
                 return "cancelled"
         return None
 
-    def _judge(self, why: Phase | None, status: int, report: dict[str, Any]) -> Outcome:
+    def _outcome_of(self, why: Phase | None, status: int, report: dict[str, Any]) -> Outcome:
         values = {key: report[key] for key in ("files", "fingerprint", "is_fetched_only") if report.get(key)}
         if report.get("is_uncovered"):
             values["fingerprint"] = None
@@ -260,9 +257,9 @@ class Runner:
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return Outcome("completed", None, values)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            # The tool did not fail, somebody ended it: whoever ordered the artifact may want it made again.
-            return Outcome("interrupted", _ending(status), values)
-        return Outcome("failed", report.get("reason") or _ending(status), values)
+            # The tool did not fail, somebody killed it: the client may want to create the artifact again.
+            return Outcome("interrupted", _exit_reason(status), values)
+        return Outcome("failed", report.get("reason") or _exit_reason(status), values)
 
     def _stopped(self) -> Outcome:
         phase: Phase = "interrupted" if self._wakeups.is_stopping else "cancelled"
@@ -270,31 +267,31 @@ class Runner:
 
     # The result
 
-    def _publish(self, record: Record, folder: Folder, outcome: Outcome) -> Outcome:
-        if self._index.is_cancelling(record.id):
+    def _publish(self, row: ArtifactRow, folder: Folder, outcome: Outcome) -> Outcome:
+        if self._index.is_cancelling(row.id):
             raise StoppedError
         GivenFiles(folder.given_files).check()
-        # The row and its copy beside the data are the same.
+        # The row and its copy get the same values.
         values = {**outcome.values, "finished": now()}
 
-        def record_of(manifest: Manifest) -> Record:
+        def row_of(manifest: Manifest) -> ArtifactRow:
             values.update(size=manifest.size, digest=manifest.digest)
-            return self._finished(record, replace(outcome, values=values))
+            return self._final_row(row, replace(outcome, values=values))
 
-        publish(folder, self._check(record.id), record_of, files_limit=self._runtime.settings.files_limit)
+        publish(folder, self._check(row.id), row_of, files_limit=self._runtime.settings.files_limit)
         return replace(outcome, values=values)
 
-    def _finished(self, record: Record, outcome: Outcome) -> Record:
-        """Return the row as it will be once it is settled."""
-        values = self._columns(record, outcome)
-        return replace(record, phase=outcome.phase, reason=outcome.reason, is_cancelling=False, **values)
+    def _final_row(self, row: ArtifactRow, outcome: Outcome) -> ArtifactRow:
+        """Return the final row."""
+        values = self._columns(row, outcome)
+        return replace(row, phase=outcome.phase, reason=outcome.reason, is_cancelling=False, **values)
 
-    def _columns(self, record: Record, outcome: Outcome) -> dict[str, Any]:
-        """Return what a final row has beside phase and reason."""
+    def _columns(self, row: ArtifactRow, outcome: Outcome) -> dict[str, Any]:
+        """Return the columns of a final row except phase and reason."""
         values = {"finished": now(), **outcome.values}
         if "files" in values:
-            values["files"] = {**record.files, **values["files"]}
-        values["progress"] = read_progress(self._volume.folder(record.id).progress)
+            values["files"] = {**row.files, **values["files"]}
+        values["progress"] = read_progress(self._volume.folder(row.id).progress)
         return values
 
     def _check(self, artifact_id: str) -> Callable[[], None]:
@@ -304,66 +301,66 @@ class Runner:
 
         return check
 
-    def _take_over(self, record: Record, outcome: Outcome, mark: str) -> Outcome | None:
-        """Take over the files of an artifact with the fingerprint `mark`; None when there is none.
+    def _reuse(self, row: ArtifactRow, outcome: Outcome, mark: str) -> Outcome | None:
+        """Link the files of an artifact with the fingerprint `mark`; return None if there is none.
 
-        Equal ones that waited together are thereby made once: the first is completed when the second one's turn comes.
+        So equal artifacts in the queue are made once: the first is completed when the worker claims the second.
         """
-        if self._index.is_cancelling(record.id):
+        if self._index.is_cancelling(row.id):
             raise StoppedError
-        folder = self._volume.folder(record.id)
+        folder = self._volume.folder(row.id)
         folder.path.mkdir(exist_ok=True)
         values = {**outcome.values, "finished": now()}
 
-        def record_of(source: Record) -> Record:
+        def row_of(source: ArtifactRow) -> ArtifactRow:
             values.update(size=source.size, digest=source.digest, reused_from=source.name)
-            # The file of the progress is not linked yet.
-            return replace(self._finished(record, replace(outcome, values=values)), progress=source.progress)
+            # The progress file is not linked yet.
+            return replace(self._final_row(row, replace(outcome, values=values)), progress=source.progress)
 
-        check = self._check(record.id)
-        if adopt_newest(self._index, self._volume, mark, folder, record_of, check=check) is None:
+        check = self._check(row.id)
+        if adopt_newest(self._index, self._volume, mark, folder, row_of, check=check) is None:
             return None
         sync_folder(self._volume.artifacts)
         return replace(outcome, values=values)
 
-    def _reuse_or_make(self, record: Record, outcome: Outcome) -> Outcome:
-        """With all URLs fetched: take over the files of an artifact that is the same, or make this one after all."""
-        taken = self._take_over(record, outcome, outcome.values["fingerprint"])
+    def _reuse_or_make(self, row: ArtifactRow, outcome: Outcome) -> Outcome:
+        """With all URLs fetched, link the files of an equal artifact, or make this one if there is none."""
+        taken = self._reuse(row, outcome, outcome.values["fingerprint"])
         if taken is not None:
             return taken
-        files = {**record.files, **outcome.values["files"]}
-        clear_leftovers(self._volume.folder(record.id), is_completed=False)
+        files = {**row.files, **outcome.values["files"]}
+        clear_leftovers(self._volume.folder(row.id), is_completed=False)
         mark = outcome.values["fingerprint"]
-        made = self._attempt(replace(record, files=files, fingerprint=mark), is_fetched=True)
+        made = self._attempt(replace(row, files=files, fingerprint=mark), is_fetched=True)
         return replace(made, values={**outcome.values, **made.values})
 
-    def _settle(self, record: Record, outcome: Outcome) -> None:
-        """Write the final phase, however long the disk makes us wait for it; remove what was deleted meanwhile."""
-        values = self._columns(record, outcome)
+    def _finish(self, row: ArtifactRow, outcome: Outcome) -> None:
+        """Write the final phase, and retry until the disk takes it; remove the artifact if it was deleted meanwhile."""
+        values = self._columns(row, outcome)
         if outcome.phase != "completed":
-            self._keep_row(record, replace(outcome, values=values))
+            self._write_copy(row, replace(outcome, values=values))
         while True:
             try:
-                self._index.finish(record.id, outcome.phase, reason=outcome.reason, **values)
-                if self._index.is_hidden(record.id):
-                    throw_away(self._volume.folder(record.id).path, self._volume.trash)
-                    # The folder first: one without a row is kept.
+                self._index.finish(row.id, outcome.phase, reason=outcome.reason, **values)
+                if self._index.is_hidden(row.id):
+                    throw_away(self._volume.folder(row.id).path, self._volume.trash)
+                    # Remove the folder first: a folder without a row would be kept.
                     sync_all([self._volume.artifacts, self._volume.trash])
-                    self._index.remove(record.id)
+                    self._index.remove(row.id)
                 break
             except IndexDamagedError:
                 raise
             except (BonseyesError, OSError) as error:
                 if self._wakeups.is_stopping:
                     raise
-                _log.error("%s: its end cannot be recorded: %s", record.name, error)
+                _log.error("The end of the artifact %s cannot be written to the index yet: %s", row.name, error)
                 time.sleep(_RETRY_EVERY_S)
         self._final_bell.ring()
 
-    def _keep_row(self, record: Record, outcome: Outcome) -> None:
-        """Put the copy of the row beside the log, which tells why it has no data; not synced, and not needed."""
+    def _write_copy(self, row: ArtifactRow, outcome: Outcome) -> None:
+        """Write the copy of a row without data beside its log. It is neither synced nor needed."""
         with contextlib.suppress(OSError):
-            write_row(self._volume.folder(record.id), self._finished(record, outcome))
+            write_row_copy(self._volume.folder(row.id), self._final_row(row, outcome))
 
 
 _REASONS: dict[str, str] = {
@@ -373,7 +370,7 @@ _REASONS: dict[str, str] = {
 
 
 def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
-    """Remove what is of no use once an artifact is final."""
+    """Remove the files and folders that a final artifact does not need."""
     parts = [folder.artifacts, folder.staging]
     if is_own_folder(folder.temporary):
         parts.append(folder.temporary)
@@ -384,32 +381,32 @@ def clear_leftovers(folder: Folder, *, is_completed: bool) -> None:
             remove(part)
         else:
             part.unlink(missing_ok=True)
-    gone = () if is_completed else (folder.manifest, folder.row, folder.file_states)
+    gone = () if is_completed else (folder.manifest, folder.row_copy, folder.file_states)
     for file in (folder.process, folder.parameters, folder.given_files, *gone):
         file.unlink(missing_ok=True)
 
 
 def _without_survivors(outcome: Outcome, ending: EndedProcesses) -> Outcome:
-    """Return `outcome`, or the failure that processes which do not end make of a success."""
+    """Return `outcome`; a success becomes a failure if processes have survived."""
     reason = ending.reason()
     if reason is None or outcome.phase != "completed":
         return outcome
     return Outcome("failed", reason, outcome.values)
 
 
-def _tell(folder: Folder, ending: EndedProcesses) -> None:
-    """Say in the artifact's log, and for what survives in the container's, what the tool has left behind."""
+def _log_ended_processes(folder: Folder, ending: EndedProcesses) -> None:
+    """Note ended processes in the artifact's log, and survivors in the container's log."""
     if ending.ended:
         append_note(folder.log, f"Ended {ending} that the tool left behind.")
     if reason := ending.reason():
-        _log.error("%s: %s", folder.id, reason)
+        _log.error("The artifact with the id %s failed: %s", folder.id, reason)
 
 
-def _let_end(pid: int, deadline: float) -> None:
-    """Give the rest of a group that was sent TERM its time, too."""
+def _wait_for_group(pid: int, deadline: float) -> None:
+    """Wait until `deadline` for the rest of a process group that has got SIGTERM."""
     while time.monotonic() < deadline:
         with contextlib.suppress(ChildProcessError):
-            # Those whose parents are gone became ours.
+            # Orphans of the group have become our children.
             os.waitpid(-pid, os.WNOHANG)
         try:
             os.killpg(pid, 0)
@@ -418,8 +415,8 @@ def _let_end(pid: int, deadline: float) -> None:
         time.sleep(0.01)
 
 
-def _ending(status: int) -> str:
-    """Say how a process ended that told nothing."""
+def _exit_reason(status: int) -> str:
+    """Return how a process ended, for a process without a report."""
     if not os.WIFSIGNALED(status):
         return f"The tool exited with status {os.waitstatus_to_exitcode(status)}; its log may tell why."
     number = os.WTERMSIG(status)

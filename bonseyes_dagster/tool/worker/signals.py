@@ -1,4 +1,4 @@
-"""What the worker waits for: a rung bell, a signal to stop, the end of its child."""
+"""Let the worker wait for a ring of its bell, a signal to stop, or the end of its child."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from bonseyes_dagster.tool.worker.bell import Bell
 
 __all__ = ["Wakeups"]
 
-_DEAF_POLL_S = 0.1
+_POLL_S = 0.1
 
 
 class Wakeups:
-    """One place to sleep. Signals end the sleep through a pipe, so none is lost between a look and the sleep."""
+    """The events that wake the worker. Signals write to a pipe, so none is lost between a check and the sleep."""
 
     def __init__(self, bell: Bell) -> None:
         self.is_stopping = False
@@ -33,7 +33,7 @@ class Wakeups:
             self._poll.register(self._inotify.fileno())
 
     def take_signals(self) -> None:
-        """Handle TERM, INT and HUP (stop) and CHLD (wake) from now on; in the main thread only."""
+        """Handle SIGTERM, SIGINT, SIGHUP (stop) and SIGCHLD (wake) from now on; call it in the main thread."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
@@ -43,9 +43,9 @@ class Wakeups:
         self.is_stopping = True
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until something happens, or for `timeout_s`."""
+        """Sleep until a signal or a ring, or for `timeout_s`."""
         if self._inotify is None:
-            timeout_s = min(timeout_s, _DEAF_POLL_S)
+            timeout_s = min(timeout_s, _POLL_S)
         self._poll.poll(max(0, int(timeout_s * 1000) + 1))
         self.has_rung()
         with contextlib.suppress(BlockingIOError):
@@ -53,7 +53,7 @@ class Wakeups:
                 pass
 
     def has_rung(self) -> bool:
-        """Tell, without waiting, whether the bell has rung since the last time it was asked."""
+        """Tell, without a wait, whether the bell has rung since the last call."""
         if self._inotify is None:
             return True
         with contextlib.suppress(OSError):

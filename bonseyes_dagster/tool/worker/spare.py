@@ -1,4 +1,4 @@
-"""A child that is forked before it is needed: when an artifact comes, all that is left to do is to make it."""
+"""Fork the child for the next artifact in advance, so that the artifact does not wait for the fork."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 from collections.abc import Collection
 from typing import Any
 
-from bonseyes_dagster.tool.artifacts.index import Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.worker.child import ToolRuntime, become_child
 from bonseyes_dagster.tool.worker.processes import flush_all
 
@@ -20,7 +20,7 @@ _LARGEST_REPORT_BYTES = 1 << 16
 
 
 class Spare:
-    """One forked child, waiting for its record."""
+    """A child process that the worker forks in advance; it waits in a pipe for the row of its artifact."""
 
     def __init__(self, runtime: ToolRuntime, inherited: Collection[int]) -> None:
         flush_all()
@@ -36,20 +36,20 @@ class Spare:
         os.close(report)
 
     def is_alive(self) -> bool:
-        """Tell whether it still waits; one that does not is reaped."""
+        """Tell whether the child still runs; reap it if it has ended."""
         try:
             done, _ = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             return False
         return done == 0
 
-    def start(self, record: Record) -> None:
-        """Let it make an artifact."""
+    def start(self, row: ArtifactRow) -> None:
+        """Let the child make the artifact of `row`."""
         with contextlib.suppress(BrokenPipeError), open(self._orders, "wb") as pipe:  # noqa: PTH123
-            pipe.write(pickle.dumps(record))
+            pipe.write(pickle.dumps(row))
 
     def report(self) -> dict[str, Any]:
-        """Return what it told before it ended."""
+        """Return the report that the child wrote before its end; empty if there is none."""
         os.set_blocking(self._report, False)
         try:
             report = json.loads(os.read(self._report, _LARGEST_REPORT_BYTES))
@@ -60,7 +60,7 @@ class Spare:
         return report if isinstance(report, dict) else {}
 
     def end(self) -> None:
-        """Do without it."""
+        """End the child, which has no artifact yet."""
         if self.is_alive():
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)

@@ -1,4 +1,4 @@
-"""What the worker tells the server processes: that it lives (a lock) and whether the tool's code could be loaded."""
+"""The state of the worker for the server processes: a lock shows that it runs, a file how the code was loaded."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.layout import Volume
-from bonseyes_dagster.tool.files.disk import replace_file
 
 __all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
 
@@ -24,7 +24,7 @@ _held: set[int] = set()
 
 
 def _leave_locks() -> None:
-    """Close the locks in a forked child: one that outlives the worker would hold them on."""
+    """Close the locks in a forked child; else a child that outlives the worker would keep them."""
     while _held:
         os.close(_held.pop())
 
@@ -34,9 +34,9 @@ os.register_at_fork(after_in_child=_leave_locks)
 
 @contextmanager
 def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | None]:
-    """Hold the lock of the one worker; yield its descriptor, or None when stopped before the lock was free.
+    """Hold the lock of the one worker; yield its descriptor, or None if the worker must stop before the lock is free.
 
-    Processes that are forked meanwhile do not hold it.
+    Forked processes do not hold the lock.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     _held.add(descriptor)
@@ -57,21 +57,21 @@ def worker_lock(path: Path, is_stopping: Callable[[], bool]) -> Iterator[int | N
 
 
 def write_state(volume: Volume, **state: Any) -> None:
-    """Tell how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`.
+    """Write how the loading of the tool's code goes: `loading`, `ready` or `broken` with its `reason`.
 
-    A disk that does not take it must not keep the worker from ending and deleting artifacts, which makes room.
+    Errors of the disk are only logged: on a full disk the worker must still end and delete artifacts, to make room.
     """
     try:
         replace_file(volume.worker_state, json.dumps(state).encode())
     except OSError as error:
-        _log.warning("the worker's state cannot be told: %s", error)
+        _log.warning("The worker's state cannot be written: %s", error)
         with suppress(OSError):
-            # Better none than an old one.
+            # No state is better than an old one.
             volume.worker_state.unlink(missing_ok=True)
 
 
 def read_state(volume: Volume) -> dict[str, Any]:
-    """Return what the last worker told."""
+    """Return the state that the last worker wrote; empty if there is none."""
     try:
         state = json.loads(volume.worker_state.read_bytes())
     except (OSError, ValueError):
@@ -80,7 +80,7 @@ def read_state(volume: Volume) -> dict[str, Any]:
 
 
 def check_worker(volume: Volume) -> None:
-    """Raise UnavailableError when no worker lives, or the tool's code is being loaded or cannot be loaded."""
+    """Raise UnavailableError if no worker runs, or if it still loads the tool's code or cannot load it."""
     descriptor = os.open(volume.worker_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -95,6 +95,7 @@ def check_worker(volume: Volume) -> None:
         raise UnavailableError("The tool's code is being loaded.")
     if state.get("state") == "broken":
         raise UnavailableError(
-            f"The tool's code cannot be loaded: {state.get('reason')} (It is loaded anew when a file changes.)",
+            f"The tool's code cannot be loaded: {state.get('reason')} "
+            "(The container loads it again when a file changes.)",
             detail={"state": "broken"},
         )

@@ -1,4 +1,4 @@
-"""The one worker of a container, a uWSGI mule: loads the tool's code once, then makes artifact after artifact."""
+"""The worker of a container, a uWSGI mule: it loads the tool's code once, then makes one artifact after the other."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bonseyes_dagster.description import ToolFolder
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import adopt_orphans
-from bonseyes_dagster.tool.artifacts.index import Index, IndexDamagedError, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError
 from bonseyes_dagster.tool.code.fingerprint import fingerprint
 from bonseyes_dagster.tool.code.loading import load_function
 from bonseyes_dagster.tool.code.modules import UncoveredModules
@@ -35,16 +35,16 @@ __all__ = ["Worker"]
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 5.0
-# Fail fast: somebody who mends the code waits for it.
+# Short, because a person who repairs the code waits for the reload.
 _LOOK_AT_CODE_EVERY_S = 0.5
 _PAUSE_AFTER_ERROR_S = 1.0
 _SWEEP_EVERY_S = 900.0
-# So often code may end the worker when it is loaded, by a crash for instance, before it is left to children.
+# If loading the code ends the worker so often, for example by a crash, the children load it instead.
 _MOST_TRIES = 3
 
 
 class Worker:
-    """Takes artifacts from the queue until it is told to stop."""
+    """Takes artifacts from the queue until a signal stops it."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Worker:
         self._wakeups = Wakeups(Bell(volume.queue_bell))
 
     def run(self) -> None:
-        """Work until TERM or INT; of several workers on one volume only one works, the others wait for its end."""
+        """Work until SIGTERM or SIGINT. Of several workers on a volume only one works; the others wait for its end."""
         self._wakeups.take_signals()
         adopt_orphans()
         with worker_lock(self._volume.worker_lock, lambda: self._wakeups.is_stopping) as lock:
@@ -75,19 +75,19 @@ class Worker:
                 self._work(lock)
 
     def _work(self, lock: int) -> None:
-        # What the last worker told does not hold for this one, which may find the code changed.
+        # The state of the last worker is out of date: the code may have changed.
         write_state(self._volume, **{**read_state(self._volume), "state": "loading"})
         ensure_index(self._volume, self._description.name)
         recover(self._index, self._volume, self._description.name)
         Bell(self._volume.final_bell).ring()
-        # The lock closes itself in children, and its number may be something else's there.
+        # Forked children close the lock anyway; its number may then belong to another file.
         inherited = _open_files() - {lock}
         function = self._load()
         self._is_loaded = function is not None or bool(self._tool.command)
         uncovered = UncoveredModules(self._tool)
         uncovered.look()
         runtime = ToolRuntime(self._tool, self._description, self._volume, self._settings, function, uncovered)
-        # Objects made so far are not to be touched, and so not to be copied, by collections in children.
+        # Exclude all objects so far from garbage collection: a collection in a child would copy their memory pages.
         gc.collect()
         gc.freeze()
         runner = Runner(runtime, self._index, self._wakeups, inherited, self._code)
@@ -99,7 +99,7 @@ class Worker:
     def _serve(self, runner: Runner) -> None:
         swept_s = time.monotonic()
         while not self._wakeups.is_stopping:
-            if self._is_mended():
+            if self._has_code_changed_after_fault():
                 self._ask_for_reload()
                 return
             try:
@@ -108,53 +108,53 @@ class Worker:
                     continue
                 finish_deletions(self._index, self._volume)
                 if time.monotonic() - swept_s > _SWEEP_EVERY_S or self._volume.index_doubt.exists():
-                    # Server processes can be killed in the middle of something, too.
+                    # Server processes can be killed in the middle of a creation or deletion, too.
                     sweep(self._index, self._volume, self._description.name)
                     swept_s = time.monotonic()
                 self._wakeups.wait(_LOOK_EVERY_S if self._is_loaded else _LOOK_AT_CODE_EVERY_S)
             except IndexDamagedError:
                 # The next worker rebuilds it before it does anything else.
                 raise
-            except Exception:  # the disk's trouble, or the system's, must not end the worker
-                _log.exception("the worker goes on after an error")
+            except Exception:  # errors of the disk or the system must not end the worker
+                _log.exception("The worker goes on after an error.")
                 self._wakeups.wait(_PAUSE_AFTER_ERROR_S)
 
-    def _is_mended(self) -> bool:
-        """Tell whether code that cannot be loaded has changed since."""
+    def _has_code_changed_after_fault(self) -> bool:
+        """Tell whether the code could not be loaded and has changed since."""
         return not self._is_loaded and self._reload_server is not None and self._code.difference() is not None
 
     def _ask_for_reload(self) -> None:
-        """Let the whole server start anew: the version in its other processes changes with the code."""
+        """Restart the whole server: its other processes need the version of the changed code."""
         assert self._reload_server is not None
-        _log.info("the tool's code changed and is loaded anew")
+        _log.info("The tool's code has changed; the server restarts to load it.")
         self._reload_server()
         while not self._wakeups.is_stopping:
             self._wakeups.wait(_LOOK_EVERY_S)
 
     def _take_one(self, runner: Runner) -> bool:
-        record = self._index.claim()
-        if record is None:
+        row = self._index.claim()
+        if row is None:
             return False
         try:
-            self._check_row(record)
-            runner.run(record)
+            self._check_row(row)
+            runner.run(row)
         except IndexDamagedError:
             raise
-        except Exception as error:  # a fault of ours, or of the disk; the queue goes on
-            _log.exception("%s failed", record.name)
+        except Exception as error:  # an error of the container or the disk must not stop the queue
+            _log.exception("The artifact %s failed by an error of the container.", row.name)
             if not self._wakeups.is_stopping:
-                runner.abandon(record, error)
+                runner.fail(row, error)
         return True
 
-    def _check_row(self, record: Record) -> None:
-        """Raise RowDamagedError for a row that has changed since it was written: its fingerprint is a digest of it."""
-        if record.fingerprint is not None and record.version == self._description.version:
-            found = fingerprint(self._description, record.parameters, record.files, record.inputs)
-            if found != record.fingerprint:
-                raise RowDamagedError("the row of this artifact in the index is damaged.")
+    def _check_row(self, row: ArtifactRow) -> None:
+        """Raise RowDamagedError if the row has changed since it was written: its fingerprint no longer fits."""
+        if row.fingerprint is not None and row.version == self._description.version:
+            found = fingerprint(self._description, row.parameters, row.files, row.inputs)
+            if found != row.fingerprint:
+                raise RowDamagedError("its row in the index is damaged.")
 
     def _load(self) -> Callable[..., Any] | None:
-        """Import the tool's code; None when that is left to the children, each of which then fails with the reason."""
+        """Import the tool's code; return None if the children must import it. Each child then fails with the reason."""
         self._code.begin_loading()
         if self._tool.command:
             write_state(self._volume, state="ready")
@@ -162,11 +162,11 @@ class Worker:
         version = self._description.version
         server = os.environ.get(SERVER_VARIABLE)
         before = read_state(self._volume)
-        # A new start of the server tries anew: what ended the worker need not have been the code.
+        # Count anew after a restart of the server: the code may not have been the cause.
         is_same = (before.get("version"), before.get("server")) == (version, server)
         tries = before.get("tries", 0) if is_same else 0
         if tries >= _MOST_TRIES:
-            _log.error("to load the tool's code ended the worker %d times; it is left to the children", tries)
+            _log.error("Loading the tool's code ended the worker %d times; the children load it instead.", tries)
             write_state(self._volume, **{**before, "state": "ready"})
             return None
         write_state(self._volume, state="loading", version=version, server=server, tries=tries + 1)
@@ -175,7 +175,7 @@ class Worker:
         except (Exception, SystemExit) as error:
             reason = describe_code_error(error, [self._tool.folder, *self._tool.code])
             self._end_loading()
-            _log.error("the tool's code cannot be loaded: %s", reason, exc_info=error)
+            _log.error("The tool's code cannot be loaded: %s", reason, exc_info=error)
             write_state(self._volume, state="broken", reason=reason, version=version)
             return None
         fault = self._end_loading()
@@ -191,7 +191,7 @@ class Worker:
 
 def _open_files() -> frozenset[int]:
     listed = [int(path.name) for path in Path("/proc/self/fd").iterdir()]
-    # One of them was that of the list itself; its number will be something else's.
+    # One descriptor belonged to the listing itself and is closed now.
     return frozenset(descriptor for descriptor in listed if _is_open(descriptor))
 
 

@@ -26,7 +26,7 @@ judge = tool_op("judge", project=HERE)
 
 @graph
 def steps():
-    """Combine two texts, refine what comes of it, judge it."""
+    """Combine two texts, refine the result, judge it."""
     combined = combine(left=source.alias("source_left")(), right=source.alias("source_right")())
     return judge(refine(left=combined))
 
@@ -48,7 +48,7 @@ five = Pipeline(
 
 
 def requested(folder):
-    """Yield a request for each file in a folder, which holds the parameters of the run that it names."""
+    """Yield a run request for each file in a folder: its name is that of the run, its content the parameters."""
     for file in sorted((HERE / folder).glob("*.json")):
         tags = {"bonseyes/run": file.stem}
         yield RunRequest(run_key=file.stem, run_config=json.loads(file.read_text()), tags=tags)
@@ -56,13 +56,13 @@ def requested(folder):
 
 @sensor(job=five.job, minimum_interval_seconds=1, default_status=DefaultSensorStatus.RUNNING)
 def requests_to_sensor():
-    """Run what files in the folder `sensor` ask for; Dagster keeps a run of each key from being requested again."""
+    """Run the requests in the folder `sensor`; Dagster requests each run key only once."""
     yield from requested("sensor")
 
 
 @schedule(job=five.job, cron_schedule="* * * * *", default_status=DefaultScheduleStatus.RUNNING)
 def requests_to_schedule(context):
-    """Run what files in the folder `schedule` ask for, unless that was launched at an earlier tick."""
+    """Run the requests in the folder `schedule`, unless an earlier tick has launched them."""
     launched = [status for status in DagsterRunStatus if status is not DagsterRunStatus.NOT_STARTED]
     for request in requested("schedule"):
         if not context.instance.get_runs(RunsFilter(tags=request.tags, statuses=launched), limit=1):

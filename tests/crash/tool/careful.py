@@ -1,4 +1,4 @@
-"""A tool whose every byte is known beforehand, and which notices when it does not run alone."""
+"""A tool with a known output, which notices if another one runs at the same time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def expected(text: str, files: int = 2, size: int = 1000, upload: bytes | None =
 def create(
     artifact: Any, *, text: str, ledger: str, files: int, size: int, seconds: float, family: bool, upload: Path | None
 ) -> None:
-    """Note the start, make the files, and take the time that was asked for."""
+    """Note the start, make the files, and wait for `seconds`."""
     lock = os.open(f"{ledger}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,14 +44,14 @@ def create(
 
 
 def _note(ledger: str, what: str, text: str) -> None:
-    """Append one line; in one write, so that no kill tears it."""
+    """Append one line in one write, so that no kill tears it."""
     descriptor = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(descriptor, f"{what} {text}\n".encode())
     os.close(descriptor)
 
 
 def _found_family(ledger: str, lock: int) -> None:
-    """Have a program and a fork of a fork in other sessions; both keep the lock, so who outlives us is noticed."""
+    """Start a program and a double fork in other sessions; both keep the lock, which shows if they outlive the tool."""
     program = subprocess.Popen(["sleep", "300"], start_new_session=True, pass_fds=[lock])
     _note(ledger, "pid", str(program.pid))
     if os.fork() == 0:

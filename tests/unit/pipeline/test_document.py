@@ -17,8 +17,18 @@ PROJECT = Path(__file__).parents[3]
 
 def test_document_is_valid_openapi() -> None:
     """By the specification's own validator."""
-    document = pipeline_document(load_pipeline(PROJECT, "digits-cnn").describe())
+    pipeline = load_pipeline(PROJECT, "digits-cnn")
+    document = pipeline_document(pipeline.describe(), pipeline.name_length)
     OpenAPIV31SpecValidator(document).validate()
+
+
+def test_document_leaves_room_for_the_names_of_steps() -> None:
+    """A client that goes by the document is not refused for the length of a name."""
+    pipeline = load_pipeline(PROJECT, "digits-cnn")
+    document = pipeline_document(pipeline.describe(), pipeline.name_length)
+    name, empty = document["components"]["schemas"]["CreateByJson"]["properties"]["name"]["anyOf"]
+    assert name["maxLength"] == 128 - len("_process_train")
+    assert empty["maxLength"] == 0
 
 
 def test_document_has_every_route(tmp_path: Path) -> None:
@@ -28,7 +38,7 @@ def test_document_has_every_route(tmp_path: Path) -> None:
     app = create_app(runs, settings)
     routes = {rule.rule.replace("<path:", "<").replace("<", "{").replace(">", "}") for rule in app.url_map.iter_rules()}
     twins = {route.replace("input_", "input-") for route in routes}
-    assert twins == set(pipeline_document(runs.describe())["paths"])
+    assert twins == set(pipeline_document(runs.describe(), runs.pipeline.name_length)["paths"])
 
 
 def test_answers_that_need_no_dagster(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders that neither Python nor pytest can remove, which are removed all the same when the test ends."""
+"""Folders that neither Python nor pytest can remove; the fixture removes them at the end of the test."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 
 @pytest.fixture
 def nest(tmp_path: Path) -> Iterator[Callable[..., None]]:
-    """Make `depth` folders below a folder, one in the other, as a tool can.
+    """Return a function that makes `depth` folders below a folder, one in the other, as a tool can.
 
-    1,200 are deeper than Python recurses and more than a process has descriptors; their path is longer than the system
-    takes.
+    1,200 is more than Python recurses and more than a process has descriptors. Their path is too long for the system.
     """
     yield _nest
     subprocess.run(["rm", "-rf", *tmp_path.iterdir()], check=True)

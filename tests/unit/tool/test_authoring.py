@@ -1,4 +1,4 @@
-"""What authors of tools rely on: commands, local runs of their function, fingerprints."""
+"""Authors of tools rely on this: the arguments of commands, local runs of their function, fingerprints."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ PROJECT = Path(__file__).parents[3]
 AUTHORING = PROJECT / "docs" / "authoring.md"
 
 
-def test_each_word_is_one_argument() -> None:
-    """Values are put in as they are; a word without its value is left out."""
+def test_each_word_of_a_command_is_one_argument() -> None:
+    """Values are inserted unchanged; a word is left out if its value is missing."""
     words = ["run", "--a={a}", "{b}", "{c}-{a}", "{missing}", "--x={missing}", "{flag}", "{list}"]
     values = {"a": "x y;$(z)", "b": Path("/p q"), "c": 1.5, "missing": None, "flag": True, "list": [1, "é"]}
     assert command_argv(words, values) == [
@@ -40,8 +41,8 @@ def test_each_word_is_one_argument() -> None:
     assert command_argv(["{a}"], {"a": "{b}", "b": "secret"}) == ["{b}"]
 
 
-def test_a_tool_runs_in_a_test(tmp_path: Path) -> None:
-    """An author's test calls the function with local files and folders, checked as the container would."""
+def test_make_artifact_runs_the_function_of_a_tool(tmp_path: Path) -> None:
+    """The test of an author calls the function with local files and folders, checked as in the container."""
     (tmp_path / "file").write_bytes(b"content")
     output = make_artifact(TOOLS / "probe", tmp_path / "one", act="metrics", text="local", some_file=tmp_path / "file")
     assert (output / "real").read_text() == "local"
@@ -55,8 +56,8 @@ def test_a_tool_runs_in_a_test(tmp_path: Path) -> None:
         make_artifact(TOOLS / "probe", tmp_path / "four", act="raise", text="broken")
 
 
-def test_wrong_parameters_of_a_test(tmp_path: Path) -> None:
-    """Mistakes are named before the function is called."""
+def test_make_artifact_checks_parameters_before_the_call(tmp_path: Path) -> None:
+    """The author sees each mistake before the function runs."""
     for parameters in ({}, {"act": "write", "stranger": 1}, {"act": "write", "seconds": -1}):
         with pytest.raises(InvalidError):
             make_artifact(TOOLS / "probe", tmp_path / "out", **parameters)
@@ -66,8 +67,8 @@ def test_wrong_parameters_of_a_test(tmp_path: Path) -> None:
         make_artifact(TOOLS / "program", tmp_path / "out")
 
 
-def test_the_function_must_take_the_parameters(tmp_path: Path) -> None:
-    """That tool.yml and the code disagree is said when the code is loaded."""
+def test_function_without_the_parameters_of_tool_yml_is_refused(tmp_path: Path) -> None:
+    """The import of the code reports that tool.yml and the code disagree."""
     (tmp_path / "tool.yml").write_text(
         "{name: t, description: t, entry_point: 'disagreeing:create', output_type: x,"
         " parameters: {size: {type: integer}}}"
@@ -77,8 +78,35 @@ def test_the_function_must_take_the_parameters(tmp_path: Path) -> None:
         load_function(load_tool(tmp_path))
 
 
-def test_fingerprints() -> None:
-    """Everything that the result depends on counts; where it came from does not."""
+@pytest.mark.parametrize(
+    ("signature", "is_refused"),
+    [
+        ("size=3, names=()", False),
+        ("size, names", False),
+        ("size=4, names=()", True),
+        ("size=None, names=None", True),
+        ("**parameters", False),
+    ],
+)
+def test_a_function_with_another_default_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str, is_refused: bool
+) -> None:
+    """The default of tool.yml is what callers see and what is used."""
+    (tmp_path / "tool.yml").write_text(
+        "{name: t, description: t, entry_point: 'defaults:create', output_type: x,"
+        " parameters: {size: {type: integer, default: 3}, names: {type: json, default: []}}}"
+    )
+    star = "" if signature.startswith("**") else "*, "
+    (tmp_path / "defaults.py").write_text(f"def create(artifact, {star}{signature}): pass\n")
+    monkeypatch.delitem(sys.modules, "defaults", raising=False)
+    with pytest.raises(SettingsError, match="leave it out of the function") if is_refused else nullcontext():
+        load_function(load_tool(tmp_path))
+    monkeypatch.delitem(sys.modules, "defaults")
+    sys.path.remove(str(tmp_path))
+
+
+def test_fingerprint_depends_on_content_not_on_its_source() -> None:
+    """A file with another name or URL and the same content gives the same fingerprint."""
     tool = load_tool(TOOLS / "probe").description
     parameters = {"act": "write", "text": "x"}
     files = {"some-file": {"filename": "a", "sha256": "1"}}
@@ -95,7 +123,7 @@ def test_fingerprints() -> None:
 
 @pytest.fixture
 def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Write the tool of docs/authoring.md, its test and a dataset into a project, and go there."""
+    """Write the tool of docs/authoring.md, its test and a dataset into a project folder, and change to it."""
     blocks = re.findall(r"```(?:python|yaml)\n(.*?)```", AUTHORING.read_text(), re.S)
     begins = {
         "containers/resize/tool.yml": "name: resize\n",
@@ -116,7 +144,7 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_documented_tool_passes_its_documented_test(documented: Path) -> None:
-    """Readers copy the example; it must be whole."""
+    """Readers copy the example, so it must work."""
     scope: dict[str, Any] = {}
     exec((documented / "test_resize.py").read_text(), scope)
     scope["test_sizes"](documented)
@@ -126,12 +154,12 @@ def test_the_documented_tool_passes_its_documented_test(documented: Path) -> Non
     assert (documented / "run/metrics/brightness").read_text().endswith(" 0 100.0\n")
 
 
-def test_the_documented_tool_is_typed(documented: Path) -> None:
-    """An author's type checker knows `Artifact` and `Input`."""
+def test_the_documented_tool_passes_a_type_check(documented: Path) -> None:
+    """The type checker of an author knows `Artifact` and `Input`."""
     settings = [f"--config-file={PROJECT / 'pyproject.toml'}", f"--cache-dir={PROJECT / '.mypy_cache'}"]
     files = [documented / "containers/resize/resize.py", documented / "test_resize.py"]
     environ = {**os.environ, "MYPYPATH": str(PROJECT)}
-    # In a process of its own: mypy changes the recursion limit of the one that it runs in.
+    # In a separate process, because mypy changes the recursion limit.
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *settings, *files], env=environ, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""The watch over a tool's code sees every change, names it, and costs next to nothing while there is none."""
+"""The watch over a tool's code finds and names every change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bonseyes_dagster.tool.code.watch import CodeWatch
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a module, a package and a link."""
+    """Return a folder with a module, a package and a link."""
     folder = tmp_path / "tool"
     (folder / "package").mkdir(parents=True)
     (folder / "tool.py").write_text("VALUE = 1\n")
@@ -28,26 +28,26 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder with an installed package."""
+    """Return a folder with an installed package."""
     (tmp_path / "site" / "one-1.0.dist-info").mkdir(parents=True)
     return tmp_path / "site"
 
 
 @pytest.fixture
 def watch(folder: Path, packages: Path) -> CodeWatch:
-    """A watch over both."""
+    """Return a watch over both folders."""
     return CodeWatch(Sources.read([folder]), Packages.read([str(packages)]))
 
 
 def edit(folder: Path) -> None:
-    """Write another content of the same size, and set the time back."""
+    """Write other content of the same size, and set the time back."""
     before = (folder / "tool.py").stat()
     (folder / "tool.py").write_text("VALUE = 2\n")
     os.utime(folder / "tool.py", ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def replace_package(folder: Path) -> None:
-    """Put another folder in the place of one."""
+    """Replace a package folder by another one."""
     shutil.copytree(folder / "package", folder.parent / "new")
     (folder.parent / "new" / "__init__.py").write_text("VALUE = 2\n")
     (folder / "package").rename(folder.parent / "old")
@@ -66,8 +66,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("names", CHANGES)
-def test_change_is_named(watch: CodeWatch, folder: Path, names: str) -> None:
-    """A change before an artifact, and one while it is made, are told with what changed."""
+def test_change_before_an_artifact_is_named(watch: CodeWatch, folder: Path, names: str) -> None:
+    """The sentence names the changed files."""
     assert (watch.begin(), watch.end()) == (None, None)
     CHANGES[names](folder)
     assert names in str(watch.difference())
@@ -75,15 +75,15 @@ def test_change_is_named(watch: CodeWatch, folder: Path, names: str) -> None:
 
 
 @pytest.mark.parametrize("names", CHANGES)
-def test_change_between_begin_and_end_is_named(watch: CodeWatch, folder: Path, names: str) -> None:
-    """What ran may have been either."""
+def test_change_during_an_artifact_is_named(watch: CodeWatch, folder: Path, names: str) -> None:
+    """The old or the new code may have run."""
     assert watch.begin() is None
     CHANGES[names](folder)
     assert names in str(watch.end())
 
 
-def test_edit_and_restore_at_once_is_seen(watch: CodeWatch, folder: Path) -> None:
-    """Nobody can set back when a file was last changed, and no two changes of one tick are taken for one."""
+def test_edit_and_restore_at_once_is_found(watch: CodeWatch, folder: Path) -> None:
+    """No program can set the time of the last change back, and two changes within one clock tick are found."""
     for _ in range(20):
         assert watch.begin() is None
         edit(folder)
@@ -92,8 +92,8 @@ def test_edit_and_restore_at_once_is_seen(watch: CodeWatch, folder: Path) -> Non
         assert watch.difference() is None
 
 
-def test_file_that_came_and_went_is_seen(watch: CodeWatch, folder: Path) -> None:
-    """The tool may have imported it; a file that was there before an artifact and is gone does no harm."""
+def test_file_that_was_added_and_removed_is_found(watch: CodeWatch, folder: Path) -> None:
+    """The tool may have imported it. A file that came and went before an artifact does no harm."""
     assert watch.begin() is None
     (folder / "passing.py").touch()
     (folder / "passing.py").unlink()
@@ -104,7 +104,7 @@ def test_file_that_came_and_went_is_seen(watch: CodeWatch, folder: Path) -> None
 
 
 def test_caches_and_files_elsewhere_are_no_change(watch: CodeWatch, folder: Path, packages: Path) -> None:
-    """Python compiles what it imports, and beside packages lies much that is not one."""
+    """Python writes caches, and the folder of packages has other files, too."""
     assert watch.begin() is None
     for path in (folder / "__pycache__", folder / "package" / "__pycache__"):
         path.mkdir()
@@ -116,8 +116,8 @@ def test_caches_and_files_elsewhere_are_no_change(watch: CodeWatch, folder: Path
     assert (watch.end(), watch.difference()) == (None, None)
 
 
-def test_code_that_changed_while_it_was_loaded_stays_wrong(watch: CodeWatch, folder: Path) -> None:
-    """What was imported is in memory; that its file is restored does not help."""
+def test_code_that_changed_during_its_import_stays_a_fault(watch: CodeWatch, folder: Path) -> None:
+    """The imported code is in memory, so restoring its file does not help."""
     watch.begin_loading()
     edit(folder)
     (folder / "tool.py").write_text("VALUE = 1\n")
@@ -125,8 +125,8 @@ def test_code_that_changed_while_it_was_loaded_stays_wrong(watch: CodeWatch, fol
     assert "tool.py" in str(watch.begin())
 
 
-def test_folder_that_vanished_is_a_change(watch: CodeWatch, folder: Path) -> None:
-    """It is told, and no error; when it is back, all is well."""
+def test_missing_folder_is_a_change(watch: CodeWatch, folder: Path) -> None:
+    """The watch reports a missing folder without raising an error, until the folder is back."""
     folder.rename(folder.parent / "away")
     assert "cannot be read" in str(watch.begin())
     assert "cannot be read" in str(watch.difference())
@@ -134,8 +134,8 @@ def test_folder_that_vanished_is_a_change(watch: CodeWatch, folder: Path) -> Non
     assert watch.begin() is None
 
 
-def test_bytecode_that_may_be_of_another_content_is_removed(folder: Path) -> None:
-    """What was compiled well after the source's last change stays."""
+def test_bytecode_that_may_have_other_content_is_removed(folder: Path) -> None:
+    """Bytecode from well after the last change of the source stays."""
     (folder / "__pycache__").mkdir()
     compiled = {name: folder / "__pycache__" / f"{name}.cpython-311.pyc" for name in ("tool", "linked", "toolbox")}
     for path in compiled.values():

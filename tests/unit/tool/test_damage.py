@@ -1,4 +1,4 @@
-"""What was published and is not so any more is named, not served as if it were whole, and not re-used."""
+"""Damaged artifacts are marked, not served as if they were right, and not re-used."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import pytest
 from bonseyes_dagster.errors import NotReadyError
 from bonseyes_dagster.tool.artifacts import file_states
 from bonseyes_dagster.tool.artifacts.audit import audit
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, StoppedError
 from bonseyes_dagster.tool.artifacts.reuse import LongReadingError, adopt, adopt_newest
-from bonseyes_dagster.tool.artifacts.rows import RowDamagedError, read_row, write_row
-from bonseyes_dagster.tool.store import reused_record
-from tests.unit.tool.kept import Kept, store_of, tick
+from bonseyes_dagster.tool.artifacts.row_copies import RowDamagedError, read_row_copy, write_row_copy
+from bonseyes_dagster.tool.store import reused_row
+from tests.unit.tool.expected_artifacts import ExpectedArtifacts, store_of, tick
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    """A volume with one artifact."""
-    made = Kept.at(tmp_path / "volume")
+def artifacts(tmp_path: Path) -> ExpectedArtifacts:
+    """Return a volume with one artifact."""
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
     return made
 
 
 def change(path: Path, offset: int, *, keep_time: bool = False) -> None:
-    """Flip one bit of a file, whatever its mode."""
+    """Flip one bit of a file with any mode."""
     before = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -52,7 +52,7 @@ def cut(folder: Folder) -> None:
 
 
 def add(folder: Folder) -> None:
-    """Put another file beside the published ones."""
+    """Add a file to the published ones."""
     (folder.data / "folder/new").write_text("new")
 
 
@@ -67,93 +67,93 @@ DAMAGES: dict[str, Callable[[Folder], None]] = {
 }
 
 
-def take(kept: Kept, name: str) -> tuple[Record | None, Folder]:
-    """Make `name` from what has the fingerprint of `first`."""
-    record = kept.queued(name)
-    folder = kept.volume.folder(record.id)
+def reuse_first(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, Folder]:
+    """Make `name` from the artifact with the fingerprint of `first`."""
+    row = artifacts.queued(name)
+    folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
-    index = Index(kept.volume.index)
-    made = adopt_newest(index, kept.volume, "of first", folder, lambda source: reused_record(record, source))
+    index = Index(artifacts.volume.index)
+    made = adopt_newest(index, artifacts.volume, "of first", folder, lambda source: reused_row(row, source))
     return made, folder
 
 
 @pytest.fixture
-def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Kept:
-    """A volume with one artifact that counts as large: its files are not read at each re-use."""
+def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
+    """Return a volume with an artifact that counts as large: a re-use does not read its files each time."""
     monkeypatch.setattr(file_states, "_QUICK_BYTES", -1)
-    made = Kept.at(tmp_path / "volume")
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
     tick()
     return made
 
 
-@pytest.mark.parametrize("size", ["kept", "large"])
+@pytest.mark.parametrize("size", ["artifacts", "large"])
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_artifacts_are_not_re_used(
+def test_damaged_artifact_is_not_re_used(
     size: str, damage: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """It is marked, named in the log, said in its status, and nothing of it is left where it was to be linked to."""
-    kept: Kept = request.getfixturevalue(size)
-    DAMAGES[damage](kept.folder("first"))
-    made, folder = take(kept, "second")
+    """Its row is marked, the log names it, its status has the damage, and no links to its files stay."""
+    artifacts: ExpectedArtifacts = request.getfixturevalue(size)
+    DAMAGES[damage](artifacts.folder("first"))
+    made, folder = reuse_first(artifacts, "second")
     assert made is None
-    assert not folder.data.exists() and not folder.manifest.exists() and not folder.row.exists()
+    assert not folder.data.exists() and not folder.manifest.exists() and not folder.row_copy.exists()
     assert "first" in caplog.text and "damaged" in caplog.text
-    assert Index(kept.volume.index).reusable("of first") is None
-    status = store_of(kept).status("first")
+    assert Index(artifacts.volume.index).reusable("of first") is None
+    status = store_of(artifacts).status("first")
     assert (status.phase, str(status.reason)[:21]) == ("completed", "Its data is damaged. ")
 
 
-def test_an_older_whole_artifact_is_re_used_in_its_place(kept: Kept) -> None:
-    """Of two with one fingerprint the newer is damaged."""
-    made, folder = take(kept, "second")
+def test_older_undamaged_artifact_is_re_used_instead_of_a_damaged_one(artifacts: ExpectedArtifacts) -> None:
+    """Of two artifacts with one fingerprint, the newer is damaged."""
+    made, folder = reuse_first(artifacts, "second")
     assert made is not None
-    index = Index(kept.volume.index)
+    index = Index(artifacts.volume.index)
     assert index.put(replace(made, seq=2, fingerprint="of first"))
     tick()
     change(folder.manifest, 40)
-    # They share their files, so that is the manifest of both: this one gets its own again.
-    content = kept.folder("first").manifest
+    # The artifacts share the manifest file. Give the first one a sound copy again.
+    content = artifacts.folder("first").manifest
     damaged = bytearray(content.read_bytes())
     damaged[40] ^= 1
     content.unlink()
     content.write_bytes(damaged)
-    made, _ = take(kept, "third")
+    made, _ = reuse_first(artifacts, "third")
     assert made is not None and made.reused_from == "first"
     assert index.get("second").damage is not None and index.get("first").damage is None
 
 
-def test_small_artifacts_are_read_at_each_re_use(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So even what rots below the file system is found, where that costs little."""
+def test_small_artifact_is_read_at_each_re_use(artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This also finds bit rot below the file system, at little cost."""
     read: list[object] = []
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *arguments: read.append(arguments))
     for name in ("second", "third"):
-        assert take(kept, name)[0] is not None
+        assert reuse_first(artifacts, name)[0] is not None
     assert len(read) == 2
 
 
-def test_large_artifacts_are_read_only_after_a_change(large: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody has touched since it was digested is linked without being read, again and again."""
+def test_large_artifact_is_read_only_after_a_change(large: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that did not change since they were digested are linked without being read."""
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
-        made, folder = take(large, name)
+        made, folder = reuse_first(large, name)
         assert made is not None and (folder.data / "file").read_text() == "content of first"
         tick()
     other = Folder(large.volume.artifacts / ("f" * 32))
     other.path.mkdir()
-    adopt(folder, other, record=made, digest=made.digest)
+    adopt(folder, other, row=made, digest=made.digest)
 
 
-def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
-    """A link from elsewhere is a change, too. The request that creates waits for the queue only, not for the disk."""
+def test_worker_does_the_long_reading(large: ExpectedArtifacts) -> None:
+    """A link from elsewhere changes the states. A request that creates must not wait for the disk to read all files."""
     (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
-    record = large.queued("second")
-    folder = large.volume.folder(record.id)
+    row = large.queued("second")
+    folder = large.volume.folder(row.id)
     folder.path.mkdir()
 
-    def attempt(most_bytes: int | None) -> Record | None:
+    def attempt(most_bytes: int | None) -> ArtifactRow | None:
         index = Index(large.volume.index)
-        return adopt_newest(index, large.volume, "of first", folder, lambda _: record, most_bytes=most_bytes)
+        return adopt_newest(index, large.volume, "of first", folder, lambda _: row, most_bytes=most_bytes)
 
     with pytest.raises(LongReadingError):
         attempt(5000)
@@ -161,46 +161,46 @@ def test_a_long_reading_is_left_to_the_worker(large: Kept) -> None:
     assert attempt(None) is not None
 
 
-def test_a_cancelled_reading_leaves_no_links(kept: Kept) -> None:
-    """The log of another artifact must not get the lines of this one."""
-    record = kept.queued("second")
-    folder = kept.volume.folder(record.id)
+def test_cancelled_re_use_leaves_no_links(artifacts: ExpectedArtifacts) -> None:
+    """Otherwise the tool would append to the log of the other artifact."""
+    row = artifacts.queued("second")
+    folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
 
     def stop() -> None:
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        adopt_newest(Index(kept.volume.index), kept.volume, "of first", folder, lambda _: record, check=stop)
+        adopt_newest(Index(artifacts.volume.index), artifacts.volume, "of first", folder, lambda _: row, check=stop)
     assert not list(folder.path.iterdir())
 
 
-def test_what_was_restored_is_read_once(large: Kept) -> None:
-    """A restore brings times and the kept states back, but not the inodes: the flip in one of its files is found."""
+def test_restored_artifact_is_read_once(large: ExpectedArtifacts) -> None:
+    """A restore brings the times and the saved states back, but not the inodes, so the flipped byte is found."""
     change(large.folder("first").data / "folder/other", 7, keep_time=True)
     restored = large.folder("first").data / "folder/other"
     before, content = restored.stat(), restored.read_bytes()
     (restored.parent / "new").write_bytes(content)
     (restored.parent / "new").replace(restored)
     os.utime(restored, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert take(large, "second")[0] is None
+    assert reuse_first(large, "second")[0] is None
 
 
-def test_re_used_artifacts_have_a_row_of_their_own(kept: Kept) -> None:
-    """Not a link to the other's."""
-    made, folder = take(kept, "second")
+def test_re_used_artifact_has_its_own_row_copy(artifacts: ExpectedArtifacts) -> None:
+    """Its copy is no link to the copy of the other artifact."""
+    made, folder = reuse_first(artifacts, "second")
     assert made is not None
-    copy = read_row(folder)
+    copy = read_row_copy(folder)
     assert copy is not None and (copy.name, copy.reused_from) == ("second", "first")
-    assert read_row(kept.folder("first")) == kept.promised["first"]
+    assert read_row_copy(artifacts.folder("first")) == artifacts.expected["first"]
 
 
 @pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
-def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
-    """The answer says that it is damaged; it is not a 500."""
-    kept.folder("first").manifest.write_text(content)
+def test_damaged_manifest_gives_not_ready(artifacts: ExpectedArtifacts, content: str) -> None:
+    """The answer reports the damage; it is no 500."""
+    artifacts.folder("first").manifest.write_text(content)
     with pytest.raises(NotReadyError, match="is damaged"):
-        store_of(kept).manifest("first")
+        store_of(artifacts).manifest("first")
 
 
 @pytest.mark.parametrize(
@@ -211,78 +211,78 @@ def test_a_damaged_manifest_is_not_served(kept: Kept, content: str) -> None:
         ("no manifest", "Its manifest is gone."),
     ],
 )
-def test_reading_what_is_damaged_marks_it(kept: Kept, damage: str, sentence: str) -> None:
+def test_reading_a_damaged_artifact_marks_it(artifacts: ExpectedArtifacts, damage: str, sentence: str) -> None:
     """The answer names artifact, file and damage. The next equal request makes it anew."""
-    DAMAGES[damage](kept.folder("first"))
+    DAMAGES[damage](artifacts.folder("first"))
     for _ in range(2):
         with pytest.raises(NotReadyError, match=f"The data of the artifact 'first' is damaged. {sentence}"):
-            store_of(kept).data("first")
-    index = Index(kept.volume.index)
+            store_of(artifacts).data("first")
+    index = Index(artifacts.volume.index)
     assert index.get("first").damage == sentence
     assert index.reusable("of first") is None
 
 
-def test_a_file_replaced_by_a_link_is_not_served(kept: Kept) -> None:
-    """What the link leads to may be a secret of the same size."""
-    secret = kept.volume.path / "secret"
+def test_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> None:
+    """The link may lead to a secret of the same size."""
+    secret = artifacts.volume.path / "secret"
     secret.write_text("content of first")
-    (kept.folder("first").data / "file").unlink()
-    (kept.folder("first").data / "file").symlink_to(secret)
-    with pytest.raises(NotReadyError, match="is a symbolic link by now"):
-        store_of(kept).data("first", "file")
+    (artifacts.folder("first").data / "file").unlink()
+    (artifacts.folder("first").data / "file").symlink_to(secret)
+    with pytest.raises(NotReadyError, match="is now a symbolic link"):
+        store_of(artifacts).data("first", "file")
 
 
-def test_a_manifest_never_leads_out_of_the_artifact(kept: Kept) -> None:
-    """Not even where the index has the digest of the tampered one."""
-    (kept.volume.path / "secret").write_text("secret")
-    manifest = kept.folder("first").manifest
+def test_manifest_with_a_path_out_of_the_artifact_is_damaged(artifacts: ExpectedArtifacts) -> None:
+    """Even if the index has the digest of the tampered manifest."""
+    (artifacts.volume.path / "secret").write_text("secret")
+    manifest = artifacts.folder("first").manifest
     entries = json.loads(manifest.read_bytes())
     for path in ("../../../secret", "/etc/passwd", "a//b", "a/../b", ""):
         entries[0]["path"] = path
         manifest.write_text(json.dumps(entries))
-        for read in (store_of(kept).data, store_of(kept).manifest):
+        for read in (store_of(artifacts).data, store_of(artifacts).manifest):
             with pytest.raises(NotReadyError, match=r"leads out|does not have the digest"):
                 read("first")
         with pytest.raises(DamagedError, match="leads out"):
-            adopt(kept.folder("first"), Folder(kept.volume.path / "other"))
+            adopt(artifacts.folder("first"), Folder(artifacts.volume.path / "other"))
 
 
-def test_a_missing_folder_is_said(kept: Kept) -> None:
-    """An index newer than the folders."""
-    kept.folder("first").path.rename(kept.volume.path / "away")
+def test_missing_folder_is_reported_as_damage(artifacts: ExpectedArtifacts) -> None:
+    """This happens if the index is newer than the folders."""
+    artifacts.folder("first").path.rename(artifacts.volume.path / "away")
     with pytest.raises(NotReadyError, match=r"is damaged\. Its manifest is gone\."):
-        store_of(kept).data("first")
+        store_of(artifacts).data("first")
 
 
 def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
-    """Flips at random offsets of manifest and data; CRASH_FLIPS does it more often."""
+    """Flips bytes at random offsets of manifest and data. CRASH_FLIPS sets how many."""
     seed = int(os.environ.get("CRASH_SEED") or random.SystemRandom().randrange(1 << 31))
     random_ = random.Random(seed)
-    made = Kept.at(tmp_path / "volume")
+    made = ExpectedArtifacts.at(tmp_path / "volume")
     for number in range(int(os.environ.get("CRASH_FLIPS") or 25)):
         name = f"n{number}"
-        record = made.completed(name)
+        row = made.completed(name)
         tick()
         path = random_.choice([made.folder(name).manifest, made.folder(name).data / "file"])
         change(path, random_.randrange(path.stat().st_size))
         target = Folder(made.volume.path / "target")
         target.path.mkdir(exist_ok=True)
         with pytest.raises(DamagedError):
-            adopt(made.folder(name), target, digest=record.digest)
+            adopt(made.folder(name), target, digest=row.digest)
             pytest.fail(f"{path} was adopted, CRASH_SEED={seed}")
 
 
 # The audit
 
 
-def test_the_audit_finds_what_is_short_or_gone(kept: Kept) -> None:
-    """Without anybody asking for it."""
-    kept.completed("second")
-    kept.completed("third")
-    cut(kept.folder("first"))
-    kept.folder("second").manifest.unlink()
-    index = Index(kept.volume.index)
-    audit(index, kept.volume, pause_s=0)
+def test_audit_marks_short_and_missing_files(artifacts: ExpectedArtifacts) -> None:
+    """No client has to read the artifact first."""
+    artifacts.completed("second")
+    artifacts.completed("third")
+    cut(artifacts.folder("first"))
+    artifacts.folder("second").manifest.unlink()
+    index = Index(artifacts.volume.index)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.get("first").damage == "Its file 'file' has 3 bytes instead of 16."
     assert index.get("second").damage == "Its manifest is gone."
     assert index.get("third").damage is None
@@ -292,47 +292,49 @@ def test_the_audit_finds_what_is_short_or_gone(kept: Kept) -> None:
     ("column", "value"),
     [("digest", "0" * 64), ("parameters", '{"text": "gurst"}'), ("parameters", "{"), ("version", "2")],
 )
-def test_the_audit_mends_a_row_that_lies(kept: Kept, column: str, value: str) -> None:
-    """What lies beside the data has a digest of its own, and the manifest decides."""
-    index = Index(kept.volume.index)
+def test_audit_repairs_a_wrong_row(artifacts: ExpectedArtifacts, column: str, value: str) -> None:
+    """The copy beside the data has its own digest, and the manifest decides."""
+    index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("DROP TRIGGER final_phases_stay")
         connection.execute(f"UPDATE artifacts SET {column} = ?", (value,))
-    audit(index, kept.volume, pause_s=0)
-    kept.check(index)
+    audit(index, artifacts.volume, pause_s=0)
+    artifacts.check(index)
 
 
-def test_the_audit_mends_a_copy_that_lies(kept: Kept) -> None:
-    """A damaged one is written anew."""
-    row = kept.folder("first").row
-    change(row, 100)
+def test_audit_rewrites_a_damaged_copy(artifacts: ExpectedArtifacts) -> None:
+    """The row in the index is right."""
+    copy = artifacts.folder("first").row_copy
+    change(copy, 100)
     with pytest.raises(RowDamagedError):
-        read_row(kept.folder("first"))
-    audit(Index(kept.volume.index), kept.volume, pause_s=0)
-    assert read_row(kept.folder("first")) == kept.promised["first"]
+        read_row_copy(artifacts.folder("first"))
+    audit(Index(artifacts.volume.index), artifacts.volume, pause_s=0)
+    assert read_row_copy(artifacts.folder("first")) == artifacts.expected["first"]
 
 
-def test_the_audit_marks_what_has_no_manifest_and_two_rows(kept: Kept) -> None:
-    """Nothing tells which of row and copy is right, and the data is not whole whichever is."""
-    folder = kept.folder("first")
-    write_row(folder, replace(kept.promised["first"], version="2"))
+def test_audit_marks_an_artifact_without_manifest_whose_row_and_copy_differ(artifacts: ExpectedArtifacts) -> None:
+    """Without a manifest nothing decides between row and copy, and the data is damaged anyway."""
+    folder = artifacts.folder("first")
+    write_row_copy(folder, replace(artifacts.expected["first"], version="2"))
     folder.manifest.unlink()
-    index = Index(kept.volume.index)
-    audit(index, kept.volume, pause_s=0)
+    index = Index(artifacts.volume.index)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.get("first").damage == "Its manifest is gone."
 
 
-def test_the_audit_brings_nothing_back(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An artifact is deleted between the look at its row and the mending."""
-    index = Index(kept.volume.index)
+def test_audit_does_not_restore_an_artifact_deleted_meanwhile(
+    artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact is deleted between the check of its row and the repair."""
+    index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("UPDATE artifacts SET version = '2'")
     put = Index.put
 
-    def delete_first(own: Index, record: Record, **options: bool) -> bool:
+    def delete_first(own: Index, row: ArtifactRow, **options: bool) -> bool:
         index.hide("first")
-        return put(own, record, **options)
+        return put(own, row, **options)
 
     monkeypatch.setattr(Index, "put", delete_first)
-    audit(index, kept.volume, pause_s=0)
+    audit(index, artifacts.volume, pause_s=0)
     assert index.names(limit=None, after=None) == []

@@ -1,4 +1,4 @@
-"""A folder of ours in a place where everybody may make one."""
+"""A private folder in a place where every user may make folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from bonseyes_dagster.tool.worker.runner import clear_leftovers
 from tests.other_user import NOBODY, needs_root
 
 
-def test_a_private_folder_is_new(tmp_path: Path) -> None:
-    """What an earlier worker left there is gone."""
+def test_private_folder_is_new_and_empty(tmp_path: Path) -> None:
+    """The files of an earlier worker are removed."""
     folder = tmp_path / "bonseyes-1"
     folder.mkdir(mode=0o755)
     (folder / "random.py").touch()
@@ -25,8 +25,8 @@ def test_a_private_folder_is_new(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
-    """It would lead a tool into a folder that somebody else has chosen."""
+def test_link_in_place_of_a_private_folder_is_refused(tmp_path: Path) -> None:
+    """It would lead a tool into a folder that another user has chosen."""
     target, link = tmp_path / "target", tmp_path / "bonseyes-1"
     target.mkdir()
     (target / "file").touch()
@@ -37,8 +37,8 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_a_folder_of_another_user_is_neither_used_nor_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever makes it first could put modules and links into it."""
+def test_folder_of_another_user_is_neither_used_nor_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other user could put modules and links into it."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     artifact = Folder(tmp_path / "artifacts" / "1")
     artifact.path.mkdir(parents=True)

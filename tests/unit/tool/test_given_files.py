@@ -1,4 +1,4 @@
-"""A tool that changes what it was given is found out; one that only reads, links or moves it is not."""
+"""A tool that changes an input file fails; a tool may read, link or move it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bonseyes_dagster.tool.files.given_files import GivenFiles
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A read-only file with another name elsewhere, as a published one that is linked."""
+    """Return a read-only file with a second hard link, like a linked published file."""
     file = tmp_path / "file"
     file.write_bytes(b"published")
     os.utime(file, (1, 1))
@@ -24,22 +24,22 @@ def file(tmp_path: Path) -> Path:
 
 
 def overwrite(file: Path) -> None:
-    """Write as many bytes as there were."""
+    """Write other content of the same size."""
     file.chmod(0o644)
     with file.open("r+b") as opened:
         opened.write(b"PUBLISHED")
 
 
 def replace(file: Path) -> None:
-    """Put another file in its place."""
+    """Replace the file by another one."""
     other = file.with_name("other")
     other.write_bytes(b"published")
     other.replace(file)
 
 
 @pytest.mark.parametrize("change", [overwrite, replace])
-def test_a_change_is_named(file: Path, change: Callable[[Path], None]) -> None:
-    """Also one to the same size, through a permission that the tool has given itself."""
+def test_changed_input_is_named(file: Path, change: Callable[[Path], None]) -> None:
+    """Also if the size is the same, and if the tool has changed the permissions."""
     given = GivenFiles(file.with_name("given.jsonl"))
     given.add(file, "'images'")
     given.check()
@@ -52,7 +52,7 @@ def test_a_change_is_named(file: Path, change: Callable[[Path], None]) -> None:
     "act",
     [Path.read_bytes, Path.unlink, lambda file: file.rename(file.with_name("moved")), lambda file: file.chmod(0o600)],
 )
-def test_what_changes_no_content_is_nothing(file: Path, act: Callable[[Path], object]) -> None:
+def test_actions_that_keep_the_content_are_allowed(file: Path, act: Callable[[Path], object]) -> None:
     """Others may link to a published file at any time, and a tool may move its upload to the outputs."""
     given = GivenFiles(file.with_name("given.jsonl"))
     given.check()

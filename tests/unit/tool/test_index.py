@@ -1,4 +1,4 @@
-"""The index decides races, keeps the order and guards what is final."""
+"""The index decides races, keeps the order of the queue and guards final phases."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import NotFoundError, QueueFullError
-from bonseyes_dagster.tool.artifacts.index import Index, Record, TakenError
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, TakenError
 
 
 @pytest.fixture
 def index(tmp_path: Path) -> Index:
-    """An empty index."""
+    """Return an empty index."""
     made = Index(tmp_path / "index.sqlite")
     made.make()
     return made
 
 
-def record(name: str, **values: object) -> Record:
-    """Return a record that waits."""
-    base = Record(
+def queued_row(name: str, **values: object) -> ArtifactRow:
+    """Return a row of an artifact that waits in the queue."""
+    base = ArtifactRow(
         id=f"id-{name}", name=name, created="now", tool="t", version="v", parameters={"a": 1}, files={}, inputs={}
     )
     return replace(base, **values)  # type: ignore[arg-type]
 
 
 def add(index: Index, *names: str) -> None:
-    """Queue some."""
+    """Insert queued artifacts with these names."""
     for name in names:
-        index.insert(record(name), queue_limit=100)
+        index.insert(queued_row(name), queue_limit=100)
 
 
-def test_what_is_inserted_is_read(index: Index) -> None:
-    """All columns come back as they were."""
-    made = record("a", files={"f": {"size": 1}}, reuse=True, progress={"done": 1})
+def test_inserted_row_is_read_back(index: Index) -> None:
+    """All columns come back unchanged."""
+    made = queued_row("a", files={"f": {"size": 1}}, reuse=True, progress={"done": 1})
     index.insert(made, queue_limit=1)
     assert replace(index.get("a"), seq=0) == made
 
 
-def test_a_name_is_taken_once(index: Index) -> None:
-    """The second of the same name, or the same key, is refused."""
-    index.insert(record("a", idempotency_key="k"), queue_limit=9)
+def test_second_row_with_a_name_or_key_is_refused(index: Index) -> None:
+    """A retry finds the first artifact by its key."""
+    index.insert(queued_row("a", idempotency_key="k"), queue_limit=9)
     with pytest.raises(TakenError):
-        index.insert(record("a", id="other"), queue_limit=9)
+        index.insert(queued_row("a", id="other"), queue_limit=9)
     with pytest.raises(TakenError):
-        index.insert(record("b", idempotency_key="k"), queue_limit=9)
+        index.insert(queued_row("b", idempotency_key="k"), queue_limit=9)
     found = index.by_key("k")
     assert found is not None and found.name == "a"
 
 
-def test_the_queue_has_a_limit(index: Index) -> None:
-    """Only what waits counts, not what is completed."""
+def test_insert_beyond_the_queue_limit_is_refused(index: Index) -> None:
+    """Only queued artifacts count, not completed ones."""
     add(index, "a")
     with pytest.raises(QueueFullError):
-        index.insert(record("b"), queue_limit=1)
-    index.insert(record("c", phase="completed"), queue_limit=1)
+        index.insert(queued_row("b"), queue_limit=1)
+    index.insert(queued_row("c", phase="completed"), queue_limit=1)
     index.claim()
-    index.insert(record("b"), queue_limit=1)
+    index.insert(queued_row("b"), queue_limit=1)
 
 
-def test_claims_follow_the_order(index: Index) -> None:
-    """First in, first out; positions move up; an empty queue gives nothing."""
+def test_claims_follow_the_order_of_creation(index: Index) -> None:
+    """Positions move up, and an empty queue returns None."""
     add(index, "a", "b", "c")
     assert index.position(index.get("c").seq) == 3
     first, second = index.claim(), index.claim()
@@ -78,8 +78,8 @@ def test_claims_follow_the_order(index: Index) -> None:
     assert index.claim() is None
 
 
-def test_numbers_are_never_used_again(index: Index) -> None:
-    """A new artifact comes after all that ever were, also when the last one was deleted."""
+def test_numbers_are_never_reused(index: Index) -> None:
+    """A new artifact comes after all earlier ones, also if the last one was deleted."""
     add(index, "a", "b")
     seq = index.get("b").seq
     index.hide("b")
@@ -87,8 +87,8 @@ def test_numbers_are_never_used_again(index: Index) -> None:
     assert index.get("b").seq > seq
 
 
-def test_final_phases_stay(index: Index) -> None:
-    """Neither the index's methods nor plain SQL can change what is final."""
+def test_final_phase_cannot_be_changed(index: Index) -> None:
+    """Neither the methods of the index nor plain SQL can change it."""
     add(index, "a")
     index.claim()
     index.finish("id-a", "completed", size=1, digest="d", reason=None)
@@ -101,8 +101,8 @@ def test_final_phases_stay(index: Index) -> None:
     connection.close()
 
 
-def test_cancelling(index: Index) -> None:
-    """What waits is cancelled at once, what runs is asked to end."""
+def test_cancel_ends_queued_and_asks_running_artifacts(index: Index) -> None:
+    """The worker ends a running one later."""
     add(index, "a", "b")
     index.claim()
     index.cancel("a")
@@ -113,8 +113,8 @@ def test_cancelling(index: Index) -> None:
         index.cancel("c")
 
 
-def test_hiding(index: Index) -> None:
-    """What is deleted is gone for readers at once; a running one keeps a row without a name until it ends."""
+def test_hidden_artifact_disappears_for_readers_at_once(index: Index) -> None:
+    """The row of a running one stays, without a name, until it ends."""
     add(index, "a", "b")
     index.claim()
     assert index.hide("b") == ("id-b", False, 3)
@@ -124,7 +124,7 @@ def test_hiding(index: Index) -> None:
     with pytest.raises(NotFoundError):
         index.get("a")
     add(index, "a2")
-    index.insert(record("a", id="new"), queue_limit=9)
+    index.insert(queued_row("a", id="new"), queue_limit=9)
     index.finish("id-a", "cancelled", reason="r")
     assert index.hidden() == ["id-a"]
     index.remove("id-a")
@@ -132,8 +132,8 @@ def test_hiding(index: Index) -> None:
     assert index.names(limit=None, after=None) == ["a2", "a"]
 
 
-def test_pages(index: Index) -> None:
-    """Pages are in the order of creation; positions in a page are those of the whole queue."""
+def test_pages_follow_the_order_of_creation(index: Index) -> None:
+    """Positions in a page are those of the whole queue."""
     add(index, *"abcde")
     index.claim()
     assert index.names(limit=2, after="b") == ["c", "d"]
@@ -143,13 +143,13 @@ def test_pages(index: Index) -> None:
         index.names(limit=1, after="z")
 
 
-def test_threads_race_for_a_name(index: Index) -> None:
-    """Of many threads one wins, and all the others are told."""
+def test_one_of_many_threads_gets_a_name(index: Index) -> None:
+    """All others get TakenError."""
     results: list[str] = []
 
     def insert(number: int) -> None:
         try:
-            index.insert(record("a", id=str(number)), queue_limit=99)
+            index.insert(queued_row("a", id=str(number)), queue_limit=99)
             results.append("won")
         except TakenError:
             results.append("lost")
@@ -162,8 +162,8 @@ def test_threads_race_for_a_name(index: Index) -> None:
     assert sorted(results) == ["lost"] * 15 + ["won"]
 
 
-def test_a_forked_process_has_its_own_connection(index: Index) -> None:
-    """A child reads and writes without touching its parent's connection."""
+def test_forked_process_has_its_own_connection(index: Index) -> None:
+    """A child reads and writes without using the connection of its parent."""
     add(index, "a")
     pid = os.fork()
     if pid == 0:
@@ -177,8 +177,8 @@ def test_a_forked_process_has_its_own_connection(index: Index) -> None:
     assert index.names(limit=None, after=None) == ["a", "b"]
 
 
-def test_ten_thousand(index: Index) -> None:
-    """Long lists are quick."""
+def test_list_of_ten_thousand_rows_is_quick(index: Index) -> None:
+    """Lists are part of most requests."""
     with index._writing() as connection:
         connection.executemany(
             "INSERT INTO artifacts (id, name, phase, created, tool, version, parameters, files, inputs)"
@@ -196,7 +196,7 @@ def test_index_of_an_earlier_version_gets_the_missing_columns(tmp_path: Path) ->
     path = tmp_path / "index.sqlite"
     index = Index(path)
     index.make()
-    index.insert(record("old", phase="completed", fingerprint="f"), queue_limit=9)
+    index.insert(queued_row("old", phase="completed", fingerprint="f"), queue_limit=9)
     with sqlite3.connect(path) as connection:
         connection.execute("ALTER TABLE artifacts DROP COLUMN code_changed")
     with ThreadPoolExecutor(8) as pool:
@@ -207,10 +207,10 @@ def test_index_of_an_earlier_version_gets_the_missing_columns(tmp_path: Path) ->
     assert found is not None and found.name == "old"
 
 
-def test_artifact_of_changed_code_is_not_reusable(index: Index) -> None:
-    """An older one that is true is found behind it."""
+def test_artifact_of_changed_code_is_not_re_used(index: Index) -> None:
+    """An older artifact of the right code is found instead."""
     for name, code_changed in (("true", False), ("poisoned", True)):
-        index.insert(record(name, phase="running", fingerprint="f"), queue_limit=9)
+        index.insert(queued_row(name, phase="running", fingerprint="f"), queue_limit=9)
         index.finish(f"id-{name}", "completed", code_changed=code_changed)
     assert index.get("poisoned").code_changed
     found = index.reusable("f")

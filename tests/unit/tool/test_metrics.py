@@ -1,4 +1,4 @@
-"""Metrics on disk: their names, and what the log says of lines that are no points."""
+"""Metrics on disk: their names, and the note in the log about lines that are no points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from bonseyes_dagster.formats.metric_lines import parse_points
 from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter, iter_metric, metric_names, skipped_lines
 
 
-def test_skipped_lines_are_counted(tmp_path: Path) -> None:
-    """Empty lines are not worth a sentence."""
+def test_lines_that_are_no_points_are_counted(tmp_path: Path) -> None:
+    """Empty lines are not reported."""
     (tmp_path / "loss").write_bytes(b"time step value\n1 2 3\n\n1 2 x\n")
     (tmp_path / "accuracy").write_bytes(b"1 2,0 0,5\n\n")
     assert list(skipped_lines(tmp_path)) == [
@@ -34,8 +34,8 @@ def test_skipped_lines_are_counted(tmp_path: Path) -> None:
         ("_loss", "%5Floss"),
     ],
 )
-def test_names_of_metrics(tmp_path: Path, name: str, file: str) -> None:
-    """Names that were always allowed have the files that they always had."""
+def test_metric_names_become_file_names(tmp_path: Path, name: str, file: str) -> None:
+    """Names that earlier versions allowed keep their file names."""
     MetricsWriter(tmp_path).add(name, 1, 0.5)
     assert [path.name for path in tmp_path.iterdir()] == [file]
     assert metric_names(tmp_path) == [name]
@@ -45,8 +45,8 @@ def test_names_of_metrics(tmp_path: Path, name: str, file: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "../x", "/etc/passwd", "a//b", ".hidden", "back\\slash", "new\nline", "x" * 129, "名" * 99]
 )
-def test_a_name_that_cannot_be_taken_is_made_safe(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """The tool goes on, however long it has worked already; the log says once under which name the points are."""
+def test_invalid_metric_name_is_made_valid(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The tool may have worked for hours, so it goes on. The log has the new name, once."""
     writer = MetricsWriter(tmp_path / "metrics")
     writer.add(name, 1, 0.5)
     writer.add(name, 2, 0.25)
@@ -56,8 +56,8 @@ def test_a_name_that_cannot_be_taken_is_made_safe(tmp_path: Path, name: str, cap
     assert [path.name for path in tmp_path.iterdir()] == ["metrics"]
 
 
-def test_programs_may_name_files_as_they_are(tmp_path: Path) -> None:
-    """A program need not encode what a file can be called."""
+def test_program_may_use_metric_names_without_encoding(tmp_path: Path) -> None:
+    """It need not encode names that are valid file names."""
     (tmp_path / "mAP@0.5").write_bytes(b"1 2 3\n")
     (tmp_path / "loss%2Ftrain").write_bytes(b"1 2 3\n")
     (tmp_path / ".hidden").write_bytes(b"1 2 3\n")
@@ -66,8 +66,8 @@ def test_programs_may_name_files_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../log", "..", "loss/../../log", "nothing"])
-def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    """Whatever a request asks for."""
+def test_metric_name_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    """A request may ask for any name."""
     (tmp_path / "log").write_bytes(b"1 2 3\n")
     (tmp_path / "metrics").mkdir()
     with pytest.raises(NotFoundError):

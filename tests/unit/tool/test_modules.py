@@ -13,18 +13,18 @@ from bonseyes_dagster.tool.code.modules import UncoveredModules
 
 @pytest.fixture
 def uncovered() -> UncoveredModules:
-    """What watches the modules of a tool."""
+    """Return the uncovered modules of a tool."""
     return UncoveredModules(load_tool(Path("benchmarks/tools/empty")))
 
 
 def imported(monkeypatch: pytest.MonkeyPatch, name: str, file: str) -> None:
-    """Have a module that was read from `file`."""
+    """Pretend the import of a module from `file`."""
     module = ModuleType(name)
     module.__spec__ = ModuleSpec(name, None, origin=file)
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_a_module_from_elsewhere_is_found_after_an_earlier_look(
+def test_module_imported_after_an_earlier_look_is_found(
     uncovered: UncoveredModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tool may import it in the middle of an artifact."""
@@ -34,10 +34,8 @@ def test_a_module_from_elsewhere_is_found_after_an_earlier_look(
     assert uncovered.look()["strange"] == "/elsewhere/strange.py"
 
 
-def test_a_module_that_takes_the_place_of_another_is_found(
-    uncovered: UncoveredModules, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """There are as many modules as before then."""
+def test_module_that_replaces_another_is_found(uncovered: UncoveredModules, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of modules stays the same then."""
     imported(monkeypatch, "first", "/elsewhere/first.py")
     uncovered.look()
     monkeypatch.delitem(sys.modules, "first")

@@ -1,4 +1,4 @@
-"""Files of another container's volume are linked only if they are what its manifest promised."""
+"""Files in the volume of another container are linked only if they agree with its manifest."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ CONTENT = b"published"
 
 
 def entry(path: str = "a/file", content: bytes = CONTENT) -> FileEntry:
-    """Return what the manifest says of a file."""
+    """Return the entry of a file in the manifest."""
     return FileEntry(path, len(content), hashlib.sha256(content).hexdigest())
 
 
 def publish(volumes: Path, content: bytes = CONTENT) -> Path:
-    """Put a file where container `maker` publishes it."""
+    """Publish a file in the volume of the container `maker`."""
     file = volumes / "maker/artifacts" / ID / "data/a/file"
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
@@ -31,18 +31,18 @@ def publish(volumes: Path, content: bytes = CONTENT) -> Path:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """Return where the input is wanted; its folder is there."""
+    """Return the path for the input; its folder exists."""
     (tmp_path / "mine").mkdir()
     return tmp_path / "mine/file"
 
 
 def refuses(volumes: Path, target: Path, wanted: FileEntry, container: str = "maker", artifact_id: object = ID) -> bool:
-    """Tell whether nothing was linked, and nothing left."""
+    """Tell whether the file was not linked, and no temporary file is left."""
     return not Neighbour(volumes, container, artifact_id).link(wanted, target) and not [*target.parent.iterdir()]
 
 
-def test_a_published_file_is_linked(tmp_path: Path, target: Path) -> None:
-    """It is the very same file, and stays when the other one is deleted."""
+def test_published_file_is_linked(tmp_path: Path, target: Path) -> None:
+    """It is the same file, and it stays if the other container deletes its own link."""
     source = publish(tmp_path / "volumes")
     assert Neighbour(tmp_path / "volumes", "maker", ID).link(entry(), target)
     assert [*target.parent.iterdir()] == [target]
@@ -51,16 +51,16 @@ def test_a_published_file_is_linked(tmp_path: Path, target: Path) -> None:
     assert target.read_bytes() == CONTENT
 
 
-def test_the_way_to_a_volume_may_be_a_link(tmp_path: Path, target: Path) -> None:
-    """Volumes can be gathered in one folder by links."""
+def test_volume_may_be_a_symbolic_link(tmp_path: Path, target: Path) -> None:
+    """Symbolic links can gather the volumes of several containers in one folder."""
     publish(tmp_path / "far")
     (tmp_path / "volumes").mkdir()
     (tmp_path / "volumes/maker").symlink_to(tmp_path / "far/maker")
     assert Neighbour(tmp_path / "volumes", "maker", ID).link(entry(), target)
 
 
-def test_what_differs_is_refused(tmp_path: Path, target: Path) -> None:
-    """Another digest, another size, a writable file: none is what was promised."""
+def test_file_that_differs_from_its_manifest_is_refused(tmp_path: Path, target: Path) -> None:
+    """It has another digest or size, or is writable."""
     volumes = tmp_path / "volumes"
     source = publish(volumes)
     assert refuses(volumes, target, entry(content=b"PUBLISHED"))
@@ -69,8 +69,8 @@ def test_what_differs_is_refused(tmp_path: Path, target: Path) -> None:
     assert refuses(volumes, target, entry())
 
 
-def test_what_is_not_there_is_refused(tmp_path: Path, target: Path) -> None:
-    """Without volume, container, artifact or file there is nothing to link."""
+def test_missing_file_is_refused(tmp_path: Path, target: Path) -> None:
+    """The volume, the container, the artifact or the file does not exist."""
     volumes = tmp_path / "volumes"
     assert refuses(volumes, target, entry())
     publish(volumes)
@@ -80,8 +80,8 @@ def test_what_is_not_there_is_refused(tmp_path: Path, target: Path) -> None:
         assert refuses(volumes, target, entry(), artifact_id=unknown)
 
 
-def test_nothing_outside_of_the_artifact_is_linked(tmp_path: Path, target: Path) -> None:
-    """Neither names with dots nor symbolic links lead anywhere else."""
+def test_file_outside_of_the_artifact_is_refused(tmp_path: Path, target: Path) -> None:
+    """Neither names with dots nor symbolic links may leave the artifact."""
     volumes = tmp_path / "volumes"
     source = publish(volumes)
     secret = tmp_path / "secret"
@@ -95,8 +95,8 @@ def test_nothing_outside_of_the_artifact_is_linked(tmp_path: Path, target: Path)
     assert refuses(volumes, target, entry(), container="../maker")
 
 
-def test_another_file_system_is_refused(tmp_path: Path, target: Path) -> None:
-    """No hard link reaches there; the file comes over HTTP."""
+def test_file_on_another_file_system_is_refused(tmp_path: Path, target: Path) -> None:
+    """A hard link is impossible there, so the file is downloaded."""
     shared = Path("/dev/shm")
     if not os.access(shared, os.W_OK) or shared.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system")

@@ -1,4 +1,4 @@
-"""Tools fetch from where they may, and from nowhere else: by name, by address, and through redirects."""
+"""Tools fetch only from allowed hosts: by name, by address, and through redirects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """A server on this machine."""
+    """Run a server on this machine, and return its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=lambda: server.serve_forever(0.01))
     thread.start()
@@ -50,20 +50,20 @@ def port() -> Iterator[int]:
 
 
 def policy(*outbound: str, addresses: Path | None = None) -> Policy:
-    """Return a policy."""
+    """Return a policy for the list `outbound`."""
     return Policy(outbound, Addresses(addresses))
 
 
-def test_an_address_that_is_listed(port: int, tmp_path: Path) -> None:
-    """A listed address may be fetched from; the file is whole."""
+def test_listed_address_is_fetched(port: int, tmp_path: Path) -> None:
+    """The downloaded file is complete."""
     fetched = fetch(f"http://127.0.0.1:{port}/data", tmp_path / "data", policy("127.0.0.1"), Settings())
     assert (fetched.filename, fetched.size) == ("data", 1000)
     assert (tmp_path / "data").read_bytes() == b"x" * 1000
 
 
 @pytest.mark.parametrize("outbound", [(), ("127.0.0.2",), ("127.0.0.1:1",), ("example.org",), ("*",), ("*.0.0.1",)])
-def test_what_is_not_listed(port: int, tmp_path: Path, outbound: tuple[str, ...]) -> None:
-    """Everything else is refused, and no file is made."""
+def test_address_that_is_not_listed_is_refused(port: int, tmp_path: Path, outbound: tuple[str, ...]) -> None:
+    """No file is made."""
     with pytest.raises(ForbiddenError):
         fetch(f"http://127.0.0.1:{port}/data", tmp_path / "data", policy(*outbound), Settings())
     assert not (tmp_path / "data").exists()
@@ -73,14 +73,16 @@ def test_what_is_not_listed(port: int, tmp_path: Path, outbound: tuple[str, ...]
     "url",
     ["ftp://127.0.0.1/", "file:///etc/passwd", "http://", "//127.0.0.1/x", "http://[::1", "http://127.0.0.1:99999/"],
 )
-def test_other_urls(url: str) -> None:
-    """Only http and https are fetched."""
+def test_urls_other_than_http_are_refused(url: str) -> None:
+    """Only http and https URLs are fetched."""
     with pytest.raises(ForbiddenError):
         policy("127.0.0.1", "localhost", "*").check_url(url)
 
 
-def test_a_name_that_leads_inside(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listed name whose DNS points to a private address is refused when connecting."""
+def test_listed_name_with_a_private_address_is_refused(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise its DNS server could send us to our own network."""
     answer = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     with pytest.raises(ForbiddenError, match="may not connect"):
@@ -92,8 +94,8 @@ def test_a_name_that_leads_inside(port: int, tmp_path: Path, monkeypatch: pytest
             policy("*.example.org", "*").resolve("good.example.org", port)
 
 
-def test_dns_is_asked_once(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address that was checked is the one that is connected to: a second answer is never asked for."""
+def test_dns_is_asked_once_per_connection(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second answer could have another address than the checked one."""
     asked: list[str] = []
 
     def resolve(host: str, *_: Any, **__: Any) -> list[Any]:
@@ -106,7 +108,7 @@ def test_dns_is_asked_once(port: int, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_redirects_are_checked(port: int, tmp_path: Path) -> None:
-    """A redirect is a connection like any other."""
+    """A redirect is checked like any other connection."""
     inside = f"http://127.0.0.1:{port}"
     fetch(f"{inside}/to/{inside}/data", tmp_path / "ok", policy("127.0.0.1"), Settings())
     for target in (f"http://localhost:{port}/data", "http://169.254.169.254/", "file:///etc/passwd"):
@@ -116,8 +118,8 @@ def test_redirects_are_checked(port: int, tmp_path: Path) -> None:
         fetch(f"{inside}/to/{inside}/to/" * 8, tmp_path / "bad", policy("127.0.0.1"), Settings())
 
 
-def test_containers(port: int, tmp_path: Path) -> None:
-    """The project's containers are known by their addresses, under their names."""
+def test_containers_of_the_address_file_are_allowed(port: int, tmp_path: Path) -> None:
+    """Only their own names and addresses are allowed."""
     file = tmp_path / "addresses.json"
     file.write_text(json.dumps({"import": f"http://127.0.0.1:{port}"}))
     known = policy(addresses=file)
@@ -127,8 +129,8 @@ def test_containers(port: int, tmp_path: Path) -> None:
             known.check_url(url)
 
 
-def test_containers_at_sockets(tmp_path: Path) -> None:
-    """No other socket of the machine is one, whether a person names it or a redirect leads to it."""
+def test_only_sockets_of_containers_are_allowed(tmp_path: Path) -> None:
+    """No other socket of the machine is allowed, neither as a parameter nor by a redirect."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -162,8 +164,8 @@ def test_containers_at_sockets(tmp_path: Path) -> None:
     assert str(tmp_path) not in gone.value.message
 
 
-def test_containers_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a network of containers a name without dots at port 80 is one, if its address is private and not our own."""
+def test_without_an_address_file_a_dotless_name_at_port_80_is_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its address must be private and not that of this machine."""
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("172.18.0.3", 80))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
     policy().check_url("http://training/artifacts/a")
@@ -177,8 +179,8 @@ def test_containers_without_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
             policy().check_url(url)
 
 
-def test_sizes(port: int, tmp_path: Path) -> None:
-    """A file that is too large, cut short or missing is no file."""
+def test_too_large_short_or_missing_file_fails(port: int, tmp_path: Path) -> None:
+    """No incomplete file may become an input."""
     allowed = policy("127.0.0.1")
     with pytest.raises(TooLargeError):
         fetch(f"http://127.0.0.1:{port}/d", tmp_path / "a", allowed, Settings(upload_limit_bytes=999))
@@ -203,8 +205,8 @@ def test_sizes(port: int, tmp_path: Path) -> None:
         "2001:0:808:808::f5ff:fffe",
     ],
 )
-def test_a_private_address_inside_an_ipv6_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NAT64, 6to4, Teredo and IPv4-compatible addresses lead to the IPv4 address that they hold."""
+def test_private_ipv4_address_inside_an_ipv6_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAT64, 6to4, Teredo and IPv4-compatible addresses lead to the IPv4 address that they contain."""
     answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     with pytest.raises(ForbiddenError, match="may not connect"):
@@ -212,8 +214,8 @@ def test_a_private_address_inside_an_ipv6_address_is_refused(address: str, monke
 
 
 @pytest.mark.parametrize("address", ["64:ff9b::8.8.8.8", "2002:808:808::1", "2606:4700::1111", "8.8.8.8"])
-def test_a_public_address_of_a_listed_name_is_taken(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine behind NAT64 reaches the public IPv4 Internet in this way alone."""
+def test_public_address_of_a_listed_name_is_allowed(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine behind NAT64 reaches the public IPv4 Internet only in this way."""
     answer = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, 80, 0, 0))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
     assert policy("*.example.org").resolve("good.example.org", 80) == answer

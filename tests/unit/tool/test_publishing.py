@@ -1,4 +1,4 @@
-"""What a tool wrote becomes an artifact, or a reason why it cannot."""
+"""The output of a tool becomes an artifact, or an error tells why it cannot."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from bonseyes_dagster.tool.files.disk import throw_away
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
-    """An artifact with an empty staging folder."""
+    """Return the folder of an artifact, with an empty staging folder."""
     made = Folder(tmp_path / "0123")
     made.staging.mkdir(parents=True)
     return made
 
 
 def never() -> None:
-    """Go on."""
+    """Check that never stops the publication."""
 
 
-def test_the_manifest_is_of_all_files(folder: Folder) -> None:
-    """Paths are sorted and have forward slashes; empty folders are nothing."""
+def test_manifest_lists_all_files(folder: Folder) -> None:
+    """Paths are sorted and have forward slashes. Empty folders are not listed."""
     for path in ("b", "a/z", "a/y/x"):
         (folder.staging / path).parent.mkdir(parents=True, exist_ok=True)
         (folder.staging / path).write_text(path)
@@ -42,13 +42,13 @@ def test_the_manifest_is_of_all_files(folder: Folder) -> None:
     assert (folder.data / "a/z").read_text() == "a/z"
 
 
-def test_nothing_is_an_artifact_too(folder: Folder) -> None:
-    """A tool that writes nothing is completed."""
+def test_empty_staging_is_published(folder: Folder) -> None:
+    """A tool that writes no file is completed."""
     assert publish(folder, never).files == ()
 
 
-def test_stopping(folder: Folder) -> None:
-    """Publication gives up when told to, and nothing is published."""
+def test_stopped_publication_publishes_nothing(folder: Folder) -> None:
+    """The check raises StoppedError when a client cancels the artifact."""
     (folder.staging / "file").write_text("x")
 
     def stop() -> None:
@@ -60,21 +60,21 @@ def test_stopping(folder: Folder) -> None:
 
 
 @pytest.mark.parametrize("name", ["back\\slash", "new\nline", "tab\t"])
-def test_names_that_cannot_travel(folder: Folder, name: str) -> None:
-    """Names that zips, headers or other systems misread are refused."""
+def test_names_with_special_characters_are_refused(folder: Folder, name: str) -> None:
+    """Zips, headers or other systems would misread them."""
     (folder.staging / name).write_text("x")
     with pytest.raises(ToolError, match="name"):
         publish(folder, never)
 
 
-def test_folders_that_are_too_deep_are_refused(folder: Folder, nest: Callable[..., None]) -> None:
-    """The tool's author learns the limit."""
+def test_too_deep_folders_are_refused(folder: Folder, nest: Callable[..., None]) -> None:
+    """The message tells the limit."""
     nest(folder.staging, 101)
     with pytest.raises(ToolError, match="more than 100 folders deep"):
         publish(folder, never)
 
 
-def test_the_deepest_folders_and_the_longest_path_are_published(folder: Folder, nest: Callable[..., None]) -> None:
+def test_deepest_folders_and_longest_path_are_published(folder: Folder, nest: Callable[..., None]) -> None:
     """The limits themselves are allowed."""
     nest(folder.staging, 100, "x" * 9)
     (folder.staging / ("y" * 255) / ("y" * 255) / ("y" * 255)).mkdir(parents=True)
@@ -83,15 +83,15 @@ def test_the_deepest_folders_and_the_longest_path_are_published(folder: Folder, 
     assert longest == 1023
 
 
-def test_paths_that_are_too_long_are_refused(folder: Folder, nest: Callable[..., None]) -> None:
-    """A path has to fit into a URL."""
+def test_too_long_path_is_refused(folder: Folder, nest: Callable[..., None]) -> None:
+    """A path must fit into a URL."""
     nest(folder.staging, 5, "x" * 250)
     with pytest.raises(ToolError, match="path of more than 1024 bytes"):
         publish(folder, never)
 
 
 def test_too_many_files_are_refused(folder: Folder) -> None:
-    """The sentence names the setting."""
+    """The message names the setting."""
     for number in range(3):
         (folder.staging / str(number)).mkdir()
         (folder.staging / str(number) / "file").write_text("x")
@@ -100,8 +100,8 @@ def test_too_many_files_are_refused(folder: Folder) -> None:
     assert len(publish(folder, never, files_limit=6).files) == 3
 
 
-def test_links_among_themselves(folder: Folder) -> None:
-    """A link to a link to a file is that file; a hard link inside stays one file."""
+def test_links_to_files_of_the_artifact_become_files(folder: Folder) -> None:
+    """Also a link to a link. A hard link inside the artifact stays one file."""
     (folder.staging / "file").write_text("x")
     (folder.staging / "one").symlink_to("file")
     (folder.staging / "two").symlink_to("one")
@@ -112,16 +112,16 @@ def test_links_among_themselves(folder: Folder) -> None:
     assert (folder.data / "hard").stat().st_ino == (folder.data / "file").stat().st_ino
 
 
-def test_an_absolute_link_to_the_inside(folder: Folder) -> None:
-    """How a link is written does not matter, only where it leads."""
+def test_absolute_link_to_a_file_of_the_artifact_becomes_a_file(folder: Folder) -> None:
+    """Only the target of a link matters."""
     (folder.staging / "file").write_text("x")
     (folder.staging / "link").symlink_to(folder.staging / "file")
     publish(folder, never)
     assert (folder.data / "link").read_text() == "x"
 
 
-def test_adopting(folder: Folder, tmp_path: Path) -> None:
-    """A reused artifact has the same files, log and metrics, and outlives its source."""
+def test_re_used_artifact_has_the_files_of_its_source(folder: Folder, tmp_path: Path) -> None:
+    """It also has the log and the metrics, and it outlives its source."""
     (folder.staging / "a").mkdir()
     (folder.staging / "a/file").write_text("x")
     folder.log.write_text("log")
@@ -139,10 +139,10 @@ def test_adopting(folder: Folder, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", ["manifest.json", "log", "progress.json", "loss"])
-def test_adopting_what_is_being_deleted(
+def test_re_use_of_an_artifact_that_is_being_deleted_fails(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
-    """Whatever was linked before the source was deleted: it is told, and nothing to append to is another's."""
+    """At any moment of the deletion. No links to appendable files of the source stay."""
     folder.log.write_text("log")
     folder.progress.write_text("{}")
     folder.metrics.mkdir()

@@ -1,4 +1,4 @@
-"""One artifact that cannot be recovered never keeps the others waiting."""
+"""An artifact that cannot be recovered does not block the others."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pytest
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.worker import recovery
 from bonseyes_dagster.tool.worker.runner import clear_leftovers
-from tests.unit.tool.kept import Kept
+from tests.unit.tool.expected_artifacts import ExpectedArtifacts
 
 
 def test_deep_staging_is_removed_by_the_next_start(tmp_path: Path, nest: Callable[..., None]) -> None:
-    """The worker was killed while its tool had written 1,200 folders, one in the other."""
-    kept = Kept.at(tmp_path / "volume")
-    kept.running("deep")
-    nest(kept.folder("deep").staging)
-    index = kept.start()
+    """The worker was killed after its tool had made 1,200 folders, one in the other."""
+    artifacts = ExpectedArtifacts.at(tmp_path / "volume")
+    artifacts.running("deep")
+    nest(artifacts.folder("deep").staging)
+    index = artifacts.start()
     assert index.get("deep").phase == "interrupted"
-    assert not kept.folder("deep").staging.exists()
+    assert not artifacts.folder("deep").staging.exists()
 
 
-def test_one_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others are recovered, the queue stays, and the reason is said."""
-    kept = Kept.at(tmp_path / "volume")
-    bad, good = kept.running("bad"), kept.running("good")
-    kept.queued("waiting")
+def test_artifact_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are recovered, the queue stays, and the row has the reason."""
+    artifacts = ExpectedArtifacts.at(tmp_path / "volume")
+    bad, good = artifacts.running("bad"), artifacts.running("good")
+    artifacts.queued("waiting")
 
     def clear(folder: Folder, *, is_completed: bool) -> None:
         if folder.id == bad.id:
@@ -35,10 +35,10 @@ def test_one_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypatch: 
         clear_leftovers(folder, is_completed=is_completed)
 
     monkeypatch.setattr(recovery, "clear_leftovers", clear)
-    index = kept.start()
+    index = artifacts.start()
     assert index.get("bad").phase == "interrupted"
     assert "too deep" in str(index.get("bad").reason)
     assert index.get("good").phase == "interrupted"
-    assert not kept.volume.folder(good.id).staging.exists()
-    assert index.waiting() == [kept.promised["waiting"].id]
-    assert list(kept.volume.lost_and_found.glob(f"{bad.id}-*/{bad.id}"))
+    assert not artifacts.volume.folder(good.id).staging.exists()
+    assert index.waiting() == [artifacts.expected["waiting"].id]
+    assert list(artifacts.volume.lost_and_found.glob(f"{bad.id}-*/{bad.id}"))

@@ -1,4 +1,4 @@
-"""A tool that cannot be served says why, in one sentence and before anything runs."""
+"""A tool that cannot be served reports the reason in one sentence, before any process starts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ IMPORT = Path(__file__).parents[3] / "containers" / "import"
         (IMPORT.parent, "/proc/none", f"{IMPORT.parent} holds no tool.yml."),
     ],
 )
-def test_what_is_wrong_is_told(tool: Path, volume: str, sentence: str) -> None:
-    """A volume that was not mounted, and a folder that is no tool."""
+def test_start_with_a_wrong_setting_exits_with_one_sentence(tool: Path, volume: str, sentence: str) -> None:
+    """The volume is not mounted, or the folder holds no tool."""
     command = [sys.executable, "-m", "bonseyes_dagster.tool", "--tool", str(tool), "--volume", volume]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == os.EX_CONFIG

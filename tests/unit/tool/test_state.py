@@ -1,4 +1,4 @@
-"""The worker's lock is its own: it ends with the worker, whatever that has forked."""
+"""The lock of the worker ends with the worker, even if it has forked processes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-def test_the_lock_ends_with_the_worker(tmp_path: Path) -> None:
-    """A process that the worker forked neither ends the lock with itself nor holds it on when the worker is killed."""
+def test_lock_ends_with_the_worker(tmp_path: Path) -> None:
+    """A forked process does not release the lock at its end, nor hold it after the worker is killed."""
     volume = Volume(tmp_path)
     with subprocess.Popen([sys.executable, "-c", HOLDER, volume.worker_lock], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -60,6 +60,6 @@ def test_the_lock_ends_with_the_worker(tmp_path: Path) -> None:
             os.kill(helper, signal.SIGKILL)
 
 
-def test_a_child_keeps_what_took_the_number_of_the_lock(tmp_path: Path) -> None:
-    """Once the lock is given back, its descriptor may be any file's."""
+def test_child_does_not_close_a_file_with_the_former_number_of_the_lock(tmp_path: Path) -> None:
+    """Once the lock is released, another file may get its descriptor."""
     subprocess.run([sys.executable, "-c", LATER, tmp_path / "lock"], timeout=30, check=True)

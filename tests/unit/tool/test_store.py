@@ -1,4 +1,4 @@
-"""The store, asked by several at once."""
+"""The store with concurrent processes, crashes and a full disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bonseyes_dagster.model import Phase, ToolDescription
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.tool.artifacts import renaming
 from bonseyes_dagster.tool.artifacts.audit import audit
-from bonseyes_dagster.tool.artifacts.index import Index, Record
+from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
-from bonseyes_dagster.tool.artifacts.rows import read_row, rewrite_row, write_row
+from bonseyes_dagster.tool.artifacts.row_copies import read_row_copy, rewrite_row_copy, write_row_copy
 from bonseyes_dagster.tool.store import Store
 from bonseyes_dagster.web.backend import Request
 
@@ -22,14 +22,16 @@ TOOL = ToolDescription(name="tool", description="", parameters=(), output_type="
 
 
 def create(volume: Path, key: str) -> str:
-    """Create `twin` as another server process would, with a store of its own."""
+    """Create `twin` with a new store, as another server process does."""
     store = Store(TOOL, Volume(volume), Settings(container="tool", disk_reserve_bytes=0))
     return store.create(Request(name="twin", parameters={}, draft=store.begin(), idempotency_key=key))
 
 
 @pytest.mark.parametrize("key", ["same", "other"])
-def test_a_twin_that_comes_between_the_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
-    """One with the same key is the same creation, though its key was not known yet; one with another key is not."""
+def test_same_name_created_between_the_lookups_of_name_and_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """With the same key it is the same creation; with another key it is a conflict."""
     phase = Index.phase
 
     def come_between(index: Index, name: str) -> tuple[str, Phase]:
@@ -45,8 +47,8 @@ def test_a_twin_that_comes_between_the_looks(tmp_path: Path, monkeypatch: pytest
             create(tmp_path, key)
 
 
-def test_a_rename_is_whole_without_its_line_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a crash between the row and the folder: the next process finds the new name alone."""
+def test_rename_is_complete_without_its_line_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crash comes between the row and the log. The next process finds only the new name."""
     create(tmp_path, "key")
     store = Store(TOOL, Volume(tmp_path), Settings(container="tool", disk_reserve_bytes=0))
     store.cancel("twin")
@@ -63,29 +65,29 @@ def test_a_rename_is_whole_without_its_line_in_the_log(tmp_path: Path, monkeypat
     assert create(tmp_path, "key") == "twin"
 
 
-def test_an_audit_leaves_a_new_name_alone(tmp_path: Path) -> None:
-    """The copy of the row beside the data follows a rename, or the audit would give the row its old name again."""
+def test_audit_keeps_a_new_name(tmp_path: Path) -> None:
+    """A rename changes the row copy, too. Otherwise the audit would restore the old name."""
     index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
     store = ended(tmp_path)
     store.rename("twin", "renamed")
     audit(index, volume, pause_s=0)
     assert store.names() == ["renamed"]
-    copy = read_row(volume.folder(index.get("renamed").id))
+    copy = read_row_copy(volume.folder(index.get("renamed").id))
     assert copy is not None and copy.name == "renamed"
 
 
-def test_a_rename_that_broke_off_before_its_commit_is_finished_by_the_audit(
+def test_audit_finishes_a_rename_that_crashed_before_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copy is durable before the row, so that a crash leaves no copy that is older than its row."""
+    """The copy is durable before the row, so that no crash leaves a copy that is older than its row."""
     index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
     store = ended(tmp_path)
 
-    def crash(folder: Folder, record: Record) -> None:
-        rewrite_row(folder, record)
+    def crash(folder: Folder, row: ArtifactRow) -> None:
+        rewrite_row_copy(folder, row)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(renaming, "rewrite_row", crash)
+    monkeypatch.setattr(renaming, "rewrite_row_copy", crash)
     with pytest.raises(KeyboardInterrupt):
         store.rename("twin", "renamed")
     assert store.names() == ["twin"]
@@ -93,25 +95,25 @@ def test_a_rename_that_broke_off_before_its_commit_is_finished_by_the_audit(
     assert store.names() == ["renamed"]
 
 
-def test_a_rename_that_failed_is_not_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy that kept the new name would have the audit rename the artifact after all."""
+def test_audit_does_not_repeat_a_failed_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy with the new name would make the audit rename the artifact."""
     index, volume = Index(tmp_path / "index.sqlite"), Volume(tmp_path)
     store = ended(tmp_path)
 
-    def fail(folder: Folder, record: Record) -> None:
-        rewrite_row(folder, record)
-        if record.name == "renamed":
+    def fail(folder: Folder, row: ArtifactRow) -> None:
+        rewrite_row_copy(folder, row)
+        if row.name == "renamed":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(renaming, "rewrite_row", fail)
+    monkeypatch.setattr(renaming, "rewrite_row_copy", fail)
     with pytest.raises(StorageFullError):
         store.rename("twin", "renamed")
     audit(index, volume, pause_s=0)
     assert store.names() == ["twin"]
 
 
-def test_a_rename_is_made_though_the_log_has_no_room_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name is durable by then; an error would tell of something else."""
+def test_rename_succeeds_if_the_log_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is durable by then, so an error would be wrong."""
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -123,12 +125,12 @@ def test_a_rename_is_made_though_the_log_has_no_room_for_it(tmp_path: Path, monk
 
 
 def ended(path: Path) -> Store:
-    """Return a store with one artifact, `twin`, that has ended and has a folder with a copy of its row."""
+    """Return a store with one artifact, `twin`, which has ended and has a row copy in its folder."""
     create(path, "key")
     store = Store(TOOL, Volume(path), Settings(container="tool", disk_reserve_bytes=0))
     store.cancel("twin")
-    record = Index(path / "index.sqlite").get("twin")
-    folder = Volume(path).folder(record.id)
+    row = Index(path / "index.sqlite").get("twin")
+    folder = Volume(path).folder(row.id)
     folder.path.mkdir(exist_ok=True)
-    write_row(folder, record)
+    write_row_copy(folder, row)
     return store

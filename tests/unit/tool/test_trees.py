@@ -1,4 +1,4 @@
-"""Folders that a tool made are removed, however deep they are and whatever their permissions."""
+"""Folders of a tool are removed, with any depth and any permissions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bonseyes_dagster.tool.files.disk import remove, throw_away
 
 
 def test_deep_folders_are_removed(tmp_path: Path, nest: Callable[..., None]) -> None:
-    """They go up to the parent and down again."""
+    """The removal goes up to the parent and down again."""
     for side in ("left", "right"):
         (tmp_path / "tree" / side).mkdir(parents=True)
         nest(tmp_path / "tree" / side)
@@ -20,7 +20,7 @@ def test_deep_folders_are_removed(tmp_path: Path, nest: Callable[..., None]) -> 
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
-    """What a link in the folder leads to is somebody else's."""
+    """The target of a link does not belong to the folder."""
     (tmp_path / "other").mkdir()
     (tmp_path / "other/file").write_text("x")
     (tmp_path / "tree").mkdir()
@@ -33,7 +33,7 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o000, 0o300, 0o500])
 def test_folders_without_permissions_are_removed(tmp_path: Path, mode: int) -> None:
-    """A tool may take its own permissions away."""
+    """A tool may remove its own permissions."""
     (tmp_path / "tree/closed/inner").mkdir(parents=True)
     (tmp_path / "tree/closed/inner/file").write_text("x")
     (tmp_path / "tree/closed").chmod(mode)

@@ -1,4 +1,4 @@
-"""A file that changes while it is digested, or that somebody has open to write, is no output."""
+"""A file that changes while it is digested, or that a process has open to write, is no output."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ CHUNK = 1 << 20
 
 @pytest.fixture(params=["leases", "no leases"])
 def leases(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the test run on a file system with leases, and as on one without."""
+    """Run the test on a file system with leases, and as on one without."""
     if request.param == "no leases":
         monkeypatch.setattr(publishing, "has_leases", lambda folder: False)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Add to a file, read-only or not. Its size tells, where clocks are too coarse to do so."""
+    """Append to a file with any mode. The size shows the change, even if the clock is too coarse."""
     path.chmod(0o644)
     with path.open("ab") as file:
         file.write(content)
 
 
 def on_call(number: int, act: Callable[[], object]) -> Callable[[], None]:
-    """Return a check that acts when it is called for the `number`th time; one call is for the folder."""
+    """Return a check that calls `act` at its call number `number`; the walk calls it once per folder."""
     calls = iter(range(1, 1000))
 
     def check() -> None:
@@ -44,8 +44,8 @@ def on_call(number: int, act: Callable[[], object]) -> Callable[[], None]:
 
 
 @pytest.mark.usefixtures("leases")
-def test_a_file_that_changes_while_it_is_digested_is_named(tmp_path: Path) -> None:
-    """What was read before and after is of two files."""
+def test_file_that_changes_while_it_is_digested_is_refused(tmp_path: Path) -> None:
+    """Its digest would mix two contents."""
     path = tmp_path / "model.bin"
     path.write_bytes(bytes(3 * CHUNK))
     folders = 2
@@ -55,8 +55,8 @@ def test_a_file_that_changes_while_it_is_digested_is_named(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("leases")
 @pytest.mark.parametrize("change", ["write", "replace", "remove"])
-def test_a_file_that_changes_after_its_digest_is_named(tmp_path: Path, change: str) -> None:
-    """Its digest was true when it was made, but other files took longer."""
+def test_file_that_changes_after_its_digest_is_refused(tmp_path: Path, change: str) -> None:
+    """The digest was right, but other files were digested later."""
     path = tmp_path / "a"
     path.write_bytes(b"a")
     (tmp_path / "b").write_bytes(bytes(2 * CHUNK))
@@ -73,8 +73,8 @@ def test_a_file_that_changes_after_its_digest_is_named(tmp_path: Path, change: s
 
 
 @pytest.mark.usefixtures("leases")
-def test_one_file_by_several_names_does_not_change(tmp_path: Path) -> None:
-    """Nor does one that the tool has made read-only itself."""
+def test_file_with_several_links_is_published(tmp_path: Path) -> None:
+    """So is a file that the tool has made read-only."""
     (tmp_path / "a").write_bytes(b"a")
     (tmp_path / "b").hardlink_to(tmp_path / "a")
     (tmp_path / "c").symlink_to("a")
@@ -85,10 +85,8 @@ def test_one_file_by_several_names_does_not_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_mapped", [False, True])
-def test_a_file_that_is_open_to_write_is_named(
-    tmp_path: Path, is_mapped: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where only memory is left of the open file. Who can be seen to have it open is named, too."""
+def test_file_open_to_write_is_refused(tmp_path: Path, is_mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it is only mapped to memory. The message names the process, if it is visible."""
     monkeypatch.setattr(publishing, "_CLOSED_WITHIN_S", 0.1)
     path = tmp_path / "file"
     path.write_bytes(b"content")
@@ -105,8 +103,8 @@ def test_a_file_that_is_open_to_write_is_named(
     assert [entry.path for entry in scan(tmp_path, lambda: None)] == ["file"]
 
 
-def test_a_file_that_is_closed_soon_is_an_output(tmp_path: Path) -> None:
-    """The kernel may close what an ended process had open a moment later."""
+def test_file_that_is_closed_soon_is_published(tmp_path: Path) -> None:
+    """The kernel may close files of an ended process a moment later."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     file = path.open("r+b")
@@ -116,16 +114,16 @@ def test_a_file_that_is_closed_soon_is_an_output(tmp_path: Path) -> None:
     timer.join()
 
 
-def test_readers_do_no_harm(tmp_path: Path) -> None:
-    """Who only looks changes nothing."""
+def test_file_open_to_read_is_published(tmp_path: Path) -> None:
+    """A reader does not change the file."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
         assert [entry.path for entry in scan(tmp_path, lambda: None)] == ["file"]
 
 
-def test_a_writer_that_comes_while_the_kernel_is_asked_does_no_harm(tmp_path: Path) -> None:
-    """It breaks a lease, which is announced by a signal that would end a process."""
+def test_writer_that_breaks_a_lease_does_not_end_the_process(tmp_path: Path) -> None:
+    """The kernel announces it by a signal, which ends a process by default."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Writes down each execution of a tool where nobody who is killed can take it back."""
+"""Write down each execution of a tool in a file; a kill of the tool cannot undo that."""
 
 import os
 import time
@@ -8,7 +8,7 @@ LEDGER = Path(__file__).parents[1] / "ledger"
 
 
 def work(name, seconds):
-    """Take some time, and write down its begin and its end."""
+    """Wait for `seconds`, and write down the begin and the end."""
     _write("begun", name)
     time.sleep(seconds)
     _write("done", name)

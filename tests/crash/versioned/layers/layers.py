@@ -1,4 +1,4 @@
-"""Writes down which variant of each of its files was at work: its result says what code made it."""
+"""A tool whose result has the variant of each of its code files."""
 
 import json
 import os
