@@ -758,7 +758,7 @@ class Index:
             write_copies([row, *map(_parsed, changed)])
         return row
 
-    def is_hidden(self, artifact_id: str) -> bool:
+    def is_deleted(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""
         with self._reading() as connection:
             row = connection.execute("SELECT name FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()

@@ -348,7 +348,7 @@ class Runner:
         while True:
             try:
                 self._index.finish(row.id, outcome.phase, reason=outcome.reason, **values)
-                if self._index.is_hidden(row.id):
+                if self._index.is_deleted(row.id):
                     throw_away(self._volume.folder(row.id).path, self._volume.trash)
                     # Remove the folder first: a folder without a row would be kept.
                     sync_all([self._volume.artifacts, self._volume.trash])
@@ -405,7 +405,7 @@ def _log_ended_processes(folder: Folder, ending: EndedProcesses) -> None:
     if ending.ended:
         append_note(folder.log, f"Ended {ending} that the tool left behind.")
     if reason := ending.reason():
-        _log.error("The artifact with the id %s failed: %s", folder.id, reason)
+        _log.error("The processes of the artifact with the id %s do not end. %s", folder.id, reason)
 
 
 def _wait_for_group(pid: int, deadline: float) -> None:

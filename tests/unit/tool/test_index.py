@@ -120,7 +120,7 @@ def test_hidden_artifact_disappears_for_readers_at_once(index: Index) -> None:
     assert index.hide("b") == ("id-b", False, 3)
     assert index.hide("a") == ("id-a", True, 4)
     assert index.names(limit=None, after=None) == []
-    assert index.is_cancelling("id-a") and index.is_hidden("id-a")
+    assert index.is_cancelling("id-a") and index.is_deleted("id-a")
     with pytest.raises(NotFoundError):
         index.get("a")
     add(index, "a2")

@@ -459,7 +459,7 @@ def test_artifact_running_while_the_index_is_replaced_is_completed(artifacts: Ex
     lose(artifacts.volume)
     ensure_index(artifacts.volume, TOOL)
     index = Index(artifacts.volume.index)
-    assert not index.is_cancelling(row.id) and not index.is_hidden(row.id)
+    assert not index.is_cancelling(row.id) and not index.is_deleted(row.id)
     artifacts._publish(row, {"file": "content of third"})
     index.finish(row.id, "completed", digest=artifacts.expected["third"].digest)
     sweep(index, artifacts.volume, TOOL)
