@@ -1,12 +1,12 @@
-# The images that every project stands on. docker-compose-build.yml names them; docs/images.md explains the layers:
-# what changes rarely comes first, and this package's own code last, so that a change of it rebuilds in seconds.
+# The base images of every project. docker-compose-build.yml names them. docs/images.md explains the layers: content
+# that changes rarely comes first. This package's code comes last, so a change of it rebuilds in seconds.
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 ARG NGINX_IMAGE=nginxinc/nginx-unprivileged:stable
 
-# --- Python, the user and the habits of every container -------------------------------------------------------------
+# --- Python, the user and the environment of every container --------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS system
-# Containers run with a read-only root: what writes to its home finds /tmp. A tool's version changes with the packages
-# of Python and, as BONSEYES_IMAGE says, with those of Debian.
+# The root of a container is read-only, so the home is /tmp. A tool's version depends on its Python packages and,
+# through BONSEYES_IMAGE, on Debian's packages.
 ENV HOME=/tmp \
     LANG=C.UTF-8 \
     MPLCONFIGDIR=/tmp/matplotlib \
@@ -21,7 +21,7 @@ ENV HOME=/tmp \
     BONSEYES_IMAGE=/var/lib/dpkg/status \
     BONSEYES_VOLUME=/volume \
     PATH=/opt/bonseyes/bin:$PATH
-# The package lies in a folder of its own, the same with every Python, which Python is told of here.
+# The package is in its own folder, at the same path for every Python version. The .pth file adds it to Python's path.
 RUN groupadd --gid 10001 bonseyes \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin bonseyes \
  && install --directory --owner=bonseyes --group=bonseyes /volume \
@@ -36,7 +36,7 @@ COPY requirements/build.txt /tmp/
 RUN pip install --require-hashes --requirement /tmp/build.txt
 COPY pyproject.toml /tmp/source/
 COPY bonseyes_dagster /tmp/source/bonseyes_dagster
-# The same code makes the same files: no times in compiled modules, and of the README only that there is one.
+# The same code must give the same files: compiled modules have no times, and the README is empty.
 RUN touch /tmp/source/README.md \
  && pip install --no-deps --no-build-isolation --no-compile --target /tmp/package /tmp/source \
  && python -m compileall -q --invalidation-mode unchecked-hash /tmp/package
@@ -77,10 +77,10 @@ ENV DAGSTER_HOME=/dagster \
 CMD ["python", "-m", "bonseyes_dagster.pipeline", "--bind", "0.0.0.0:80"]
 COPY --from=package /tmp/package /opt/bonseyes
 
-# --- nginx, in whose configuration the project's containers are written ---------------------------------------------
+# --- nginx, with a configuration for the project's containers -------------------------------------------------------
 FROM tool AS gateway-configuration
 COPY docker-compose.yml /tmp/
-# The published port leads to edge; the other networks, where tools are, have nothing to connect to here.
+# The published port leads to the network edge. nginx does not listen on the other networks, where tools are.
 RUN python -m bonseyes_dagster.gateway.nginx /tmp/docker-compose.yml --listen gateway.edge:8080 >/tmp/nginx.conf
 
 FROM ${NGINX_IMAGE} AS gateway

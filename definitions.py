@@ -1,4 +1,4 @@
-"""This project: two pipelines that recognise handwritten digits, made of the same containers, and an inbox."""
+"""This project: two pipelines that recognise handwritten digits, with the same containers, and an inbox."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ choices = [
     PipelineParameter("learning-rate", to="train.learning-rate"),
     PipelineParameter("batch-size", to="train.batch-size"),
     PipelineParameter("seed", to=["train.seed", "split.seed"], description="Seed of the split and of the training."),
-    # 16 is twice what scikit-learn's digits have; 28, as MNIST has, takes three times the work for the same accuracy.
+    # scikit-learn's digits have size 8. MNIST has 28, which takes three times the work for the same accuracy.
     PipelineParameter("image-size", to=["process_train.size", "process_test.size"], default=16),
 ]
 

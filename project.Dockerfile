@@ -1,7 +1,7 @@
-# Dagster's services with this project's pipelines, and the tools' descriptions that its ops are made of.
+# Dagster's services, with this project's pipelines and with the descriptions of its tools, which become its ops.
 ARG BONSEYES_VERSION=latest
 FROM bonseyes/dagster:${BONSEYES_VERSION}
-# A project may have a dagster.yaml, and need not.
+# The file dagster.yaml is optional.
 COPY definitions.py workspace.yaml dagster.yam[l] /project/
 COPY components /project/components
 COPY containers /project/containers

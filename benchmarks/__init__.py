@@ -1,1 +1,1 @@
-"""What is measured, against whom: `python -m benchmarks` (or `make bench`)."""
+"""Measures the project, beside a rival where there is one: `python -m benchmarks` or `make bench`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [SUITE ...]`: measure, print a table, write latest.json and latest.png beside this file."""
+"""`python -m benchmarks [SUITE ...]`: runs the suites, prints a table, writes latest.json and latest.png."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ SUITES = ("artifacts", "data", "lists", "held", "gateway", "runs", "fan_in", "pi
 
 
 def main() -> int:
-    """Run the suites that were named, or all of them."""
+    """Run the suites on the command line, or all suites."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suite", nargs="*", help=f"any of {', '.join(SUITES)}; all by default")
-    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the last figures as Markdown")
+    parser.add_argument("suite", nargs="*", help=f"any of {', '.join(SUITES)}; the default is all")
+    parser.add_argument("--markdown", action="store_true", help="only print the last figures as Markdown")
     arguments = parser.parse_args()
     if arguments.markdown:
         print(as_markdown(read_json(HERE / "latest.json")))
@@ -23,12 +23,12 @@ def main() -> int:
     chosen = arguments.suite or SUITES
     unknown = set(chosen) - set(SUITES)
     if unknown:
-        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(SUITES)}")
+        parser.error(f"There is no suite {', '.join(sorted(unknown))}; the suites are {', '.join(SUITES)}.")
     figures: list[Figure] = []
     for suite in chosen:
         print(f"measuring {suite} …", file=sys.stderr, flush=True)
         figures += stamped(importlib.import_module(f"benchmarks.{suite}").measure(), suite)
-        # At once: what another suite does must not lose them.
+        # Write them now: a failure of a later suite must not lose them.
         write_json(figures, HERE / "latest.json")
     print_table(figures)
     draw(figures, HERE / "latest.png")

@@ -1,4 +1,4 @@
-"""What an artifact that does nothing costs, from POST to completed, beside starting a Python that does nothing."""
+"""Measures an artifact whose tool does nothing, from POST to completed. The rival is the start of an empty Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARM_UP, COUNT = 10, 500
 
 
 def measure() -> list[Figure]:
-    """Alternate ours and the rival, so that a slow moment of the machine hits both."""
+    """Alternate ours and the rival: a slow moment of the machine then affects both."""
     ours: list[float] = []
     rival: list[float] = []
     with scratch() as folder, tool_container("empty", folder / "volume") as (container, _):

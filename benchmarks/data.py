@@ -1,7 +1,8 @@
-"""The data path: a large download, a folder of many files as zip, a large upload; rates and server memory.
+"""Measures rates and server memory of a large download, of many files as a zip, of a large upload, and of an input.
 
-What is measured is the transfer alone: from the page cache to a client that throws it away, and from a client to a disk
-that has it for good. `Flat` memory means that the server's peak does not grow with the size: two sizes are compared.
+Only the transfer is measured. A download goes from the page cache to a client that discards the data. An upload goes
+from a client to the disk, including the fsync. The server's memory must not grow with the size, so each transfer runs
+with two sizes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _fetch(url: str) -> None:
 
 
 def _make(container: Container, name: str, count: int, size: int) -> str:
-    """Make an artifact of `count` files and return the URL of its data."""
+    """Create an artifact of `count` files. Return the URL of its data."""
     artifact = container.create(name, {"count": count, "size": size})
     status = artifact.wait(timeout_s=600)
     assert status.phase == "completed", status.reason
@@ -43,7 +44,10 @@ def _make(container: Container, name: str, count: int, size: int) -> str:
 
 
 def _growth(process: psutil.Process, small: Callable[[], object], large: Callable[[], object]) -> float:
-    """Return by how many MiB the server's peak is higher for the large transfer; each thread is new to it once."""
+    """Return the difference of the server's memory peaks, in MiB: the large transfer minus the small one.
+
+    The first transfers only warm up the server's threads.
+    """
     for _ in range(4):
         small()
     pairs = [(peak_mib(process, small), peak_mib(process, large)) for _ in range(5)]
@@ -132,7 +136,7 @@ def _upload(folder: Path) -> list[Figure]:
 
 
 def _input(folder: Path) -> list[Figure]:
-    """Take a file as the input of another artifact: linked from the volume next door, and over HTTP."""
+    """Read a file as the input of another artifact: as a link from the other volume, and over HTTP."""
     with tool_container("files", folder / "files") as (container, _):
         _make(container, "big", 1, GIB)
         addresses = folder / "addresses.json"
@@ -153,6 +157,6 @@ def _input(folder: Path) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
-    """Download, zip, upload, input."""
+    """Measure download, zip, upload and input."""
     with scratch() as folder:
         return [*_download(folder), *_zip(folder), *_upload(folder), *_input(folder)]

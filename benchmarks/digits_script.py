@@ -1,10 +1,10 @@
-"""The rival of the digits pipelines: one plain script that does the same work, without containers, HTTP or Dagster.
+"""The rival of the digits pipelines: a plain script that does the same work without containers, HTTP or Dagster.
 
     python benchmarks/digits_script.py OUT [--model cnn] [--archives FOLDER]
 
-It calls the six tools' own functions one after another on folders under OUT, with the pipelines' defaults, and prints
-as JSON how long each step took and what the benchmark says. The difference to a pipeline's run is what orchestration
-costs; the imports are counted too, since a script pays for them each time.
+The script calls the functions of the six tools one after another, with the pipelines' defaults, on folders under OUT.
+It prints the time of each step and the metrics of the benchmark as JSON. The difference to a pipeline's run is the cost
+of the orchestration. The time includes the imports, because each run of a script needs them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TOOLS = ("processing", "export", "training-set", "training", "benchmarking")
 
 @dataclass
 class Script:
-    """Runs steps, each in a folder of its own, and remembers how long they took."""
+    """Runs each step in its own folder and records its duration."""
 
     out: Path
     durations_s: dict[str, float] = field(default_factory=dict)
 
     def step(self, name: str, create: Callable[..., None], **parameters: Any) -> Any:
-        """Run one tool's function and return its folder, for the next to read."""
+        """Run the function of one tool. Return its output folder, which the next step reads."""
         started = time.perf_counter()
         work = _work(self.out / name)
         with (self.out / f"{name}.log").open("w") as log, redirect_stdout(log):
@@ -42,7 +42,7 @@ class Script:
 
 
 def _work(folder: Path) -> Any:
-    """Return a folder that takes metrics and progress as an artifact does: a line each, written at once."""
+    """Return a folder with the methods of an artifact. It writes a line for each value of a metric immediately."""
     from image_classification.artifacts import Folder
 
     class Work(Folder):
@@ -58,7 +58,7 @@ def _work(folder: Path) -> Any:
 
 
 def run(out: Path, archives: dict[str, Path], model: str, image_size: int, seed: int) -> dict[str, Any]:
-    """Do what a digits pipeline does; return durations and metrics."""
+    """Do the work of a digits pipeline. Return durations and metrics."""
     started = time.perf_counter()
     for folder in (
         COMPONENT / "code",
@@ -94,8 +94,8 @@ def run(out: Path, archives: dict[str, Path], model: str, image_size: int, seed:
 def main() -> int:
     """Run once and print the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("out", type=Path, help="folder for what is made; it must not exist yet")
-    parser.add_argument("--archives", type=Path, help="folder with the four archives (default: they are written)")
+    parser.add_argument("out", type=Path, help="folder for the output; it must not exist yet")
+    parser.add_argument("--archives", type=Path, help="folder with the four archives (default: write them to OUT)")
     parser.add_argument("--model", choices=("cnn", "mlp"), default="cnn")
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)

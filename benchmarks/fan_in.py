@@ -1,8 +1,8 @@
-"""What a step with many inputs costs: wired to as many ops, and collected from a dynamic output.
+"""Measures a step with many inputs: wired from as many ops, or collected from a dynamic output.
 
-`python -m benchmarks.fan_in [--counts 10,100,300,1000] [--multiprocess 10]`; ours (its executor and IO manager) and
-Dagster's in-process executor in turn, each in a process and a home of its own. Dagster's multiprocess executor takes
-seconds for each op, so it is measured up to the count given.
+`python -m benchmarks.fan_in [--counts 10,100,300,1000] [--multiprocess 10]` measures this project's executor and IO
+manager, then Dagster's in-process executor. Each run has a new process and a new home. Dagster's multiprocess executor
+takes seconds for each op. So `--multiprocess` limits the count for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHAPES = ("wired", "mapped")
 
 
 def measure(counts: tuple[int, ...] = COUNTS, multiprocess_up_to: int = 0) -> list[Figure]:
-    """Measure each count of each shape, ours and Dagster's in turn."""
+    """Measure each count of each shape, first ours, then Dagster's."""
     return [figure for shape in SHAPES for figure in _measure_shape(shape, counts, multiprocess_up_to)]
 
 
@@ -37,7 +37,7 @@ def _measure_shape(shape: str, counts: tuple[int, ...], multiprocess_up_to: int)
             )
     least, most = min(counts), max(counts)
     growth = per_input_s[most] / per_input_s[least]
-    # What a run costs by itself makes the smallest one dearer for each input, so linear is below 1.
+    # The fixed cost of a run makes each input of the smallest run more expensive. So linear growth gives less than 1.
     name = f"time for each input, {shape}, {most} by {least}"
     return [*figures, compare(name, growth, None, "", "at most 1.5", growth <= 1.5)]
 
@@ -48,10 +48,12 @@ def _seconds(shape: str, kind: str, count: int) -> float:
 
 
 def main() -> int:
-    """Measure what the command line says, and print it."""
+    """Measure the counts of the command line and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fan_in", description=__doc__)
-    parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="inputs, by default %(default)s")
-    parser.add_argument("--multiprocess", type=int, default=0, metavar="COUNT", help="measure it up to so many inputs")
+    parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="numbers of inputs (%(default)s)")
+    parser.add_argument(
+        "--multiprocess", type=int, default=0, metavar="COUNT", help="most inputs for Dagster's multiprocess executor"
+    )
     arguments = parser.parse_args()
     figures = measure(tuple(int(count) for count in arguments.counts.split(",")), arguments.multiprocess)
     print_table(figures)

@@ -1,4 +1,4 @@
-"""One run for fan_in.py: `python -m benchmarks.fan_in_run SHAPE EXECUTOR COUNT` prints the seconds that it takes."""
+"""`python -m benchmarks.fan_in_run SHAPE EXECUTOR COUNT`: executes one run and prints its seconds, for fan_in.py."""
 
 # No `from __future__ import annotations`: Dagster reads the types of contexts.
 import sys
@@ -49,25 +49,25 @@ def step(number: int) -> int:
 
 @op
 def total(numbers: list) -> int:  # type: ignore[type-arg] # Dagster reads it
-    """Take all inputs."""
+    """Add all inputs."""
     return sum(numbers)
 
 
 @op(out=DynamicOut(int), config_schema={"count": Field(int, default_value=0)})
 def spread(context: OpExecutionContext) -> Any:
-    """Give so many outputs."""
+    """Yield `count` outputs."""
     for index in range(context.op_config["count"]):
         yield DynamicOutput(1, mapping_key=f"n{index}")
 
 
 @graph
 def mapped() -> None:
-    """Map an op over a dynamic output, and collect."""
+    """Map an op over a dynamic output and collect the results."""
     total(spread().map(step).collect())
 
 
 def wired(count: int) -> GraphDefinition:
-    """Wire so many ops into one."""
+    """Return a graph that wires `count` ops into one op."""
 
     @graph(name="wired")
     def made() -> None:
@@ -77,13 +77,13 @@ def wired(count: int) -> GraphDefinition:
 
 
 def make_job(shape: str, kind: str, count: int) -> JobDefinition:
-    """Return the job; step processes call this, too."""
+    """Return the job. The processes of steps also call this function."""
     made = mapped if shape == "mapped" else wired(int(count))
     return made.to_job(name="fan_in", **EXECUTORS[kind])
 
 
 def main(shape: str, kind: str, count: str) -> None:
-    """Run it in a fresh home."""
+    """Run the job in a new home and print the seconds."""
     job = build_reconstructable_job(
         "benchmarks.fan_in_run", "make_job", (shape, kind, int(count)), reconstructor_working_directory=str(Path.cwd())
     )
@@ -95,7 +95,7 @@ def main(shape: str, kind: str, count: str) -> None:
             with execute_job(job, instance, run_config=config) as result:
                 seconds = time.monotonic() - started
                 if not result.success or result.output_for_node("total") != int(count):
-                    raise SystemExit("the run did not succeed")
+                    raise SystemExit("The run did not succeed.")
     print(seconds)
 
 

@@ -1,4 +1,4 @@
-"""One measured figure beside its rival, and how figures are printed, drawn and kept."""
+"""The measured figures, each beside its rival. The module prints, draws, writes and reads them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`ours` and `rival` are in `unit`, of the same run; `ratio` is ours / rival; `ok` tells whether `target` is met.
+    """One figure, beside its rival.
 
-    A figure whose rival is not on this machine has rival, ratio and ok None. `error` is the half width of the ratio's
-    95 % interval, relative, where it was measured. `suite`, `measured` (a time) and `load` (of the minute before) are
-    filled in when the suite is over.
+    Attributes:
+        figure: The name.
+        ours: Our value, in `unit`.
+        rival: The rival's value, in `unit`, from the same run. None if this machine does not have the rival.
+        ratio: Ours / rival, or None without a rival.
+        target: The promise, in words.
+        ok: True if the target is met. None if there is no target, or the rival that it needs is missing.
+        error: The half width of the ratio's 95 % interval, as a share of the ratio.
+        suite: The suite. This field and the next two are set at the end of the suite.
+        measured: The time at the end of the suite.
+        load: The load average of the last minute of the suite.
     """
 
     figure: str
@@ -48,14 +56,14 @@ def compare(
     ratio: float | None = None,
     error: float | None = None,
 ) -> Figure:
-    """Return a figure with its ratio, unless that is known better."""
+    """Return a figure. Without `ratio`, compute it from the two values."""
     if ratio is None and rival:
         ratio = ours / rival
     return Figure(figure, ours, rival, unit, ratio, target, ok, error)
 
 
 def stamped(figures: Sequence[Figure], suite: str) -> list[Figure]:
-    """Return the figures of a suite that is just over."""
+    """Return the figures with the suite's name, the time and the load of now."""
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return [replace(f, suite=suite, measured=now, load=round(os.getloadavg()[0], 1)) for f in figures]
 
@@ -65,7 +73,7 @@ def _number(value: float | None) -> str:
 
 
 def print_table(figures: Sequence[Figure]) -> None:
-    """Print one line a figure."""
+    """Print one line for each figure."""
     table = Table(title="ours beside the rival, in the same run")
     for heading in ("figure", "ours", "rival", "unit", "ratio", "target", "met"):
         table.add_column(heading, justify="right" if heading in {"ours", "rival", "ratio"} else "left")
@@ -96,7 +104,7 @@ def _ratio(figure: Figure) -> str:
 
 
 def read_json(path: Path) -> list[Figure]:
-    """Return what was measured last; nothing if nothing was, or what was has another form."""
+    """Return the last figures, or an empty list if the file is missing or has another format."""
     try:
         return [Figure(**entry) for entry in json.loads(path.read_text())]
     except (FileNotFoundError, TypeError, ValueError):
@@ -104,14 +112,14 @@ def read_json(path: Path) -> list[Figure]:
 
 
 def write_json(figures: Sequence[Figure], path: Path) -> None:
-    """Write `latest.json`: a list of figures, those of suites that were not measured now as they were."""
+    """Write `latest.json`, a list of figures. Keep the old figures of all other suites."""
     suites = {f.suite for f in figures}
     kept = [f for f in read_json(path) if f.suite and f.suite not in suites]
     path.write_text(json.dumps([asdict(f) for f in [*kept, *figures]], indent=2) + "\n")
 
 
 def draw(figures: Sequence[Figure], path: Path) -> None:
-    """Draw each figure's ratio to its rival on a logarithmic axis: left of 1 is less than the rival."""
+    """Draw the ratios on a logarithmic axis. A bar to the left of 1 means less than the rival."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What a gateway adds to a request and takes from a stream: nginx, the embedded one, and no gateway at all."""
+"""Measures latency and rates through nginx, through the embedded gateway, and without a gateway."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WINDOW_S = 2.0
 
 
 def measure() -> list[Figure]:
-    """Return latency, rate and streams; with a token, as gateways that others can reach have it."""
+    """Measure latency, request rate, downloads and uploads. All requests have a token, as on a public gateway."""
     with scratch() as folder, ExitStack() as stack:
         container, _ = stack.enter_context(tool_container("files", folder / "volume", BONSEYES_THREADS="64"))
         status = container.create("big", {"count": 1, "size": GIB}).wait(timeout_s=600)
@@ -45,12 +45,12 @@ def measure() -> list[Figure]:
 
 
 def _latency(bases: dict[str, str]) -> list[Figure]:
-    """One request at a time on a connection that is kept, in turn."""
-    asking = {name: _Asking(base) for name, base in bases.items()}
+    """Send one request at a time on a kept-alive connection, to each gateway in turn."""
+    clients = {name: _RawClient(base) for name, base in bases.items()}
     times: dict[str, list[float]] = {name: [] for name in bases}
     for _ in range(REQUESTS):
-        for name, client in asking.items():
-            times[name].append(timed(client.ask) * 1e3)
+        for name, client in clients.items():
+            times[name].append(timed(client.send) * 1e3)
     median = {name: statistics.median(each) for name, each in times.items()}
     direct = median["direct"]
     return [
@@ -79,9 +79,9 @@ def _rate(base: str) -> float:
     counts = [0] * CLIENTS
 
     def work(number: int) -> None:
-        client = _Asking(base)
+        client = _RawClient(base)
         while time.monotonic() < until_s:
-            client.ask()
+            client.send()
             counts[number] += 1
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(CLIENTS)]
@@ -92,8 +92,8 @@ def _rate(base: str) -> float:
     return sum(counts) / WINDOW_S
 
 
-class _Asking:
-    """A client that costs next to nothing: the same bytes again and again."""
+class _RawClient:
+    """A client that needs almost no processor time: it sends the same bytes each time."""
 
     def __init__(self, base: str) -> None:
         parts = urlsplit(base)
@@ -104,7 +104,7 @@ class _Asking:
         ).encode()
         self._connection: socket.socket | None = None
 
-    def ask(self) -> None:
+    def send(self) -> None:
         if self._connection is None:
             self._connection = socket.create_connection(self._address)
         self._connection.sendall(self._request)

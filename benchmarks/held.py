@@ -1,4 +1,7 @@
-"""A thousand long polls, two hundred followed logs, slow readers and senders: what others wait for, and the memory."""
+"""Holds open a thousand long polls, two hundred followed logs, and slow readers and senders.
+
+Meanwhile it measures the latency of other requests and the server's memory.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +37,14 @@ PIPELINE = "digits-cnn"
 
 
 @contextmanager
-def _held(container: Container, paths: dict[str, int]) -> Iterator[None]:
-    """Ask for each path so often, and read nothing; begin further requests that are not sent to the end."""
-    asked = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path, count in paths.items() for _ in range(count)]
+def _hold_requests(container: Container, paths: dict[str, int]) -> Iterator[None]:
+    """Send a request for each path, `count` times, and read no answer. Also send incomplete requests."""
+    whole = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n" for path, count in paths.items() for _ in range(count)]
     head = f"POST /{container.kind} HTTP/1.1\r\nHost: localhost\r\n"
     body = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
     url = urlsplit(container.base_url)
     with ExitStack() as stack:
-        for request in [*asked, *[head, head + body] * (SENDERS // 2)]:
+        for request in [*whole, *[head, head + body] * (SENDERS // 2)]:
             client = stack.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
             client.connect((url.hostname, url.port))
@@ -63,7 +66,7 @@ def _figures(
 ) -> list[Figure]:
     url = f"{container.base_url}{status}"
     alone_ms, alone_bytes = _median_ms(url), memory_bytes(process)
-    with _held(container, paths):
+    with _hold_requests(container, paths):
         time.sleep(SETTLE_S)
         beside_ms, beside_bytes = _median_ms(url), memory_bytes(process)
         health_ms = _median_ms(f"{container.base_url}/healthz") if where == "tool" else None
@@ -113,7 +116,7 @@ def _pipeline(folder: Path) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
-    """Hold requests at a tool and at a pipeline container, and ask beside them."""
+    """Hold requests at a tool container and at a pipeline container. Measure other requests meanwhile."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 1 << 16), most))
     with scratch() as folder:

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.idle [SECONDS]`: what the project that is up here costs while nobody uses it, as Markdown.
+"""`python -m benchmarks.idle [SECONDS]`: measures an idle project and prints a Markdown table.
 
-Wake-ups are voluntary context switches; the processor time of a container is the engine's count, in which the looks at
-its health are.
+The project in this folder must be up. Wake-ups are voluntary context switches. In Docker, the engine counts the
+processor time of a container, and this includes its health checks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import docker
 import psutil
 
 from benchmarks.timing import cpu_s_of
-from bonseyes_dagster.docker.project import ComposedProject, is_up_in_docker
+from bonseyes_dagster.docker.project import DockerProject, is_up_in_docker
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import find_project
 
@@ -31,27 +31,27 @@ Sample = dict[str, tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A service: its processes, and its container where it has one."""
+    """The processes of a service, and its container if the project is up in Docker."""
 
     processes: tuple[psutil.Process, ...]
     container: str | None = None
 
     def processor_s(self) -> float:
-        """Return the processor time that it has had."""
+        """Return the processor time since the start."""
         if self.container is None:
             return sum(map(cpu_s_of, self.processes))
         stats = docker.from_env().api.stats(self.container, stream=False, one_shot=True)
         return float(stats["cpu_stats"]["cpu_usage"]["total_usage"]) / 1e9
 
     def wake_ups(self) -> int:
-        """Return how often its threads have waited and gone on."""
+        """Return the number of voluntary context switches of all threads."""
         return sum(_wake_ups(process.pid) for process in self.processes)
 
 
 def main() -> None:
-    """Look at it twice, and print the difference."""
+    """Take two samples and print the difference."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.idle", description=__doc__)
-    parser.add_argument("seconds", nargs="?", type=float, default=60.0, help="how long to look; 60 by default")
+    parser.add_argument("seconds", nargs="?", type=float, default=60.0, help="how long to measure (%(default)s)")
     seconds: float = parser.parse_args().seconds
     parts = _in_docker() if is_up_in_docker(Path.cwd()) else _embedded()
     before, begun_s = _sample(parts), time.monotonic()
@@ -62,9 +62,9 @@ def main() -> None:
 def _embedded() -> dict[str, Part]:
     project = find_project()
     try:
-        record = json.loads(project.record.read_bytes())
+        record = json.loads(project.state_file.read_bytes())
     except FileNotFoundError:
-        raise SettingsError(f"Nothing is up in {project.folder}: `bonseyes up --detach` first.") from None
+        raise SettingsError(f"No project is up in {project.folder}; start it with `bonseyes up --detach`.") from None
     parts = {entry["name"]: _part(entry["pid"]) for entry in record["services"]}
     of_services = {process for part in parts.values() for process in part.processes}
     rest = (process for process in _part(record["pid"]).processes if process not in of_services)
@@ -72,7 +72,7 @@ def _embedded() -> dict[str, Part]:
 
 
 def _in_docker() -> dict[str, Part]:
-    found = ComposedProject(Path.cwd()).containers()
+    found = DockerProject(Path.cwd()).containers()
     parts = {
         each.service: _part(int(each.raw["State"]["Pid"]), str(each.raw["Id"])) for each in found if not each.is_done
     }
@@ -92,7 +92,7 @@ def _sample(parts: Mapping[str, Part]) -> Sample:
 def _wake_ups(pid: int) -> int:
     total = 0
     for thread in Path(f"/proc/{pid}/task").glob("*/status"):
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the thread has ended
             total += int(_SWITCHES.findall(thread.read_text())[0])
     return total
 

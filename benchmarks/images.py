@@ -1,7 +1,7 @@
-"""`python -m benchmarks.images`: how large the container images are, and how long they take to build, as Markdown.
+"""`python -m benchmarks.images`: measures sizes and build times of the images and prints Markdown tables.
 
-It builds a copy of the project under a tag of its own, changes the copy as a developer would, and removes both in the
-end. It needs Docker and some minutes; where pip's packages come from decides most of them.
+It builds a copy of the project with the tag `benchmark` and changes the copy like a developer. At the end it removes
+the copy and the images. It needs Docker and some minutes. Most of this time depends on the source of pip's packages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bonseyes_dagster.docker.build import Built, build_images, in_order, inspect_image
+from bonseyes_dagster.docker.build import BuiltImage, build_images, build_steps, inspect_image
 from bonseyes_dagster.docker.compose.files import Image, read_images
 from bonseyes_dagster.docker.engine import check_engine, docker
 
@@ -29,7 +29,7 @@ COMPONENT = Path("components/image-classification")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure the images and print the tables."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__)
     parser.parse_args()
     check_engine()
@@ -37,7 +37,7 @@ def main() -> None:
     with _copy() as project:
         images = read_images(project)
         try:
-            _print(images, _each_anew(project, images), _rebuilds(project, images))
+            _print(images, _build_each(project, images), _rebuilds(project, images))
         finally:
             there = [image.reference for image in images.values() if inspect_image(image.reference)]
             if there:
@@ -61,16 +61,16 @@ def _copy() -> Iterator[Path]:
         yield project
 
 
-def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[float, list[Built]]:
+def _build(project: Path, images: Mapping[str, Image], *options: str) -> tuple[float, list[BuiltImage]]:
     started = time.monotonic()
     built = build_images(project, images, options=options, quiet=True)
     return time.monotonic() - started, built
 
 
-def _each_anew(project: Path, images: Mapping[str, Image]) -> dict[str, float]:
-    """Return the seconds that each image takes without a cache, when what it stands on is there."""
+def _build_each(project: Path, images: Mapping[str, Image]) -> dict[str, float]:
+    """Build each image without a cache. Its base image exists already. Return the seconds of each."""
     seconds = {}
-    for step in in_order(images):
+    for step in build_steps(images):
         for image in step:
             print(f"building {image.name} …", file=sys.stderr, flush=True)
             seconds[image.name], _ = _build(project, {image.name: image}, "--no-cache")
@@ -78,7 +78,7 @@ def _each_anew(project: Path, images: Mapping[str, Image]) -> dict[str, float]:
 
 
 def _rebuilds(project: Path, images: Mapping[str, Image]) -> dict[str, tuple[float, int]]:
-    """Return what building everything takes after each change: seconds, and the images that became others."""
+    """Build everything after each change. Return the seconds and the number of changed images."""
     changes: dict[str, Callable[[], None]] = {
         "nothing, built once before": lambda: None,
         "nothing": lambda: None,
@@ -94,7 +94,7 @@ def _rebuilds(project: Path, images: Mapping[str, Image]) -> dict[str, tuple[flo
         print(f"building after: {what} …", file=sys.stderr, flush=True)
         seconds, built = _build(project, images)
         found[what] = seconds, sum(image.is_new for image in built)
-    del found["nothing, built once before"]  # fills the cache with what --no-cache left out
+    del found["nothing, built once before"]  # this build only fills the cache
     return found
 
 
@@ -104,21 +104,23 @@ def _append(project: Path, *names: str | Path) -> None:
             file.write("# changed\n")
 
 
-def _print(images: Mapping[str, Image], anew: Mapping[str, float], rebuilds: Mapping[str, tuple[float, int]]) -> None:
+def _print(
+    images: Mapping[str, Image], fresh_s: Mapping[str, float], rebuilds: Mapping[str, tuple[float, int]]
+) -> None:
     load, processors = os.getloadavg()[0], os.cpu_count()
     print(f"{datetime.now(UTC):%Y-%m-%d}, {processors} processors, load {load:.1f} at the end:\n")
-    print("| image | size, MB | of which its base | adds, MB | built anew in, s |\n|---|---:|---|---:|---:|")
+    print("| image | size, MB | base | adds, MB | build without cache, s |\n|---|---:|---|---:|---:|")
     for name, image in images.items():
         size, base = _size(image.reference), _base(image, images)
         adds = (size - _size(base)) / MB
-        print(f"| `{image.repository}` | {size / MB:,.0f} | `{base}` | {adds:,.1f} | {anew[name]:.1f} |")
-    print("\n| after a change of | everything is built in, s | images that are others then |\n|---|---:|---:|")
+        print(f"| `{image.repository}` | {size / MB:,.0f} | `{base}` | {adds:,.1f} | {fresh_s[name]:.1f} |")
+    print("\n| change | build of all images, s | changed images |\n|---|---:|---:|")
     for what, (seconds, count) in rebuilds.items():
         print(f"| {what} | {seconds:.1f} | {count} |")
 
 
 def _base(image: Image, images: Mapping[str, Image]) -> str:
-    """Return the reference of the image whose layers this one begins with: the largest of those it is made from."""
+    """Return the reference of the base image: the largest image whose layers this image begins with."""
     ours = {other.repository: other.reference for other in images.values()}
     candidates = [ours.get(base, base) for base in image.references()]
     layers = _layers(image.reference)
@@ -127,7 +129,7 @@ def _base(image: Image, images: Mapping[str, Image]) -> str:
 
 
 def _layers(reference: str) -> list[str]:
-    if (found := inspect_image(reference)) is None:  # a builder needs a base's layers only, not its name
+    if (found := inspect_image(reference)) is None:  # a builder may have the layers of the base without its name
         docker("pull", "--quiet", reference, timeout_s=600)
         found = inspect_image(reference)
     return list(found["RootFS"]["Layers"]) if found else []

@@ -1,4 +1,4 @@
-"""Ten thousand artifacts, ten thousand runs: how long their lists take, and a start after a crash."""
+"""Measures the lists of ten thousand artifacts and of ten thousand runs, and a start after a crash."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[1]
 PIPELINE = "digits-cnn"
 
 
-def _crowd(volume: Path) -> None:
-    """Create artifacts through the API, so that the store is as real use leaves it, then kill the server.
+def _fill_volume(volume: Path) -> None:
+    """Create artifacts through the API, as in real use, then kill all processes of the server with SIGKILL.
 
-    The first is made, most others are reused from it; the last ones are queued, and one of them runs, when all
-    processes are ended by SIGKILL.
+    The tool makes the first artifact. Most others are reused from it. At the kill, the last ones are queued, and one of
+    them runs.
     """
     with tool_container("empty", volume) as (container, process), ThreadPoolExecutor(8) as pool:
         container.create("a00000").wait(timeout_s=60)
@@ -49,29 +49,29 @@ def _create(container: Container, index: int, *, reuse: bool = False) -> None:
     container.create(f"a{index:05d}", reuse=reuse)
 
 
-def _listed_ms(url: str, expected: int) -> float:
-    """Return the median milliseconds of a list, from the request to the last byte, after one for warming up."""
+def _median_list_ms(url: str, expected: int) -> float:
+    """Return the median milliseconds of a list, from the request to the last byte. The first request warms up."""
 
-    def listed() -> None:
+    def read_list() -> None:
         answer = requests.get(url, timeout=60)
         assert answer.status_code == 200, answer.text
         assert len(answer.json()) == expected
 
-    listed()
-    return statistics.median(timed(listed) for _ in range(ROUNDS)) * 1e3
+    read_list()
+    return statistics.median(timed(read_list) for _ in range(ROUNDS)) * 1e3
 
 
 def _lists(container: Container, what: str, queries: Sequence[tuple[str, str, int]]) -> list[Figure]:
     figures = []
     for figure, query, expected in queries:
-        taken_ms = _listed_ms(f"{container.base_url}/{what}{query}", expected)
+        taken_ms = _median_list_ms(f"{container.base_url}/{what}{query}", expected)
         figures.append(compare(figure, taken_ms, None, "ms", "under 100 ms", taken_ms < 100))
     return figures
 
 
 def _artifacts(folder: Path) -> list[Figure]:
     volume = folder / "volume"
-    _crowd(volume)
+    _fill_volume(volume)
     began = time.perf_counter()
     with tool_container("empty", volume) as (container, _):
         recovery_s = time.perf_counter() - began
@@ -112,6 +112,6 @@ def _runs(folder: Path) -> list[Figure]:
 
 
 def measure() -> list[Figure]:
-    """Fill a tool's store and a Dagster instance, and list what they hold."""
+    """Fill a tool's volume and a Dagster instance. Measure the lists of both."""
     with scratch() as folder:
         return [*_artifacts(folder), *_runs(folder)]

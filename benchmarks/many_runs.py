@@ -1,7 +1,7 @@
-"""A Dagster instance with very many finished runs, written into its storage directly: to be listed, not executed.
+"""Writes a Dagster instance with many finished runs, directly into its storage.
 
-Each run has its record with the tags that real ones have. The first ones, which are read in detail, have their events,
-too: of each step that it started and succeeded.
+The benchmarks list these runs but do not execute them. Each run has a row and the tags of a real run. Only the oldest
+runs also have events, because only they are read in detail: each step started and succeeded.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def fill(home: Path, pipeline: str, steps: Sequence[str], count: int, *, detailed: int) -> None:
-    """Make the instance in `home` with `count` runs, of which the `detailed` oldest have events."""
+    """Make the instance in `home` with `count` runs. The oldest `detailed` runs have events."""
     write_instance(home)
     bring_up_to_date(home)
     runs = [_run(pipeline, steps, number) for number in range(count)]
@@ -78,7 +78,7 @@ def _tags(run: DagsterRun) -> list[dict[str, str]]:
 
 
 def _copy_events(folder: Path, run_ids: Sequence[str]) -> None:
-    """Give the other runs the events of the first."""
+    """Copy the events of the first run to the other runs."""
     first = run_ids[0]
     with closing(sqlite3.connect(folder / f"{first}.db")) as source:
         source.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,4 +1,4 @@
-"""The whole project: how soon it is up beside `dagster dev`, and a pipeline's run beside one plain script."""
+"""Measures the whole project: its start beside `dagster dev`, and a pipeline's run beside a plain script."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pathlib import Path
 import requests
 
 from benchmarks.figure import Figure, compare
+from benchmarks.running_project import RunningProject
 from benchmarks.service import free_port, scratch
 from benchmarks.timing import Timing, in_turn, timed
-from benchmarks.up import Up
 from demo.digits import NAMES
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-PATIENCE_S = 120
+UP_TIMEOUT_S = 120
 
 
 def _checkout(folder: Path) -> Path:
-    """Copy the project, so that the measured one has no state and disturbs none."""
+    """Copy the project. The copy has no state, and the measurement does not disturb the original."""
     copy = folder / "project"
     copy.mkdir()
     for name in ("definitions.py", "workspace.yaml", "containers", "components"):
@@ -38,14 +38,14 @@ def _checkout(folder: Path) -> Path:
 def _seconds_until(is_up: Callable[[], bool]) -> float:
     start = time.perf_counter()
     while not is_up():
-        if time.perf_counter() - start > PATIENCE_S:
-            raise TimeoutError(f"not up after {PATIENCE_S} s")
+        if time.perf_counter() - start > UP_TIMEOUT_S:
+            raise TimeoutError(f"The service is not up after {UP_TIMEOUT_S} s.")
         time.sleep(0.05)
     return time.perf_counter() - start
 
 
 def _dagster_dev_s(project: Path, folder: Path) -> float:
-    """Return the seconds until `dagster dev` has loaded the same definitions and serves them."""
+    """Return the seconds until `dagster dev` has loaded the same definitions."""
     port = free_port()
     home = folder / "dagster-home"
     home.mkdir(exist_ok=True)
@@ -70,13 +70,13 @@ def _dagster_dev_s(project: Path, folder: Path) -> float:
 
 
 def measure() -> list[Figure]:
-    """Bring both up in turn; run the pipeline and the script in turn while the project is up."""
+    """Start the project and `dagster dev` in turn. Then run the pipeline and the script in turn."""
     with scratch() as folder:
         project = _checkout(folder)
         started = in_turn(partial(_up_s, project), partial(_dagster_dev_s, project, folder), rounds=3, most_rounds=5)
         archives = folder / "archives"
         subprocess.run([sys.executable, "demo/digits.py", archives], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        with Up(project) as up:
+        with RunningProject(project) as up:
             made = in_turn(
                 partial(_pipeline_s, up, archives, count()),
                 partial(_script_s, archives, folder, count()),
@@ -90,28 +90,28 @@ def measure() -> list[Figure]:
 
 
 def _figure(figure: str, timing: Timing) -> Figure:
-    """Return the figure of a duration that may be 1.5 times the rival's."""
+    """Return the figure of a duration. The target is at most 1.5 times the rival's duration."""
     ratio = 1 / timing.ratio
     target = "within 1.5 times"
     return compare(figure, timing.ours, timing.rival, "s", target, ratio <= 1.5, ratio=ratio, error=timing.error)
 
 
 def _up_s(project: Path) -> float:
-    """Return the seconds that `bonseyes up --detach` takes, which ends when everything is healthy."""
+    """Return the seconds of `bonseyes up --detach`. The command ends when all services are healthy."""
     begun = time.perf_counter()
-    with Up(project):
+    with RunningProject(project):
         return time.perf_counter() - begun
 
 
-def _pipeline_s(up: Up, archives: Path, numbers: Iterator[int]) -> float:
-    """Return the seconds that `bonseyes run --wait` takes."""
+def _pipeline_s(up: RunningProject, archives: Path, numbers: Iterator[int]) -> float:
+    """Return the seconds of `bonseyes run --wait`."""
     options = [word for name, archive in NAMES.items() for word in ("-f", f"{name}={archives / archive}")]
     name = f"bench-{next(numbers)}"
     return timed(lambda: up.call("run", "digits-cnn", "--name", name, "--wait", "--no-reuse", "--json", *options))
 
 
 def _script_s(archives: Path, folder: Path, numbers: Iterator[int]) -> float:
-    """Return the seconds that the script takes."""
+    """Return the seconds of the script."""
     out = folder / f"script-{next(numbers)}"
     command = [sys.executable, "-m", "benchmarks.digits_script", out, "--archives", archives]
     return timed(lambda: subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL))

@@ -1,4 +1,4 @@
-"""The jobs that runs.py launches: ops that do nothing, sleep or wait, on our executor and on Dagster's default one."""
+"""The jobs that runs.py launches. Their ops do nothing, sleep or wait. The executor is ours or Dagster's default."""
 
 # No `from __future__ import annotations`: Dagster reads the types of contexts.
 import time
@@ -29,13 +29,13 @@ def nap() -> None:
 
 @op
 def wait() -> None:
-    """Wait as our ops do, until the run is cancelled."""
+    """Wait until the run is cancelled, as our ops do."""
     interruptible_wait(600)
 
 
 @graph
 def chain() -> None:
-    """Seven ops, each after the one before."""
+    """Seven ops, one after another."""
     number = begin()
     for index in range(6):
         number = step.alias(f"step_{index}")(number)

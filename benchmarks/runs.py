@@ -1,7 +1,7 @@
-"""What a run costs beside what it does: our executor and launcher, and Dagster's own, on one instance each.
+"""Measures the overhead of a run: with our executor and launcher, and with Dagster's own, on one instance each.
 
-`python -m benchmarks.runs [--json] [--repeat N] [--postgres URL]`; `python -m benchmarks runs` puts it beside the other
-figures.
+`python -m benchmarks.runs [--json] [--repeat N] [--postgres URL]` only prints the figures. `python -m benchmarks runs`
+also writes them to latest.json.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ JOBS = Path(__file__).with_name("run_jobs.py")
 REPEAT = 5
 
 
-class Measured:
-    """A project and the processes whose time its runs take."""
+class MeasuredProject:
+    """A project, with the processes whose processor time counts for its runs."""
 
     def __init__(self, project: LaunchingProject, processes: list[int]) -> None:
         self.project = project
         self._processes = [psutil.Process(pid) for pid in [os.getpid(), *processes]]
 
     def cpu_s(self) -> float:
-        """Return the processor time of all of them, of what they have started, and of what that saw end."""
+        """Return the processor time of these processes and of all their children, also ended ones."""
         tree = [p for process in self._processes for p in [process, *process.children(recursive=True)]]
         return sum(cpu_s_of(process) for process in tree)
 
     def run(self, *jobs: str) -> tuple[float, float]:
-        """Launch runs one after another and wait for all; return seconds and processor seconds."""
+        """Launch runs one after another and wait for all of them. Return seconds and processor seconds."""
         cpu, started = self.cpu_s(), time.monotonic()
         run_ids = [self.project.launch(job) for job in jobs]
         statuses = [self.project.wait(run_id, timeout_s=300) for run_id in run_ids]
         wall = time.monotonic() - started
         if set(statuses) != {DagsterRunStatus.SUCCESS}:
-            raise SystemExit(f"a run did not succeed: {statuses}")
+            raise SystemExit(f"A run did not succeed: {statuses}.")
         time.sleep(2.0)  # processes are still ending
         return wall, self.cpu_s() - cpu
 
     def median(self, *jobs: str, repeat: int) -> tuple[float, float]:
-        """Repeat and return the medians."""
+        """Run the jobs `repeat` times. Return the medians."""
         results = [self.run(*jobs) for _ in range(repeat)]
         return statistics.median(r[0] for r in results), statistics.median(r[1] for r in results)
 
 
 @contextmanager
-def projects() -> Iterator[tuple[Measured, Measured]]:
-    """Yield ours and the stock one, on the same code server."""
+def projects() -> Iterator[tuple[MeasuredProject, MeasuredProject]]:
+    """Yield our project and a project with Dagster's own launcher. Both use the same code server."""
     with tempfile.TemporaryDirectory() as folder, code_server(JOBS) as port:
         own = psutil.Process()
         [code] = [child.pid for child in own.children() if "grpc" in child.cmdline()]
@@ -72,11 +72,11 @@ def projects() -> Iterator[tuple[Measured, Measured]]:
             launching_project(stock, port, jobs=JOBS, launcher="stock") as stock_project,
         ):
             server = warm_project.serve_runs().process.pid
-            yield Measured(warm_project, [server, code]), Measured(stock_project, [code])
+            yield MeasuredProject(warm_project, [server, code]), MeasuredProject(stock_project, [code])
 
 
-def _launched_pss_mb(ours: Measured) -> float:
-    """Return what a run that waits adds to the machine's memory: its proportional share of what it uses."""
+def _launched_pss_mb(ours: MeasuredProject) -> float:
+    """Return the memory of a waiting run: its proportional set size."""
     project = ours.project
     run_ids = [project.launch("patient") for _ in range(5)]
     server = project.servers[0]
@@ -96,8 +96,8 @@ def _pss_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
-def _held_connections(ours: Measured) -> int:
-    """Return how many connections to the database twenty runs hold that wait."""
+def _held_connections(ours: MeasuredProject) -> int:
+    """Return the number of database connections of twenty waiting runs."""
     project = ours.project
     database: Any = project.instance.run_storage
     others = _open_connections(database)
@@ -118,7 +118,7 @@ def _open_connections(database: Any) -> int:
         return int(connection.exec_driver_sql(statement).scalar_one())
 
 
-def _cancel_s(ours: Measured) -> float:
+def _cancel_s(ours: MeasuredProject) -> float:
     project = ours.project
     run_id = project.launch("patient")
     wait_until(lambda: any(e.step_key for e in project.instance.all_logs(run_id)))
@@ -129,7 +129,7 @@ def _cancel_s(ours: Measured) -> float:
 
 
 def measure(repeat: int = REPEAT) -> list[Figure]:
-    """Measure ours, then Dagster's own; ours first once for what only a first run has to do."""
+    """Measure ours, then Dagster's own. One run before that warms up ours."""
     with projects() as (ours, stock):
         ours.run("chain")
         wall, cpu = ours.median("chain", repeat=repeat)
@@ -150,13 +150,13 @@ def measure(repeat: int = REPEAT) -> list[Figure]:
 
 
 def measure_postgres(url: str, repeat: int = REPEAT) -> list[Figure]:
-    """Measure ours with runs in the (empty) database at `url`."""
+    """Measure ours with the runs in the database at `url`. It must be empty."""
     with (
         tempfile.TemporaryDirectory() as folder,
         code_server(JOBS) as port,
         launching_project(Path(folder), port, jobs=JOBS, postgres=url) as project,
     ):
-        ours = Measured(project, [project.serve_runs().process.pid])
+        ours = MeasuredProject(project, [project.serve_runs().process.pid])
         ours.run("chain")
         wall, cpu = ours.median("chain", repeat=repeat)
         many, _ = ours.median(*["single"] * 20, repeat=max(1, repeat // 2))
@@ -170,11 +170,11 @@ def measure_postgres(url: str, repeat: int = REPEAT) -> list[Figure]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.runs", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--repeat", type=int, default=REPEAT)
-    parser.add_argument("--postgres", metavar="URL", help="measure with runs in this empty database instead")
+    parser.add_argument("--postgres", metavar="URL", help="measure with the runs in this empty database")
     arguments = parser.parse_args()
     url, repeat = arguments.postgres, arguments.repeat
     figures = measure_postgres(url, repeat) if url else measure(repeat)

@@ -1,4 +1,4 @@
-"""Real servers for the measurements, each in a folder of its own, ended with their whole process tree."""
+"""Starts real servers for the measurements. Each server has its own folder and ends with all its processes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ TOOLS = Path(__file__).parent / "tools"
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
+    """Return a free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def wait_until(is_up: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
-    """Return when a server is up; raise when its process ended or the time is up."""
+    """Wait until a server is up. Raise RuntimeError when its process ends and TimeoutError after the timeout."""
     deadline = time.monotonic() + timeout_s
     while not is_up():
         if process.poll() is not None:
-            raise RuntimeError(f"the server ended with {process.returncode}")
+            raise RuntimeError(f"The server ended with status {process.returncode}.")
         if time.monotonic() > deadline:
-            raise TimeoutError("the server did not come up")
+            raise TimeoutError(f"The server is not up after {timeout_s} s.")
         time.sleep(0.02)
 
 
@@ -53,7 +53,7 @@ def tool_container(name: str, volume: Path, **settings: str) -> Iterator[tuple[C
 
 @contextmanager
 def pipeline_container(name: str, project: Path, home: Path) -> Iterator[Container]:
-    """Serve the runs of a pipeline over the Dagster instance in `home`; its code server is not needed for reading."""
+    """Serve the runs of a pipeline from the Dagster instance in `home`. Reading needs no code server."""
     environ = {"BONSEYES_PIPELINE": name, "BONSEYES_PROJECT": str(project), "DAGSTER_HOME": str(home)}
     environ |= {"BONSEYES_VOLUME": str(home / "uploads"), "DAGSTER_DISABLE_TELEMETRY": "yes"}
     port = free_port()
@@ -77,7 +77,7 @@ def _serving(kind: str, port: int, log: Path, environ: dict[str, str]) -> Iterat
 
 @contextmanager
 def nginx(root: Path) -> Iterator[str | None]:
-    """Serve `root` with nginx and yield its base URL; None where there is no nginx."""
+    """Serve `root` with nginx and yield its base URL, or None if nginx is not installed."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
     if program is None:
         yield None
@@ -88,7 +88,7 @@ def nginx(root: Path) -> Iterator[str | None]:
         places = "".join(
             f"{kind}_temp_path {prefix}/{kind}; " for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        user = "user root; " if os.geteuid() == 0 else ""  # its workers drop root, and could not read `root` then
+        user = "user root; " if os.geteuid() == 0 else ""  # otherwise the workers drop root and cannot read `root`
         conf.write_text(
             f"daemon off; {user}worker_processes 1; pid {prefix}/pid; error_log stderr warn; events {{}}\n"
             f"http {{ sendfile on; access_log off; {places}\n"
@@ -112,7 +112,7 @@ def _answers(url: str) -> bool:
 
 
 def memory_bytes(process: psutil.Process) -> int:
-    """Return the proportional memory of a process and all below it."""
+    """Return the proportional set size of a process and all its children."""
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:
@@ -123,7 +123,7 @@ def memory_bytes(process: psutil.Process) -> int:
 
 
 def peak_mib(process: psutil.Process, action: Callable[[], object]) -> float:
-    """Return the most memory, in MiB, that a server has while `action` runs."""
+    """Return the peak of a server's memory, in MiB, while `action` runs."""
     peak = memory_bytes(process)
     done = threading.Event()
 
@@ -144,7 +144,7 @@ def peak_mib(process: psutil.Process, action: Callable[[], object]) -> float:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """Yield a folder on the disk that the checkout is on, and remove it afterwards."""
+    """Yield a temporary folder on the disk of the checkout."""
     folder = Path(tempfile.mkdtemp(prefix=".bench-", dir=Path(__file__).parent))
     try:
         yield folder

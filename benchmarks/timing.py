@@ -1,4 +1,4 @@
-"""Ours and the rival in turn, so that whatever else the machine does hits both alike; and how sure the ratio is."""
+"""Measures ours and the rival in turn, so other work of the machine affects both. Estimates the ratio's error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ERROR_WANTED = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds of each round, ours and the rival's."""
+    """The seconds of each round, ours and the rival's."""
 
     ours_s: list[float]
     rival_s: list[float]
@@ -34,12 +34,15 @@ class Timing:
 
     @property
     def ratio(self) -> float:
-        """Return our speed by the rival's: the median over the rounds, since both halves of a round share a load."""
+        """Return our speed / the rival's: the median over the rounds, because both halves of a round have one load."""
         return statistics.median(self._ratios())
 
     @property
     def error(self) -> float:
-        """Return the half width of the ratio's 95 % interval, relative (McGill's notch: robust against outliers)."""
+        """Return the half width of the ratio's 95 % interval as a share of the ratio.
+
+        It is McGill's notch, which is robust against outliers.
+        """
         ratios = self._ratios()
         low, _, high = statistics.quantiles(ratios, n=4)
         return float(1.57 * (high - low) / len(ratios) ** 0.5 / self.ratio)
@@ -49,17 +52,22 @@ class Timing:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """Return the seconds that an action takes."""
+    """Return the seconds of an action."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
 
 
 def in_turn(ours: Callable[[], float], rival: Callable[[], float], *, rounds: int = 7, most_rounds: int = 21) -> Timing:
-    """Measure both once for warming up, then in turn, each first every other time.
+    """Measure both once to warm up, then both in each round. The order changes from round to round.
 
-    At least `rounds` times, and until the ratio is known to 5 % or `most_rounds` are over. Both return seconds, which
-    lets them prepare and clean up outside of what counts.
+    There are at least `rounds` rounds. The rounds end when the ratio's error is at most 5 %, or after `most_rounds`.
+
+    Args:
+        ours: Runs ours once and returns its seconds. Its preparation and clean-up do not count.
+        rival: The same for the rival.
+        rounds: The lowest number of rounds.
+        most_rounds: The highest number of rounds.
     """
     ours(), rival()
     timing = Timing([], [])
@@ -74,7 +82,7 @@ def in_turn(ours: Callable[[], float], rival: Callable[[], float], *, rounds: in
 
 
 def cpu_s_of(process: psutil.Process) -> float:
-    """Return the processor time of a process and of what it saw end; nothing when it is gone."""
+    """Return the processor time of a process and of its ended children, or 0 if the process has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
         return float(times.user + times.system + times.children_user + times.children_system)

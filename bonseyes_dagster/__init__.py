@@ -1,7 +1,7 @@
 """Machine-learning pipelines as Dagster jobs over tool containers that speak one HTTP artifact API.
 
-What a project's `definitions.py` and a tool's function need is here. Importing the package itself costs nothing and
-wants no Dagster: a name is looked up when it is used.
+A project's `definitions.py` and a tool's function import their names from here. The package imports each name at its
+first use. So `import bonseyes_dagster` is fast and does not need Dagster.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bonseyes_dagster.version import __version__
+from bonseyes_dagster.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from bonseyes_dagster.errors import ToolError
@@ -30,7 +30,6 @@ __all__ = [
     "PipelineParameter",
     "Task",
     "ToolError",
-    "__version__",
     "concurrent_executor",
     "inbox_sensor",
     "tool_op",

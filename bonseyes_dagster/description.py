@@ -1,4 +1,7 @@
-"""`tool.yml`, the one description of a tool: read and checked here, for its container and for the ops that call it."""
+"""Read and check `tool.yml`, the description of a tool.
+
+The tool's container and the ops that call it use the result.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +52,18 @@ _PARAMETER_KEYS = {
 _ENTRY_POINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _PARAMETER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-# What a command line may name beside the tool's parameters.
+# Placeholders that a command line may use beside the tool's parameters.
 PLACEHOLDERS = frozenset({"output", "inputs", "name"})
-# How often files may change while they are read; then what is read last counts.
+# Files may change while this process reads them. After so many reads, the last one counts.
 _MOST_READS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolFolder:
-    """A tool on disk: what it says of itself, and how it is run.
+    """A tool on disk: its description and how to run it.
 
-    Exactly one of `entry_point` (`module:function`) and `command` (argv with `{placeholders}`) is set;
-    `code` are further folders to import modules from, absolute. `sources` are the files that its version is made of.
+    Exactly one of `entry_point` (`module:function`) and `command` (argv with `{placeholders}`) is set.
+    `code` holds the absolute paths of further folders with modules. The tool's version is a hash of `sources`.
     """
 
     folder: Path
@@ -72,7 +75,7 @@ class ToolFolder:
 
 
 def find_tools(project_folder: Path) -> dict[str, Path]:
-    """Return the folder of each tool of a project by container name, which is the folder's own name."""
+    """Return the folder of each tool of a project by container name; the container has the name of the folder."""
     found: dict[str, Path] = {}
     for pattern in _PATTERNS:
         for file in sorted(project_folder.glob(pattern)):
@@ -90,19 +93,19 @@ def find_tools(project_folder: Path) -> dict[str, Path]:
 
 
 def load_description(folder: Path) -> ToolDescription:
-    """Return what `tool.yml` in `folder` describes; raise SettingsError that names everything wrong in it."""
+    """Return the description in `tool.yml` of `folder`; raise SettingsError that lists every mistake in it."""
     return load_tool(folder).description
 
 
 def load_tool(folder: Path) -> ToolFolder:
-    """Read and check `tool.yml` in `folder`; raise SettingsError that names everything wrong in it."""
+    """Read and check `tool.yml` in `folder`; raise SettingsError that lists every mistake in it."""
     folder = folder.absolute()
     for _ in range(_MOST_READS):
         text = _text(folder / FILE_NAME)
         document = _checked(folder, text)
         code = tuple((folder / entry).resolve() for entry in document.get("code") or ())
         sources = _sources([folder, *code, *_programs([folder, *code], document.get("command") or ())])
-        # Else the file was changed meanwhile, and would be served under the version of another.
+        # A different digest means that the file changed between the two reads: text and version would not match.
         if sources.digests.get((0, FILE_NAME)) == hashlib.sha256(text).hexdigest():
             break
     parameters = tuple(Parameter.from_json(name, entry) for name, entry in (document.get("parameters") or {}).items())
@@ -151,7 +154,7 @@ def _parsed(file: Path, text: bytes) -> dict[str, Any]:
 
 
 def _programs(folders: list[Path], command: Sequence[str]) -> Iterator[Path]:
-    """Yield the files elsewhere that a command names by a path; what it names without one is the image's."""
+    """Yield the files outside `folders` that a command names by a path; a name without a slash is in the image."""
     inside = [folder.resolve() for folder in folders]
     for word in command:
         path = folders[0] / word
@@ -162,7 +165,7 @@ def _programs(folders: list[Path], command: Sequence[str]) -> Iterator[Path]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long for the disk
+    except OSError:  # the name is too long for the file system
         return False
 
 
@@ -206,7 +209,7 @@ def _check_document(document: Mapping[str, Any]) -> Iterator[str]:
 def _check_how_run(document: Mapping[str, Any]) -> Iterator[str]:
     entry_point, command = document.get("entry_point"), document.get("command")
     if (entry_point is None) == (command is None):
-        yield "exactly one of 'entry_point' (module:function) and 'command' (a list of arguments) must be there"
+        yield "exactly one of 'entry_point' (module:function) and 'command' (a list of arguments) is required"
     if entry_point is not None and not (isinstance(entry_point, str) and _ENTRY_POINT.fullmatch(entry_point)):
         yield f"'entry_point' must be written module:function, not {entry_point!r}"
     if command is not None and not (
@@ -231,9 +234,9 @@ def _check_names(parameters: Mapping[str, Any]) -> Iterator[str]:
             continue
         attribute = python_name(name)
         if keyword.iskeyword(attribute) or attribute in {"artifact", "name", "data"}:
-            yield f"parameter {name!r}: that name is taken"
+            yield f"parameter {name!r}: that name is reserved"
         if attribute in twins:
-            yield f"parameter {name!r}: it cannot be told from {twins[attribute]!r}"
+            yield f"parameter {name!r}: it has the same Python name as {twins[attribute]!r}"
         twins[attribute] = name
 
 
@@ -264,9 +267,9 @@ def _check_facets(kind: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(choices, list) or not all(isinstance(choice, str) for choice in choices):
         yield "'choices' must be a list of strings"
     elif (kind == "choice") != bool(choices):
-        yield "'choices' must be there for the type choice, and only for it"
+        yield "'choices' is required for the type choice and not allowed for other types"
     if (kind == "artifact") != bool(entry.get("artifact-type")):
-        yield "'artifact-type' must be there for the type artifact, and only for it"
+        yield "'artifact-type' is required for the type artifact and not allowed for other types"
     yield from _check_bounds(kind, entry)
     yield from _check_schemas(kind, entry)
 
@@ -332,7 +335,7 @@ def _check_code(folder: Path, code: object) -> Iterator[str]:
 
 
 def _version(sources: Sources) -> str:
-    """Hash what the result could depend on: the tool's files, its code folders and this package's release."""
+    """Hash everything that can change a result: the tool's files, its code folders and this package's version."""
     digest = hashlib.sha256(f"bonseyes-dagster {__version__}\n".encode())
     sources.hash_into(digest)
     return digest.hexdigest()[:16]

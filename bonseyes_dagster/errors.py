@@ -1,14 +1,14 @@
-"""Every error that crosses an interface, and the HTTP status that each one is.
+"""Every error that crosses an interface, with its HTTP status and its code.
 
 BonseyesError                      500  internal
 ├── BadRequestError                400  bad_request            the request cannot be understood
 ├── UnauthorizedError              401  unauthorized           no or a wrong token
 ├── ForbiddenError                 403  forbidden              Host, Origin or outbound policy
 ├── NotFoundError                  404  not_found
-│   └── NotReadyError              404  not_ready              exists, but has nothing to serve yet (or ever)
+│   └── NotReadyError              404  not_ready              the artifact exists, but has no result (yet)
 ├── MethodNotAllowedError          405  method_not_allowed
 ├── ConflictError                  409  name_taken
-│   └── NotFinalError              409  not_final              in progress, and what is asked wants it to have ended
+│   └── NotFinalError              409  not_final              the artifact is in progress; wait until it ends
 ├── PreconditionFailedError        412  precondition_failed
 ├── TooLargeError                  413  too_large
 ├── UnsupportedMediaError          415  unsupported_media_type
@@ -20,10 +20,10 @@ BonseyesError                      500  internal
 └── (never on the wire)
     ├── SettingsError                   a wrong environment variable or project file
     ├── ConnectionFailedError           no answer from a container
-    ├── DigestMismatchError             what came is not what was promised
-    ├── UnexpectedAnswerError           an answer that is not in the contract: something else answers there
-    ├── WaitTimeoutError                the caller's patience ended first
-    └── ToolError                       raised by a tool's author: its sentence is the artifact's reason
+    ├── DigestMismatchError             the received bytes do not have the announced digest
+    ├── UnexpectedAnswerError           an answer that is not in the contract: another server answers there
+    ├── WaitTimeoutError                the artifact did not end before the caller's timeout
+    └── ToolError                       raised by a tool's author: its message becomes the artifact's reason
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ __all__ = [
     "request_id",
 ]
 
-# What an X-Request-Id may be.
+# The allowed values of X-Request-Id.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 def request_id(given: str) -> str:
-    """Return the id by which a request is found in logs: the one given if it can be one, else a new one."""
+    """Return the id that logs show for a request: `given` if it is valid, else a new id."""
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class BonseyesError(Exception):
-    """A failure with a sentence for its reader.
+    """A failure with a message for the user.
 
-    `message` says what was wrong and what would be right; `detail` is JSON-serialisable and adds to it.
+    `message` says what is wrong and what would be right. `detail` holds further facts and is JSON-serialisable.
     """
 
     code: ClassVar[str] = "internal"
@@ -106,34 +106,34 @@ class BadRequestError(BonseyesError):
 
 
 class UnauthorizedError(BonseyesError):
-    """A token is set and the request does not carry it."""
+    """The gateway has a token and the request does not carry it."""
 
     code = "unauthorized"
     http_status = 401
 
 
 class ForbiddenError(BonseyesError):
-    """A policy refuses the request: its Host, its Origin, or where it would have us connect to."""
+    """A policy refuses the request: its Host, its Origin, or the host that this process would connect to."""
 
     code = "forbidden"
     http_status = 403
 
 
 class NotFoundError(BonseyesError):
-    """There is no such thing."""
+    """The artifact, run, file or route does not exist."""
 
     code = "not_found"
     http_status = 404
 
 
 class NotReadyError(NotFoundError):
-    """The artifact exists, but what was asked of it does not: it is not completed."""
+    """The artifact exists, but it is not completed, so the requested part of it does not exist."""
 
     code = "not_ready"
 
 
 class MethodNotAllowedError(BonseyesError):
-    """The route exists, the method on it does not."""
+    """The route exists, but it does not take this method."""
 
     code = "method_not_allowed"
     http_status = 405
@@ -147,7 +147,7 @@ class ConflictError(BonseyesError):
 
 
 class NotFinalError(ConflictError):
-    """The artifact is in progress; what is asked of it can be done once it has ended."""
+    """The artifact is in progress; the request can succeed after it has ended."""
 
     code = "not_final"
 
@@ -181,7 +181,7 @@ class RangeError(BonseyesError):
 
 
 class InvalidError(BonseyesError):
-    """Well-formed but wrong; `detail` is `{field: sentence}` with every bad field in it."""
+    """The request is well-formed, but its values are wrong; `detail` is `{field: sentence}` for every bad field."""
 
     code = "invalid"
     http_status = 422
@@ -195,7 +195,7 @@ class QueueFullError(BonseyesError):
 
 
 class UnavailableError(BonseyesError):
-    """Something that is needed does not answer; the same request may succeed later."""
+    """A server that the request needs does not answer; the same request may succeed later."""
 
     code = "unavailable"
     http_status = 503
@@ -215,31 +215,31 @@ class SettingsError(BonseyesError):
 
 
 class ConnectionFailedError(BonseyesError):
-    """A container could not be reached, or hung up before its answer was whole."""
+    """A container cannot be reached, or it closed the connection before its answer was complete."""
 
     code = "connection_failed"
 
 
 class DigestMismatchError(BonseyesError):
-    """The bytes that came do not have the digest that was promised."""
+    """The received bytes do not have the announced digest."""
 
     code = "digest_mismatch"
 
 
 class UnexpectedAnswerError(BonseyesError):
-    """Something answered, but not as the contract says; it is probably no container of this project."""
+    """The answer is not in the contract; the server is probably not a container of this project."""
 
     code = "unexpected_answer"
 
 
 class WaitTimeoutError(BonseyesError):
-    """The result was not final before the caller's timeout."""
+    """The artifact or run did not end before the caller's timeout."""
 
     code = "wait_timeout"
 
 
 class ToolError(BonseyesError):
-    """Raise it in a tool to fail the artifact with one sentence, without a traceback."""
+    """Raise it in a tool to fail the artifact with this message and without a traceback."""
 
     code = "tool_error"
 
@@ -268,7 +268,7 @@ _BY_CODE: dict[str, type[BonseyesError]] = {
 
 
 def error_from_json(http_status: int, body: object) -> BonseyesError:
-    """Return the exception that an HTTP error answer stands for; any body is accepted."""
+    """Return the exception for an HTTP error answer; the body may be anything."""
     error = body.get("error") if isinstance(body, Mapping) else None
     if not isinstance(error, Mapping):
         error = {}

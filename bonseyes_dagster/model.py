@@ -1,4 +1,4 @@
-"""The frozen shapes that go over the wire, and their JSON; every service and the client speak in these."""
+"""The data of the HTTP contract as frozen dataclasses, and their JSON; every service and the client use them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ API_VERSION = "1"
 Phase = Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
 Result = Literal["completed", "failed", "in-progress"]
 TERMINAL_PHASES: frozenset[str] = frozenset({"completed", "failed", "cancelled", "interrupted"})
-# Of steps alone: the run neither executes the step nor takes it over from the run that it re-executes.
+# A phase of steps only: the run does not execute the step and does not reuse it from the run that it re-executes.
 NOT_SELECTED = "not-selected"
 
 ParameterType = Literal["string", "integer", "number", "boolean", "choice", "json", "file", "url", "artifact"]
@@ -58,12 +58,12 @@ def python_name(parameter: str) -> str:
 
 
 def now() -> str:
-    """Return this moment as every timestamp of the contract is written: RFC 3339, UTC, milliseconds."""
+    """Return the current time in the contract's format: RFC 3339, UTC, milliseconds."""
     return at(time.time())
 
 
 def at(moment_s: float) -> str:
-    """Return a time of Unix in the same form."""
+    """Return a Unix time in the contract's format: RFC 3339, UTC, milliseconds."""
     return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -75,7 +75,7 @@ def result_of(phase: str) -> Result:
 
 
 def _known(cls: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the fields that `cls` has, so that a newer peer's additions do no harm."""
+    """Return the items of `data` that are fields of `cls`: a newer peer may send more."""
     names = {f.name for f in fields(cls)}
     return {key: value for key, value in data.items() if key in names}
 
@@ -92,7 +92,7 @@ def _check_objects(what: str, values: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a running artifact is: `done` of `total` `unit`s; all None until the tool says so."""
+    """The progress of a running artifact: `done` of `total` `unit`s; all are None until the tool reports progress."""
 
     done: float | None = None
     total: float | None = None
@@ -102,9 +102,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One op of a run and the artifact that it asked for.
+    """One op of a run and the artifact that it requested.
 
-    `phase` is one of an artifact's phases or NOT_SELECTED, with which `artifact` is "".
+    `phase` is a phase of artifacts or NOT_SELECTED. With NOT_SELECTED, `artifact` is "".
     """
 
     name: str
@@ -129,7 +129,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Where an artifact or a run stands. Times are RFC 3339 in UTC, sizes bytes, digests hex sha256."""
+    """The status of an artifact or a run. Times are RFC 3339 in UTC, sizes are in bytes, digests are hex sha256."""
 
     name: str
     phase: Phase
@@ -156,12 +156,12 @@ class Status:
 
     @property
     def is_final(self) -> bool:
-        """Tell whether the phase can still change."""
+        """Tell whether the artifact or run has ended, so that its phase no longer changes."""
         return self.phase in TERMINAL_PHASES
 
     def to_json(self) -> dict[str, Any]:
-        """Return the status object of the contract; the keys of runs only where they apply."""
-        # Spelled out, because `asdict` copies deeply, which lists of thousands pay for.
+        """Return the status object of the contract; only a run has the keys of runs."""
+        # Not `asdict`: its deep copies are slow for lists of thousands.
         body: dict[str, Any] = {"result": self.result, **{key: getattr(self, key) for key in _STATUS_KEYS}}
         body["progress"] = _progress_json(self.progress)
         if self.steps is not None:
@@ -201,7 +201,7 @@ def _progress_json(progress: Progress) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of an artifact: path relative to it with forward slashes, bytes, hex sha256."""
+    """One file of an artifact: its relative path with forward slashes, its size in bytes, its hex sha256."""
 
     path: str
     size: int
@@ -220,7 +220,7 @@ class Manifest:
         entries = [FileEntry(**_known(FileEntry, entry)) for entry in data]
         for entry in entries:
             _check_text("path and sha256", entry.path, entry.sha256)
-            entry.path.encode()  # a lone surrogate is no text that could be asked for
+            entry.path.encode()  # raises ValueError for a lone surrogate, which no URL can hold
             if not isinstance(entry.size, int) or entry.size < 0:
                 raise TypeError(f"the size of {entry.path!r} must be a number of bytes")
         return cls(tuple(sorted(entries, key=lambda entry: entry.path)))
@@ -231,7 +231,7 @@ class Manifest:
 
     @property
     def canonical(self) -> bytes:
-        """Return the form that is digested: sorted by path, sorted keys, no spaces, UTF-8."""
+        """Return the bytes that the digest hashes: JSON sorted by path, with sorted keys, no spaces, UTF-8."""
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
     @property
@@ -241,7 +241,7 @@ class Manifest:
 
     @property
     def size(self) -> int:
-        """Return the bytes of all files together."""
+        """Return the total size of all files in bytes."""
         return sum(entry.size for entry in self.files)
 
 
@@ -256,10 +256,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter of a tool or a pipeline, as `tool.yml` and `GET /` have it.
+    """One parameter of a tool or a pipeline, as in `tool.yml` and `GET /`.
 
-    `artifact_type` (JSON `artifact-type`) is of `artifact` parameters, `choices` of `choice` ones;
-    `minimum`, `maximum`, `pattern` and `schema` narrow what is taken.
+    Only `artifact` parameters have `artifact_type` (JSON `artifact-type`), only `choice` parameters have `choices`.
+    `minimum`, `maximum`, `pattern` and `schema` restrict the values.
     """
 
     name: str
@@ -276,7 +276,7 @@ class Parameter:
     schema: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the parameter's object in `parameters` (its name is the key there)."""
+        """Return the parameter's object in `parameters`; its name is the key there."""
         body: dict[str, Any] = {
             "type": self.type,
             "label": self.label,
@@ -306,7 +306,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolDescription:
-    """What `GET /` says of a container."""
+    """The answer of a container to `GET /`."""
 
     name: str
     description: str
@@ -359,10 +359,10 @@ class ToolDescription:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a model is wanted for: the eight fields of `GET /task`.
+    """The task that a model must solve: the eight fields of `GET /task`.
 
-    `constraints` and `evaluation_criterias` are lists of objects that the benchmark judges;
-    `archives` maps each archive's name to its description.
+    `constraints` and `evaluation_criterias` are lists of objects that the benchmark evaluates.
+    `archives` maps the name of each archive to its description.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Parameters: their JSON Schema, and the check of values that every POST and every launch passes."""
+"""Parameters: their JSON Schema, and the check of their values at every POST and every launch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bonseyes_dagster.model import Parameter
 __all__ = ["check_parameters", "check_value", "parameter_schema", "parameters_schema"]
 
 _INTEGER_LIMIT = 2**63 - 1
-# What an error shows of a request: an answer must stay small, however wrong the request is.
+# How much of a request an error shows: the answer must stay small, however wrong the request is.
 _SHOWN_UNKNOWN = 20
 _SHOWN_NAME_CHARACTERS = 128
 _SHOWN_CHARACTERS = 1000
@@ -28,7 +28,7 @@ def parameter_schema(parameter: Parameter) -> dict[str, Any]:
         case "choice":
             body = {"type": "string", "enum": list(parameter.choices)}
         case "json":
-            # With its dialect in it, the library would check it by a validator that knows other patterns.
+            # A schema with `$schema` makes jsonschema use its own validator, which matches patterns with `re`.
             own = {key: value for key, value in (parameter.schema or {}).items() if key != "$schema"}
             body = embed(own, parameter.name)
         case "file" | "url":
@@ -53,7 +53,7 @@ def parameter_schema(parameter: Parameter) -> dict[str, Any]:
 
 
 def parameters_schema(parameters: Iterable[Parameter]) -> dict[str, Any]:
-    """Return the JSON Schema 2020-12 of a tool's parameters. An uploaded part stands for its `file` parameter."""
+    """Return the JSON Schema 2020-12 of a tool's parameters; an uploaded part counts as its `file` parameter."""
     parameters = tuple(parameters)
     return {
         "$schema": DIALECT,
@@ -69,7 +69,7 @@ def check_parameters(
 ) -> dict[str, Any]:
     """Return `values` with defaults filled in; raise InvalidError that names every bad parameter.
 
-    `files` are the parts that were uploaded; they stand for their `file` parameters and are not in what is returned.
+    `files` are the names of the uploaded parts. Each is the value of a `file` parameter and is not in the result.
     """
     known = {parameter.name: parameter for parameter in parameters}
     unknown = [name for name in [*values, *files] if name not in known]
@@ -102,7 +102,7 @@ def _check_upload(parameter: Parameter, is_given_twice: bool) -> str | None:
 
 
 def _normalised(parameter: Parameter, value: Any) -> Any:
-    """JSON knows one kind of number: 3.0 is an integer, and 1 a number."""
+    """Return `value` with the Python type of the parameter: in JSON, 3.0 is an integer and 1 is a number."""
     if isinstance(value, float) and parameter.type == "integer" and value.is_integer():
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and parameter.type == "number":
@@ -111,7 +111,7 @@ def _normalised(parameter: Parameter, value: Any) -> Any:
 
 
 def check_value(parameter: Parameter, value: Any) -> str | None:
-    """Return what is wrong with a value, as a sentence; None when it is right."""
+    """Return a sentence about the mistake in a value, or None for a valid value."""
     if isinstance(value, float) and not math.isfinite(value):
         return "It must be a finite number."
     if isinstance(value, int) and abs(value) > _INTEGER_LIMIT:
@@ -119,9 +119,9 @@ def check_value(parameter: Parameter, value: Any) -> str | None:
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, TypeError, RecursionError):
-        return "It must be JSON that can be written as UTF-8, with finite numbers only and not nested too deep."
+        return "It must be JSON in valid UTF-8, with finite numbers only, and not nested too deep."
     if (depth := depth_of(text)) > VALUE_DEPTH_LIMIT:
-        return f"It is nested {depth} deep; {VALUE_DEPTH_LIMIT} is the most."
+        return f"It is nested {depth} levels deep; the limit is {VALUE_DEPTH_LIMIT}."
     if parameter.type != "json" and b"\\u0000" in text:
         return "It must not hold a NUL character."
     failure = find_error(parameter_schema(parameter), value)
@@ -129,7 +129,7 @@ def check_value(parameter: Parameter, value: Any) -> str | None:
 
 
 def _sentence(parameter: Parameter, value: Any) -> str | None:
-    """Say what would be right, where the type tells it better than the schema's own message."""
+    """Return a sentence about the right value; None where the message of the JSON Schema library is better."""
     shown = json.dumps(value, ensure_ascii=False)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     match parameter.type:

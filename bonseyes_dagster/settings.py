@@ -1,4 +1,7 @@
-"""What the environment sets: read once, refused early, documented in docs/operations.md."""
+"""The settings of all processes, from environment variables; docs/operations.md documents them.
+
+Each process reads them once, at its start, and ends with an error if one is wrong.
+"""
 
 from __future__ import annotations
 
@@ -35,9 +38,9 @@ def _patterns(text: str) -> tuple[str, ...]:
     patterns = _words(text)
     for pattern in patterns:
         if not _PATTERN.fullmatch(pattern):
-            raise ValueError(f"{pattern!r} is not the name of a variable, or the beginning of names and `*`")
+            raise ValueError(f"{pattern!r} must be the name of a variable, or the beginning of names followed by `*`")
         if pattern.startswith("UWSGI_") or pattern.rstrip("*").lower().endswith("_proxy"):
-            raise ValueError(f"{pattern!r} would change how the services themselves start or connect")
+            raise ValueError(f"{pattern!r} is not allowed: it would change how the services start or connect")
     return patterns
 
 
@@ -54,7 +57,7 @@ def _path(text: str) -> Path:
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError:
-        raise ValueError("there is no such user, whose home folder ~ could be") from None
+        raise ValueError("~ must be the home folder of a user that exists") from None
 
 
 def _url(text: str) -> str:
@@ -81,7 +84,7 @@ def _setting(name: str, parse: Callable[[str], Any], default: Any, text: str) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One immutable value for each environment variable that a process of this project reads."""
+    """The value of each environment variable that a process of this project reads; immutable."""
 
     # Who this process is
     container: str = _setting("BONSEYES_CONTAINER", str, "", "the container's name; a tool's own by default")
@@ -116,7 +119,7 @@ class Settings:
     )
     inbox: Path | None = _setting("BONSEYES_INBOX", _path, None, "the folder whose archives start runs")
 
-    # What a project's processes get of the shell
+    # Variables of the shell that a project's processes get
     pass_env: tuple[str, ...] = _setting(
         "BONSEYES_PASS_ENV",
         _patterns,
@@ -135,7 +138,7 @@ class Settings:
         "BONSEYES_ALLOWED_HOSTS", _words, (), "further Host names that the gateway, or a server with a port, answers to"
     )
 
-    # Dagster, in a deployment of containers
+    # Dagster in docker
     run_launcher: str = _setting(
         "BONSEYES_RUN_LAUNCHER",
         _choice("warm", "docker"),
@@ -170,14 +173,14 @@ class Settings:
         "BONSEYES_DISK_RESERVE_BYTES", _number(0, 2**50), 2**26, "free space that creating must leave on the volume"
     )
 
-    # Habits
+    # The log
     log_level: str = _setting(
         "BONSEYES_LOG_LEVEL", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe record that is logged"
     )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment; raise SettingsError that names every variable that is wrong."""
+        """Read the environment; raise SettingsError that names every wrong variable."""
         environ = os.environ if environ is None else environ
         values: dict[str, Any] = {}
         wrong: dict[str, str] = {}
@@ -195,5 +198,5 @@ class Settings:
 
     @property
     def gateway_url(self) -> str:
-        """Return where clients find the gateway, without a trailing slash."""
+        """Return the gateway's URL for clients, without a trailing slash."""
         return (self.url or f"http://127.0.0.1:{self.port}").rstrip("/")

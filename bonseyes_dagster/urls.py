@@ -1,6 +1,6 @@
-"""Every path of the HTTP contract, built in one place.
+"""Build every path of the HTTP contract.
 
-A collection is `artifacts` (tools) or `runs` (pipelines); both have the same shape below it.
+A collection is `artifacts` (tools) or `runs` (pipelines). The paths below both are the same.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def is_name(text: str) -> bool:
 
 
 def is_metric_name(text: str) -> bool:
-    """Tell whether `text` can name a metric: also with slashes, blanks, `@`, brackets or letters of any alphabet.
+    """Tell whether `text` can name a metric: slashes, blanks, `@`, brackets and letters of any alphabet are allowed.
 
-    Every name of `is_name` can. A part between slashes is not empty and does not begin with a dot.
+    Every name that `is_name` accepts is valid. A part between slashes is not empty and does not begin with a dot.
     """
     if is_name(text):
         return True
@@ -39,30 +39,30 @@ def is_metric_name(text: str) -> bool:
 
 
 def collection(kind: Collection = "artifacts") -> str:
-    """`/artifacts` or `/runs`."""
+    """Return `/artifacts` or `/runs`."""
     return f"/{kind}"
 
 
 def item(name: str, kind: Collection = "artifacts") -> str:
-    """`/artifacts/NAME`."""
+    """Return `/artifacts/NAME`."""
     return f"/{kind}/{quote(name, safe='')}"
 
 
 def part(name: str, *segments: str, kind: Collection = "artifacts") -> str:
-    """`/artifacts/NAME/SEGMENT/...`; a segment may hold slashes, as the paths in `data` do."""
+    """Return `/artifacts/NAME/SEGMENT/...`; a segment may hold slashes, as the paths in `data` do."""
     return "/".join([item(name, kind), *(quote(segment, safe="/") for segment in segments)])
 
 
 def canonical(container: str, name: str) -> str:
-    """Return the location-independent URL of an artifact, as it stands in parameters and provenance."""
+    """Return the URL of an artifact for parameters and provenance; it does not depend on host and port."""
     return f"http://{container}{item(name)}"
 
 
 def gateway_container(name: str) -> str:
-    """Where the gateway publishes a container: `/containers/NAME`."""
+    """Return the path under which the gateway publishes a container: `/containers/NAME`."""
     return f"/containers/{quote(name, safe='')}"
 
 
 def dashboard_page(container: str, name: str, kind: Collection = "artifacts") -> str:
-    """Where the dashboard shows an artifact or a run: `/#/CONTAINER/artifacts/NAME`."""
+    """Return the dashboard's page of an artifact or a run: `/#/CONTAINER/artifacts/NAME`."""
     return f"/#/{quote(container, safe='')}{item(name, kind)}"

@@ -1,8 +1,8 @@
-"""What holds for all tests, however they were started."""
+"""Setup for all tests, however they were started."""
 
 import signal
 
-# A shell that starts tests in the background has them ignore SIGINT, and so does all that they start: programs that
-# Dagster ends by SIGINT would go on for ever, and Ctrl-C could not be tested.
+# A shell makes background processes ignore SIGINT, and their children inherit this. Without the next line, programs
+# that Dagster ends by SIGINT would run for ever, and no test could send Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

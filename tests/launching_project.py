@@ -1,6 +1,6 @@
-"""A Dagster project to test and measure launchers and executors on; instance, code server, run servers: all real.
+"""A real Dagster project for tests and benchmarks of launchers and executors: instance, code server, run servers.
 
-Put `code_server` around `launching_project`, call `serve_runs` for our launcher, then `launch` and `wait`.
+Open `code_server` and then `launching_project`. Call `serve_runs` for our launcher, then `launch` and `wait`.
 """
 
 import os
@@ -30,7 +30,7 @@ _STOP_S = 30.0
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S, every_s: float = 0.02) -> Any:
-    """Return the first true value of `condition`; fail when it never comes."""
+    """Return the first true value of `condition`; fail after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         value = condition()
@@ -41,7 +41,7 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = PATIENCE_S, ever
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now."""
+    """Return a port at which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -61,7 +61,7 @@ def code_server(jobs: Path) -> Iterator[int]:
         try:
             process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            # How Dagster's server stops is not what is tested.
+            # The tests do not depend on how Dagster's server stops.
             process.kill()
             process.wait(_STOP_S)
 
@@ -72,12 +72,12 @@ def _is_open(port: int) -> bool:
 
 
 class RunServerProcess:
-    """A run server of a project, as `python -m` starts it."""
+    """A run server of a project, started by `python -m`."""
 
     def __init__(self, home: Path, jobs: Path, *options: str) -> None:
         self.socket = default_socket(home)
         self.log = home / "run_server.log"
-        module = "bonseyes_dagster.execution.processes.run_server"
+        module = "bonseyes_dagster.orchestration.run_server"
         command = [sys.executable, "-m", module, "-f", str(jobs), "-d", str(jobs.parent), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -86,7 +86,7 @@ class RunServerProcess:
         self.ping()
 
     def ping(self) -> dict[str, Any]:
-        """Wait for an answer."""
+        """Wait until the server answers a ping; return the answer."""
         client = RunServerClient(self.socket)
 
         def answer() -> dict[str, Any] | None:
@@ -100,14 +100,14 @@ class RunServerProcess:
         return result
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it, in the way that `number` says."""
+        """Send the server a signal, and wait for its end."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         self.process.wait(_STOP_S)
 
 
 class LaunchingProject:
-    """What one does with such a project: serve runs, launch them, wait for them."""
+    """A project whose runs a test launches and waits for."""
 
     def __init__(self, folder: Path, instance: DagsterInstance, context: WorkspaceProcessContext, jobs: Path) -> None:
         self.folder = folder
@@ -130,7 +130,7 @@ class LaunchingProject:
         return {}
 
     def create(self, job: str, config: dict[str, Any] | None = None, **tags: str) -> str:
-        """Create a run."""
+        """Create a run and return its id."""
         run = _create_run(
             self.instance,
             self._location,
@@ -144,13 +144,13 @@ class LaunchingProject:
         return str(run.run_id)
 
     def launch(self, job: str, config: dict[str, Any] | None = None, **tags: str) -> str:
-        """Create a run and launch it through the instance, as everything in Dagster does."""
+        """Create a run, launch it through the instance like all of Dagster, and return its id."""
         run_id = self.create(job, config, **tags)
         self.instance.launch_run(run_id, self.context.create_request_context())
         return run_id
 
     def run(self, run_id: str) -> DagsterRun:
-        """Read a run."""
+        """Return a run, read from the storage."""
         run = self.instance.get_run_by_id(run_id)
         assert run is not None
         return run
@@ -165,7 +165,7 @@ class LaunchingProject:
         return "\n".join(entry.message or entry.user_message for entry in self.instance.all_logs(run_id))
 
     def close(self) -> None:
-        """End what is left of it."""
+        """Stop the run servers."""
         for server in self.servers:
             server.stop()
 
@@ -183,7 +183,7 @@ def launching_project(
     postgres: str | None = None,
     kind: type[_P] = LaunchingProject,  # type: ignore[assignment]
 ) -> Iterator[_P]:
-    """Make a project in `folder`, of a class of one's own if `kind` says so; its code server listens at `port`.
+    """Create a project of the class `kind` in `folder`; its code server listens at `port`.
 
     Its runs are in SQLite, or in the database with the URL `postgres`.
     """

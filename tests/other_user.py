@@ -1,4 +1,4 @@
-"""What another user of the machine gets: an action in a process with another uid."""
+"""Run an action as another user of the machine, in a process with another uid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become a
 
 
 def as_other_user(action: Callable[[], Any], uid: int = NOBODY) -> Any:
-    """Return what `action` returns, as JSON, in a process of the other user."""
+    """Return the result of `action`, through JSON, from a process of the other user."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -45,7 +45,7 @@ def _act(action: Callable[[], Any], uid: int, writer: int) -> None:
 
 
 def connectable(paths: Iterable[str]) -> list[str]:
-    """Return the unix sockets that take a connection."""
+    """Return the unix sockets that accept a connection."""
     found = []
     for path in paths:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -58,7 +58,7 @@ def connectable(paths: Iterable[str]) -> list[str]:
 
 
 def readable(folders: Iterable[Path]) -> list[str]:
-    """Return the folders, and the files below them, that can be listed or read."""
+    """Return the folders that can be listed, and the files below them that can be read."""
     found = []
     for folder in folders:
         for path, _, names in os.walk(folder):

@@ -1,4 +1,4 @@
-"""What every test that starts something needs: a free port for it, the patience until it is so far, and a look."""
+"""Helpers of tests that start processes: a free port, and waiting for a condition."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on now."""
+    """Return a free loopback port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def until(look: Callable[[], T], timeout_s: float = 120.0) -> T:
-    """Return the first true result of `look`, which is asked less and less often; fail after `timeout_s`."""
+    """Return the first true result of `look`, called less and less often; fail after `timeout_s`."""
     began = time.monotonic()
     while not (found := look()):
         waited_s = time.monotonic() - began
@@ -30,6 +30,6 @@ def until(look: Callable[[], T], timeout_s: float = 120.0) -> T:
 
 
 def is_at_work(project: Project, tool: str, artifact: str) -> bool:
-    """Tell whether a tool makes an artifact now; a run calls the step running before the tool has heard of it."""
+    """Tell whether a tool makes an artifact now; a run shows the step as running earlier than the tool."""
     statuses = project.container(tool).statuses()
     return any(status.name == artifact and status.phase == "running" for status in statuses)

@@ -1,4 +1,4 @@
-"""A project whose twenty tools do nothing, so that its runs cost what running costs; pipelines.py makes and runs it."""
+"""A project whose twenty tools do nothing, so its runs show only their own cost. pipelines.py makes and runs it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ boxes = [tool_op(f"box-{number:02d}", name=f"box_{number:02d}", project=HERE) fo
 
 @graph
 def chain():
-    """Seven artifacts, each made after the one before."""
+    """Seven artifacts, one after another."""
     made = boxes[0]()
     for box in boxes[1:7]:
         made = box(after=made)
@@ -32,7 +32,7 @@ def naps():
         box()
 
 
-task = Task(name="nothing", description="Tell what it costs to do nothing.", output="Nothing.")
+task = Task(name="nothing", description="Measure the cost of a run that does nothing.", output="Nothing.")
 sleep = {f"box_{number:02d}.seconds": 0.5 for number in range(20)}
 pipelines = [
     Pipeline(name="chain", graph=chain, task=task),
@@ -43,7 +43,7 @@ pipelines = [
 defs = Definitions(
     jobs=[
         *(pipeline.job for pipeline in pipelines),
-        # The same ops as Dagster runs them unless told otherwise.
+        # The same ops with Dagster's default executor.
         chain.to_job(name="chain_stock", executor_def=multiprocess_executor),
     ],
     executor=concurrent_executor,

@@ -1,4 +1,4 @@
-"""The Python client of the artifact API and the `bonseyes` command; everything public is named here."""
+"""The Python client of the artifact API, and the `bonseyes` command. This module exports all public names."""
 
 from __future__ import annotations
 

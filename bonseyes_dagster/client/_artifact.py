@@ -1,4 +1,4 @@
-"""A handle on one artifact or run: everything that the contract lets one do with it."""
+"""A handle on one artifact or run, with a method for each call of the contract."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Artifact", "names_of"]
 
 LONG_POLL_S = 60.0
-"""The longest wait that the contract lets a server answer to."""
+"""The longest wait of one request that the contract allows."""
 
-# Ten million points fit into this; every reader that shows them reads on from an offset.
+# Ten million points fit into this. A program that shows points reads them from an offset.
 _METRIC_LIMIT_BYTES = 1 << 30
 _T = TypeVar("_T")
 OnStatus = Callable[[Status], None]
@@ -39,7 +39,7 @@ OnProgress = Callable[[int, int], None]
 
 
 class Artifact:
-    """One artifact of a container (or run of a pipeline), by name; making a handle asks nobody anything."""
+    """One artifact of a container (or run of a pipeline), by name. The constructor sends no request."""
 
     def __init__(self, container: Container, name: str) -> None:
         self.container = container
@@ -54,7 +54,7 @@ class Artifact:
         return f"http://{self.container.name}{urls.item(self.name, self.container.kind)}"
 
     def info(self) -> dict[str, Any]:
-        """Return everything known about it: status, parameters, digest, size, provenance."""
+        """Return all its facts: status, parameters, digest, size, provenance."""
         return self._get("", dict)
 
     def status(self, wait_s: float = 0.0) -> Status:
@@ -73,49 +73,49 @@ class Artifact:
     ) -> Status:
         """Return the status once it is final, whatever the result is.
 
-        `on_status` is called with each status that differs from the one before, looked at every `poll_s` seconds;
-        without it one request a minute is enough. A server that restarts meanwhile is waited for,
-        `patience_s` seconds at a time. Raises WaitTimeoutError after `timeout_s`.
+        With `on_status`, it asks every `poll_s` seconds and calls `on_status` with each changed status. Without it, it
+        sends one request a minute. When the server does not answer, for example during a restart, it retries for up to
+        `patience_s` seconds. Raises WaitTimeoutError after `timeout_s`.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        heard = time.monotonic()
+        last_answer_s = time.monotonic()
         last: Status | None = None
         while True:
             left_s = LONG_POLL_S if deadline is None else deadline - time.monotonic()
-            # Told at once how things stand, the caller need not wait for the first poll to end.
+            # The first request does not wait: `on_status` gets the status at once.
             pause_s = LONG_POLL_S if on_status is None else poll_s if last else 0.0
             try:
                 status = self.status(min(pause_s, max(left_s, 0.0)))
             except (ConnectionFailedError, UnavailableError):
                 is_late = deadline is not None and time.monotonic() > deadline
-                if is_late or time.monotonic() - heard > patience_s:
+                if is_late or time.monotonic() - last_answer_s > patience_s:
                     raise
                 time.sleep(poll_s)
                 continue
-            heard = time.monotonic()
+            last_answer_s = time.monotonic()
             if on_status is not None and status != last:
                 on_status(status)
             last = status
             if status.is_final:
                 return status
             if left_s <= 0:
-                raise WaitTimeoutError(f"{self.name} is still {status.phase} after {timeout_s:g} s")
+                raise WaitTimeoutError(f"{self.name} is still {status.phase} after {timeout_s:g} s.")
 
     def cancel(self) -> Status:
-        """Ask for cancellation and return the status as it is now; harmless when it is final already."""
+        """Request cancellation and return the current status. A final artifact stays as it is."""
         return self.container.transport.parsed(self._request("POST", "cancel"), Status.from_json)
 
     def rename(self, new_name: str) -> Artifact:
-        """Give it another name and return its new handle; of a final artifact only, not of a run.
+        """Give a final artifact another name and return its new handle. A run cannot be renamed.
 
-        Raises NotFinalError, ConflictError when the name is taken, InvalidError when it can be no name.
+        Raises NotFinalError, ConflictError when the name is taken, InvalidError when the name is not valid.
         """
         renamed = self.container.artifact(new_name)
         body, headers = json_body({"name": new_name}), {"Content-Type": "application/json"}
         try:
             self._request("PATCH", "", body=body, headers=headers, repeat=False)
         except (ConnectionFailedError, UnavailableError):
-            # The answer was lost, and the artifact may have its new name: then all is as it should be.
+            # The answer was lost. If the artifact has its new name by now, the rename succeeded.
             try:
                 self._request("PATCH", "", body=body, headers=headers)
             except NotFoundError:
@@ -123,17 +123,17 @@ class Artifact:
         return renamed
 
     def delete(self, with_artifacts: bool = False) -> list[str]:
-        """Cancel if need be and remove; `with_artifacts` removes what a run made, too.
+        """Cancel it if it is not final, and remove it; `with_artifacts` also removes the artifacts of a run.
 
-        Returns the URLs of the artifacts that a run made and that stay.
+        Returns the URLs of the run's artifacts that stay.
         """
         params = {"artifacts": "true"} if with_artifacts else None
         try:
             answer = self._request("DELETE", "", params=params, repeat=False)
         except (ConnectionFailedError, UnavailableError) as error:
             if isinstance(error.detail, dict) and error.detail.get("left"):
-                raise  # the run is gone already, and some of its artifacts are not
-            # The answer was lost, and the artifact may be gone: then all is as it should be.
+                raise  # the run is deleted already, but some of its artifacts are not
+            # The answer was lost. If the artifact does not exist any more, the deletion succeeded.
             try:
                 answer = self._request("DELETE", "", params=params)
             except NotFoundError:
@@ -141,13 +141,14 @@ class Artifact:
         return self.container.transport.parsed(answer, lambda body: names_of(body.get("kept", [])))
 
     def manifest(self) -> Manifest:
-        """Return its files; NotReadyError until it is completed."""
+        """Return its list of files; raise NotReadyError until it is completed."""
         return self._get("files", Manifest.from_json)
 
     def download(self, path: str | FileEntry, target: str | Path) -> Path:
-        """Download the file `path` to `target` (into it when that is a folder), verified by digest; return the file.
+        """Download the file `path`, verify its digest, and return the path of the local file.
 
-        Whoever has the manifest gives an entry of it, which saves asking for it once more.
+        `target` is a file, or a folder to write into. With an entry of the manifest as `path`, no request for the
+        manifest is sent.
         """
         entry = self._entry(path) if isinstance(path, str) else path
         target = Path(target)
@@ -156,9 +157,9 @@ class Artifact:
         return self._download(entry, target)
 
     def download_all(self, folder: str | Path, on_progress: OnProgress | None = None) -> Manifest:
-        """Download every file into `folder`, each verified; those that are there already are left alone.
+        """Download every file into `folder` and verify its digest. Files that are complete already stay.
 
-        `on_progress(done_bytes, total_bytes)` is called as bytes arrive.
+        It calls `on_progress(done_bytes, total_bytes)` as bytes arrive.
         """
         manifest = self.manifest()
         done = 0
@@ -179,38 +180,38 @@ class Artifact:
         return manifest
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of the file `path`, verified; for files that fit into memory."""
+        """Return the verified bytes of the file `path`, which must fit into memory."""
         entry = self._entry(path)
         content = self.container.transport.request(
             "GET", self._path("data", path), headers={"Accept": "*/*"}, limit_bytes=entry.size
         ).content
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise DigestMismatchError(f"{path} of {self.name} does not have the digest of its manifest")
+            raise DigestMismatchError(f"{path} of {self.name} does not have the digest of its manifest.")
         return content
 
     def iter_log(self, offset: int = 0, follow: bool = False, *, patience_s: float = 60.0) -> Iterator[bytes]:
-        """Yield the log from byte `offset` as it comes; with `follow` until the artifact is final.
+        """Yield the log from byte `offset` on; with `follow`, until the artifact is final.
 
-        A connection that breaks, or stays silent for a minute, is made anew where it stopped.
+        When a connection breaks, or brings nothing for a minute, it connects again and continues at the same byte.
         """
-        heard = time.monotonic()
+        last_answer_s = time.monotonic()
         while True:
             try:
-                # Asked before reading: what a final artifact has logged is then complete in this pass.
+                # Read the status before the log: if it is final, this pass reads the whole log.
                 is_last = not follow or self.status().is_final
-                heard = time.monotonic()
+                last_answer_s = time.monotonic()
                 for chunk in self._log_once(offset, follow=not is_last):
                     offset += len(chunk)
                     yield chunk
                 if is_last:
                     return
             except (ConnectionFailedError, UnavailableError):
-                if time.monotonic() - heard > patience_s:
+                if time.monotonic() - last_answer_s > patience_s:
                     raise
                 time.sleep(0.5)
 
     def input_parameters(self) -> dict[str, Any]:
-        """Return the parameters as used, defaults filled in."""
+        """Return the parameters with their defaults filled in."""
         return self._get("input-parameters", dict)
 
     def input_files(self) -> list[str]:
@@ -218,7 +219,7 @@ class Artifact:
         return self._get("input-files", names_of)
 
     def input_file(self, file: str, target: str | Path) -> Path:
-        """Download one uploaded file to `target` (into it when that is a folder)."""
+        """Download one uploaded file to `target`, which is a file or a folder to write into."""
         target = Path(target)
         if target.is_dir():
             target = target / PurePosixPath(file).name
@@ -229,7 +230,7 @@ class Artifact:
         return self._get("metrics", names_of)
 
     def metric(self, name: str, offset: int = 0) -> tuple[list[Point], int]:
-        """Return the points of a scalar metric from byte `offset`, and the offset to ask for next time."""
+        """Return the points of a scalar metric from byte `offset` on, and the offset for the next call."""
         params = {"offset": str(offset)} if offset else None
         path = self._path("metrics", name, "scalar")
         request = self.container.transport.request
@@ -242,7 +243,7 @@ class Artifact:
         for entry in self.manifest().files:
             if entry.path == path:
                 return entry
-        raise NotFoundError(f"{self.name} has no file {path!r}")
+        raise NotFoundError(f"{self.name} has no file {path!r}.")
 
     def _download(self, entry: FileEntry, target: Path, on_bytes: Callable[[int], None] | None = None) -> Path:
         return _download.fetch(
@@ -270,17 +271,17 @@ class Artifact:
 
 
 def names_of(body: Any) -> list[str]:
-    """Return `body` if it is a list of names; TypeError otherwise."""
+    """Return `body` if it is a list of names; raise TypeError otherwise."""
     if not isinstance(body, list) or not all(isinstance(name, str) for name in body):
         raise TypeError("not a list of names")
     return body
 
 
 def _inside(folder: Path, path: str) -> Path:
-    """Return where `path` of a manifest lies below `folder`; never outside it, whatever a server says."""
+    """Return the place of a manifest's `path` below `folder`; raise DigestMismatchError for a path that leads out."""
     relative = PurePosixPath(path)
     if relative.is_absolute() or not relative.parts or ".." in relative.parts or "\0" in path:
-        raise DigestMismatchError(f"the manifest names {path!r}, which lies outside of the artifact")
+        raise DigestMismatchError(f"The manifest names {path!r}, which lies outside of the artifact.")
     return folder / relative
 
 

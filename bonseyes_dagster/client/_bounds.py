@@ -1,4 +1,4 @@
-"""How much of an answer is taken, and how long it may take: a server may be broken, or not be a container at all."""
+"""Limits on the size and the time of an answer: a server may be broken, or may not be a container at all."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _CHUNK_BYTES = 1 << 18
 
 
 def check_encoding(response: requests.Response) -> None:
-    """Raise UnexpectedAnswerError for a compressed answer: we ask for none, and a small one may fill the memory."""
+    """Raise UnexpectedAnswerError for a compressed answer: a small one can fill the memory."""
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in ("", "identity"):
         raise UnexpectedAnswerError(
-            f"{sockets.plain_url(response.url)} answered with Content-Encoding {encoding[:40]}; we asked for none"
+            f"{sockets.plain_url(response.url)} answered with Content-Encoding {encoding[:40]}; we asked for none."
         )
 
 
-def read_whole(response: requests.Response, *, limit_bytes: int, until: float) -> None:
+def read_whole(response: requests.Response, *, limit_bytes: int, deadline_s: float) -> None:
     """Read the body into `response.content`.
 
-    Raises UnexpectedAnswerError when it is larger than `limit_bytes`, ConnectionFailedError when it is not there at
-    the moment `until` of the monotonic clock; what comes slowly resets no clock.
+    Raises UnexpectedAnswerError when the body is larger than `limit_bytes`. Raises ConnectionFailedError when it is
+    not complete at `deadline_s` of the monotonic clock; a body that arrives slowly does not extend the deadline.
     """
     body = bytearray()
     for piece in _pieces(response):
@@ -40,19 +40,20 @@ def read_whole(response: requests.Response, *, limit_bytes: int, until: float) -
         if len(body) > limit_bytes:
             response.close()
             raise UnexpectedAnswerError(
-                f"{sockets.plain_url(response.url)} answered with more than {limit_bytes} bytes"
+                f"{sockets.plain_url(response.url)} answered with more than {limit_bytes} bytes."
             )
-        if time.monotonic() > until:
+        if time.monotonic() > deadline_s:
             response.close()
-            raise ConnectionFailedError(f"{sockets.plain_url(response.url)} did not finish its answer in time")
+            raise ConnectionFailedError(f"{sockets.plain_url(response.url)} did not finish its answer in time.")
+    # requests keeps a body that it has read in these two attributes.
     response._content = bytes(body)
-    response._content_consumed = True  # type: ignore[attr-defined]  # where requests keeps a body that it has read
+    response._content_consumed = True  # type: ignore[attr-defined]
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    if not isinstance(response.raw, urllib3.BaseHTTPResponse):  # a session of somebody else, such as a test's
+    if not isinstance(response.raw, urllib3.BaseHTTPResponse):  # the caller gave its own session, as tests do
         yield from response.iter_content(_CHUNK_BYTES)
         return
-    # `read1` hands on what has come, so that the clock is looked at.
+    # `read1` returns the bytes that have arrived, so that the caller can check the clock.
     while piece := response.raw.read1(_CHUNK_BYTES, decode_content=False):
         yield piece

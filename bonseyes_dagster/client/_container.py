@@ -1,4 +1,4 @@
-"""A container's face: its description, the artifacts that it has and makes, and what pipelines add to that."""
+"""The client of one container: its description, its artifacts, and the routes that only pipelines have."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bonseyes_dagster.urls import Collection
 
 __all__ = ["Container", "objects"]
 
-# The server syncs what was uploaded to its disk before it answers.
+# The server syncs the uploaded files to its disk before it answers.
 _CREATE_TIMEOUT_S = 300.0
 _HEALTH_TIMEOUT_S = 5.0
 _UNREACHABLE_HEADER = "X-Bonseyes-Unreachable"
@@ -31,8 +31,9 @@ _UNREACHABLE_HEADER = "X-Bonseyes-Unreachable"
 class Container:
     """One container at a base URL: a tool's (`kind` "artifacts") or a pipeline's ("runs").
 
-    May be used from many threads and after a fork. `name` and `kind` are asked of the container when they are
-    neither given nor plain from the URL. Calls that find nobody are repeated for `retry_s` seconds where that is safe.
+    Many threads and forked processes may use it. If `name` and `kind` are not given and the URL does not contain
+    them, it asks the container. When a server does not answer, calls that are safe to repeat are retried for
+    `retry_s` seconds.
     """
 
     def __init__(
@@ -54,19 +55,19 @@ class Container:
 
     @property
     def base_url(self) -> str:
-        """Return where it answers, without a trailing slash."""
+        """Return the container's base URL, without a trailing slash."""
         return self.transport.base_url
 
     @property
     def name(self) -> str:
-        """Return the name by which other containers know it."""
+        """Return the name that other containers use for it."""
         if self._name is None:
             self._name = self.describe().name
         return self._name
 
     @property
     def kind(self) -> Collection:
-        """Return `artifacts` or `runs`: what its collection is called."""
+        """Return the name of its collection: `artifacts` or `runs`."""
         if self._kind is None:
             self._kind = "runs" if self.describe().collection == "/runs" else "artifacts"
         return self._kind
@@ -76,7 +77,7 @@ class Container:
         return self.transport.get_json("/", ToolDescription.from_json, limit_bytes=DESCRIPTION_LIMIT_BYTES)
 
     def is_healthy(self) -> bool:
-        """Tell whether it answers and is ready; asked once, never raises."""
+        """Tell whether it answers and is ready. It sends one request and never raises."""
         try:
             self.transport.request("GET", urls.HEALTHZ, read_timeout_s=_HEALTH_TIMEOUT_S, repeat=False)
         except BonseyesError:
@@ -84,11 +85,11 @@ class Container:
         return True
 
     def names(self, limit: int | None = None, after: str | None = None) -> list[str]:
-        """Return the names of its artifacts, oldest first; at most `limit`, those after the name `after`."""
+        """Return the names of its artifacts, oldest first: at most `limit`, and only those after the name `after`."""
         return self.transport.get_json(self._collection, names_of, params=_page(limit, after))
 
     def statuses(self, limit: int | None = None, after: str | None = None) -> list[Status]:
-        """Return the statuses of the same page as `names`."""
+        """Return the statuses of the artifacts that `names` returns for the same arguments."""
         params = {"detail": "1", **_page(limit, after)}
         return self.transport.get_json(
             self._collection, lambda body: [Status.from_json(entry) for entry in body], params=params
@@ -107,13 +108,13 @@ class Container:
         idempotency_key: str | None = None,
         reuse: bool | None = None,
     ) -> Artifact:
-        """Create an artifact (or launch a run) and return its handle as soon as the container has it safely.
+        """Create an artifact (or launch a run) and return its handle as soon as the container has stored it.
 
-        The name of a run may be None: the pipeline makes a good one.
-        `parameters` takes Artifact handles for artifact parameters; `files` maps `file` parameters to what is to be
-        uploaded, streamed from disk. Without an `idempotency_key` one is made up, so that repeating the call after a
-        lost connection is safe. `reuse` takes the result of an equal artifact, if there is one;
-        left out, a tool makes it anew and a pipeline reuses.
+        The name of a run may be None: the pipeline then makes one.
+        `parameters` takes Artifact handles for artifact parameters. `files` maps `file` parameters to the files to
+        upload, which are streamed from disk. Without an `idempotency_key` the client makes one up, so that it can
+        safely repeat the call after a lost connection. With `reuse`, the result of an equal artifact is taken, if there
+        is one. Without `reuse`, a tool makes the artifact anew and a pipeline reuses.
         Raises ConflictError, InvalidError (`detail` names every bad parameter), QueueFullError, TooLargeError.
         """
         values = {key: _value(value) for key, value in (parameters or {}).items()}
@@ -141,10 +142,10 @@ class Container:
         """Return its OpenAPI document."""
         return self.transport.get_json(urls.OPENAPI, dict)
 
-    # Of pipeline containers only.
+    # Only pipeline containers have the routes below.
 
     def task(self) -> Task:
-        """Return what the pipeline's model is wanted for."""
+        """Return the task of the pipeline's model."""
         return self.transport.get_json("/task", Task.from_json)
 
     def containers(self, type: str | None = None) -> list[dict[str, Any]]:
@@ -152,14 +153,17 @@ class Container:
         return self.transport.get_json("/containers", objects, params={"type": type} if type else None)
 
     def artifacts(self, **filters: str) -> list[dict[str, Any]]:
-        """Return the artifacts of all the pipeline's containers; filters `type`, `output_type`, `status`."""
+        """Return the artifacts of all the pipeline's containers; the filters are `type`, `output_type`, `status`."""
         return self.survey(**filters)[0]
 
     def survey(self, **filters: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return (what `artifacts` returns, the containers that did not answer and whose artifacts are not in it)."""
+        """Return (the list that `artifacts` returns, the names of the containers that did not answer).
+
+        The list lacks the artifacts of the containers that did not answer.
+        """
         response = self.transport.request("GET", "/artifacts", params=filters)
-        silent = response.headers.get(_UNREACHABLE_HEADER, "")
-        return self.transport.parsed(response, objects), [name for name in silent.replace(",", " ").split() if name]
+        header = response.headers.get(_UNREACHABLE_HEADER, "")
+        return self.transport.parsed(response, objects), [name for name in header.replace(",", " ").split() if name]
 
     @property
     def _collection(self) -> str:
@@ -167,7 +171,7 @@ class Container:
 
 
 def _name_in(base_url: str) -> str | None:
-    """Return the name that a base URL has in it: `http://NAME` or `.../containers/NAME`."""
+    """Return the container's name in a base URL of the form `http://NAME` or `.../containers/NAME`."""
     parts = urlsplit(base_url)
     segments = parts.path.strip("/").split("/")
     if len(segments) >= 2 and segments[-2] == "containers":
@@ -196,7 +200,7 @@ def _refuse_infinite(values: Mapping[str, Any]) -> None:
 
 
 def objects(body: Any) -> list[dict[str, Any]]:
-    """Return `body` if it is a list of JSON objects; TypeError otherwise."""
+    """Return `body` if it is a list of JSON objects; raise TypeError otherwise."""
     if not isinstance(body, list) or not all(isinstance(entry, dict) for entry in body):
         raise TypeError("not a list of objects")
     return body

@@ -1,4 +1,8 @@
-"""One file from a container to this disk: resumed where it broke off, checked while it streams, published by rename."""
+"""Download one file from a container to the disk.
+
+The download resumes where an earlier one stopped, computes the digest while bytes arrive, and renames the complete
+file to its final name.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from typing import BinaryIO
 
 import requests
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.client._transport import Transport, iter_body
 from bonseyes_dagster.errors import ConnectionFailedError, DigestMismatchError, RangeError, UnavailableError
 
@@ -37,26 +42,26 @@ def fetch(
     sha256: str | None = None,
     on_bytes: OnBytes | None = None,
 ) -> Path:
-    """Download `path` to the file `target` and return it; nothing partial ever stands at `target`.
+    """Download `path` to the file `target` and return it; `target` never holds a partial file.
 
-    `sha256` is the digest to verify; without it the server's `Repr-Digest` is. What an interrupted call left in
-    `.TARGET.DIGEST.part` is continued. `on_bytes` is told how many bytes were added (negative: thrown away).
-    Raises DigestMismatchError when the bytes are wrong, ConnectionFailedError when they do not come.
+    It verifies the digest `sha256`, or without it the server's `Repr-Digest`. An interrupted call leaves
+    `.TARGET.DIGEST.part`, which the next call continues. `on_bytes` gets the number of bytes added (negative: thrown
+    away). Raises DigestMismatchError when the bytes are wrong, ConnectionFailedError when the download fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # A name may be as long as a file system takes already.
+    # The name may have the greatest length that the file system allows: shorten it before adding to it.
     stem = target.name.encode()[:200].decode(errors="ignore")
     part = target.with_name(f".{stem}.{(sha256 or 'unverified')[:16]}.part")
     with _locked(part) as file:
         download = _Download(transport, path, file, size_bytes, sha256, on_bytes or (lambda _: None))
-        had = download.take_over() if sha256 else download.restart()
+        resumed_bytes = download.resume() if sha256 else download.restart()
         try:
             download.run()
         except DigestMismatchError:
-            if not had:
+            if not resumed_bytes:
                 part.unlink(missing_ok=True)
                 raise
-            # The left-over was at fault, or the server is: begin once more without it to know.
+            # Either the resumed bytes or the server's are wrong: download once more from the start.
             download.restart()
             _run_or_remove(download, part)
         part.replace(target)
@@ -79,17 +84,17 @@ def _run_or_remove(download: _Download, part: Path) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
-    """Open the partial file for this caller alone: of two downloads to one target the second waits."""
+    """Open the partial file under a lock: of two downloads to one target, the second waits."""
     while True:
         with part.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if _is_still(part, file):
+            if _is_same_file(part, file):
                 yield file
                 return
-        # The one before us published the file that we waited for; ours is a new one.
+        # The other download renamed the file while we waited for the lock: open a new one.
 
 
-def _is_still(part: Path, file: BinaryIO) -> bool:
+def _is_same_file(part: Path, file: BinaryIO) -> bool:
     try:
         return os.path.samestat(part.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:
@@ -98,7 +103,7 @@ def _is_still(part: Path, file: BinaryIO) -> bool:
 
 @dataclass(slots=True)
 class _Download:
-    """What has come so far of one file."""
+    """The download of one file in progress."""
 
     transport: Transport
     path: str
@@ -110,8 +115,8 @@ class _Download:
     etag: str | None = None
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def take_over(self) -> int:
-        """Hash what an earlier call left and return its length."""
+    def resume(self) -> int:
+        """Hash the bytes that an earlier call left, and return how many there are."""
         self.file.seek(0)
         while chunk := self.file.read(_CHUNK_BYTES):
             self._count(chunk)
@@ -120,7 +125,7 @@ class _Download:
         return self.had_bytes
 
     def restart(self) -> int:
-        """Throw away what came so far."""
+        """Throw away all bytes received so far, and return 0."""
         self.file.truncate(0)
         self.file.seek(0)
         self.hash = hashlib.sha256()
@@ -130,8 +135,9 @@ class _Download:
         return 0
 
     def run(self) -> None:
-        """Receive until everything is there and is what was promised."""
+        """Receive all bytes, with retries, and verify length and digest."""
         fruitless = 0
+        backoff = Backoff(0.1, 10.0)
         while self.size_bytes is None or self.had_bytes < self.size_bytes or not self.had_bytes:
             before = self.had_bytes
             try:
@@ -141,17 +147,20 @@ class _Download:
                 self.restart()
                 fruitless += 1
             except (ConnectionFailedError, UnavailableError):
-                fruitless = 0 if self.had_bytes > before else fruitless + 1
-                time.sleep(0.1 * 2**fruitless)
+                fruitless += 1
+                if self.had_bytes > before:
+                    fruitless = 0
+                    backoff.reset()
+                time.sleep(backoff.take())
                 if fruitless >= _FRUITLESS_TRIES:
                     raise
             if fruitless >= _FRUITLESS_TRIES:
-                raise ConnectionFailedError(f"{self.transport.url(self.path)} refuses to be read")
+                raise ConnectionFailedError(f"{self.transport.url(self.path)} refuses every range request.")
         self.file.flush()
         self._verify()
 
     def _receive(self) -> None:
-        # `identity`: ranges and digests are of the file itself.
+        # `identity`: ranges and digests refer to the uncompressed file.
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.had_bytes:
             headers["Range"] = f"bytes={self.had_bytes}-"
@@ -160,15 +169,15 @@ class _Download:
         with self.transport.request("GET", self.path, headers=headers, stream=True) as response:
             if self.had_bytes and response.status_code != 206:
                 self.restart()
-            self._note(response)
+            self._read_headers(response)
             for chunk in iter_body(response):
                 if self.size_bytes is not None and self.had_bytes + len(chunk) > self.size_bytes:
                     where = self.transport.url(self.path)
-                    raise DigestMismatchError(f"{where} gave more than the {self.size_bytes} bytes that were promised")
+                    raise DigestMismatchError(f"{where} sent more than the promised {self.size_bytes} bytes.")
                 self.file.write(chunk)
                 self._count(chunk)
 
-    def _note(self, response: requests.Response) -> None:
+    def _read_headers(self, response: requests.Response) -> None:
         etag = response.headers.get("ETag", "")
         self.etag = etag if etag.startswith('"') else None
         promised = _REPR_DIGEST.search(response.headers.get("Repr-Digest", ""))
@@ -183,8 +192,8 @@ class _Download:
     def _verify(self) -> None:
         where = self.transport.url(self.path)
         if self.size_bytes is not None and self.had_bytes != self.size_bytes:
-            raise DigestMismatchError(f"{where} gave {self.had_bytes} bytes where {self.size_bytes} were promised")
+            raise DigestMismatchError(f"{where} sent {self.had_bytes} bytes, not the promised {self.size_bytes}.")
         if self.sha256 is not None and self.hash.hexdigest() != self.sha256:
             raise DigestMismatchError(
-                f"{where} gave bytes with sha256 {self.hash.hexdigest()} where {self.sha256} was promised"
+                f"{where} sent bytes with the sha256 {self.hash.hexdigest()}, not the promised {self.sha256}."
             )

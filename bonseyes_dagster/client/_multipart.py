@@ -1,4 +1,4 @@
-"""A multipart/form-data body that is streamed from its files: memory stays flat whatever is uploaded."""
+"""A multipart/form-data body that streams its files from disk: memory use does not grow with the upload."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bonseyes_dagster.errors import InvalidError
 __all__ = ["FileSource", "Multipart"]
 
 FileSource = str | os.PathLike[str] | bytes | BinaryIO
-"""A file to upload: its path, its bytes, or an open, seekable binary file (sent from where it stands)."""
+"""A file to upload: its path, its bytes, or an open, seekable binary file (sent from its current position)."""
 
 _CHUNK_BYTES = 1 << 18
 
 
 class Multipart:
-    """A body with a known length that can be iterated again, so that a failed request can be repeated."""
+    """A body of known length. It can be iterated again, so that a failed request can be repeated."""
 
     def __init__(self, fields: Sequence[tuple[str, str]], files: Mapping[str, FileSource]) -> None:
         self._boundary = secrets.token_hex(16)
@@ -55,7 +55,7 @@ class Multipart:
 
 
 class _Source:
-    """One file of the body: as many bytes as it had when the request was made."""
+    """One file of the body. It sends as many bytes as the file had when the body was built."""
 
     def __init__(self, name: str, file: FileSource) -> None:
         self._file = file
@@ -89,7 +89,7 @@ class _Source:
         while left:
             chunk = stream.read(min(left, _CHUNK_BYTES))
             if not chunk:
-                raise InvalidError(f"{self.filename} became shorter while it was uploaded")
+                raise InvalidError(f"{self.filename} became shorter during the upload.")
             left -= len(chunk)
             yield chunk
 
@@ -99,9 +99,10 @@ def _size_of(name: str, path: Path) -> int:
         with path.open("rb") as stream:
             return stream.seek(0, os.SEEK_END)
     except OSError as error:
-        raise InvalidError(f"{name}: cannot read {path}: {error.strerror}", detail={name: str(error)}) from error
+        sentence = f"{path} cannot be read: {error.strerror}."
+        raise InvalidError(f"{name}: {sentence}", detail={name: sentence}) from error
 
 
 def _quoted(text: str) -> str:
-    # As browsers do (WHATWG): percent-encode only what would end the quoted string.
+    # Like browsers (WHATWG): percent-encode only the characters that would end the quoted string.
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")

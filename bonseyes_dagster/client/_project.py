@@ -1,4 +1,4 @@
-"""A whole project through its one published port: the gateway's containers and pipelines."""
+"""The client of a whole project: its containers and pipelines behind the gateway's port."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Project"]
 
 
 class Project:
-    """A project at the URL of its gateway, `token` being the gateway's if it has one."""
+    """A project at the URL of its gateway; `token` is the gateway's, if it has one."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Project:
         return f"<Project {self.transport.base_url}>"
 
     def container(self, name: str, kind: Collection | None = None) -> Container:
-        """Return the container `name`, whether it is there or not."""
+        """Return the container `name`, whether it exists or not."""
         url = self.transport.url(urls.gateway_container(name))
         return Container(
             url, name=name, token=self._token, session=self._session, kind=kind, retry_s=self.transport.retry_s
@@ -53,19 +53,19 @@ class Project:
         return self.transport.get_json("/pipelines", objects)
 
     def pipeline(self, name: str) -> Container:
-        """Return the container of the pipeline `name` (its own name or its container's)."""
+        """Return the container of the pipeline `name`, which is the pipeline's own name or its container's."""
         known = self.pipelines()
         for key in ("container", "name"):
             for entry in known:
                 if entry.get(key) == name:
                     return self.container(str(entry["container"]), kind="runs")
         names = ", ".join(sorted(str(entry.get("container")) for entry in known)) or "none"
-        raise NotFoundError(f"there is no pipeline {name!r}; there is {names}")
+        raise NotFoundError(f"There is no pipeline {name!r}; the pipelines are: {names}.")
 
     def containers(self) -> dict[str, ToolDescription | None]:
-        """Return what every registered container last said of itself, by name; None for one that never answered."""
+        """Return the latest description of every registered container, by name; None if it never answered."""
         return self.transport.get_json("/containers", _descriptions)
 
 
 def _descriptions(body: Any) -> dict[str, ToolDescription | None]:
-    return {name: ToolDescription.from_json(said) if said else None for name, said in body.items()}
+    return {name: ToolDescription.from_json(entry) if entry else None for name, entry in body.items()}

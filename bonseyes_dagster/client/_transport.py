@@ -1,11 +1,10 @@
-"""HTTP to one container: kept-alive connections, repeated calls where that is safe, errors as exceptions."""
+"""HTTP to one container: connections that stay open, retries where they are safe, errors as exceptions."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
@@ -16,6 +15,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.client._bounds import ANSWER_LIMIT_BYTES, check_encoding, read_whole
 from bonseyes_dagster.client._multipart import Multipart
 from bonseyes_dagster.client.socket_adapter import SocketAdapter
@@ -35,17 +35,17 @@ __all__ = ["READ_TIMEOUT_S", "RETRY_S", "Transport", "iter_body", "json_body"]
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
 RETRY_S = 10.0
-"""How long a call is repeated that finds nobody; a container that restarts is back by then."""
+"""How long a call without an answer is repeated; a restart of a container takes less time."""
 _POOL_SIZE = 256
 _CHUNK_BYTES = 1 << 20
-_WHOLE_ANSWER = 10  # times the timeout of one read
+_WHOLE_ANSWER = 10  # a whole answer may take this many times the timeout of one read
 _ERROR_LIMIT_BYTES = 1 << 24
 _TRANSIENT = frozenset({502, 503, 504})
 _T = TypeVar("_T")
 
 
 class Transport:
-    """Requests to one base URL. Safe for use from many threads and across forks."""
+    """Requests to one base URL. Many threads and forked processes may use it."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Transport:
 
     @property
     def shown_url(self) -> str:
-        """Return the base URL as messages name it: without the path of a socket."""
+        """Return the base URL for messages: without the path of a socket."""
         return sockets.plain_url(self.base_url)
 
     def get_json(self, path: str, parse: Callable[[Any], _T], **options: Any) -> _T:
-        """GET `path` and parse its JSON; UnexpectedAnswerError when it is not what the contract promises."""
+        """GET `path` and parse its JSON; raise UnexpectedAnswerError when the answer breaks the contract."""
         return self.parsed(self.request("GET", path, **options), parse)
 
     def parsed(self, response: requests.Response, parse: Callable[[Any], _T]) -> _T:
@@ -83,13 +83,12 @@ class Transport:
             return parse(response.json())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UnexpectedAnswerError(
-                f"{_url_of(response)} answered something that is not in the contract "
-                f"({type(error).__name__}: {error}); "
+                f"{_url_of(response)} broke the contract with its answer ({type(error).__name__}: {error}); "
                 "is it a container of this project?"
             ) from error
 
     def pieces(self, response: requests.Response) -> Iterator[bytes]:
-        """Yield the body of a streamed answer as it arrives; ConnectionFailedError when it ends before its time."""
+        """Yield the body of a streamed answer as it arrives; raise ConnectionFailedError when it ends too early."""
         return iter_body(response)
 
     def request(
@@ -105,23 +104,22 @@ class Transport:
         limit_bytes: int = ANSWER_LIMIT_BYTES,
         repeat: bool = True,
     ) -> requests.Response:
-        """Send and return a successful answer; raise its error otherwise.
+        """Send a request and return a successful answer; raise the error of any other answer.
 
-        Unless it is to `stream`, an answer has at most `limit_bytes` and comes within ten times `read_timeout_s`.
-        With `repeat`, connection errors and 502-504 are met with further tries; pass False where those do harm.
+        Without `stream`, an answer may have `limit_bytes` and may take ten times `read_timeout_s`.
+        With `repeat`, connection errors and 502-504 are retried; pass False where a retry does harm.
         """
-        give_up = time.monotonic() + (self.retry_s if repeat else 0.0)
-        pause_s = 0.05
+        deadline_s = time.monotonic() + (self.retry_s if repeat else 0.0)
+        # Spread: the clients of one restarted container must not come back all at once.
+        backoff = Backoff(0.05, 2.0, factor=2.5, spread=0.25)
         while True:
             try:
                 return self._send(method, path, params, headers, body, stream, read_timeout_s, limit_bytes)
             except (ConnectionFailedError, UnavailableError):
-                # Spread, so that many clients of one restarted container do not come back all at once.
-                pause_s *= random.uniform(0.75, 1.25)  # noqa: S311 - no secret
-                if time.monotonic() + pause_s > give_up:
+                pause_s = backoff.take()
+                if time.monotonic() + pause_s > deadline_s:
                     raise
                 time.sleep(pause_s)
-                pause_s = min(2.0, pause_s * 2.5)
 
     def _send(
         self,
@@ -134,7 +132,7 @@ class Transport:
         read_timeout_s: float,
         limit_bytes: int,
     ) -> requests.Response:
-        until = time.monotonic() + _WHOLE_ANSWER * read_timeout_s
+        deadline_s = time.monotonic() + _WHOLE_ANSWER * read_timeout_s
         try:
             response = (self._session or _shared_session(self._trust_env)).request(
                 method,
@@ -150,11 +148,12 @@ class Transport:
             if is_good:
                 check_encoding(response)
             if not stream or not is_good:
-                read_whole(response, limit_bytes=limit_bytes if is_good else _ERROR_LIMIT_BYTES, until=until)
+                limit_bytes = limit_bytes if is_good else _ERROR_LIMIT_BYTES
+                read_whole(response, limit_bytes=limit_bytes, deadline_s=deadline_s)
         except requests.exceptions.InvalidURL as error:
-            raise InvalidError(f"{self.shown_url}{path}: {error}") from error
+            raise InvalidError(f"{self.shown_url}{path} is not a URL: {str(error).rstrip('.')}.") from error
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise ConnectionFailedError(f"no answer from {self.shown_url}: {reason_of(error)}") from error
+            raise ConnectionFailedError(f"{self.shown_url} does not answer: {reason_of(error)}.") from error
         if is_good:
             return response
         with response:
@@ -162,27 +161,27 @@ class Transport:
 
 
 def iter_body(response: requests.Response) -> Iterator[bytes]:
-    """Yield the body as it arrives, undecoded; ConnectionFailedError when it ends before its time."""
+    """Yield the body as it arrives, undecoded; raise ConnectionFailedError when it ends too early."""
     try:
-        # `read1` hands on what has come, chunked or not, where `iter_content` waits for a full chunk.
+        # `read1` returns the bytes that have arrived; `iter_content` waits for a full chunk.
         while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
             yield chunk
     except urllib3.exceptions.HTTPError as error:
-        raise ConnectionFailedError(f"{_url_of(response)} hung up: {reason_of(error)}") from error
+        raise ConnectionFailedError(f"{_url_of(response)} broke off its answer: {reason_of(error)}.") from error
 
 
 def reason_of(error: BaseException) -> str:
-    """Return the innermost reason of a network error: what the operating system or the peer said."""
+    """Return the innermost reason of a network error, without a full stop: the text of the system or the peer."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         error, inner = inner, _cause(inner)
-    return str(error) or type(error).__name__
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    # requests and urllib3 keep the error that they wrap in `reason`, among the arguments, or as the cause.
+    # requests and urllib3 keep a wrapped error in `reason`, among the arguments, or as the cause.
     candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
     return next((candidate for candidate in candidates if isinstance(candidate, BaseException)), None)
 
@@ -194,7 +193,7 @@ def _url_of(response: requests.Response) -> str:
 def _error_of(response: requests.Response) -> BonseyesError:
     if response.is_redirect:
         where = response.headers.get("Location", "elsewhere")
-        return UnexpectedAnswerError(f"{_url_of(response)} sends us to {where}; use the address that it stands for")
+        return UnexpectedAnswerError(f"{_url_of(response)} redirects to {where}; use the address behind it.")
     try:
         body = response.json()
     except (ValueError, requests.RequestException):
@@ -202,7 +201,7 @@ def _error_of(response: requests.Response) -> BonseyesError:
     if isinstance(body, dict) and isinstance(body.get("error"), dict):
         error = error_from_json(response.status_code, body)
     else:
-        text = f"{_url_of(response)} answered {response.status_code} {response.reason}"
+        text = f"{_url_of(response)} answered {response.status_code} {response.reason}."
         error = error_from_json(response.status_code, {"error": {"message": text}})
     if response.status_code in _TRANSIENT and not isinstance(error, UnavailableError):
         return UnavailableError(error.message, detail=error.detail, request_id=error.request_id)
@@ -215,16 +214,16 @@ def _host(base_url: str) -> str:
         host, _ = parts.hostname, parts.port
         socket = sockets.path_of(base_url)
     except ValueError as error:
-        raise InvalidError(f"{base_url!r} is not a URL: {error}") from error
+        raise InvalidError(f"{base_url!r} is not a URL: {error}.") from error
     if socket is not None and socket.startswith("/"):
         return socket
     if parts.scheme not in ("http", "https") or not host:
-        raise InvalidError(f"{base_url!r} is not a base URL: write http://HOST or http://HOST:PORT")
+        raise InvalidError(f"{base_url!r} is not a base URL: write http://HOST or http://HOST:PORT.")
     return host
 
 
 def _is_internal(host: str) -> bool:
-    """Tell whether `host` is this machine or a container's name: a proxy of the environment cannot reach those."""
+    """Tell whether `host` is this machine or a container's name; an HTTP proxy can reach neither."""
     if host == "localhost":
         return True
     try:
@@ -239,9 +238,9 @@ _sessions: dict[tuple[int, bool], requests.Session] = {}
 def _shared_session(trust_env: bool) -> requests.Session:
     """Return the session of this process: one pool of connections for all containers.
 
-    Safe to share between threads because nothing in it changes: no cookies are kept, tokens travel with each call.
-    A forked child makes its own, since two processes must not speak over one connection; the parent's is kept
-    rather than closed, because closing takes locks that another thread may have held at the fork.
+    Threads can share it because it does not change: it keeps no cookies, and each call brings its token.
+    A forked child makes its own session, because two processes must not use one connection. The child does not close
+    the parent's session: closing takes locks, and another thread may have held them at the fork.
     """
     key = (os.getpid(), trust_env)
     return _sessions.get(key) or _sessions.setdefault(key, _new_session(trust_env))
@@ -261,7 +260,7 @@ def _new_session(trust_env: bool) -> requests.Session:
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stand where an authentication would, so that a ~/.netrc does not replace our Authorization."""
+    """Act as the session's authentication, so that requests does not replace our Authorization from ~/.netrc."""
     return request
 
 

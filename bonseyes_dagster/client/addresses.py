@@ -1,4 +1,4 @@
-"""Where containers are: a name's base URL, and the container and name that an artifact's URL stands for."""
+"""The addresses of containers: the base URL of a name, and the container and name in an artifact's URL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _Stamp = tuple[int, int, int]
 
 
 class Addresses:
-    """Base URLs by container name, from a JSON file that is read again when it changes; `http://NAME` without one."""
+    """Base URLs by container name, from a JSON file. It reads the file again when it changes.
+
+    Without a file, the base URL of a container is `http://NAME`.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
@@ -30,34 +33,39 @@ class Addresses:
 
     @classmethod
     def from_settings(cls, settings: Settings | None = None) -> Addresses:
-        """Return the addresses of `BONSEYES_ADDRESSES`."""
+        """Return the addresses in the file of the setting `BONSEYES_ADDRESSES`."""
         return cls((settings or Settings.from_environ()).addresses)
 
     def base_url(self, container: str) -> str:
-        """Return where `container` answers, without a trailing slash; InvalidError when it cannot be a name."""
+        """Return the base URL of `container`, without a trailing slash; raise InvalidError when it is not a name."""
         if not urls.is_name(container):
-            raise InvalidError(f"{container!r} is not a container's name")
+            raise InvalidError(f"{container!r} is not a container's name.")
         return self._read().get(container) or f"http://{container}"
 
     def is_listed(self, container: str) -> bool:
-        """Tell whether a name can be one of the project's: in the file, or without a file one without dots."""
+        """Tell whether the project can have a container of this name.
+
+        With a file, the file must list the name. Without a file, the name must have no dots.
+        """
         return urls.is_name(container) and (container in self._read() if self._file else "." not in container)
 
     def is_known(self, container: str) -> bool:
-        """Tell whether a name is one of the project's: in the file, or without one of private addresses alone.
+        """Tell whether the project has a container of this name.
 
-        Without a file it asks DNS. That of an engine has the services of the project, and no other private names.
+        With a file, the file must list the name. Without a file, DNS must have private addresses only for the name:
+        the DNS of a Docker engine knows the project's services, and no other private names.
         """
         return self.is_listed(container) and (self._file is not None or _is_private(container))
 
     def containers(self) -> list[str]:
-        """Return the names in the file, sorted; empty when containers are found by their names alone."""
+        """Return the sorted names in the file; an empty list without a file."""
         return sorted(self._read())
 
     def parse_artifact(self, value: str) -> tuple[str, str]:
-        """Return (container, name) of `CONTAINER/NAME`, `http://CONTAINER/artifacts/NAME` or a known base URL's.
+        """Return (container, name) of an artifact's address.
 
-        Raises InvalidError that says what an artifact's URL looks like.
+        The address is `CONTAINER/NAME`, `http://CONTAINER/artifacts/NAME`, or a URL below a base URL of the file.
+        Raises InvalidError, with the right form in its message.
         """
         if not isinstance(value, str):
             raise _not_an_artifact(value)
@@ -77,7 +85,7 @@ class Addresses:
         segments = parts.path.strip("/").split("/")
         if parts.scheme != "http" or parts.query or parts.fragment or segments[0] != "artifacts":
             return None
-        # `netloc`, not `hostname`: the latter is lower-cased, and names are not.
+        # `netloc`, not `hostname`, which is in lower case: names may have capitals.
         return _pair([parts.netloc.removesuffix(":80"), *map(unquote, segments[1:])])
 
     def _read(self) -> Mapping[str, str]:
@@ -111,11 +119,11 @@ def _load(file: Path) -> dict[str, str]:
     try:
         known = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"BONSEYES_ADDRESSES={file}: {error}") from error
+        raise SettingsError(f"BONSEYES_ADDRESSES={file} cannot be read: {error}.") from error
     if not isinstance(known, dict) or not all(
         urls.is_name(name) and isinstance(url, str) for name, url in known.items()
     ):
-        raise SettingsError(f"BONSEYES_ADDRESSES={file}: must be a JSON object of container names and base URLs")
+        raise SettingsError(f"BONSEYES_ADDRESSES={file} must be a JSON object of container names and base URLs.")
     return {name: url.rstrip("/") for name, url in known.items()}
 
 
@@ -126,4 +134,4 @@ def _pair(segments: list[str]) -> tuple[str, str] | None:
 
 
 def _not_an_artifact(value: object) -> InvalidError:
-    return InvalidError(f"{value!r} is not an artifact: write http://CONTAINER/artifacts/NAME or CONTAINER/NAME")
+    return InvalidError(f"{value!r} is not an artifact: write http://CONTAINER/artifacts/NAME or CONTAINER/NAME.")

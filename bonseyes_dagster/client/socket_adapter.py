@@ -1,4 +1,4 @@
-"""HTTP over a unix socket for `requests`: the transport of the client, and a tool's own session, mount it."""
+"""HTTP over a unix socket for `requests`. The client's transport and a tool's own session mount it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Pool(HTTPConnectionPool):
 
 
 class SocketAdapter(HTTPAdapter):
-    """Sends requests with `http+unix` URLs. The server sees the name of the socket as its Host."""
+    """Sends requests with `http+unix` URLs. Their Host header is the name of the socket."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Give the pool manager pools of sockets."""
@@ -59,12 +59,12 @@ class SocketAdapter(HTTPAdapter):
         return pool
 
     def add_headers(self, request: requests.PreparedRequest, **_: Any) -> None:
-        """Name a Host: that of the URL is a path."""
+        """Set the Host header to the socket's name, because the host in the URL is a path."""
         request.headers.setdefault("Host", sockets.plain_url(request.url or "").split("/")[2])
 
 
 def _host_of(path: str) -> str:
-    """Return a host that stands for a path: urllib3 makes hosts lower-case."""
+    """Return the path as hexadecimal digits: urllib3 converts hosts to lower case."""
     return os.fsencode(path).hex()
 
 

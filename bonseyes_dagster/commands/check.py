@@ -1,4 +1,4 @@
-"""`bonseyes check`: parsing and printing."""
+"""`bonseyes check`: parse the options, and print the findings."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["check"]
 @json_option
 @pass_state
 def check(state: State) -> int:
-    """Say what does not fit together in the project: tools, images, services and pipelines.
+    """Report the tools, images, services and pipelines of the project that do not fit together.
 
-    Exits with 1 when something does not. Needs no Docker; the pipelines are compared where Dagster is installed.
+    Exits with 1 when it finds a problem. It needs no Docker; it checks the pipelines only if Dagster is installed.
     """
     folder = find_project().folder
-    read_env_file(folder)  # the code is loaded with the settings that `bonseyes up` would give it
+    read_env_file(folder)  # the code must load with the same settings as in `bonseyes up`
     report = check_project(folder)
     if state.json:
         print_json(
@@ -35,8 +35,8 @@ def check(state: State) -> int:
 def _print(report: Report) -> None:
     for finding in report.findings:
         click.echo(str(finding))
-    for what in report.skipped:
-        print_note(f"Not checked: {what}.")
+    for part in report.skipped:
+        print_note(f"Not checked: {part}.")
     if report.findings:
         print_note(f"{len(report.findings)} findings.")
         return
@@ -44,8 +44,8 @@ def _print(report: Report) -> None:
     counts = [f"{len(subject.tools)} tools"]
     if subject.pipelines is not None:
         counts.append(f"{len(subject.pipelines)} pipelines")
-    if subject.deployment is None:
-        click.echo(f"{', '.join(counts)}: all right. There is no docker-compose.yml: the project runs embedded only.")
+    if subject.compose_model is None:
+        click.echo(f"{', '.join(counts)}: no problems. There is no docker-compose.yml: the project runs embedded only.")
     else:
         counts += [f"{len(subject.images)} images", f"{len(subject.services)} services"]
-        click.echo(f"{', '.join(counts)}: all fit together.")
+        click.echo(f"{', '.join(counts)}: no problems.")

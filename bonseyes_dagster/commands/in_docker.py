@@ -1,4 +1,4 @@
-"""What `bonseyes up`, `down`, `status` and `logs` do where the project runs in Docker: parsing is done, this prints."""
+"""The commands `bonseyes up`, `down`, `status` and `logs` for a docker project; project.py parses their options."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ import click
 from bonseyes_dagster.client.command import State, print_note, write_bytes
 from bonseyes_dagster.docker.build import build_images
 from bonseyes_dagster.docker.compose.files import read_images
-from bonseyes_dagster.docker.engine import RefusedError, check_engine
-from bonseyes_dagster.docker.project import CLEAR_LINE, START_S, ComposedProject
+from bonseyes_dagster.docker.engine import EngineRefusedCommandError, check_engine
+from bonseyes_dagster.docker.project import CLEAR_LINE, START_S, DockerProject
 from bonseyes_dagster.docker.project_lock import lock_project
 from bonseyes_dagster.errors import NotFoundError, SettingsError, UnavailableError
 from bonseyes_dagster.gateway.access import check_bind
 from bonseyes_dagster.project import display
 from bonseyes_dagster.project.port import check_port
-from bonseyes_dagster.project.record import Record
+from bonseyes_dagster.project.state import ProjectState
 from bonseyes_dagster.settings import Settings
 
-__all__ = ["bring_down", "bring_up", "print_logs", "read_record"]
+__all__ = ["bring_down", "bring_up", "print_logs", "read_project_state"]
 
 _LOOK_S = 5.0
 
@@ -43,115 +43,119 @@ def bring_up(
     detach: bool,
     builds: bool,
     profiles: tuple[str, ...],
-) -> Record:
-    """Start the project's containers, and unless `detach`, end them on Ctrl-C; return the record of all services."""
+) -> ProjectState:
+    """Start the project's containers and return its state; without `detach`, end them on Ctrl-C."""
     check_engine()
-    project = ComposedProject(folder, _environ(settings, port), profiles)
+    project = DockerProject(folder, _environ(settings, port), profiles)
     project.check_name()
     project.check()
-    # The access service would refuse it, too, and the gateway let nobody pass; this says why.
+    # The access service would refuse this, too, and the gateway would then refuse every request without a reason.
     check_bind(project.address()[0], project.token())
     with contextlib.ExitStack() as lock:
-        lock.enter_context(lock_project(folder, alone=False))
-        was_up = project.record() is not None
+        lock.enter_context(lock_project(folder, exclusive=False))
+        was_up = project.state() is not None
         if was_up and not port:
-            project = _where_it_is(project)
+            project = _with_published_port(project)
         _provide_images(project, state, builds)
         if not was_up:
             check_port(*project.address())
             if not state.json:
-                _tell_name(project)
+                _print_name(project)
         with (
-            contextlib.nullcontext() if was_up else _ended_with_us(project, detach),
+            contextlib.nullcontext() if was_up else _stop_at_the_end(project, detach),
             display.show(as_json=state.json) as shown,
         ):
-            record = _start(project, shown, stays=detach or was_up)
-            lock.close()  # whoever wants the project down sees from now on that it is up
+            project_state = _start(project, shown, stays=detach or was_up)
+            lock.close()  # from now on, a backup sees by the containers that the project is up
             if not detach and not was_up:
-                _stay(project, shown)
-    return record
+                _show_until_stopped(project, shown)
+    return project_state
 
 
-def _tell_name(project: ComposedProject) -> None:
+def _print_name(project: DockerProject) -> None:
     print_note(f"Docker calls this project {project.name}.")
-    if moved := project.moved():
+    if names := project.former_names():
         print_note(
-            f"Docker has volumes of {', '.join(moved)}, too: if this folder was moved and they are its own, set "
+            f"Docker also has volumes of {', '.join(names)}. If this folder was moved and they belong to it, set "
             "COMPOSE_PROJECT_NAME to that name; a line in `.env` keeps it."
         )
 
 
 def _environ(settings: Settings, port: int | None) -> dict[str, str]:
-    """Return what Compose is to know of the command line; what `.env` says counts where that says nothing."""
+    """Return the environment for Compose, with the options of the command line; `.env` counts below it."""
     environ = dict(os.environ)
     if port:
         environ["BONSEYES_PORT"] = str(port)
-    # Otherwise the address that the settings make up for here would hide the one in `.env`.
+    # Set the URL only if the user gave a port or a host: a default would hide the URL in `.env`.
     if settings.url and (port or settings.host != Settings().host):
         environ["BONSEYES_URL"] = settings.url
     return environ
 
 
-def _where_it_is(project: ComposedProject) -> ComposedProject:
-    """Keep the port that a running project has."""
+def _with_published_port(project: DockerProject) -> DockerProject:
+    """Return the project with the port that its running gateway has."""
     for container in project.containers():
         if container.published is not None and "BONSEYES_PORT" not in project.environ:
             return replace(project, environ={**project.environ, "BONSEYES_PORT": str(container.published[1])})
     return project
 
 
-def _provide_images(project: ComposedProject, state: State, builds: bool) -> None:
+def _provide_images(project: DockerProject, state: State, builds: bool) -> None:
     missing = [] if builds else project.missing_images()
     if missing and sys.stdin.isatty() and not state.json:
         builds = click.confirm(f"{len(missing)} images are not built yet. Build them now?", default=True, err=True)
     if builds:
-        build_images(project.folder, read_images(project.folder, project.variables), quiet=state.json, tell=print_note)
+        build_images(
+            project.folder, read_images(project.folder, project.variables), quiet=state.json, report=print_note
+        )
     elif missing:
         raise SettingsError(
             f"{len(missing)} images are not built: {', '.join(missing)}. "
-            "`bonseyes build` builds them, and `bonseyes up --docker --build` does both."
+            "Run `bonseyes build`, or `bonseyes up --docker --build`."
         )
 
 
-def _start(project: ComposedProject, shown: display.Display, *, stays: bool) -> Record:
-    """Start everything; when that fails tell where to look, or unless all that there is `stays`, what is to be seen."""
+def _start(project: DockerProject, shown: display.Display, *, stays: bool) -> ProjectState:
+    """Start all services; an error has the last log lines, or if the containers stay, the command that shows them."""
     try:
-        record = project.start(shown.update, START_S)
-        if record is not None:
-            return record
-        message = f"Not everything got healthy in {START_S:.0f} s."
-    except RefusedError as error:
+        project_state = project.start(shown.update, START_S)
+        if project_state is not None:
+            return project_state
+        message = f"Some services did not get healthy within {START_S:.0f} s."
+    except EngineRefusedCommandError as error:
         message = error.message
-    found = project.record()
-    ill = [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
-    sick = [each for each in ill if each.state != "starting"] or ill
-    hint = "`bonseyes logs SERVICE` tells more." if stays else project.last_words([each.name for each in sick])
-    raise UnavailableError(f"{message}\n{hint}", detail={each.name: each.reason or each.state for each in sick})
+    found = project.state()
+    candidates = (
+        [each for each in found.services if each.state not in ("healthy", "waiting")] if found is not None else []
+    )
+    failed = [each for each in candidates if each.state != "starting"] or candidates
+    hint = "`bonseyes logs SERVICE` shows why." if stays else project.last_log_lines([s.name for s in failed])
+    raise UnavailableError(f"{message}\n{hint}", detail={each.name: each.reason or each.state for each in failed})
 
 
 @contextlib.contextmanager
-def _ended_with_us(project: ComposedProject, detach: bool) -> Iterator[None]:
-    """End the project when the block is interrupted; without `detach` however it ends."""
+def _stop_at_the_end(project: DockerProject, detach: bool) -> Iterator[None]:
+    """Stop the project when the block is interrupted; without `detach`, stop it in any case."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
     former = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    is_over = not detach
+    must_stop = not detach
     try:
         yield
     except KeyboardInterrupt:
-        is_over = True
+        must_stop = True
         raise
     finally:
-        if is_over:
-            _end(project)
+        if must_stop:
+            _stop(project)
         for number, handler in former.items():
             signal.signal(number, handler)
 
 
-def _end(project: ComposedProject) -> None:
-    """Stop politely; whoever asks twice has no more patience."""
+def _stop(project: DockerProject) -> None:
+    """Stop the project; on a second Ctrl-C, kill it."""
     with contextlib.suppress(OSError):
         print_note("Stopping.")
     try:
@@ -160,46 +164,46 @@ def _end(project: ComposedProject) -> None:
         project.stop(at_once=True)
 
 
-def _stay(project: ComposedProject, shown: display.Display) -> None:
-    """Show how the services are until interrupted, or until somebody else has ended them."""
+def _show_until_stopped(project: DockerProject, shown: display.Display) -> None:
+    """Show the state of the services until Ctrl-C, or until another command has stopped them."""
     watch = project.watch()
     while True:
         time.sleep(_LOOK_S)
-        record = watch.look()
-        if all(service.state in ("waiting", "stopped") for service in record.services):
+        project_state = watch.look()
+        if all(service.state in ("waiting", "stopped") for service in project_state.services):
             return
-        # A closed pipe or terminal must not decide over what runs.
+        # A closed pipe or terminal must not end the project.
         with contextlib.suppress(OSError):
-            shown.update(record)
+            shown.update(project_state)
 
 
 def bring_down(folder: Path, *, with_volumes: bool, is_sure: bool) -> bool:
-    """End the project's containers and remove them; tell whether there were any.
+    """Stop and remove the project's containers; tell whether there were any.
 
-    With `with_volumes` everything that was made is lost; it is said what, and asked before unless `is_sure`.
+    With `with_volumes`, all data is lost; unless `is_sure`, it lists the volumes and asks first.
     """
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     if with_volumes:
         project.check_name()
     if with_volumes and not is_sure:
-        print_note(f"All runs and artifacts would be lost for ever, in: {', '.join(project.volumes())}")
+        print_note(f"All runs and artifacts would be lost, with these volumes: {', '.join(project.volumes())}.")
         if not sys.stdin.isatty():
-            raise SettingsError("Nobody is there to be asked: --yes says that this is meant.")
+            raise SettingsError("There is no terminal to confirm on; give --yes to remove the volumes.")
         click.confirm("Remove them?", abort=True, err=True)
     return project.stop(with_volumes=with_volumes)
 
 
-def read_record(folder: Path) -> Record | None:
-    """Return how the services are, None when the project is not up in Docker."""
-    return ComposedProject(folder).record()
+def read_project_state(folder: Path) -> ProjectState | None:
+    """Return the state of the project; None when it is not up in Docker."""
+    return DockerProject(folder).state()
 
 
 def print_logs(folder: Path, service: str | None, *, follows: bool, lines: int) -> NoReturn:
-    """Print the logs of all services, or of one, and exit; what the services say steers no terminal."""
-    project = ComposedProject(folder)
+    """Print the logs of all services, or of one, and exit; on a terminal, escape control characters."""
+    project = DockerProject(folder)
     there = [container.service for container in project.containers()]
     if service is not None and service not in there:
-        raise NotFoundError(f"There is no log of {service!r}; there is: {', '.join(there)}.")
+        raise NotFoundError(f"There is no log of {service!r}; the services are: {', '.join(there) or 'none'}.")
     argv = project.logs(service, lines=lines, follows=follows)
     with subprocess.Popen(argv, cwd=folder, stdout=subprocess.PIPE) as process:
         try:

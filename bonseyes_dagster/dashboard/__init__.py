@@ -1,1 +1,1 @@
-"""The dashboard container: the registry of containers, and the web UI."""
+"""The dashboard container: the registry of containers and the web UI."""

@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.dashboard --bind BIND`: the dashboard container in the foreground."""
+"""`python -m bonseyes_dagster.dashboard --bind BIND` serves the dashboard container in the foreground."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from bonseyes_dagster.web.server import serve
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Become the server; return only when it cannot start."""
+    """Become the server; return only if it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.dashboard", description=__doc__)
     parser.add_argument("--bind", default="0.0.0.0:80", help="HOST:PORT, or the path of a unix socket (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
         settings = Settings.from_environ()
         if settings.volume is None:
-            raise SettingsError("BONSEYES_VOLUME: the dashboard needs a folder that keeps its registry")
+            raise SettingsError("BONSEYES_VOLUME is not set; it must be the folder for the dashboard's registry.")
         serve("bonseyes_dagster.dashboard.wsgi:application", arguments.bind, settings=settings)
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"dashboard: {error}\n")

@@ -1,4 +1,7 @@
-"""The project's containers as the dashboard shows them: asked at the same time, shown as last known when silent."""
+"""The project's containers for the dashboard: ask all of them in parallel for their descriptions.
+
+When a container does not answer, the dashboard shows its last description.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ __all__ = ["Containers", "makes_runs"]
 
 FRESH_S = 5.0
 ASK_TIMEOUT_S = 2.0
-# A container may send its answer byte by byte, each in time.
+# The limit for all answers together: a slow container may send each byte within ASK_TIMEOUT_S.
 ANSWERS_TIMEOUT_S = 5.0
 _LIMITS: Mapping[str, Any] = {"read_timeout_s": ASK_TIMEOUT_S, "limit_bytes": 1 << 20}
 _ASKED_AT_ONCE = 32
@@ -26,7 +29,7 @@ Description = Mapping[str, Any]
 
 
 class Containers:
-    """Descriptions by name: of what registered, and of what else the addresses file has that makes artifacts."""
+    """The descriptions of all registered containers, and of the other containers in the addresses file that answer."""
 
     def __init__(self, registry: Registry, addresses: Addresses, own_name: str) -> None:
         self._registry = registry
@@ -40,11 +43,11 @@ class Containers:
         self._pool = ThreadPoolExecutor(_ASKED_AT_ONCE, "container")
 
     def descriptions(self) -> dict[str, Description]:
-        """Return each container's description, the last known one if it is silent, {} if it never answered."""
+        """Return each container's description: its last one if it does not answer now, {} if it never answered."""
         registered = self._registry.entries()
         unregistered = {*self._addresses.containers()} - {*registered, self._own_name}
         self._refresh([*registered, *unregistered])
-        # A name that cannot be one of the project's is as good as missing, whatever was once said under it.
+        # An unlisted name is not a container of the project any more: its old description must not show.
         result = {
             name: (self._seen.get(name) or last) if self._addresses.is_listed(name) else {}
             for name, last in registered.items()
@@ -53,9 +56,9 @@ class Containers:
         return result
 
     def check_known(self, name: str) -> None:
-        """Raise ForbiddenError for a name that is no container of the project: whoever registers is asked."""
+        """Raise ForbiddenError for a name outside the project: the dashboard sends requests to registered names."""
         if not self._addresses.is_known(name):
-            raise ForbiddenError(f"{name!r} is no container of this project; one registers under its own name.")
+            raise ForbiddenError(f"{name!r} is not a container of this project; a container registers its own name.")
 
     def pipelines(self) -> list[dict[str, str]]:
         """Return name, container and description of the containers that make runs."""
@@ -70,11 +73,14 @@ class Containers:
         ]
 
     def task(self, container: str) -> Mapping[str, Any]:
-        """Return a pipeline's task as last known, {} if it never said."""
+        """Return the last known task of a pipeline, {} if its container never returned one."""
         return self._tasks.get(container, {})
 
     def _refresh(self, names: Collection[str]) -> None:
-        """Ask those that were not asked lately; while one request asks, others are answered from what is known."""
+        """Ask the containers whose descriptions are stale.
+
+        One thread asks at a time. Meanwhile other threads use the known descriptions, if each name was asked before.
+        """
         if not self._stale(names) or not self._lock.acquire(blocking=not self._asked_at.keys() >= set(names)):
             return
         try:
@@ -91,7 +97,7 @@ class Containers:
         return [name for name in names if self._asked_at.get(name, float("-inf")) < oldest]
 
     def _ask_all(self, names: Iterable[str]) -> dict[str, Description]:
-        """Return the answers that come in time; a container that is still busy with the last question gets no other."""
+        """Return the answers that arrive in time; do not ask a container again while its last request is pending."""
         for name in names:
             if name not in self._asked or self._asked[name].done():
                 self._asked[name] = self._pool.submit(self._ask, name)
@@ -114,7 +120,7 @@ class Containers:
 
 
 def makes_runs(description: Description) -> bool:
-    """Tell whether this is a pipeline's description."""
+    """Tell whether this is the description of a pipeline container."""
     return "/runs" in description.get("artifacts", ())
 
 

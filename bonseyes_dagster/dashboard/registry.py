@@ -1,4 +1,7 @@
-"""Which containers registered and what each last said of itself: one file in the volume, always replaced whole."""
+"""The registered containers and the last description of each, in one file of the volume.
+
+Each change replaces the whole file.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import InvalidError, NotFoundError, StorageFullError, UnavailableError
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.urls import NAME_PATTERN, is_name
 
 __all__ = ["ADDRESS_PATTERN", "LIMIT", "Registry", "check_name"]
 
 LIMIT = 1000
 _log = logging.getLogger(__name__)
-# How long `/healthz` tells that a damaged file was set aside.
-_TELL_S = 7 * 24 * 3600.0
-# A registered container is asked for its description: that must not reach machines by address, in any notation that
-# resolvers know (four numbers or fewer, decimal, octal or hexadecimal).
+# How long `/healthz` reports a damaged file.
+_NOTICE_S = 7 * 24 * 3600.0
+# The dashboard sends requests to registered names. So a name must not be an IP address, in any notation that resolvers
+# know (one to four numbers, decimal, octal or hexadecimal), and not `localhost`.
 ADDRESS_PATTERN = (
     r"^(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?$|^[lL][oO][cC][aA][lL][hH][oO][sS][tT]$"
 )
@@ -34,11 +38,11 @@ Entries = Mapping[str, Mapping[str, Any]]
 
 
 def check_name(name: object) -> str:
-    """Return `name` if it can be a container's; raise InvalidError otherwise."""
+    """Return `name` if it is a valid container name; raise InvalidError otherwise."""
     if not isinstance(name, str) or not is_name(name):
-        raise _invalid(f"a container's name must match {NAME_PATTERN} and hold no '..'")
+        raise _invalid(f"It must match {NAME_PATTERN} and must not contain '..'.")
     if _ADDRESS.search(name):
-        raise _invalid(f"{name!r} is an address; a container has a name")
+        raise _invalid(f"{name!r} is an address; it must be the name of a container.")
     return name
 
 
@@ -47,13 +51,13 @@ def _invalid(sentence: str) -> InvalidError:
 
 
 class _DamagedError(UnavailableError):
-    """The file is there and is no registry."""
+    """The file exists, but it is not a registry."""
 
 
 class Registry:
-    """The registered names, oldest first, each with the description that was last seen ({} before the first).
+    """The registered names, oldest first, each with its last description ({} before the first one).
 
-    Safe among threads and processes: writers hold a lock beside the file, readers see whole files only.
+    Safe for threads and processes: writers lock a file beside the registry, and readers always see a complete file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,50 +77,51 @@ class Registry:
                     return self._read_or_set_aside()
 
     def notices(self) -> list[str]:
-        """Return a sentence for each damaged file that was set aside in the last week."""
+        """Return a sentence for each damaged file that the dashboard renamed in the last week."""
         found = sorted(self._file.parent.glob(f"{self._file.name}.damaged-*"))
         return [
-            f"The registry of containers was damaged; it is kept as {path.name}, and containers register again."
+            f"The registry of containers was damaged; it is now {path.name}, and containers register again."
             for path in found
-            if time.time() - path.stat().st_ctime < _TELL_S
+            if time.time() - path.stat().st_ctime < _NOTICE_S
         ]
 
     def add(self, name: str) -> None:
-        """Register `name` durably; nothing happens if it is registered already."""
+        """Register `name` durably; do nothing if it is registered already."""
         if name in self.entries():
             return
 
         def change(entries: dict[str, Any]) -> None:
             if len(entries) >= LIMIT and name not in entries:
-                raise StorageFullError(f"{LIMIT} containers are registered already, which is the limit")
+                raise StorageFullError(f"The registry has {LIMIT} containers, which is the limit; remove one first.")
             entries.setdefault(name, {})
 
         self._change(change)
 
     def remove(self, name: str) -> None:
-        """Forget `name` durably; raise NotFoundError when it is not registered."""
+        """Remove `name` durably; raise NotFoundError if it is not registered."""
         if name not in self.entries():
             raise NotFoundError(f"There is no registered container {name[:128]!r}.")
         self._change(lambda entries: entries.pop(name, None))
 
     def describe(self, descriptions: Entries) -> None:
-        """Remember what registered containers say of themselves; writes only what is new."""
+        """Store the descriptions of registered containers; write only if one has changed."""
         known = self.entries()
         new = {name: dict(text) for name, text in descriptions.items() if name in known and known[name] != text}
         if new:
             self._change(lambda entries: entries.update({k: v for k, v in new.items() if k in entries}))
 
     def check_health(self) -> None:
-        """Raise UnavailableError when the file cannot be read or its folder not be written."""
+        """Raise UnavailableError if the file is not readable or its folder is not writable."""
         self.entries()
         if not os.access(self._file.parent, os.W_OK):
-            raise UnavailableError(f"{self._file.parent} cannot be written")
+            raise UnavailableError(f"The folder {self._file.parent} is not writable.")
 
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         with self._lock, self._exclusive():
             entries = dict(self._read_or_set_aside())
             change(entries)
-            _replace(self._file, json.dumps({"containers": entries}, ensure_ascii=False).encode())
+            content = json.dumps({"containers": entries}, ensure_ascii=False).encode()
+            replace_file(self._file, content, is_durable=True)
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -126,7 +131,7 @@ class Registry:
             yield
 
     def _read_or_set_aside(self) -> Entries:
-        """Read under the lock of writers; a file that is no registry is kept under another name, and none is left."""
+        """Read under the lock of writers; rename a damaged file and return an empty registry."""
         try:
             return self._read()
         except _DamagedError as error:
@@ -135,7 +140,7 @@ class Registry:
                 self._file.rename(kept)
             except OSError:
                 raise error from None
-            _log.error("%s It is kept as %s; containers register again within a minute.", error.message, kept.name)
+            _log.error("%s It is now %s; containers register again within a minute.", error.message, kept.name)
             return self._read()
 
     def _read(self) -> Entries:
@@ -149,7 +154,7 @@ class Registry:
         except ValueError as error:
             raise _DamagedError(f"The registry {self._file} is damaged: {error}.") from error
         except OSError as error:
-            raise UnavailableError(f"the registry {self._file} cannot be read: {error}") from error
+            raise UnavailableError(f"The registry {self._file} cannot be read: {error}.") from error
         return self._entries
 
 
@@ -159,18 +164,3 @@ def _parse(content: bytes) -> Entries:
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
         raise ValueError("it is not a registry")
     return entries
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file so that after a crash there is the old one or the new one, and after return the new one."""
-    draft = path.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

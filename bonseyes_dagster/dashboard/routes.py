@@ -1,4 +1,4 @@
-"""The dashboard's routes: the registry as JSON, and the page that shows a project."""
+"""The dashboard's routes: the registry as JSON and the page of the project."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _POLICY = (
 
 
 def dashboard_blueprint(registry: Registry, containers: Containers) -> Blueprint:
-    """Return every route of the dashboard."""
+    """Return the blueprint with all routes of the dashboard."""
     blueprint = Blueprint("dashboard", __name__, template_folder="templates", static_folder="static")
 
     @blueprint.get("/")
@@ -60,12 +60,12 @@ def dashboard_blueprint(registry: Registry, containers: Containers) -> Blueprint
 
 def _posted_name() -> str:
     if request.mimetype != "application/json":
-        raise UnsupportedMediaError('register with a JSON body such as {"name": "training"}')
+        raise UnsupportedMediaError('The body must be JSON such as {"name": "training"}.')
     body = body_of(request.environ)
     body.limit(_BODY_LIMIT_BYTES)
     value = parse_json(b"".join(iter(body.read, b"")), "the body")
     if not isinstance(value, dict) or "name" not in value:
-        sentence = "give the container's name"
+        sentence = "It is missing; it must be the container's name."
         raise InvalidError(f"name: {sentence}", detail={"name": sentence})
     return check_name(value["name"])
 
@@ -81,7 +81,7 @@ def _page(containers: Containers) -> Response:
             pipelines=pipelines,
             tasks={name: containers.task(name) for name in pipelines},
             containers=descriptions,
-            known=format_json(descriptions),  # Jinja's own filter would sort the parameters
+            known=format_json(descriptions),  # not Jinja's `tojson`, which sorts the parameters
         )
     )
     answer.mimetype = "text/html"
@@ -91,7 +91,7 @@ def _page(containers: Containers) -> Response:
 
 
 def _root() -> str:
-    """Return the path of the gateway's root: the page may itself be opened below /containers/dashboard/."""
+    """Return the path of the gateway's root; the browser may open the page below /containers/dashboard/, too."""
     base = urlsplit(external_base()).path
     parts = base.rsplit("/containers/", 1)
     return parts[0] if len(parts) == 2 and "/" not in parts[1] else base
@@ -99,6 +99,6 @@ def _root() -> str:
 
 @cache
 def _asset(name: str) -> str:
-    """Return a static file's path, with a digest so that a new version is seen at once."""
+    """Return the URL of a static file; its digest makes browsers load a new version at once."""
     content = (Path(__file__).parent / "static" / name).read_bytes()
     return f"static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"

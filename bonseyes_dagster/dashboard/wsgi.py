@@ -1,4 +1,4 @@
-"""What uWSGI imports: the dashboard as the environment sets it up."""
+"""The WSGI module of the dashboard, which uWSGI imports; the environment holds the settings."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The project as containers of Docker: build the images, check the files, start and stop, back up."""
+"""The project in Docker: build its images, check its files, start, stop, back up and restore its containers."""

@@ -1,7 +1,7 @@
-"""The composed project's part of a backup: its named volumes, and Dagster's database as a dump.
+"""The backup of a docker project: its named volumes, and a dump of Dagster's database.
 
-Volumes are read and written by containers of the services' own images, as their own user. What the database's
-service mounts is left out: the dump takes the place of its files, and its password is made anew by each project.
+Containers of the services' own images read and write the volumes, as the services' users. The volumes of the
+database's service are left out: the dump replaces its files, and each project makes a new password.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bonseyes_dagster.docker.engine import compose_argv, docker
-from bonseyes_dagster.docker.project import ComposedProject
+from bonseyes_dagster.docker.project import DockerProject
 from bonseyes_dagster.docker.project_lock import lock_project
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError, UnavailableError
-from bonseyes_dagster.project.backup import Manifest, Show, Source
+from bonseyes_dagster.project.backup import BackupManifest, Show, Source
 from bonseyes_dagster.version import __version__
 
 __all__ = ["existing_volumes", "keep_down", "restore", "sources", "versions"]
 
 DATABASE = "postgres"
 DUMP = "postgres.dump"
-# SQLite makes the first anew; the second holds the database's password, and is written at each start.
+# SQLite makes the `-shm` files anew. `dagster.yaml` holds the database's password, and each start writes it.
 _NOT_KEPT = ("*-shm", "./dagster.yaml")
 _CHUNK_BYTES = 1 << 20
 _START_S = "180"
-# An image may have to be pulled.
+# Compose may have to pull an image.
 _COMPOSE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Volume:
-    """A named volume as its service knows it; `key` is its name in the compose file, `name` on the engine."""
+    """A named volume and its place in a service; `key` is its name in the compose file, `name` that on the engine."""
 
     key: str
     name: str
@@ -50,47 +50,47 @@ class _Volume:
 
 
 @contextmanager
-def keep_down(project: ComposedProject) -> Iterator[Callable[[], None]]:
-    """See to it that nothing of the project runs, and that no `bonseyes` starts it, until the end of the block.
+def keep_down(project: DockerProject) -> Iterator[Callable[[], None]]:
+    """Check that the project is down, and let no `bonseyes` start it before the end of the block.
 
-    Yields what looks for it once more, since Compose does not know the lock. Of its containers the database alone runs
-    meanwhile, to be dumped or filled. Raises InvalidError when the project is up, UnavailableError when it is started.
+    Yields a function that repeats the check, because Compose does not respect the lock. Only the database's container
+    runs meanwhile. Raises InvalidError when the project is up, UnavailableError when another command starts it.
     """
-    with lock_project(project.folder, alone=True):
+    with lock_project(project.folder, exclusive=True):
         _check_down(project)
         yield lambda: _check_down(project)
 
 
-def _check_down(project: ComposedProject) -> None:
-    project.containers()  # refuses those of another folder
-    # Whoever has a volume open counts, a run in a container of its own, too.
+def _check_down(project: DockerProject) -> None:
+    project.containers()  # raises when they belong to another folder
+    # Every container that mounts a volume counts, also the container of a run.
     filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
     if filters and (names := docker("ps", "--format", "{{.Names}}", *filters).split()):
         raise InvalidError(
-            f"{project.name} is up in Docker ({', '.join(sorted(names))}), and what it keeps is changing: "
-            "`bonseyes down` first. Runs that are under way go on at the next `bonseyes up --docker`."
+            f"{project.name} is up in Docker ({', '.join(sorted(names))}), and its data is changing; "
+            "run `bonseyes down` first. Unfinished runs go on at the next `bonseyes up --docker`."
         )
 
 
-def existing_volumes(project: ComposedProject) -> list[str]:
-    """Return the project's volumes that are on the engine."""
+def existing_volumes(project: DockerProject) -> list[str]:
+    """Return the names of the project's volumes that exist on the engine."""
     there = set(docker("volume", "ls", "--format", "{{.Name}}").split())
     return [name for name in project.volumes() if name in there]
 
 
-def versions(project: ComposedProject) -> Mapping[str, str]:
-    """Return the versions that a restore depends on."""
+def versions(project: DockerProject) -> Mapping[str, str]:
+    """Return the versions that must fit for a restore."""
     return {"bonseyes-dagster": __version__, "postgres": _postgres(project)}
 
 
-def _postgres(project: ComposedProject) -> str:
+def _postgres(project: DockerProject) -> str:
     """Return the version of the database's image, such as `15.4`."""
     image = str(project.config["services"][DATABASE]["image"])
-    said = docker("run", "--rm", "--network=none", "--entrypoint=postgres", image, "--version", timeout_s=_COMPOSE_S)
-    return said.removeprefix("postgres (PostgreSQL) ").split(maxsplit=1)[0]
+    output = docker("run", "--rm", "--network=none", "--entrypoint=postgres", image, "--version", timeout_s=_COMPOSE_S)
+    return output.removeprefix("postgres (PostgreSQL) ").split(maxsplit=1)[0]
 
 
-def _volumes(project: ComposedProject) -> list[_Volume]:
+def _volumes(project: DockerProject) -> list[_Volume]:
     services = project.config["services"]
     mounts = [
         (mount, service)
@@ -111,11 +111,11 @@ def _volumes(project: ComposedProject) -> list[_Volume]:
 # --- backup
 
 
-def sources(project: ComposedProject) -> dict[str, Source]:
-    """Return what writes each part."""
+def sources(project: DockerProject) -> dict[str, Source]:
+    """Return the writer of each part."""
     there = set(existing_volumes(project))
     if not there:
-        raise NotFoundError(f"{project.name} has no volumes to back up: it has not been up in Docker here.")
+        raise NotFoundError(f"{project.name} has no volumes to back up: it has never been up in Docker here.")
     found: dict[str, Source] = {
         volume.file: _tar(project, volume) for volume in _volumes(project) if volume.name in there
     }
@@ -123,7 +123,7 @@ def sources(project: ComposedProject) -> dict[str, Source]:
     return found
 
 
-def _tar(project: ComposedProject, volume: _Volume) -> Source:
+def _tar(project: DockerProject, volume: _Volume) -> Source:
     def write(file: BinaryIO) -> None:
         excluded = [f"--exclude={pattern}" for pattern in _NOT_KEPT]
         _read(project, _in_container(volume, "ro", "--create", *excluded, "."), file)
@@ -131,15 +131,15 @@ def _tar(project: ComposedProject, volume: _Volume) -> Source:
     return write
 
 
-def _dump(project: ComposedProject, file: BinaryIO) -> None:
-    with _database(project) as ask:
-        _read(project, ask("pg_dump", "--format=custom", "--no-owner"), file)
+def _dump(project: DockerProject, file: BinaryIO) -> None:
+    with _database(project) as argv_of:
+        _read(project, argv_of("pg_dump", "--format=custom", "--no-owner"), file)
 
 
 def _in_container(volume: _Volume, mode: str, *arguments: str) -> list[str]:
-    """Return the command line of a tar that sees the volume and nothing else."""
+    """Return the command line of `tar` in a container that mounts the volume and nothing else."""
     denied = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    # What tar prints is the archive: no log of it is to fill the engine's disk.
+    # tar prints the archive: without a log driver, the engine does not write it to its disk, too.
     run = ["docker", "run", "--rm", "--interactive", "--log-driver=none", "--pull=never", *denied]
     mount = f"--volume={volume.name}:{volume.target}:{mode}"
     return [*run, mount, "--entrypoint=tar", volume.image, f"--directory={volume.target}", *arguments]
@@ -148,63 +148,61 @@ def _in_container(volume: _Volume, mode: str, *arguments: str) -> list[str]:
 # --- restore
 
 
-def restore(project: ComposedProject, backup: Path, manifest: Manifest, show: Show, *, force: bool) -> None:
-    """Put a verified backup into fresh volumes and a fresh database; with `force` after removing those there are.
+def restore(project: DockerProject, backup: Path, manifest: BackupManifest, show: Show, *, force: bool) -> None:
+    """Put a verified backup into new volumes and a new database; with `force`, remove existing ones first.
 
-    Raises ConflictError, InvalidError. When it fails on the way nothing is left of it.
+    Raises ConflictError, InvalidError. When it fails later, it removes the new volumes again.
     """
     volumes = {volume.file: volume for volume in _volumes(project)}
     _check(project, manifest, volumes, force=force)
     project.compose("down", "--volumes", "--remove-orphans")
     try:
-        # Its volumes come with the right owners.
+        # `create` makes the volumes with the right owners.
         project.compose("create", "--no-build", timeout_s=_COMPOSE_S)
         project.compose("down", "--remove-orphans")
         for part in manifest.parts:
-            with show(part.file, part.size) as tell, (backup / part.file).open("rb") as file:
+            with show(part.file, part.size) as report, (backup / part.file).open("rb") as file:
                 if part.file == DUMP:
-                    _fill(project, file, tell)
+                    _fill(project, file, report)
                 else:
                     argv = _in_container(volumes[part.file], "rw", "--extract", "--preserve-permissions")
-                    _write(project, argv, file, tell)
+                    _write(project, argv, file, report)
     except BaseException:
         project.compose("down", "--volumes", "--remove-orphans")
         raise
 
 
-def _check(project: ComposedProject, manifest: Manifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
+def _check(project: DockerProject, manifest: BackupManifest, volumes: Mapping[str, _Volume], *, force: bool) -> None:
     if unknown := [part.file for part in manifest.parts if part.file not in (*volumes, DUMP)]:
-        raise InvalidError(f"{', '.join(unknown)} of the backup belong to no service of {project.name}.")
+        raise InvalidError(f"No service of {project.name} has the volumes of these parts: {', '.join(unknown)}.")
     if missing := project.missing_images():
-        raise InvalidError(f"There are no images {', '.join(missing)}: `bonseyes build` makes them.")
+        raise InvalidError(f"These images are missing: {', '.join(missing)}; run `bonseyes build`.")
     if (there := existing_volumes(project)) and not force:
         raise ConflictError(
-            f"{project.name} has volumes already: {', '.join(there)}. --force removes them with all in them."
+            f"{project.name} has volumes already: {', '.join(there)}; --force removes them with all their data."
         )
     dumped, ours = manifest.versions.get("postgres", ""), _postgres(project)
     if _major(dumped) > _major(ours):
-        raise InvalidError(
-            f"Postgres {dumped} made the dump in this backup; Postgres {ours}, which is to read it, is older."
-        )
+        raise InvalidError(f"Postgres {dumped} made the dump in this backup; Postgres {ours} of this project is older.")
 
 
 def _major(version: str) -> int:
-    """Return what comes before the first point, 0 where a version does not begin with a number."""
+    """Return the major version; 0 when the text does not begin with a number."""
     return int(re.match(r"\d*", version)[0] or 0)  # type: ignore[index]
 
 
-def _fill(project: ComposedProject, file: BinaryIO, tell: Callable[[int], None]) -> None:
-    with _database(project) as ask:
-        argv = ask("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction")
-        _write(project, argv, file, tell)
+def _fill(project: DockerProject, file: BinaryIO, report: Callable[[int], None]) -> None:
+    with _database(project) as argv_of:
+        argv = argv_of("pg_restore", "--no-owner", "--exit-on-error", "--single-transaction")
+        _write(project, argv, file, report)
 
 
 # --- the engine
 
 
 @contextmanager
-def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
-    """Run the database alone; yield what makes the command line of one of its programs."""
+def _database(project: DockerProject) -> Iterator[Callable[..., list[str]]]:
+    """Run only the database; yield a function that returns the command line of one of its programs."""
     service = project.config["services"][DATABASE]
     user, name = (service["environment"][f"POSTGRES_{key}"] for key in ("USER", "DB"))
     options = [f"--username={user}", f"--dbname={name}"]
@@ -216,37 +214,37 @@ def _database(project: ComposedProject) -> Iterator[Callable[..., list[str]]]:
             "exec", "--no-TTY", DATABASE, program, *options, *words, project=project.name
         )
     finally:
-        # Whoever has started the project meanwhile has taken the database over.
+        # If somebody has started the project meanwhile, the database is part of it: leave it running.
         if {each.service for each in project.containers() if each.is_alive} <= own:
             project.compose("down", "--remove-orphans")
 
 
-def _read(project: ComposedProject, argv: Sequence[str], file: BinaryIO) -> None:
-    """Write what a program prints to `file`; raise UnavailableError with what it says when it fails."""
+def _read(project: DockerProject, argv: Sequence[str], file: BinaryIO) -> None:
+    """Write the output of a program to `file`; raise UnavailableError with its error output when it fails."""
     with _running(project, argv, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         while chunk := process.stdout.read(_CHUNK_BYTES):
             file.write(chunk)
 
 
-def _write(project: ComposedProject, argv: Sequence[str], file: BinaryIO, tell: Callable[[int], None]) -> None:
-    """Give a program what is in `file`; raise UnavailableError with what it says when it fails."""
-    # When it fails it reads no more, and says why.
+def _write(project: DockerProject, argv: Sequence[str], file: BinaryIO, report: Callable[[int], None]) -> None:
+    """Pass the content of `file` to a program; raise UnavailableError with its error output when it fails."""
+    # A program that fails closes the pipe; `_running` raises its error.
     with _running(project, argv, stdin=subprocess.PIPE) as process, contextlib.suppress(BrokenPipeError):
         assert process.stdin is not None
         with process.stdin as stdin:
             while chunk := file.read(_CHUNK_BYTES):
                 stdin.write(chunk)
-                tell(file.tell())
+                report(file.tell())
 
 
 @contextmanager
 def _running(
-    project: ComposedProject, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None
+    project: DockerProject, argv: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as error_output:
         process = subprocess.Popen(
-            argv, cwd=project.folder, env=dict(project.environ), stdin=stdin, stdout=stdout, stderr=said
+            argv, cwd=project.folder, env=dict(project.environ), stdin=stdin, stdout=stdout, stderr=error_output
         )
         try:
             yield process
@@ -255,5 +253,6 @@ def _running(
             process.wait()
             raise
         if process.wait() != 0:
-            said.seek(0)
-            raise UnavailableError(f"`{' '.join(argv[:3])}` failed: {said.read().decode(errors='replace').strip()}")
+            error_output.seek(0)
+            text = error_output.read().decode(errors="replace").strip()
+            raise UnavailableError(f"`{' '.join(argv[:3])}` failed: {text}")

@@ -1,4 +1,4 @@
-"""From build files to images: which are built, in which order, and by which `docker compose build`."""
+"""Build images from the build files: select them, order them, and run `docker compose build`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from bonseyes_dagster.docker.engine import compose_argv, docker, docker_json
 from bonseyes_dagster.errors import NotFoundError, SettingsError, ToolError, UnavailableError
 from bonseyes_dagster.version import __version__
 
-__all__ = ["Built", "build_images", "in_order", "inspect_image", "merged", "revision", "select"]
+__all__ = [
+    "BuiltImage",
+    "build_images",
+    "build_steps",
+    "combined_build_file",
+    "git_revision",
+    "inspect_image",
+    "select_images",
+]
 
 _LABEL = "org.opencontainers.image"
 _TAIL_LINES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """An image that is there now; `is_new` when its content was not before."""
+class BuiltImage:
+    """A built image; `is_new` when its content differs from that of the image before."""
 
     name: str
     reference: str
@@ -34,13 +42,13 @@ class Built:
     is_new: bool
 
 
-def select(images: Mapping[str, Image], names: Iterable[str]) -> dict[str, Image]:
-    """Return the images with these names and those that they stand on; all of them without names."""
+def select_images(images: Mapping[str, Image], names: Iterable[str]) -> dict[str, Image]:
+    """Return the images with these names and their base images; without names, return all images."""
     wanted = list(names)
     unknown = sorted(set(wanted) - set(images))
     if unknown:
         raise NotFoundError(
-            f"There is no image {', '.join(map(repr, unknown))}; there are: {', '.join(sorted(images))}."
+            f"There is no image {', '.join(map(repr, unknown))}; the images are: {', '.join(sorted(images))}."
         )
     found: dict[str, Image] = {}
     while wanted:
@@ -51,22 +59,22 @@ def select(images: Mapping[str, Image], names: Iterable[str]) -> dict[str, Image
     return {name: image for name, image in images.items() if name in found} or dict(images)
 
 
-def in_order(images: Mapping[str, Image]) -> list[list[Image]]:
-    """Return the images in steps; each stands only on images of earlier steps, or on others' images."""
+def build_steps(images: Mapping[str, Image]) -> list[list[Image]]:
+    """Return the images in steps: the bases of an image are in earlier steps, or not built by this project."""
     needs = {name: {base.name for base in _own_bases(image, images)} for name, image in images.items()}
     steps: list[list[Image]] = []
     while needs:
         ready = [name for name, bases in needs.items() if not bases & needs.keys()]
         if not ready:
-            raise SettingsError(f"These images stand on each other in a circle: {', '.join(sorted(needs))}.")
+            raise SettingsError(f"These images are based on each other in a circle: {', '.join(sorted(needs))}.")
         steps.append([images[name] for name in ready])
         for name in ready:
             del needs[name]
     return steps
 
 
-def merged(images: Iterable[Image], commit: str | None) -> dict[str, Any]:
-    """Return one compose file that builds them all; as paths lead from each file's own folder, they become absolute."""
+def combined_build_file(images: Iterable[Image], commit: str | None) -> dict[str, Any]:
+    """Return one compose file that builds all images; its paths are absolute, because each file has its own folder."""
     services = {}
     revisions = {f"{_LABEL}.revision": commit} if commit else {}
     for image in images:
@@ -79,8 +87,8 @@ def merged(images: Iterable[Image], commit: str | None) -> dict[str, Any]:
     return {"name": "bonseyes-build", "services": services}
 
 
-def revision(project: Path) -> str | None:
-    """Return the commit that the project is at, with `-dirty` when files differ from it; None without git."""
+def git_revision(project: Path) -> str | None:
+    """Return the project's commit, with `-dirty` when files differ from it; None without git."""
     try:
         done = subprocess.run(
             ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -100,23 +108,23 @@ def build_images(
     options: Sequence[str] = (),
     pull: bool = False,
     quiet: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
-) -> list[Built]:
-    """Build `images` step by step and return them; `tell` hears what is built next and how long it took.
+    report: Callable[[str], None] = lambda _: None,
+) -> list[BuiltImage]:
+    """Build `images` step by step and return them; `report` gets a line before and after each step.
 
-    What the engine says goes to standard error; if `quiet`, only when an image fails, which raises ToolError. `pull`
-    looks for newer base images, but for those only that are not built here.
+    The engine's output goes to standard error. With `quiet`, only ToolError has it, when an image fails. `pull`
+    looks for newer base images, but never for an image that the project builds.
     """
-    document = json.dumps(_escaped(merged(images.values(), revision(project))))
+    document = json.dumps(_escaped(combined_build_file(images.values(), git_revision(project))))
     before = {name: inspect_image(image.reference) for name, image in images.items()}
-    steps = in_order(images)
+    steps = build_steps(images)
     for number, step in enumerate(steps, 1):
         names = [image.name for image in step]
-        tell(f"{number}/{len(steps)}  {', '.join(names)}")
+        report(f"{number}/{len(steps)}  {', '.join(names)}")
         started = time.monotonic()
         pulled = ["--pull"] if pull and number == 1 else []
         _run(compose_argv("build", *options, *pulled, *names, files=["-"]), document, project, quiet)
-        tell(f"{number}/{len(steps)}  done in {time.monotonic() - started:.1f} s")
+        report(f"{number}/{len(steps)}  done in {time.monotonic() - started:.1f} s")
     return [_built(image, before[name]) for name, image in images.items()]
 
 
@@ -126,7 +134,7 @@ def _own_bases(image: Image, images: Mapping[str, Image]) -> Iterator[Image]:
 
 
 def _escaped(value: Any) -> Any:
-    """Double each dollar sign: the variables are filled in already, and compose would look for more."""
+    """Double each dollar sign: the variables are filled in already, and Compose must not look for more."""
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, Mapping):
@@ -149,34 +157,34 @@ def _run(argv: list[str], document: str, project: Path, quiet: bool) -> None:
     if done.returncode != 0:
         tail = "\n".join((done.stdout or "").splitlines()[-_TAIL_LINES:])
         raise ToolError(
-            "An image could not be built; what the engine said is " + (f"this:\n{tail}" if tail else "above.")
+            "An image could not be built; the output of the engine is " + (f"this:\n{tail}" if tail else "above.")
         )
 
 
 def inspect_image(reference: str) -> dict[str, Any] | None:
-    """Return what the engine knows of an image; None when it has none of that name."""
+    """Return the engine's description of an image; None when it has no image of that name."""
     if not docker("image", "ls", "--quiet", reference).strip():
         return None
     found: dict[str, Any] = docker_json("image", "inspect", reference)[0]
     return found
 
 
-def _built(image: Image, before: dict[str, Any] | None) -> Built:
+def _built(image: Image, before: dict[str, Any] | None) -> BuiltImage:
     now = inspect_image(image.reference)
     if now is None:
-        raise ToolError(f"The engine built {image.reference}, but does not have it: is its builder another machine?")
+        raise ToolError(f"The engine built {image.reference} but does not have it; is its builder on another machine?")
     if before is not None and _content(before) == _content(now):
-        # A commit that changed nothing in it: as another image it would make every container of it start again.
-        with contextlib.suppress(UnavailableError):  # the engine has removed it already
+        # The content is the same, only the commit differs: a new image would restart all its containers.
+        with contextlib.suppress(UnavailableError):  # the engine may have removed the earlier image
             docker("image", "tag", before["Id"], image.reference)
             now = before
-    return Built(
+    return BuiltImage(
         name=image.name, reference=image.reference, image_id=now["Id"], size_bytes=now["Size"], is_new=now is not before
     )
 
 
 def _content(image: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return what an image is made of: all but its id, its date, and the commit and the tool that it was built with."""
+    """Return the content of an image: all but its id and date, and the labels for commit and build tool."""
     config = image["Config"]
     labels = {
         name: text

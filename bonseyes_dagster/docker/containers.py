@@ -1,4 +1,4 @@
-"""What there is of a project on the Docker engine: its containers, as `bonseyes status` shows services."""
+"""The containers of a project on the Docker engine, as the services that `bonseyes status` shows."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, Self
 from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.docker.naming import FOLDER, PROJECT
 from bonseyes_dagster.errors import UnavailableError
-from bonseyes_dagster.project.record import Record, ServiceRecord, State
 from bonseyes_dagster.project.service_names import CONTAINER_KINDS, WEB
+from bonseyes_dagster.project.state import ProjectState, ServiceState, State
 
-__all__ = ["GATEWAY", "Container", "find_containers", "record_of", "url_of"]
+__all__ = ["GATEWAY", "ServiceContainer", "find_containers", "project_state_of", "url_of"]
 
 GATEWAY = "gateway"
 _GATEWAY_PORT = "8080/tcp"
@@ -23,19 +23,19 @@ _SERVICE = "com.docker.compose.service"
 _ONE_OFF = "com.docker.compose.oneoff"
 _MODULE = "bonseyes_dagster."
 _HEALTH: Mapping[str, State] = {"healthy": "healthy", "starting": "starting", "unhealthy": "unhealthy"}
-# A container may be removed between the list and the look at it.
+# Between `docker ps` and `docker inspect`, a container may be removed.
 _ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Container:
+class ServiceContainer:
     """One container of the project, as the engine describes it."""
 
     raw: Mapping[str, Any]
 
     @property
     def service(self) -> str:
-        """The service that it is of; also its name in URLs."""
+        """The name of its service; also its name in URLs."""
         return self._label(_SERVICE)
 
     @property
@@ -45,7 +45,7 @@ class Container:
 
     @property
     def kind(self) -> str:
-        """What it is, by the module that it executes: `tool`, `pipeline`, `dashboard`, `gateway`, ..."""
+        """The kind of its service, by the module that it runs: `tool`, `pipeline`, `dashboard`, `gateway`, ..."""
         if self.service == GATEWAY:
             return GATEWAY
         words = [*(self.raw["Config"]["Cmd"] or ())]
@@ -54,62 +54,62 @@ class Container:
 
     @property
     def folder(self) -> Path:
-        """The folder that it was started from; Compose writes down the links by which a shell went there."""
+        """The project folder that started it. Compose stores the path of the shell, which may lead through links."""
         return Path(self._label(FOLDER)).resolve()
 
     @property
     def identity(self) -> str:
-        """What tells this start of this container from every other."""
+        """A text that differs for each container and each of its starts."""
         return f"{self.raw['Id']} {self.raw['State']['StartedAt']}"
 
     @property
     def is_alive(self) -> bool:
-        """Whether it runs, or will by itself."""
+        """Whether it runs, or will run by itself."""
         return self._status in ("created", "running", "restarting", "paused")
 
     @property
     def is_task(self) -> bool:
-        """Whether it is to do something once, and to end."""
+        """Whether it is a one-shot service, which does its work and ends."""
         return self.raw["HostConfig"]["RestartPolicy"]["Name"] in ("no", "on-failure", "")
 
     @property
     def is_done(self) -> bool:
-        """Whether it was to do something once, and did."""
+        """Whether it is a one-shot service that has ended successfully."""
         return self.is_task and self._status == "exited" and self.raw["State"]["ExitCode"] == 0
 
     @property
     def started(self) -> datetime:
-        """When it was last started."""
+        """The time of its last start."""
         return datetime.fromisoformat(self.raw["State"]["StartedAt"])
 
     @property
     def state(self) -> State:
-        """How it is."""
+        """Its state, as for a service of an embedded project."""
         if self._status == "running":
             return _HEALTH.get(self._health.get("Status", ""), "starting" if self.is_task else "healthy")
         return "restarting" if self._status == "restarting" else "waiting" if self._status == "created" else "stopped"
 
     @property
     def reason(self) -> str | None:
-        """Why it is not healthy."""
+        """The reason why it is not healthy."""
         if self._status == "paused":
             return "paused"
         if self.state in ("stopped", "restarting"):
             error = self.raw["State"]["Error"] or f"exited with code {self.raw['State']['ExitCode']}"
             return str(error).strip()
-        looks = self._health.get("Log") or []
-        if self.state == "unhealthy" and looks:
-            return _sentence(looks[-1]["Output"])
+        checks = self._health.get("Log") or []
+        if self.state == "unhealthy" and checks:
+            return _reason_of(checks[-1]["Output"])
         return None
 
     @property
     def restarts(self) -> int:
-        """How often the engine has started it again."""
+        """How often the engine has restarted it."""
         return int(self.raw.get("RestartCount", 0))
 
     @property
     def published(self) -> tuple[str, int] | None:
-        """Where on this machine the gateway's port is."""
+        """The address and port on this machine that lead to the gateway."""
         ports = self.raw["NetworkSettings"]["Ports"] or self.raw["HostConfig"]["PortBindings"] or {}
         for binding in ports.get(_GATEWAY_PORT) or ():
             return binding["HostIp"], int(binding["HostPort"])
@@ -128,12 +128,12 @@ class Container:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Self | None:
-        """Return a service's container, None for one that Compose does not keep up (that of a run)."""
+        """Return a service's container; None for a container of a run, which Compose did not start."""
         found = cls(raw)
         return found if found.service and found._label(_ONE_OFF) != "True" else None
 
 
-def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]:
+def find_containers(project: str, *, timeout_s: float = 60.0) -> list[ServiceContainer]:
     """Return the containers of a Compose project's services."""
     for attempt in range(_ATTEMPTS):
         ids = docker(
@@ -141,15 +141,15 @@ def find_containers(project: str, *, timeout_s: float = 60.0) -> list[Container]
         ).split()
         try:
             found = json.loads(docker("inspect", *ids, timeout_s=timeout_s)) if ids else []
-            return sorted(filter(None, map(Container.of, found)), key=lambda each: each.service)
+            return sorted(filter(None, map(ServiceContainer.of, found)), key=lambda each: each.service)
         except UnavailableError:
             if attempt == _ATTEMPTS - 1:
                 raise
     return []
 
 
-def url_of(containers: Collection[Container], default: str) -> str:
-    """Return where the project's gateway is published; `default` when it is not there or tells nothing of use."""
+def url_of(containers: Collection[ServiceContainer], default: str) -> str:
+    """Return the URL of the project's gateway; `default` without a published gateway."""
     for container in containers:
         if container.service == GATEWAY and container.published is not None:
             host, port = container.published
@@ -158,16 +158,16 @@ def url_of(containers: Collection[Container], default: str) -> str:
     return default
 
 
-def record_of(
-    containers: Collection[Container],
+def project_state_of(
+    containers: Collection[ServiceContainer],
     *,
     url: str,
     expected: Collection[str] = (),
     seconds_of: Mapping[str, float] | None = None,
-) -> Record:
-    """Return the record of the project's services; `expected` are those that there are to be.
+) -> ProjectState:
+    """Return the state of the project; `expected` are the services of its compose files.
 
-    `seconds_of` says how long each took to get healthy, where somebody has looked.
+    `seconds_of` has the seconds that a service took to get healthy, if a `Watch` measured them.
     """
     found = {each.service: each for each in containers}
     services = [
@@ -176,13 +176,13 @@ def record_of(
         if name not in found or not found[name].is_done
     ]
     is_up = bool(found) and all(service.state != "waiting" for service in services)
-    return Record(phase="up" if is_up else "starting", url=url, seconds=None, services=tuple(services))
+    return ProjectState(phase="up" if is_up else "starting", url=url, seconds=None, services=tuple(services))
 
 
-def _service(name: str, container: Container | None, url: str, seconds: float | None) -> ServiceRecord:
+def _service(name: str, container: ServiceContainer | None, url: str, seconds: float | None) -> ServiceState:
     if container is None:
-        return ServiceRecord(name=name, kind="")
-    return ServiceRecord(
+        return ServiceState(name=name, kind="")
+    return ServiceState(
         name=name,
         kind=container.kind,
         state=container.state,
@@ -193,7 +193,7 @@ def _service(name: str, container: Container | None, url: str, seconds: float | 
     )
 
 
-def _published(container: Container, url: str) -> str | None:
+def _published(container: ServiceContainer, url: str) -> str | None:
     if container.kind in (GATEWAY, "dashboard"):
         return f"{url}/"
     if container.service == WEB:
@@ -201,8 +201,8 @@ def _published(container: Container, url: str) -> str | None:
     return f"{url}/containers/{container.service}/" if container.kind in CONTAINER_KINDS else None
 
 
-def _sentence(output: str) -> str:
-    """Return the last line that a look printed, or the message in the error that it was answered with."""
+def _reason_of(output: str) -> str:
+    """Return the last line that a health check printed; if it is an error answer, return its message."""
     line = (output.strip().splitlines() or [""])[-1]
     try:
         return str(json.loads(line)["error"]["message"])

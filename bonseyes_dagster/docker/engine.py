@@ -1,4 +1,4 @@
-"""The Docker engine, asked through its own command line: every other part of the deployment calls it here."""
+"""Calls of the Docker engine through the `docker` command; all other modules use these functions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 from bonseyes_dagster.errors import UnavailableError
 
-__all__ = ["RefusedError", "check_engine", "compose_argv", "docker", "docker_json"]
+__all__ = ["EngineRefusedCommandError", "check_engine", "compose_argv", "docker", "docker_json"]
 
 ASKING_S = 60.0
 
 
-class RefusedError(UnavailableError):
-    """The engine, or Compose, was asked and failed; the message has what it says."""
+class EngineRefusedCommandError(UnavailableError):
+    """The engine or Compose refused a command; the message has its error output."""
 
 
 def compose_argv(
     *arguments: str, files: Iterable[Path | str] = (), profiles: Iterable[str] = (), project: str | None = None
 ) -> list[str]:
-    """Return the command line of `docker compose`; a file `-` is read from standard input."""
+    """Return a command line of `docker compose`; it reads the file `-` from standard input."""
     of_files = [word for file in files for word in ("--file", str(file))]
     of_profiles = [word for profile in profiles for word in ("--profile", profile)]
     of_project = ["--project-name", project] if project else []
@@ -37,9 +37,9 @@ def docker(
     environ: Mapping[str, str] | None = None,
     timeout_s: float = ASKING_S,
 ) -> str:
-    """Return what `docker ARGUMENTS` prints; `name` is what errors call it.
+    """Return the output of `docker ARGUMENTS`; error messages call the command `name`.
 
-    Raises RefusedError when it fails, UnavailableError when it does not end or cannot be begun.
+    Raises EngineRefusedCommandError when it fails, UnavailableError when it cannot start or does not end.
     """
     name = name or " ".join(("docker", *arguments[:2]))
     try:
@@ -59,21 +59,21 @@ def docker(
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"`{name}` did not end within {timeout_s:.0f} s.") from None
     if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
-        raise RefusedError(f"`{name}` failed: {said}")
+        output = (done.stderr or done.stdout).strip() or f"it exited with {done.returncode}"
+        raise EngineRefusedCommandError(f"`{name}` failed: {output}")
     return done.stdout
 
 
 def docker_json(*arguments: str) -> list[Any]:
-    """Return the documents that `docker ARGUMENTS --format '{{json .}}'` prints, one on each line."""
+    """Return the JSON documents that `docker ARGUMENTS --format '{{json .}}'` prints, one on each line."""
     return [json.loads(line) for line in docker(*arguments, "--format", "{{json .}}").splitlines()]
 
 
 def check_engine() -> None:
-    """Raise UnavailableError with what to do when there is no command, no engine or no compose to work with."""
+    """Raise UnavailableError without a `docker` command, an engine or Compose; the message says what to do."""
     if shutil.which("docker") is None:
         raise UnavailableError(
-            "There is no `docker` command: install Docker, or run the project without: `bonseyes up`."
+            "There is no `docker` command: install Docker, or run the project embedded, with `bonseyes up`."
         )
     try:
         docker("version", "--format", "{{.Server.Version}}")
@@ -84,4 +84,4 @@ def check_engine() -> None:
     except UnavailableError:
         raise UnavailableError("Docker has no `compose` command: install its compose plugin, version 2.") from None
     if version.lstrip("v").startswith("1."):
-        raise UnavailableError(f"Docker's compose plugin is of version {version.strip()}; 2.20 or newer is needed.")
+        raise UnavailableError(f"Docker's compose plugin has version {version.strip()}; install 2.20 or newer.")

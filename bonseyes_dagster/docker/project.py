@@ -1,4 +1,4 @@
-"""A project as containers: what it is to consist of, and how it is started, watched and ended through Compose."""
+"""A project in Docker: its configuration, and its start, state and end through Compose."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE, read_images, repository_of
-from bonseyes_dagster.docker.containers import Container, find_containers, record_of, url_of
-from bonseyes_dagster.docker.engine import RefusedError, compose_argv, docker
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE, read_images, repository_of
+from bonseyes_dagster.docker.containers import ServiceContainer, find_containers, project_state_of, url_of
+from bonseyes_dagster.docker.engine import EngineRefusedCommandError, compose_argv, docker
 from bonseyes_dagster.docker.naming import DefaultName, name_with_containers, project_name
 from bonseyes_dagster.docker.profiles import Profiles
 from bonseyes_dagster.docker.watch import Watch
 from bonseyes_dagster.errors import SettingsError, UnavailableError
 from bonseyes_dagster.project.environment import compose_environ
-from bonseyes_dagster.project.record import Record
 from bonseyes_dagster.project.service_names import CODE, DAEMON, RUNS
+from bonseyes_dagster.project.state import ProjectState
 
-__all__ = ["CLEAR_LINE", "START_S", "ComposedProject", "is_in_docker", "is_up_in_docker"]
+__all__ = ["CLEAR_LINE", "START_S", "DockerProject", "is_in_docker", "is_up_in_docker"]
 
 START_S = 240.0
 _POLL_S = 0.5
-# To find out whether the project is up in Docker must not hold up a command for long.
+# The check whether a project is up in Docker must not delay other commands for long.
 _NOTICE_S = 5.0
 _STOP_S = 90.0
 _CONFIG_S = 30.0
-# What starts runs' processes, or is where they are: these end first. Told that their tools are gone, runs would
-# try again and in the end fail; killed, they are taken up again at the next start.
+# These services start the processes of runs, or hold them, so they end first. If the tools ended first, runs would
+# retry and finally fail; a killed run is resumed at the next start.
 _LAUNCHING = (RUNS, DAEMON, CODE)
 _TAIL_LINES = 30
 _LAST_LINES = 15
 _QUIET = ("--ansi", "never", "--progress", "quiet")
-# Compose writes it before each line of a log, be there a terminal or not, whatever it is told.
+# Compose writes this sequence before each line of a log, with every option, even without a terminal.
 CLEAR_LINE = "\x1b[2K"
-# The others go by the labels of what there is.
+# These sub-commands read the compose files; the others find the containers by their labels.
 _READING = ("config", "create", "up")
 _LAUNCHER = "BONSEYES_RUN_LAUNCHER"
 
 
 @dataclass(frozen=True)
-class ComposedProject:
-    """The project in `folder` on the Docker engine; `environ` is what Compose fills its variables in from.
+class DockerProject:
+    """The project in `folder` on the Docker engine; Compose reads its variables from `environ`.
 
-    It is started with those and `profiles`; what is there goes by its labels, whatever it was started with.
+    A start uses `environ` and `profiles`. All other methods find containers by their labels.
     """
 
     folder: Path
@@ -60,123 +60,124 @@ class ComposedProject:
 
     @cached_property
     def variables(self) -> Mapping[str, str]:
-        """Return what Compose knows: `environ`, and below it the project's `.env`."""
+        """Return Compose's variables: `environ`, and below it the project's `.env`."""
         return compose_environ(self.folder, self.environ)
 
     @cached_property
     def name(self) -> str:
-        """Return what Compose calls the project."""
+        """Return the Compose name of the project."""
         return project_name(self.folder, self.environ)
 
     def check_name(self) -> None:
-        """Raise SettingsError when the name is not chosen, and what there is of it may be another folder's."""
+        """Raise SettingsError when the name is a default, and volumes of that name may belong to another folder."""
         if not self.variables.get("COMPOSE_PROJECT_NAME"):
             DefaultName(self.folder).check()
 
-    def moved(self) -> list[str]:
-        """Return the projects that may be this one's of before its folder was moved."""
-        return [] if self.variables.get("COMPOSE_PROJECT_NAME") else DefaultName(self.folder).moved()
+    def former_names(self) -> list[str]:
+        """Return the names that this project may have had before its folder was moved."""
+        return [] if self.variables.get("COMPOSE_PROJECT_NAME") else DefaultName(self.folder).former_names()
 
     @cached_property
-    def _wanted(self) -> Profiles:
+    def _selected(self) -> Profiles:
         return Profiles(self.folder, self.variables, self.profiles)
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """Return the whole configuration, as Compose reads it; raise SettingsError with what it says is wrong."""
+        """Return the whole configuration, as Compose reads it; raise SettingsError with Compose's error."""
         try:
             config: Mapping[str, Any] = json.loads(self.compose("config", "--format", "json", timeout_s=_CONFIG_S))
-        except RefusedError as error:
-            raise SettingsError(f"{DEPLOY_FILE} is not as Compose wants it: {error.message}") from None
+        except EngineRefusedCommandError as error:
+            raise SettingsError(f"Compose refuses {COMPOSE_FILE}: {error.message}") from None
         return config
 
     @property
     def services(self) -> list[str]:
-        """Return the services that there are to be."""
+        """Return the names of the services in the compose files."""
         return sorted(self.config["services"])
 
     def address(self) -> tuple[str, int]:
-        """Return where on this machine the gateway is to listen."""
+        """Return the host and port of this machine that the gateway will publish."""
         for service in self.config["services"].values():
             for port in service.get("ports") or ():
                 return port.get("host_ip", ""), int(port["published"])
-        raise SettingsError(f"{DEPLOY_FILE} publishes no port.")
+        raise SettingsError(f"{COMPOSE_FILE} publishes no port.")
 
     def token(self) -> str:
-        """Return the secret that the gateway is to ask for."""
+        """Return the gateway's token; an empty text without one."""
         values = (service.get("environment") or {} for service in self.config["services"].values())
         return next((each["BONSEYES_TOKEN"] for each in values if each.get("BONSEYES_TOKEN")), "")
 
     def missing_images(self) -> list[str]:
-        """Return the images that the project builds itself and the engine does not have."""
+        """Return the images that the project builds and the engine lacks."""
         ours = {image.repository for image in read_images(self.folder, self.variables).values()}
         wanted = {str(service["image"]) for service in self.config["services"].values()}
         there = set(docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
         return sorted(image for image in wanted if repository_of(image) in ours and image not in there)
 
-    def containers(self) -> list[Container]:
-        """Return the containers that there are; raise SettingsError for those of another folder's project."""
+    def containers(self) -> list[ServiceContainer]:
+        """Return the existing containers; raise SettingsError when they belong to another folder."""
         found = find_containers(self.name)
-        if strange := {each.folder for each in found} - {self.folder.resolve()}:
+        if others := {each.folder for each in found} - {self.folder.resolve()}:
             raise SettingsError(
-                f"Docker has a project {self.name!r} of another folder, {', '.join(map(str, strange))}: "
+                f"Docker has a project {self.name!r} of another folder, {', '.join(map(str, others))}: "
                 "set COMPOSE_PROJECT_NAME to another name."
             )
         return found
 
-    def record(self) -> Record | None:
-        """Return how the services are, None when the project is not up."""
+    def state(self) -> ProjectState | None:
+        """Return the state of the project; None when it is not up."""
         containers = self.containers()
         if not _is_up(containers):
             return None
-        return record_of(containers, url=url_of(containers, ""), expected=self.services)
+        return project_state_of(containers, url=url_of(containers, ""), expected=self.services)
 
     def watch(self) -> Watch:
-        """Return what looks at the project again and again."""
+        """Return an object that reads the state of the project repeatedly."""
         return Watch(self.containers, self.services)
 
     # --- starting
 
     def check(self) -> None:
-        """Raise SettingsError when the compose files do not give what is wanted: a profile, or the launcher of runs."""
-        wanted = self._wanted
-        wanted.check(self.compose("config", "--profiles", timeout_s=_CONFIG_S).split() if wanted.own else [])
+        """Raise SettingsError when the compose files lack a selected profile, or the selected launcher of runs."""
+        selected = self._selected
+        names = self.compose("config", "--profiles", timeout_s=_CONFIG_S).split() if selected.without_file else []
+        selected.check(names)
         launcher = self.variables.get(_LAUNCHER)
         given = {(each.get("environment") or {}).get(_LAUNCHER) for each in self.config["services"].values()} - {None}
-        # All services say the one of docker-compose.yml, those whom it matters to what is laid over it.
+        # Most services have the launcher of docker-compose.yml; a few have that of the override, and these decide.
         if launcher and given and launcher not in (given - {"warm"} or given):
             raise SettingsError(
-                f"{_LAUNCHER} is {launcher!r}, and the compose files do not give that: "
-                "'warm' is what docker-compose.yml has, 'docker' what the profile run-containers lays over it."
+                f"{_LAUNCHER} is {launcher!r}, which the compose files do not provide; "
+                "docker-compose.yml provides 'warm', and the profile run-containers 'docker'."
             )
 
-    def start(self, on_record: Callable[[Record], None], timeout_s: float = START_S) -> Record | None:
-        """Bring everything up, also what was stopped; return the record once all is healthy, None if it takes too long.
+    def start(self, on_state: Callable[[ProjectState], None], timeout_s: float = START_S) -> ProjectState | None:
+        """Start all services, also stopped ones; return the state when all are healthy, None after `timeout_s`.
 
-        Raises RefusedError with Compose's own words when a container cannot be started.
+        Raises EngineRefusedCommandError with Compose's output when a container cannot start.
         """
         watch = self.watch()
-        with tempfile.TemporaryFile("w+") as said, self._starting(said) as process:
+        with tempfile.TemporaryFile("w+") as output, self._starting(output) as process:
             while time.monotonic() - watch.begun_s < timeout_s:
                 code = process.poll()
-                record = watch.look()
-                on_record(record)
+                project_state = watch.look()
+                on_state(project_state)
                 if code:
-                    raise RefusedError(f"Docker could not start the project:\n{_tail(said)}")
-                if code == 0 and record.seconds is not None:
-                    return record
+                    raise EngineRefusedCommandError(f"Docker could not start the project:\n{_tail(output)}")
+                if code == 0 and project_state.seconds is not None:
+                    return project_state
                 time.sleep(_POLL_S)
         return None
 
     @contextmanager
-    def _starting(self, said: IO[str]) -> Iterator[subprocess.Popen[str]]:
-        """Run `docker compose up`; it waits for what must be done before others start."""
+    def _starting(self, output: IO[str]) -> Iterator[subprocess.Popen[str]]:
+        """Run `docker compose up`, which also waits for the services that others depend on."""
         process = subprocess.Popen(
             self._argv("up", "--detach", "--no-build", "--remove-orphans"),
             cwd=self.folder.resolve(),
             env=dict(self.environ),
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -190,7 +191,7 @@ class ComposedProject:
     # --- ending
 
     def stop(self, *, with_volumes: bool = False, at_once: bool = False) -> bool:
-        """End everything and remove the containers, what was made is kept; tell whether there was anything."""
+        """End all services and remove the containers, but keep the volumes; tell whether there were containers."""
         containers = self.containers()
         alive = {each.service for each in containers if each.is_alive}
         first = [name for name in _LAUNCHING if name in alive]
@@ -204,15 +205,15 @@ class ComposedProject:
         return bool(containers)
 
     def _remove_runs(self) -> bool:
-        """Remove the containers of runs, which Compose leaves, and with them volumes; tell whether there were any."""
+        """Remove the containers of runs, which Compose leaves and which block volumes; tell whether there were any."""
         labels = (f"com.docker.compose.project={self.name}", "com.docker.compose.oneoff=True")
         if found := docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).split():
-            with suppress(UnavailableError):  # it may have gone by itself
+            with suppress(UnavailableError):  # the container may be gone already
                 docker("rm", "--force", *found)
         return bool(found)
 
     def volumes(self) -> list[str]:
-        """Return the volumes that `stop` can remove."""
+        """Return the names of the volumes that `stop` can remove."""
         return sorted(str(volume["name"]) for volume in self.config["volumes"].values())
 
     def logs(self, service: str | None, *, lines: int, follows: bool) -> list[str]:
@@ -220,13 +221,13 @@ class ComposedProject:
         options = [f"--tail={lines}", *(["--follow"] if follows else [])]
         return compose_argv("logs", *options, *(["--no-log-prefix", service] if service else []), project=self.name)
 
-    def last_words(self, services: Collection[str]) -> str:
-        """Return the last lines that the services logged."""
-        said = self.compose("logs", "--no-color", f"--tail={_LAST_LINES}", *services) if services else ""
-        return said.replace(CLEAR_LINE, "")
+    def last_log_lines(self, services: Collection[str]) -> str:
+        """Return the last lines of the services' logs."""
+        output = self.compose("logs", "--no-color", f"--tail={_LAST_LINES}", *services) if services else ""
+        return output.replace(CLEAR_LINE, "")
 
     def compose(self, *arguments: str, timeout_s: float = _STOP_S) -> str:
-        """Return what `docker compose ARGUMENTS` prints, as `docker` does."""
+        """Return the output of `docker compose ARGUMENTS`; raise the errors of `docker`."""
         return docker(
             *self._argv(*arguments)[1:],
             name=f"docker compose {arguments[0]}",
@@ -236,25 +237,25 @@ class ComposedProject:
         )
 
     def _argv(self, *arguments: str) -> list[str]:
-        """Return a command line of Compose's, with the files to be read where it reads any."""
+        """Return a command line of Compose, with the files and profiles if the sub-command reads files."""
         if arguments[0] not in _READING:
             return compose_argv(*_QUIET, *arguments, project=self.name)
-        files, profiles = self._wanted.files, self._wanted.own
+        files, profiles = self._selected.files, self._selected.without_file
         return compose_argv(*_QUIET, *arguments, project=self.name, files=files, profiles=profiles)
 
 
 def is_in_docker(folder: Path) -> bool:
-    """Tell whether the project has containers here, be they stopped; where Docker does not answer, it has none."""
-    return bool(_noticed(folder))
+    """Tell whether the project has containers here, running or stopped; False when Docker does not answer."""
+    return bool(_own_containers(folder))
 
 
 def is_up_in_docker(folder: Path) -> bool:
     """Tell whether containers of the project run here."""
-    return _is_up(_noticed(folder))
+    return _is_up(_own_containers(folder))
 
 
-def _noticed(folder: Path) -> list[Container]:
-    if shutil.which("docker") is None or not (folder / DEPLOY_FILE).exists():
+def _own_containers(folder: Path) -> list[ServiceContainer]:
+    if shutil.which("docker") is None or not (folder / COMPOSE_FILE).exists():
         return []
     try:
         name = name_with_containers(folder, os.environ, timeout_s=_NOTICE_S)
@@ -264,10 +265,10 @@ def _noticed(folder: Path) -> list[Container]:
     return [each for each in found if each.folder == folder.resolve()]
 
 
-def _is_up(containers: Sequence[Container]) -> bool:
+def _is_up(containers: Sequence[ServiceContainer]) -> bool:
     return any(container.is_alive for container in containers)
 
 
-def _tail(said: IO[str]) -> str:
-    said.seek(0)
-    return "\n".join(said.read().strip().splitlines()[-_TAIL_LINES:])
+def _tail(output: IO[str]) -> str:
+    output.seek(0)
+    return "\n".join(output.read().strip().splitlines()[-_TAIL_LINES:])

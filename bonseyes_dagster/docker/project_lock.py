@@ -1,4 +1,4 @@
-"""Keeps apart who starts a project's containers, and who copies or replaces what they keep."""
+"""The lock between commands that start a docker project, and commands that back it up or restore it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["lock_project"]
 
 
 @contextmanager
-def lock_project(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Hold the project's folder, with others who start it or `alone`; raise UnavailableError when that cannot be now.
+def lock_project(folder: Path, *, exclusive: bool) -> Iterator[None]:
+    """Lock the project's folder, `exclusive` or shared with other starts; raise UnavailableError when it is locked.
 
-    It is a lock of the kernel's, which ends with the process, and needs no file that others could not open.
+    The kernel releases the lock when the process ends. A lock file would not do: other users could not open it.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
-            doing = "started, backed up or restored" if alone else "backed up or restored"
-            raise UnavailableError(f"{folder.name} is being {doing}; try again when that is done.") from None
+            doing = "started, backed up or restored" if exclusive else "backed up or restored"
+            raise UnavailableError(f"{folder.name} is being {doing}; try again when this is done.") from None
         except OSError:
-            pass  # NFS, for one, locks no folders: a backup still finds at its end what was started meanwhile
+            pass  # NFS cannot lock folders; a backup checks at its end whether the project has been started meanwhile
         yield
     finally:
         os.close(descriptor)

@@ -14,9 +14,9 @@ from typing import BinaryIO
 
 from bonseyes_dagster.embedded.leftovers import find_leftovers
 from bonseyes_dagster.errors import ConflictError, InvalidError, NotFoundError
-from bonseyes_dagster.project.backup import Manifest, Show, Source
+from bonseyes_dagster.project.backup import BackupManifest, Show, Source
 from bonseyes_dagster.project.folder import Project
-from bonseyes_dagster.project.record import Lock
+from bonseyes_dagster.project.state import Lock
 from bonseyes_dagster.version import __version__
 
 __all__ = ["has_state", "keep_down", "restore", "sources", "versions"]
@@ -70,7 +70,7 @@ def versions(project: Project) -> Mapping[str, str]:
 def sources(project: Project) -> dict[str, Source]:
     """Return what writes each part."""
     if not has_state(project):
-        raise NotFoundError(f"{project.state} holds nothing to back up: the project has not been up here.")
+        raise NotFoundError(f"{project.state_folder} holds nothing to back up: the project has not been up here.")
     found = {f"volumes/{volume.name}.tar": _tar(volume) for volume in sorted(project.volumes.iterdir())}
     if project.dagster_home.is_dir():
         found["dagster.tar"] = _tar(project.dagster_home)
@@ -90,15 +90,15 @@ def _is_left_out(member: tarfile.TarInfo) -> bool:
     return member.name.endswith(_NOT_KEPT)
 
 
-def restore(project: Project, backup: Path, manifest: Manifest, show: Show, *, force: bool) -> None:
+def restore(project: Project, backup: Path, manifest: BackupManifest, show: Show, *, force: bool) -> None:
     """Put a verified backup in the place of what the project keeps; with `force` also if that is something.
 
     Until everything is unpacked nothing is replaced. Raises ConflictError, InvalidError.
     """
     _check_dagster(manifest)
     if has_state(project) and not force:
-        raise ConflictError(f"{project.state} holds a project already; --force replaces all that it keeps.")
-    new, old = project.state / "restoring", project.state / "replaced"
+        raise ConflictError(f"{project.state_folder} holds a project already; --force replaces all that it keeps.")
+    new, old = project.state_folder / "restoring", project.state_folder / "replaced"
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -116,7 +116,7 @@ def restore(project: Project, backup: Path, manifest: Manifest, show: Show, *, f
     shutil.rmtree(old)
 
 
-def _check_dagster(manifest: Manifest) -> None:
+def _check_dagster(manifest: BackupManifest) -> None:
     made_by, installed = manifest.versions.get("dagster", ""), version("dagster")
     if _numbers(made_by) > _numbers(installed):
         raise InvalidError(
@@ -128,20 +128,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
-def _unpack(backup: Path, manifest: Manifest, new: Path, show: Show) -> None:
+def _unpack(backup: Path, manifest: BackupManifest, new: Path, show: Show) -> None:
     for part in manifest.parts:
         folder = new / part.file.removesuffix(".tar")
         folder.mkdir(mode=0o700, parents=True)
-        with show(part.file, part.size) as tell, (backup / part.file).open("rb") as file:
-            _extract(file, folder, tell)
+        with show(part.file, part.size) as report, (backup / part.file).open("rb") as file:
+            _extract(file, folder, report)
 
 
-def _extract(file: BinaryIO, folder: Path, tell: Callable[[int], None]) -> None:
+def _extract(file: BinaryIO, folder: Path, report: Callable[[int], None]) -> None:
     with tarfile.open(fileobj=file, mode="r|", bufsize=_BUFFER_BYTES) as archive:
 
         def members() -> Iterator[tarfile.TarInfo]:
             for member in archive:
-                tell(file.tell())
+                report(file.tell())
                 yield _checked(member, folder)
 
         # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters; later ones must not use another than ours.

@@ -18,7 +18,7 @@ MARK = "BONSEYES_SUPERVISED"
 
 def mark_of(project: Project, supervisor: str = "") -> str:
     """Return what the variable holds below one supervisor; without `supervisor`, how it begins for all of a project."""
-    return f"{project.state}#{supervisor}"
+    return f"{project.state_folder}#{supervisor}"
 
 
 def find_leftovers(project: Project, supervisor: str = "") -> list[psutil.Process]:

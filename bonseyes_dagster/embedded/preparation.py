@@ -20,7 +20,7 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.execution.storage.instance_settings import SETTINGS_FILE, check_values
 from bonseyes_dagster.project.environment import chosen_environ
 from bonseyes_dagster.project.folder import Project
-from bonseyes_dagster.project.record import write_json
+from bonseyes_dagster.project.state import write_json
 from bonseyes_dagster.version import __version__
 
 __all__ = ["prepare", "remembered"]

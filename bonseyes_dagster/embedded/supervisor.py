@@ -24,8 +24,8 @@ from bonseyes_dagster.execution.storage.instance import write_instance, write_wo
 from bonseyes_dagster.gateway.access import rules_from_settings
 from bonseyes_dagster.project.folder import Project
 from bonseyes_dagster.project.port import check_port
-from bonseyes_dagster.project.record import Lock, Phase, Record, write_json
 from bonseyes_dagster.project.service_names import CODE, CONTAINER_KINDS, DAEMON, RUNS
+from bonseyes_dagster.project.state import Lock, Phase, ProjectState, write_json
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import adopt_orphans
 
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(self, project: Project, settings: Settings) -> None:
         self._project = project
         self._settings = settings
-        self._on_change: Callable[[Record], None] = lambda _: None
+        self._on_change: Callable[[ProjectState], None] = lambda _: None
         self._lock = Lock(project.lock)
         self._sockets = SocketFolder(project)
         self._process_start = psutil.Process().create_time()
@@ -83,10 +83,10 @@ class Supervisor:
             self._lock.give_back()
             raise
 
-    async def run(self, on_change: Callable[[Record], None] | None = None) -> None:
+    async def run(self, on_change: Callable[[ProjectState], None] | None = None) -> None:
         """Run everything until asked to stop; then nothing of it runs any more.
 
-        `on_change` is given each new record.
+        `on_change` is given each new state.
         """
         self._on_change = on_change or self._on_change
         adopt_orphans()
@@ -164,7 +164,7 @@ class Supervisor:
             log=RotatingLog(self._project.logs / f"{service.name}.log"),
             url=f"{self._settings.gateway_url}{service.path}" if service.path else None,
             on_change=self._tell,
-            is_healthy=lambda name: self._units[name].record.state == "healthy",
+            is_healthy=lambda name: self._units[name].service_state.state == "healthy",
             nursery=lambda: self._nursery,
         )
         self._units[service.name] = unit
@@ -204,7 +204,7 @@ class Supervisor:
         leftovers.kill(leftovers.find_leftovers(self._project))
         for unit in self._units.values():
             unit.mark_stopped()
-        self._project.record.unlink(missing_ok=True)
+        self._project.state_file.unlink(missing_ok=True)
         self._project.addresses.unlink(missing_ok=True)
         self._sockets.remove()
         self._guard.dismiss()
@@ -230,11 +230,11 @@ class Supervisor:
             self._nursery = None
 
     def _tell(self) -> None:
-        services = tuple(unit.record for unit in self._units.values())
+        services = tuple(unit.service_state for unit in self._units.values())
         if self._seconds is None and self._phase == "up" and all(s.is_settled for s in services):
             self._seconds = round(time.monotonic() - self._begun_s, 2)
             self._close_nursery()
-        record = Record(
+        project_state = ProjectState(
             pid=os.getpid(),
             process_start=self._process_start,
             phase=self._phase,
@@ -242,8 +242,8 @@ class Supervisor:
             seconds=self._seconds,
             services=services,
         )
-        write_json(self._project.record, record.to_json())
-        self._on_change(record)
+        write_json(self._project.state_file, project_state.to_json())
+        self._on_change(project_state)
 
 
 def _below(process: psutil.Process) -> list[psutil.Process]:

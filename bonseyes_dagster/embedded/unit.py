@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.embedded.child import Child
 from bonseyes_dagster.embedded.health import BrokenError, Check, NotHealthyError
 from bonseyes_dagster.embedded.logs import RotatingLog, tail
 from bonseyes_dagster.embedded.nursery import Nursery
 from bonseyes_dagster.embedded.services import Service
-from bonseyes_dagster.project.record import ServiceRecord, State
+from bonseyes_dagster.project.state import ServiceState, State
 
 __all__ = ["Unit"]
 
@@ -57,8 +58,8 @@ class Unit:
         self._nursery = nursery
         self._child: Child | None = None
         self._ended: asyncio.Future[int] | None = None
-        self._backoff_s = FIRST_BACKOFF_S
-        self.record = ServiceRecord(name=service.name, kind=service.kind, url=url)
+        self._backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
+        self.service_state = ServiceState(name=service.name, kind=service.kind, url=url)
 
     @property
     def pid(self) -> int | None:
@@ -71,20 +72,21 @@ class Unit:
             begun_s = time.monotonic()
             status = await self._run_once()
             if time.monotonic() - begun_s > STABLE_S:
-                self._backoff_s = FIRST_BACKOFF_S
-            self._tell_end(status)
-            await asyncio.sleep(self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, LAST_BACKOFF_S)
+                self._backoff.reset()
+            pause_s = self._backoff.take()
+            if status == os.EX_CONFIG:
+                pause_s = min(pause_s, LAST_BROKEN_BACKOFF_S)
+            self._tell_end(status, pause_s)
+            await asyncio.sleep(pause_s)
 
-    def _tell_end(self, status: int) -> None:
+    def _tell_end(self, status: int, pause_s: float) -> None:
         reason, state = f"ended with {_describe(status)}", "restarting"
         if status == os.EX_CONFIG:
             # Its last words say which file is wrong.
             said = tail(self._log.file, _LAST_LINES)
             reason, state = said[-1].decode(errors="replace") if said else reason, "broken"
-            self._backoff_s = min(self._backoff_s, LAST_BROKEN_BACKOFF_S)
-        self._say(f"ended with {_describe(status)}; starts again in {self._backoff_s:g} s")
-        self._change(state=state, pid=None, reason=reason, restarts=self.record.restarts + 1)
+        self._say(f"ended with {_describe(status)}; starts again in {pause_s:g} s")
+        self._change(state=state, pid=None, reason=reason, restarts=self.service_state.restarts + 1)
 
     async def end(self, patience_s: float) -> None:
         """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
@@ -103,7 +105,7 @@ class Unit:
         self._ended = asyncio.get_running_loop().create_future()
         self._child = await self._start(self._ended)
         # A broken service stays broken until it is healthy: its next start may end in the same way.
-        is_broken = self.record.state == "broken"
+        is_broken = self.service_state.state == "broken"
         self._change(state="broken" if is_broken else "starting", pid=self._child.pid)
         watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
         try:
@@ -132,14 +134,14 @@ class Unit:
             try:
                 await check()
             except NotHealthyError as error:
-                if self.record.state == "healthy":
+                if self.service_state.state == "healthy":
                     self._say(f"not healthy: {error}")
                 poll_s = BROKEN_POLL_S if isinstance(error, BrokenError) else poll_s
                 state = self._state_after(error)
                 is_told = state == "broken" and not isinstance(error, BrokenError)
-                self._change(state=state, reason=self.record.reason if is_told else str(error))
+                self._change(state=state, reason=self.service_state.reason if is_told else str(error))
             else:
-                if self.record.state == "starting":
+                if self.service_state.state == "starting":
                     self._change(seconds=round(time.monotonic() - begun_s, 2))
                 self._change(state="healthy", reason=None)
                 poll_s = POLL_S
@@ -148,18 +150,18 @@ class Unit:
     def _state_after(self, error: NotHealthyError) -> State:
         if isinstance(error, BrokenError):
             return "broken"
-        if self.record.state in ("starting", "broken"):
-            return self.record.state
+        if self.service_state.state in ("starting", "broken"):
+            return self.service_state.state
         return "unhealthy"
 
     def _change(self, **changes: object) -> None:
-        record = replace(self.record, **changes)  # type: ignore[arg-type]
-        if record != self.record:
-            self.record = record
+        service_state = replace(self.service_state, **changes)  # type: ignore[arg-type]
+        if service_state != self.service_state:
+            self.service_state = service_state
             self._on_change()
 
     def _say(self, text: str) -> None:
-        self._log.write(f"--- {self.record.name} {text}\n".encode())
+        self._log.write(f"--- {self.service_state.name} {text}\n".encode())
 
 
 def _describe(status: int) -> str:

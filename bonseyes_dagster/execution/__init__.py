@@ -1,1 +1,1 @@
-"""How Dagster runs things here, fast and through crashes. Knows nothing of tools, pipelines or artifacts."""
+"""Executes Dagster's runs fast, and through crashes. This package does not know tools, pipelines or artifacts."""

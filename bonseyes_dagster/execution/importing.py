@@ -1,4 +1,4 @@
-"""How the modules of a project are imported: from its folder first while its definitions load, and last afterwards."""
+"""Imports a project's modules: its folder is first in `sys.path` while definitions load, and last afterwards."""
 
 import sys
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ __all__ = ["importing_from"]
 
 @contextmanager
 def importing_from(folder: Path | str) -> Iterator[None]:
-    """Import from a project's folder first, as Dagster does while it loads definitions; from then on, from it last.
+    """Put a project's folder first in `sys.path`, as Dagster does while it loads definitions; put it last at the end.
 
-    So its modules stay importable, and none takes the place of one of Python's that is imported later.
+    So the project's modules stay importable, and none of them hides a module of Python that is imported later.
     """
     sys.path.insert(0, str(folder))
     try:

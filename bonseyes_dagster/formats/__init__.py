@@ -1,1 +1,1 @@
-"""The formats of texts that are read and written here: JSON, JSON Schema, YAML, metrics, patterns."""
+"""Readers and writers of text formats: JSON, JSON Schema, YAML, metric lines, regular expressions."""

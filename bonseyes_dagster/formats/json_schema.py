@@ -1,6 +1,7 @@
-"""The JSON Schema of a `json` parameter: each is a resource of its own, so that `#` in a `$ref` is its own root.
+"""Check, embed and apply the JSON Schemas of `json` parameters.
 
-`description.py` refuses what cannot work when a tool is loaded; `parameters.py` embeds and applies the schemas.
+Each embedded schema is a separate resource, so `#` in a `$ref` means its own root. `description.py` refuses unusable
+schemas when it loads a tool. `parameters.py` embeds and applies the schemas.
 """
 
 from __future__ import annotations
@@ -22,26 +23,27 @@ __all__ = ["DIALECT", "check_schema", "embed", "find_error", "identities", "relo
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCES = ("$ref", "$dynamicRef")
-# Keywords that mean something else in another resource.
+# Keywords whose meaning depends on the resource around them.
 _OWN_KEYWORDS = {*_REFERENCES, "$anchor", "$dynamicAnchor"}
-# A value of many parts can have a failure in each.
+# A value with many parts can have a failure in each part.
 _MOST_ERRORS = 100
 _PREFIX = "urn:bonseyes:parameter:"
-# A schema that leads back to itself in one place does so for one of these.
+# A schema that refers to itself endlessly does so for at least one of these values.
 _PROBES: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 
 def embed(schema: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the schema for use within another one: with an `$id`, if it refers to itself and has none."""
+    """Return the schema for use inside another one; add an `$id` if it refers to itself and has no `$id`."""
     if "$id" in schema or not _has_own_keywords(schema):
         return dict(schema)
     return {"$id": f"{_PREFIX}{name}", **schema}
 
 
 def relocate(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return an embedded schema for the place (`#/a/b`) in an OpenAPI document, whose readers pass over `$id`.
+    """Return an embedded schema for a `place` (`#/a/b`) in an OpenAPI document, whose readers ignore `$id`.
 
-    One that has other references than `#` and `#/...` keeps its `$id`, which tells the readers that know of it.
+    The references `#` and `#/...` become references from the root of the document. A schema with other references
+    keeps its `$id`, for the readers that know `$id`.
     """
     if _is_embedded(schema):
         return _moved(schema, place)
@@ -71,7 +73,7 @@ def _moved(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def find_error(schema: Mapping[str, Any], value: Any) -> str | None:
-    """Return what is wrong with the value, in the words of the most telling failure; None when nothing is."""
+    """Return the message of the most relevant failure of a value, or None when the value is valid."""
     try:
         errors = islice(_validator(schema).iter_errors(value), _MOST_ERRORS)
         failure = jsonschema.exceptions.best_match(errors)
@@ -81,7 +83,7 @@ def find_error(schema: Mapping[str, Any], value: Any) -> str | None:
 
 
 def check_schema(schema: object) -> Iterator[str]:
-    """Yield what makes the schema of a parameter unusable: its form, its dialect, a reference that leads nowhere."""
+    """Yield the mistakes that make a parameter's schema unusable: in its form, its dialect or its references."""
     if not isinstance(schema, dict):
         yield "'schema' must be a mapping"
         return
@@ -89,7 +91,7 @@ def check_schema(schema: object) -> Iterator[str]:
         problems = list(_problems(schema))
     except RecursionError:
         problems = ["'schema' is nested too deep"]
-    except ValueError as error:  # of urllib, for what is no URI
+    except ValueError as error:  # from urllib, for a text that is not a URI
         problems = [f"'schema' has an '$id' or a '$ref' that is not a URI: {error}"]
     yield from problems
 
@@ -109,7 +111,7 @@ def _problems(schema: Mapping[str, Any]) -> Iterator[str]:
     wrong = list(_dialect_problems(schema)) or list(dict.fromkeys(_reference_problems(schema)))
     yield from wrong
     if not wrong and _is_endless(schema):
-        yield "'schema' refers to itself without an end"
+        yield "'schema' refers to itself endlessly"
 
 
 def _form_problem(schema: Any) -> str | None:
@@ -124,11 +126,11 @@ def _dialect_problems(schema: Mapping[str, Any]) -> Iterator[str]:
     for resource in _subschemas(DRAFT202012.create_resource(schema)):
         dialect = resource.contents.get("$schema", DIALECT) if isinstance(resource.contents, dict) else DIALECT
         if dialect.removesuffix("#") != DIALECT:
-            yield f"'schema' has the '$schema' {dialect!r}; the only one that is read is {DIALECT!r}"
+            yield f"'schema' has the '$schema' {dialect!r}; it must be {DIALECT!r}"
 
 
 def _reference_problems(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Follow every reference, and those of what it leads to."""
+    """Follow every reference, also in the schemas that references lead to."""
     root = DRAFT202012.create_resource(schema)
     waiting = [(root, REGISTRY.resolver_with_root(root))]
     seen: set[int] = set()
@@ -142,7 +144,7 @@ def _reference_problems(schema: Mapping[str, Any]) -> Iterator[str]:
             try:
                 found = resolver.lookup(reference)
             except Unresolvable:
-                yield f"'schema' refers to {reference!r}, which is not in it; nothing is fetched from elsewhere"
+                yield f"'schema' refers to {reference!r}, which is not in it; other documents are not allowed"
                 continue
             problem = _form_problem(found.contents)
             if problem:
@@ -152,7 +154,7 @@ def _reference_problems(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reachable(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the schema and those in it, also where only a `#/...` leads."""
+    """Yield the schema and all schemas in it, also those that only a `#/...` reference reaches."""
     resolver = REGISTRY.resolver_with_root(DRAFT202012.create_resource(schema))
     waiting: list[Any] = [schema]
     seen: set[int] = set()
@@ -168,7 +170,7 @@ def _reachable(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_bound(schema: Mapping[str, Any]) -> bool:
-    """Tell whether the schema has keywords that no pointer of another document can stand for."""
+    """Tell whether the schema has keywords that a JSON pointer in another document cannot replace."""
     is_pointer = f"{schema.get('$ref', '#')}/".startswith("#/")
     return not is_pointer or not {"$id", "$anchor", "$dynamicAnchor", "$dynamicRef"}.isdisjoint(schema)
 
@@ -190,7 +192,7 @@ def _is_endless(schema: Mapping[str, Any]) -> bool:
 
 def _validator(schema: Mapping[str, Any]) -> jsonschema.Draft202012Validator:
     own = {key: value for key, value in schema.items() if key != "$schema"}
-    # With a registry of its own: by default, jsonschema fetches what a `$ref` names.
+    # An explicit registry: by default, jsonschema fetches the URL of a `$ref`.
     return SchemaValidator(own, registry=REGISTRY)
 
 

@@ -1,7 +1,7 @@
-"""JSON as its standard has it: Python's `json` also reads and writes NaN and Infinity, which no other reader takes.
+"""Read and write JSON as its standard defines it, without NaN and Infinity.
 
-The rule, as in `docs/http_api.md`: a document that is written has null for such a number; one that comes from outside
-and has one is refused.
+Python's `json` reads and writes these two numbers, but other readers refuse them. The rule, as in `docs/http_api.md`:
+this project writes null for such a number, and refuses a document from outside that has one.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 __all__ = ["finite", "format_json", "parse_json"]
 
-_DIGITS_LIMIT = 4300  # what Python converts
+_DIGITS_LIMIT = 4300  # the limit of Python's int()
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what the text holds; ValueError for NaN, Infinity, and a number as 1e999 that is too large for a float."""
+    """Return the value of a JSON text; raise ValueError for NaN, Infinity and a number like 1e999."""
     return json.loads(text, parse_constant=_refuse, parse_float=_finite_float, parse_int=_integer)
 
 
 def format_json(value: Any, **options: Any) -> str:
-    """Return the value as JSON text, with null for what is not a finite number; `options` are those of `json.dumps`."""
+    """Return the value as JSON text, with null for each number that is not finite; `options` go to `json.dumps`."""
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
@@ -41,17 +41,17 @@ def finite(value: Any) -> Any:
 
 
 def _refuse(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _finite_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"the number {text[:40]} is too large; 1.7e308 is the most")
+        raise ValueError(f"the number {text[:40]} is too large; the limit is 1.7e308")
     return value
 
 
 def _integer(text: str) -> int:
     if len(text) > _DIGITS_LIMIT:
-        raise ValueError(f"a number has {len(text)} digits; {_DIGITS_LIMIT} are the most")
+        raise ValueError(f"a number has {len(text)} digits; the limit is {_DIGITS_LIMIT}")
     return int(text)

@@ -1,6 +1,6 @@
-"""The one reader of metric lines, `UNIX_TIME STEP VALUE`: for routes, client, charts and the worker.
+"""Read metric lines, `UNIX_TIME STEP VALUE`, for the routes, the client, the charts and the worker.
 
-Programs write these lines, too, each in its own way. A line that is no point costs that point only.
+Tools write these lines, each in its own way. So the reader skips a line that is not a point.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _STEPS_LIMIT = 1 << 63
 
 
 def parse_point(line: bytes) -> Point | None:
-    """Return the point of a line; None for an empty line, a header, or anything else.
+    """Return the point of a line, or None for an empty line, a header or any other text.
 
-    A number may have a decimal comma, a step may be written `3.0` or `1e+06`. A value may be infinite or no number.
+    A number may have a decimal comma. A step may be written `3.0` or `1e+06`. A value may be infinite or NaN.
     """
     words = line.split()
     if len(words) < _WORDS:
@@ -34,7 +34,7 @@ def parse_point(line: bytes) -> Point | None:
 
 
 def parse_points(lines: Iterable[bytes]) -> list[Point]:
-    """Return the points of those lines that are points."""
+    """Return the points of all lines; skip the lines that are not points."""
     return [point for point in map(parse_point, lines) if point is not None]
 
 

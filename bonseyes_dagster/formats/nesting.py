@@ -1,4 +1,7 @@
-"""How deep a JSON text is nested, measured before anything parses it; the doors and the checks of values ask."""
+"""Measure how deep a JSON text is nested, before a parser reads it.
+
+The readers of request bodies and the checks of parameters use it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from itertools import accumulate
 
 __all__ = ["BODY_DEPTH_LIMIT", "VALUE_DEPTH_LIMIT", "depth_of"]
 
-# Parsers, pickle and JSON Schema recurse, and all end at about 1,000. A body has its values two levels down.
+# Parsers, pickle and JSON Schema are recursive and fail at about 1,000 levels. A body has its values two levels down.
 VALUE_DEPTH_LIMIT = 64
 BODY_DEPTH_LIMIT = 100
 
@@ -16,8 +19,8 @@ _STEPS = {byte: 1 if byte in b"[{" else -1 for byte in _BRACKETS}
 
 
 def depth_of(text: bytes) -> int:
-    """Return how many arrays and objects of a JSON text lie inside each other, in linear time and without recursion."""
-    # Without its escapes, a text has a string between every two quotes.
+    """Return the number of nested arrays and objects of a JSON text, in linear time and without recursion."""
+    # After the escapes are removed, each pair of quotes encloses a string.
     outside = text.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
     brackets = b"".join(outside).translate(None, _REST)
     return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)

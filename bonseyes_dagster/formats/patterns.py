@@ -1,6 +1,7 @@
-"""Regular expressions of tools and users, matched in linear time; parameters, descriptions and TensorBoard use them.
+"""Match regular expressions of tools and users in linear time, with RE2.
 
-Python's `re` and the JSON Schema library over it take time that doubles with each character of a hostile text.
+Parameters, descriptions and TensorBoard use it. Python's `re` is not safe here, and the JSON Schema library uses `re`:
+with a hostile pattern, each further character of a text doubles the time.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ _HINT = (
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Any:
-    """Return the compiled pattern; raise ValueError with a sentence for what is none in RE2's syntax."""
-    import re2  # here: most processes of a tool match nothing, and each fork would copy its memory map
+    """Return the compiled pattern; raise ValueError for a pattern that is not in RE2's syntax."""
+    import re2  # not at the top: most processes of a tool never match, and each fork would copy its memory map
 
     if len(pattern) > _LENGTH_LIMIT:
-        raise ValueError(f"it has {len(pattern)} characters; {_LENGTH_LIMIT} are the most")
+        raise ValueError(f"it has {len(pattern)} characters; the limit is {_LENGTH_LIMIT}")
     options = re2.Options()
     options.log_errors = False
     try:
@@ -44,7 +45,7 @@ def is_match(pattern: str, text: str) -> bool:
 
 
 def check_patterns(schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence for each part of a JSON Schema by which a check could leave linear time."""
+    """Yield a sentence for each part of a JSON Schema that RE2 cannot check in linear time."""
     keywords = set[str]()
     for part in _parts(schema):
         keywords.update(part)
@@ -56,10 +57,10 @@ def check_patterns(schema: Mapping[str, Any]) -> Iterator[str]:
                 except ValueError as error:
                     yield f"the pattern {pattern[:80]!r} is not a regular expression: {error}"
         if part is not schema and isinstance(part.get("$schema"), str):
-            yield "'$schema' can stand at the top alone"
-    # The library matches the names of patterns itself for this keyword.
+            yield "'$schema' is allowed at the top only"
+    # For this keyword, the library matches patternProperties with `re`.
     if {"unevaluatedProperties", "patternProperties"} <= keywords:
-        yield "'unevaluatedProperties' cannot stand beside 'patternProperties'; use 'additionalProperties'"
+        yield "'unevaluatedProperties' is not allowed together with 'patternProperties'; use 'additionalProperties'"
 
 
 def _parts(schema: object) -> Iterator[Mapping[str, Any]]:
@@ -107,4 +108,4 @@ SchemaValidator = cast(
         },
     ),
 )
-"""JSON Schema 2020-12 whose patterns are those of RE2; a schema with `$schema` in it takes the library's own."""
+"""A validator of JSON Schema 2020-12 that uses RE2. For a schema with `$schema`, the library uses its own validator."""

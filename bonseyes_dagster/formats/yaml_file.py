@@ -1,8 +1,8 @@
-"""Reads the YAML that people write: `tool.yml`, Compose files, `dagster.yaml`. Refuses what is not meant as it stands.
+"""Read YAML that people write (`tool.yml`, Compose files, `dagster.yaml`) and refuse probable mistakes in it.
 
-YAML has more than JSON has: keys that come twice, dates, infinity, references that multiply. Whatever this reads can be
-written as JSON, and each refusal names file and line. `description.py`, the deployment, the gateway and the
-orchestration call it.
+YAML allows more than JSON: duplicate keys, dates, infinity, references that multiply the content. This reader refuses
+them, so JSON can hold every value that it returns. Each error names file and line. `description.py`, `docker/`, the
+gateway and `orchestration/` call it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["StrictLoader", "parse_yaml", "read_yaml"]
 
-# With all references written out: far above any file that a person writes, and still at once in memory.
+# Counted after all references are expanded: far above any file that a person writes, and still small in memory.
 _MOST_VALUES = 100_000
 _TEXT_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"})
 _BASE_60 = re.compile(r"[-+]?[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?")
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Reads what JSON has: mappings of texts, each key once; lists, texts, finite numbers, true, false, null."""
+    """Reads the types of JSON: mappings with unique string keys, lists, strings, finite numbers, true, false, null."""
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the document's root; refuse keys that come twice, and references that multiply what there is."""
+        """Return the document's root; refuse duplicate keys, and references that multiply the content."""
         root = super().get_single_node()
         if root is not None:
-            # Before mappings are made: then the keys of `<<` are among the others, and those may come again.
+            # Before PyYAML makes mappings: later it adds the keys of `<<`, and they may repeat other keys.
             _check(root, {})
         return root
 
     def construct_number(self, node: yaml.ScalarNode) -> Any:
-        """Return an integer or a finite number; what has colons is text, as in YAML 1.2 and to Compose."""
+        """Return an integer or a finite number; 1:30 is a string, as in YAML 1.2 and for Compose."""
         text = self.construct_scalar(node)
         if _BASE_60.fullmatch(text):
             return text
@@ -44,18 +44,18 @@ class StrictLoader(yaml.SafeLoader):
         try:
             value = construct(node)
         except ValueError as error:
-            raise _refusal(f"{text[:40]!r} is no number: {error}", node) from error
+            raise _refusal(f"{text[:40]!r} is not a number: {error}", node) from error
         if isinstance(value, float) and not math.isfinite(value):
-            raise _refusal(f"{text} is no finite number; JSON has none such", node)
+            raise _refusal(f"{text} is not a finite number, and JSON has only finite numbers", node)
         return value
 
     def refuse_date(self, node: yaml.ScalarNode) -> Any:
-        """Refuse a date: JSON has none, and a text is most likely meant."""
-        raise _refusal(f'{node.value} is a date to YAML; write "{node.value}", in quotes', node)
+        """Refuse a date: JSON has no dates, and the author most likely means a string."""
+        raise _refusal(f'{node.value} is a date in YAML; write "{node.value}", in quotes', node)
 
     def refuse_tag(self, node: yaml.Node) -> Any:
-        """Refuse what JSON has no value for."""
-        raise _refusal(f"{node.tag.replace('tag:yaml.org,2002:', '!!')} is not read here", node)
+        """Refuse a tag whose values JSON cannot hold."""
+        raise _refusal(f"{node.tag.replace('tag:yaml.org,2002:', '!!')} is not allowed here", node)
 
 
 for _tag in ("int", "float"):
@@ -66,7 +66,10 @@ StrictLoader.add_constructor("tag:yaml.org,2002:timestamp", StrictLoader.refuse_
 
 
 def read_yaml(file: Path, loader: type[StrictLoader] = StrictLoader) -> Any:
-    """Return what the file holds; FileNotFoundError if there is none, SettingsError that names file and line."""
+    """Return the content of a YAML file.
+
+    Raises FileNotFoundError if there is no file, and SettingsError with file and line if it is wrong.
+    """
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -77,9 +80,9 @@ def read_yaml(file: Path, loader: type[StrictLoader] = StrictLoader) -> Any:
 
 
 def parse_yaml(content: bytes, file: Path, loader: type[StrictLoader] = StrictLoader) -> Any:
-    """Return what the content of a file holds; SettingsError that names file and line."""
+    """Return the value of YAML text from `file`; raise SettingsError that names file and line."""
     try:
-        return yaml.load(content.decode(), loader)  # noqa: S506 - it is a safe one
+        return yaml.load(content.decode(), loader)  # noqa: S506 - the loader is a SafeLoader
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{file}, line {line}: it is not UTF-8.") from error
@@ -91,15 +94,15 @@ def parse_yaml(content: bytes, file: Path, loader: type[StrictLoader] = StrictLo
         raise SettingsError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     except RecursionError as error:
         raise SettingsError(f"{file} cannot be read: it is nested too deep.") from error
-    # PyYAML lets errors of Python out for a value that is none of its tag, such as `!!bool x`.
+    # For a value that does not fit its tag, such as `!!bool x`, PyYAML raises plain Python errors.
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise SettingsError(f"{file} cannot be read: a value is none of its tag ({error}).") from error
+        raise SettingsError(f"{file} cannot be read: a value does not fit its tag ({error}).") from error
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
     if isinstance(error, yaml.constructor.ConstructorError):
         return error.problem or ""
-    return f"it is no YAML: {' '.join(filter(None, [error.problem, error.context]))}"
+    return f"it is not YAML: {' '.join(filter(None, [error.problem, error.context]))}"
 
 
 def _refusal(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
@@ -107,15 +110,15 @@ def _refusal(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError
 
 
 def _check(node: yaml.Node, counts: dict[int, int]) -> int:
-    """Return how many values there are from a node on with all references written out; 0 marks a node in hand."""
+    """Return how many values a node holds after its references are expanded; a count of 0 marks an open node."""
     count = counts.get(id(node))
     if count == 0:
-        raise _refusal("a value holds itself, by a reference", node)
+        raise _refusal("a value contains itself through a reference", node)
     if count is None:
         counts[id(node)] = 0
         count = counts[id(node)] = 1 + sum(_check(part, counts) for part in _parts(node))
         if count > _MOST_VALUES:
-            raise _refusal(f"with its references written out this holds more than {_MOST_VALUES:,} values", node)
+            raise _refusal(f"this holds more than {_MOST_VALUES:,} values after its references are expanded", node)
     return count
 
 
@@ -132,7 +135,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise _refusal("a list or a mapping cannot be a key", key)
         if key.tag not in _TEXT_TAGS:
-            raise _refusal(f'the key {key.value} is no text to YAML; write "{key.value}", in quotes', key)
+            raise _refusal(f'the key {key.value} is not a string in YAML; write "{key.value}", in quotes', key)
         if key.value in lines:
-            raise _refusal(f"the key {key.value!r} was given before, in line {lines[key.value]}", key)
+            raise _refusal(f"the key {key.value!r} is already in line {lines[key.value]}", key)
         lines[key.value] = key.start_mark.line + 1

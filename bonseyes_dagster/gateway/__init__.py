@@ -1,1 +1,1 @@
-"""The only open port: routes and access rules."""
+"""The gateway, which has the only open port of a project: its routes and its access rules."""

@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.gateway --bind HOST:PORT`: the embedded gateway, or nginx's access service."""
+"""`python -m bonseyes_dagster.gateway --bind HOST:PORT` starts the embedded gateway, or nginx's access service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import sys
 
 from bonseyes_dagster.errors import SettingsError
-from bonseyes_dagster.gateway import embedded, questions
+from bonseyes_dagster.gateway import access_service, embedded
 from bonseyes_dagster.settings import Settings
 
 log = logging.getLogger("bonseyes_dagster.gateway")
@@ -20,10 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.gateway", description=__doc__)
     parser.add_argument("--bind", help="HOST:PORT; BONSEYES_HOST and BONSEYES_PORT by default")
-    parser.add_argument("--access", action="store_true", help="only tell nginx who may pass; needs --bind")
+    parser.add_argument("--access", action="store_true", help="start the access service for nginx; needs --bind")
     arguments = parser.parse_args(argv)
     if arguments.access and not arguments.bind:
-        parser.error("--access needs --bind: BONSEYES_HOST and BONSEYES_PORT are where nginx is published")
+        parser.error("--access needs --bind: BONSEYES_HOST and BONSEYES_PORT are the published address of nginx")
     try:
         settings = Settings.from_environ()
         host, port = _bind(arguments.bind) if arguments.bind else (settings.host, settings.port)
@@ -44,7 +44,7 @@ def _bind(text: str) -> tuple[str, int]:
 
 def _check(settings: Settings) -> None:
     if settings.addresses is None:
-        # Without the list every name would be a host to connect to, whichever a client writes.
+        # Without the list, a client could make the gateway connect to any host, by its name.
         raise SettingsError("BONSEYES_ADDRESSES must name the file that lists the project's containers.")
 
 
@@ -53,7 +53,7 @@ async def _serve(settings: Settings, host: str, port: int, *, access: bool) -> N
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if access:
-        runner = await questions.start(settings, host, port)
+        runner = await access_service.start(settings, host, port)
     else:
         _check(settings)
         runner = await embedded.start(settings, host, port)

@@ -1,14 +1,14 @@
-"""The embedded gateway: what the door lets pass is forwarded where the table says."""
+"""The embedded gateway: it checks each request, and forwards it to the target in the table of routes."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
 from bonseyes_dagster.client.addresses import Addresses
-from bonseyes_dagster.gateway.access import Rules, rules_from_settings
-from bonseyes_dagster.gateway.door import Door, is_websocket
+from bonseyes_dagster.gateway.access import AccessRules, rules_from_settings
 from bonseyes_dagster.gateway.forward import forward
 from bonseyes_dagster.gateway.headers import request_headers
+from bonseyes_dagster.gateway.request_filter import RequestFilter, is_websocket
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.gateway.upstreams import Upstreams
 from bonseyes_dagster.gateway.websocket import forward_websocket
@@ -19,19 +19,19 @@ __all__ = ["Gateway", "start"]
 
 
 class Gateway:
-    """Answers one request: by itself what is its own, with an upstream's answer everything else."""
+    """Answers the gateway's own routes, and forwards all other requests to their upstream."""
 
-    def __init__(self, rules: Rules, upstreams: Upstreams) -> None:
-        self._door = Door(rules)
+    def __init__(self, rules: AccessRules, upstreams: Upstreams) -> None:
+        self._filter = RequestFilter(rules)
         self._upstreams = upstreams
 
     async def answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """Return the answer; raise the error that is one."""
-        target = self._door.target(request)
+        """Return the answer; raise BonseyesError for an error answer."""
+        target = self._filter.target(request)
         if target is None:
-            return await self._door.answer(request)
+            return await self._filter.answer(request)
         base_url = self._upstreams.base_url(target)
-        secrets = self._door.secrets(request)
+        secrets = self._filter.secrets(request)
         client = request.remote or ""
         headers = request_headers(request.headers, target, client=client, scheme=request.scheme, secrets=secrets)
         headers["X-Request-Id"] = request_id
@@ -49,7 +49,7 @@ async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:
     """Listen; `runner.cleanup()` stops. Raises SettingsError before listening, OSError when the port is taken."""
     rules = rules_from_settings(settings, host, port)
     upstreams = Upstreams(Addresses.from_settings(settings), settings.dagster_url)
-    # Without a token it is bound to this machine, where others may have accounts.
+    # Without a token, only this machine can connect. But other users may have accounts on it.
     peers = None if rules.token else Peers()
 
     async def close() -> None:

@@ -1,4 +1,8 @@
-"""One request through the gateway: streamed to its upstream and back, never held, never cleanly cut short."""
+"""Forward one request: stream it to its upstream, and stream the answer back.
+
+The gateway holds neither body in memory. When an upstream breaks off, the gateway resets the client's connection: the
+client never takes a part of a body for the whole.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,9 @@ __all__ = ["HEADER_WAIT_S", "STALL_S", "forward"]
 
 log = logging.getLogger(__name__)
 
-# From the end of the request's body to the beginning of the answer; a long poll takes 60 s.
+# The timeout from the end of the request's body to the beginning of the answer; a long poll takes 60 s.
 HEADER_WAIT_S = 300.0
-# A client that neither sends nor reads for so long is gone. Silence of the upstream is allowed: it may follow a log.
+# A client that neither sends nor reads for so long is gone. An upstream may be silent for longer: it may follow a log.
 STALL_S = 60.0
 
 _SMALL_BODY_BYTES = 2**18
@@ -40,9 +44,10 @@ async def forward(
     headers: CIMultiDict[str],
     large_bodies: asyncio.Semaphore,
 ) -> web.StreamResponse:
-    """Ask the upstream and stream its answer; raise UnavailableError when it does not answer.
+    """Send the request to the upstream and stream its answer; raise UnavailableError when it does not answer.
 
-    A small body is sent when all of it is there; large ones are streamed, as many at a time as `large_bodies` lets.
+    The gateway reads a small body completely before it sends it. It streams a large body; `large_bodies` limits how
+    many at a time.
     """
     url = upstream_url(base_url, target, request)
     try:
@@ -64,43 +69,43 @@ async def _ask(
     large_bodies: asyncio.Semaphore,
 ) -> aiohttp.ClientResponse:
     options: dict[str, Any] = {"headers": headers, "allow_redirects": False}
-    async with asyncio.timeout(HEADER_WAIT_S) as patience:
+    async with asyncio.timeout(HEADER_WAIT_S) as deadline:
         if not request.body_exists:
             return await session.request(request.method, url, **options)
-        body = _body(request, target, patience)
+        body = _body(request, target, deadline)
         if request.content_length is not None and request.content_length <= _SMALL_BODY_BYTES:
-            # An upstream that has to wait for it would hold a thread meanwhile.
+            # Read all of it first: while an upstream waits for a body, it holds a thread.
             chunks = [chunk async for chunk in body]
-            return await session.request(request.method, url, data=_once(chunks), **options)
+            return await session.request(request.method, url, data=_unrepeatable(chunks), **options)
         async with large_bodies:
-            patience.reschedule(asyncio.get_running_loop().time() + HEADER_WAIT_S)
+            deadline.reschedule(asyncio.get_running_loop().time() + HEADER_WAIT_S)
             return await session.request(request.method, url, data=body, **options)
 
 
 def upstream_url(base_url: str, target: Target, request: web.BaseRequest) -> URL:
-    """Return the URL to ask, its path and query exactly as the client wrote them."""
+    """Return the upstream's URL; its path and query are exactly as the client wrote them."""
     query = request.raw_path.partition("?")
     return URL(f"{base_url}{target.path}{query[1]}{query[2]}", encoded=True)
 
 
-async def _body(request: web.BaseRequest, target: Target, patience: asyncio.Timeout) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest, target: Target, deadline: asyncio.Timeout) -> AsyncIterator[bytes]:
     now = asyncio.get_running_loop().time
     while True:
-        patience.reschedule(now() + HEADER_WAIT_S)
+        deadline.reschedule(now() + HEADER_WAIT_S)
         try:
             async with asyncio.timeout(STALL_S):
                 chunk = await request.content.readany()
         except TimeoutError as error:
-            # The fault is the client's: it is not told that the upstream is down.
-            _sever(request, target, error)
+            # The client stalled, not the upstream: a 503 would be wrong.
+            _reset_client(request, target, error)
             raise
         if not chunk:
             return
         yield chunk
 
 
-async def _once(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    # A body that can be sent again would be: aiohttp repeats a request whose upstream hangs up.
+async def _unrepeatable(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    # A generator, because aiohttp cannot send it twice. It would repeat a request whose upstream closes the connection.
     for chunk in chunks:
         yield chunk
 
@@ -110,7 +115,7 @@ async def _answer(
 ) -> web.StreamResponse:
     headers = answer_headers(answer.headers, target, base_url, request.headers.get("Host", ""))
     response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-    closed = _closing(answer)
+    closed = _end_of_connection(answer)
     async with asyncio.timeout(STALL_S):
         await response.prepare(request)
     if request.method == "HEAD":
@@ -118,7 +123,7 @@ async def _answer(
     try:
         await _copy(answer, response, closed)
     except (*_UPSTREAM_ERRORS, asyncio.IncompleteReadError) as error:
-        _sever(request, target, error)
+        _reset_client(request, target, error)
     return response
 
 
@@ -132,8 +137,8 @@ async def _copy(
         await closed
 
 
-def _closing(answer: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
-    """Return what tells how the connection ended, for a body that only its end delimits: a reset is not an end."""
+def _end_of_connection(answer: aiohttp.ClientResponse) -> asyncio.Future[None] | None:
+    """Return a future that fails if the upstream resets the connection; None if the headers give the body's end."""
     delimited = "Content-Length" in answer.headers or "chunked" in answer.headers.get("Transfer-Encoding", "").lower()
     if delimited or answer.connection is None or answer.connection.protocol is None or _has_no_body(answer):
         return None
@@ -144,11 +149,11 @@ def _has_no_body(answer: aiohttp.ClientResponse) -> bool:
     return answer.method == "HEAD" or answer.status in (204, 304) or answer.status < 200
 
 
-def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> None:
+def _reset_client(request: web.BaseRequest, target: Target, error: BaseException) -> None:
     log.warning("%s %s broke off: %s", request.method, target.name, str(error) or type(error).__name__)
     if request.transport is None:
         return
-    # Lingering for no time makes it a reset: an orderly close could pass for the end of the body.
+    # A linger time of 0 resets the connection: the client could take an orderly close for the end of the body.
     connection: socket.socket | None = request.transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -156,11 +161,11 @@ def _sever(request: web.BaseRequest, target: Target, error: BaseException) -> No
 
 
 def _unavailable(request: web.BaseRequest, target: Target, error: BaseException) -> UnavailableError:
-    # Some errors tell the URL, and with it the query, which is not logged.
+    # Some errors contain the URL with its query, and queries must not be logged.
     reason = error.message if isinstance(error, aiohttp.ClientResponseError) else error
     log.warning("%s %s: %s: %s", request.method, target.name, type(error).__name__, reason)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return UnavailableError(f"{target.name} is down; it may be starting. Try again.")
+        return UnavailableError(f"{target.name} is down or starting; try again.")
     if isinstance(error, TimeoutError):
-        return UnavailableError(f"{target.name} did not answer in time.")
-    return UnavailableError(f"{target.name} hung up before it answered.")
+        return UnavailableError(f"{target.name} did not answer in time; try again.")
+    return UnavailableError(f"{target.name} closed the connection before it answered; try again.")

@@ -1,4 +1,4 @@
-"""What the gateway drops, adds and keeps of the headers that pass through it, in both directions."""
+"""The headers that the gateway removes, adds and keeps, in requests and answers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from bonseyes_dagster.gateway.routes import Target, rewrite_location
 
 __all__ = [
+    "BROWSER_COMMANDS",
     "CONTENT_POLICY",
     "CORS",
     "FORWARDED",
     "HOP_BY_HOP",
-    "ORDERS",
     "PAGE_POLICY",
     "SECURITY_HEADERS",
     "answer_headers",
@@ -26,7 +26,7 @@ __all__ = [
 
 Headers = CIMultiDictProxy[str] | CIMultiDict[str]
 
-# RFC 9110 7.6.1: they speak of one connection, not of the message.
+# RFC 9110 7.6.1: these headers are about one connection, not about the message.
 HOP_BY_HOP = frozenset(
     [
         "connection",
@@ -42,7 +42,7 @@ HOP_BY_HOP = frozenset(
     ]
 )
 FORWARDED = frozenset(["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-proto"])
-# What would let other sites read an answer.
+# These headers would let other sites read an answer.
 CORS = frozenset(
     f"access-control-{name}"
     for name in (
@@ -55,13 +55,15 @@ CORS = frozenset(
         "max-age",
     )
 )
-# What would have a browser report elsewhere what it does here, or go there.
-ORDERS = frozenset(["content-security-policy-report-only", "nel", "refresh", "report-to", "reporting-endpoints"])
+# These headers would make a browser send reports to another site, or go to it.
+BROWSER_COMMANDS = frozenset(
+    ["content-security-policy-report-only", "nel", "refresh", "report-to", "reporting-endpoints"]
+)
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 )
-# What a tool answers, or made, or a user uploaded, must never run as a page of ours.
+# Answers and files of tools, and uploads of users, must never run as a page of this site.
 CONTENT_POLICY = "default-src 'none'; sandbox"
 SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -74,7 +76,7 @@ _FILES = re.compile(r"/(artifacts|runs)/[^/]+/(data|input[-_]files)(/|$)")
 
 
 def content_of(target: Target) -> Literal["page", "data", "file"]:
-    """Return what a target answers with; files are bytes that users uploaded or tools made."""
+    """Return the kind of a target's answers; files are bytes that users uploaded or tools made."""
     if target.route.serves_pages:
         return "page"
     return "file" if _FILES.match(target.plain_path) else "data"
@@ -83,10 +85,10 @@ def content_of(target: Target) -> Literal["page", "data", "file"]:
 def request_headers(
     headers: Headers, target: Target, *, client: str, scheme: str, secrets: Iterable[str] = ()
 ) -> CIMultiDict[str]:
-    """Return what the upstream gets; `secrets` are header names, or `cookie:NAME`, that end at the gateway."""
+    """Return the headers for the upstream, without `secrets`: header names, or `cookie:NAME`."""
     secrets = frozenset(secrets)
     dropped = HOP_BY_HOP | FORWARDED | _named_in_connection(headers) | {"host", "expect"} | secrets
-    # WSGI knows no difference between X_Forwarded_For and X-Forwarded-For: with the former one could forge the latter.
+    # No names with `_`: WSGI cannot tell X_Forwarded_For from X-Forwarded-For, so a client could forge the latter.
     kept = CIMultiDict(
         (name, value) for name, value in headers.items() if name.lower() not in dropped and "_" not in name
     )
@@ -102,8 +104,8 @@ def request_headers(
 
 
 def answer_headers(headers: Headers, target: Target, base_url: str, host: str) -> CIMultiDict[str]:
-    """Return what the client gets: no hop-by-hop headers, no CORS, our policies, a Location that leads back to us."""
-    dropped = HOP_BY_HOP | CORS | ORDERS | {"location"} | _named_in_connection(headers)
+    """Return the headers for the client: no hop-by-hop and CORS headers, the policies, a Location at the gateway."""
+    dropped = HOP_BY_HOP | CORS | BROWSER_COMMANDS | {"location"} | _named_in_connection(headers)
     kept = CIMultiDict((name, value) for name, value in headers.items() if name.lower() not in dropped)
     location = rewrite_location(headers["Location"], target, base_url, host) if "Location" in headers else None
     if location is not None:
@@ -117,7 +119,7 @@ def answer_headers(headers: Headers, target: Target, base_url: str, host: str) -
 
 
 def secure(headers: CIMultiDict[str]) -> CIMultiDict[str]:
-    """Add the policies; a page's own Content-Security-Policy (Dagster's has a nonce) stays."""
+    """Add the policies; keep a page's own Content-Security-Policy (Dagster's has a nonce)."""
     headers.update(SECURITY_HEADERS)
     headers.setdefault("Content-Security-Policy", PAGE_POLICY)
     headers["Server"] = "bonseyes"
@@ -127,7 +129,7 @@ def secure(headers: CIMultiDict[str]) -> CIMultiDict[str]:
 def _attach(headers: CIMultiDict[str]) -> None:
     disposition = headers.get("Content-Disposition", "")
     kind, separator, rest = disposition.partition(";")
-    # Errors are ours, and JSON; calling them attachments would only hide them.
+    # Errors are JSON of this project. A browser would save an attachment instead of showing the error.
     if kind.strip().lower() != "attachment" and not headers.get("Content-Type", "").startswith("application/json"):
         headers["Content-Disposition"] = f"attachment{separator}{rest}"
 

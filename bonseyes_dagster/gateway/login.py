@@ -1,4 +1,4 @@
-"""Signing in and out: the page, and the sessions that were ended before they expired."""
+"""Sign in and out: the login page, and the list of sessions that users ended before they expired."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiohttp import web
 from bonseyes_dagster.errors import BadRequestError, MethodNotAllowedError, UnauthorizedError
 from bonseyes_dagster.gateway.access import (
     SESSION_S,
-    Rules,
+    AccessRules,
     bearer_token,
     is_token,
     make_session,
@@ -38,13 +38,13 @@ PAGE_POLICY = (
 
 
 class Login:
-    """The token's door. Without a token everybody is in."""
+    """Checks the token and the sessions of requests. Without a token, every request is signed in."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: AccessRules) -> None:
         self._rules = rules
         self._ended: dict[str, float] = {}
-        # One wrong guess at a time, a second each: right ones never wait for it.
-        self._guess = asyncio.Lock()
+        # One wrong token at a time, one second for each; a right token never waits.
+        self._wrong_token_lock = asyncio.Lock()
         self._page = Template((Path(__file__).parent / "login.html").read_text(encoding="utf-8"))
 
     def is_signed_in(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> bool:
@@ -55,7 +55,7 @@ class Login:
         return nonce is not None and nonce not in self._ended
 
     async def sign_in(self, request: web.BaseRequest) -> web.Response:
-        """Answer /login: its page, and the form that it sends."""
+        """Answer /login: return the page, or sign in with the form that the page sends."""
         if request.method in ("GET", "HEAD"):
             query = parse_qs(request.raw_path.partition("?")[2])
             return self._answer_page(_local(query.get("next", [""])[0]))
@@ -68,15 +68,15 @@ class Login:
         await self.slow_down()
         if "text/html" in request.headers.get("Accept", ""):
             return self._answer_page(target, wrong=True)
-        raise UnauthorizedError("That is not the token.")
+        raise UnauthorizedError("The token is wrong.")
 
     async def slow_down(self) -> None:
-        """Let whoever came with a wrong token wait for the refusal."""
-        async with self._guess:
+        """Delay the answer to a wrong token, against guessing."""
+        async with self._wrong_token_lock:
             await asyncio.sleep(WRONG_TOKEN_S)
 
     def sign_out(self, cookies: Mapping[str, str]) -> web.Response:
-        """Answer /logout: this session's cookie is worth nothing from now on."""
+        """Answer /logout: end the session, so that its cookie is no longer valid."""
         now_s = time.time()
         nonce = self._session(cookies)
         if nonce is not None:
@@ -104,7 +104,7 @@ class Login:
         return response
 
     def _answer_page(self, target: str, *, wrong: bool = False) -> web.Response:
-        message = '<p class="wrong" role="alert">That is not the token.</p>' if wrong else ""
+        message = '<p class="wrong" role="alert">The token is wrong.</p>' if wrong else ""
         return web.Response(
             status=401 if wrong else 200,
             text=self._page.substitute(next=html.escape(target), wrong=message),
@@ -114,7 +114,7 @@ class Login:
 
 
 def sign_in_url(raw_path: str) -> str:
-    """Return where a browser that is not signed in is sent."""
+    """Return the URL of the login page, which leads back to `raw_path` after signing in."""
     return f"{LOGIN}?next={quote(raw_path, safe='/')}"
 
 
@@ -123,8 +123,8 @@ def _redirect(location: str) -> web.Response:
 
 
 def _local(target: str) -> str:
-    """Return `target` when it is a path of ours, else `/`: nobody is sent elsewhere after signing in."""
-    # One slash, and nothing that a browser takes for another or leaves out.
+    """Return `target` if it is a path of this site, else `/`: a login must not redirect to another site."""
+    # The path begins with one slash. It has no character that a browser reads as a slash or ignores.
     return target if re.fullmatch(r"/(?!/)[!-\[\]-~]*", target) else "/"
 
 
@@ -135,8 +135,8 @@ async def _form(request: web.BaseRequest) -> dict[str, str]:
             while len(body) <= BODY_BYTES and (chunk := await request.content.readany()):
                 body += chunk
     except TimeoutError:
-        raise BadRequestError(f"This is no login form: it has not come within {FORM_S:g} s.") from None
+        raise BadRequestError(f"The login form did not arrive within {FORM_S:g} s; send it again.") from None
     if len(body) > BODY_BYTES:
-        raise BadRequestError("This is no login form: it is too large.")
+        raise BadRequestError(f"The login form is too large; the limit is {BODY_BYTES} bytes.")
     fields = parse_qs(body.decode(errors="replace"), keep_blank_values=True)
     return {name: values[0] for name, values in fields.items()}

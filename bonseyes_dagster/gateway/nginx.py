@@ -1,8 +1,8 @@
-"""`python -m bonseyes_dagster.gateway.nginx docker-compose.yml`: print nginx's configuration for the project in it.
+"""`python -m bonseyes_dagster.gateway.nginx docker-compose.yml` prints nginx's configuration for this project.
 
-nginx forwards and streams. What may pass and where it goes it asks the access service (`questions.py`), which has
-the rules and the table of routes; the names of containers and what is done to headers are written into its
-configuration here, from the tables of the embedded gateway.
+nginx forwards and streams. For each request it asks the access service (`access_service.py`), which has the access
+rules and the table of routes. This module writes the names of containers and the treatment of headers into the
+configuration. Both come from the tables of the embedded gateway.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from bonseyes_dagster.errors import (
     UnavailableError,
 )
 from bonseyes_dagster.formats.yaml_file import read_yaml
+from bonseyes_dagster.gateway.access_service import ANSWERS, CONTAINERS, QUESTION, REQUEST
 from bonseyes_dagster.gateway.forward import HEADER_WAIT_S, STALL_S
 from bonseyes_dagster.gateway.headers import (
+    BROWSER_COMMANDS,
     CONTENT_POLICY,
     CORS,
     FORWARDED,
     HOP_BY_HOP,
-    ORDERS,
     PAGE_POLICY,
     SECURITY_HEADERS,
 )
-from bonseyes_dagster.gateway.questions import ANSWERS, CONTAINERS, QUESTION, REQUEST
 from bonseyes_dagster.gateway.routes import DAGSTER, OUR_LOCATION, ROUTES
 from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
@@ -47,24 +47,22 @@ from bonseyes_dagster.urls import is_name
 __all__ = ["Nginx", "read_upstreams", "render"]
 
 DOCKER_RESOLVER = "127.0.0.11"
-# A log that is followed, or a websocket, may have nothing to say for so long.
+# A websocket, or a log that a client follows, may be silent for so long.
 SILENCE_S = 24 * 3600
 _LOGS = "^/containers/[^/]+/(artifacts|runs)/[^/]+/log/?$"
-# The template has a map for each.
+# The template has a map for each of these headers.
 _COMPUTED = {
     "Content-Security-Policy": "$gateway_policy",
     "Content-Disposition": "$gateway_disposition",
     "Location": "$gateway_location",
 }
-# What nginx itself finds wrong with a request, in terms of the contract.
-_MALFORMED = BadRequestError(
-    "This is not HTTP as the gateway takes it: its first line or a header is wrong, or too long."
-)
+# The contract's errors for requests that nginx itself refuses.
+_MALFORMED = BadRequestError("This is not valid HTTP: the first line or a header is wrong or too long.")
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-_METHOD = MethodNotAllowedError("TRACE and CONNECT do not pass the gateway.")
-_DOWN = UnavailableError("$gateway_name is down, or hung up before it answered; it may be starting. Try again.")
-_SILENT = UnavailableError("$gateway_name did not answer in time.")
-_NO_ACCESS = UnavailableError("The access service is down, and without it nobody may pass. Try again.")
+_METHOD = MethodNotAllowedError(f"The gateway refuses TRACE and CONNECT; it takes {_METHODS}.")
+_DOWN = UnavailableError("$gateway_name is down or starting, or closed the connection before it answered; try again.")
+_SILENT = UnavailableError("$gateway_name did not answer in time; try again.")
+_NO_ACCESS = UnavailableError("The access service is down, so the gateway refuses all requests; try again.")
 _ERRORS: Mapping[str, tuple[tuple[int, ...], BonseyesError]] = {
     "malformed": ((400, 414, 494, 501, 505), _MALFORMED),
     "method": ((405,), _METHOD),
@@ -76,17 +74,18 @@ _ERRORS: Mapping[str, tuple[tuple[int, ...], BonseyesError]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Nginx:
-    """One nginx: `upstreams` are base URLs by container (DAGSTER among them), `access` that of the access service.
+    """The settings of one nginx.
 
-    `listen` holds HOST:PORT or PORT; `health` is where it tells the engine that it is well; `folder` is one that it
-    may write to; `resolver` finds the addresses of names, empty where there are none to find. Times are in seconds.
+    `upstreams` maps containers and DAGSTER to base URLs; `access` is the base URL of the access service. `listen` holds
+    HOST:PORT or PORT; nginx answers health checks at `health`. `folder` is writable. `resolver` is the address of a
+    name server, or empty if the URLs have no names.
     """
 
     upstreams: Mapping[str, str]
     access: str
     listen: tuple[str, ...]
     health: str = "127.0.0.1:8081"
-    folder: str = "/tmp"  # noqa: S108 - the one place that a container with a read-only root can write to
+    folder: str = "/tmp"  # noqa: S108 - the only writable folder of a container with a read-only root
     resolver: str = DOCKER_RESOLVER
     idle_s: float = IDLE_S
     stall_s: float = STALL_S
@@ -110,7 +109,7 @@ def _fill(line: str, values: Mapping[str, str]) -> str:
 
 
 def _places(nginx: Nginx) -> dict[str, str]:
-    # Docker's names change their addresses with each restart: an old one may be another container's by then.
+    # A restart gives a container a new address in Docker; the old address may belong to another container then.
     resolver = f"resolver {nginx.resolver} valid=1s ipv6=off;\nresolver_timeout 2s;"
     return {
         "folder": nginx.folder,
@@ -146,7 +145,7 @@ def _silent_location(match: str) -> str:
 def _headers(nginx: Nginx) -> dict[str, str]:
     answers = (f"auth_request_set $gateway_{name.lower()} $upstream_http_x_gateway_{name.lower()};" for name in ANSWERS)
     dropped = HOP_BY_HOP | FORWARDED | {"expect"}
-    # nginx sets these three by itself: to what they must be between it and the upstream.
+    # nginx sets these three headers itself, for its connection to the upstream.
     dropped -= {"connection", "transfer-encoding", "upgrade"}
     forwarded = {
         "X-Request-Id": "$gateway_request_id",
@@ -182,8 +181,8 @@ def _headers(nginx: Nginx) -> dict[str, str]:
 
 
 def _hidden() -> Iterable[str]:
-    # A websocket begins with an Upgrade that must reach the client.
-    return sorted([*_COMPUTED, *SECURITY_HEADERS, *CORS, *ORDERS, *(HOP_BY_HOP - {"upgrade"})], key=str.lower)
+    # The client needs the Upgrade header at the beginning of a websocket.
+    return sorted([*_COMPUTED, *SECURITY_HEADERS, *CORS, *BROWSER_COMMANDS, *(HOP_BY_HOP - {"upgrade"})], key=str.lower)
 
 
 def _failures() -> dict[str, str]:
@@ -223,9 +222,9 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def read_upstreams(file: Path) -> dict[str, str]:
-    """Return base URLs by name for the containers of a compose file, and Dagster's webserver as DAGSTER.
+    """Return the base URLs of the containers of a Compose file by name, and Dagster's webserver as DAGSTER.
 
-    Containers are the services that are told their name in BONSEYES_CONTAINER.
+    A service with BONSEYES_CONTAINER in its environment is a container.
     """
     services = _services(file)
     upstreams = {
@@ -242,7 +241,7 @@ def _services(file: Path) -> dict[str, Any]:
     try:
         services = read_yaml(file)["services"]
     except (FileNotFoundError, KeyError, TypeError) as error:
-        raise SettingsError(f"{file} is no compose file that can be read: {error}") from error
+        raise SettingsError(f"{file} cannot be read as a Compose file: {error}") from error
     if not isinstance(services, dict) or not all(isinstance(service, dict) for service in services.values()):
         raise SettingsError(f"{file}: 'services' must map names to services.")
     return services
@@ -254,7 +253,10 @@ def _environment(service: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _host(name: str, service: Mapping[str, Any] | None) -> str:
-    """Return the name to connect to: that of the one network where a service listens that has an alias for it."""
+    """Return the host name of a service: its alias that begins with `NAME.`, else its name.
+
+    A service has such an alias in the one network where it listens.
+    """
     networks = (service or {}).get("networks") or ()
     aliases = [
         alias
@@ -267,7 +269,7 @@ def _host(name: str, service: Mapping[str, Any] | None) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Print the configuration; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.gateway.nginx", description=__doc__)
-    parser.add_argument("compose", type=Path, help="the compose file whose containers are published")
+    parser.add_argument("compose", type=Path, help="the Compose file with the containers to publish")
     parser.add_argument("--listen", nargs="+", default=["8080"], metavar="[HOST:]PORT", help="8080 by default")
     parser.add_argument("--access", default="http://access:8080", help="URL of the access service")
     arguments = parser.parse_args(argv)

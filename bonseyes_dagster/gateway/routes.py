@@ -1,4 +1,4 @@
-"""The one table of what the gateway publishes and from where, for the embedded gateway and for nginx."""
+"""The table of the gateway's routes, for the embedded gateway and for nginx."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bonseyes_dagster.urls import is_name
 __all__ = ["ANY_CONTAINER", "DAGSTER", "OUR_LOCATION", "ROUTES", "Route", "Target", "match", "rewrite_location"]
 
 ANY_CONTAINER = "{container}"
-# Not a container: it is found by a setting of its own, so that no tool can be pointed at it by a name.
+# Dagster's webserver is not a container. It has its own setting, so no tool can reach it by a container's name.
 DAGSTER = "{dagster}"
-# A path of printable characters, the query with it, that browsers do not resolve to something else: no host, no dots to
-# climb by, encoded or not, and no backslash, which is a slash to them.
+# A path and query of printable characters that a browser does not resolve to another URL. It has no host, no `.` or
+# `..` segments, encoded or not, and no backslash, which browsers read as a slash.
 OUR_LOCATION = r"/(?!/|(?:.*/)?(?:\.|%2e){1,2}(?:[/?#]|$))[!-\[\]-~]*"
 
 
@@ -23,13 +23,14 @@ OUR_LOCATION = r"/(?!/|(?:.*/)?(?:\.|%2e){1,2}(?:[/?#]|$))[!-\[\]-~]*"
 class Route:
     """One published prefix.
 
-    `prefix` has no trailing slash; `upstream` is a container's name, ANY_CONTAINER (the segment that stands for it in
-    the prefix) or DAGSTER. `strips`: the upstream sees the path without the prefix, and gets it in
-    `X-Forwarded-Prefix`. `is_page`: relative links below need the slash, so the bare prefix redirects to it.
-    `serves_pages`: its pages are ours, and tell by their own Content-Security-Policy what they need; the answers of
-    all others are data, which no browser may run, and which lead nowhere else.
-    `executes`: beginnings of paths, in lower case, where a query is executed, with any method: none may come by GET.
-    `keeps_alive`: the upstream's idle connections cost it nothing; in a threaded server each would hold a thread.
+    `prefix` has no trailing slash. `upstream` is a container's name, DAGSTER, or ANY_CONTAINER if the prefix holds it.
+    `strips`: the upstream gets the path without the prefix, and the prefix in `X-Forwarded-Prefix`.
+    `is_page`: the bare prefix redirects to the prefix with a slash, because the page's relative links need it.
+    `serves_pages`: the upstream serves pages of this project, each with the Content-Security-Policy that it needs.
+    Answers of all other routes are data: no browser may run them, and they do not redirect elsewhere.
+    `executes`: lower-case beginnings of paths where the upstream executes the URL's query, whatever the method; the
+    gateway refuses such queries unless they come by POST.
+    `keeps_alive`: idle connections cost the upstream nothing; in a threaded server, each would hold a thread.
     """
 
     prefix: str
@@ -42,7 +43,7 @@ class Route:
     executes: tuple[str, ...] = ()
 
 
-# First match wins. /login, /logout and /healthz are the gateway's own and come before all of these.
+# The first match counts. The gateway answers /login, /logout and /healthz before it looks at this table.
 ROUTES: tuple[Route, ...] = (
     Route(
         prefix="/dagster",
@@ -52,7 +53,7 @@ ROUTES: tuple[Route, ...] = (
         websockets=True,
         keeps_alive=True,
         serves_pages=True,
-        # Mutations, too.
+        # GraphQL executes mutations, too.
         executes=("/dagster/graphql",),
     ),
     Route(prefix="/containers/visualization", upstream="visualization", strips=True, is_page=True, serves_pages=True),
@@ -63,7 +64,7 @@ ROUTES: tuple[Route, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where one request goes: `path` is raw, as the upstream shall see it; `prefix` what was stripped from it."""
+    """The target of one request: `path` is the raw path for the upstream, `prefix` is the route's prefix."""
 
     route: Route
     container: str
@@ -73,25 +74,25 @@ class Target:
 
     @property
     def name(self) -> str:
-        """The container, or what else is there, for people to read."""
+        """Return the name of the container or of Dagster, for messages."""
         return self.container.strip("{}")
 
     @property
     def plain_path(self) -> str:
-        """The path as the most lenient upstream could read it, to look for what must not be missed."""
+        """Return the path as the most lenient upstream could read it: checks must not miss any spelling."""
         decoded = unquote(unquote(self.path, errors="replace"), errors="replace")
         return re.sub(r"[/\\]+", "/", decoded).lower()
 
     @property
     def executes(self) -> bool:
-        """Tell whether a query would be executed there."""
+        """Tell whether the upstream would execute a query of this URL."""
         return self.plain_path.startswith(self.route.executes)
 
 
 def match(raw_path: str) -> Target:
-    """Return where a raw request path (percent-encoded, without its query) goes.
+    """Return the target of a raw request path (percent-encoded, without its query).
 
-    Raises NotFoundError for a path that climbs out of its prefix or names an impossible container.
+    Raises NotFoundError for a path with `.` or `..` segments, or with an invalid container name.
     """
     _check_path(raw_path)
     for route in ROUTES:
@@ -104,7 +105,7 @@ def match(raw_path: str) -> Target:
 def _check_path(raw_path: str) -> None:
     if not raw_path.startswith("/"):
         raise BadRequestError("The request target must be a path that begins with a slash.")
-    # Decoded once, as every upstream does: the climbing segment may be hidden in %2e or %2f.
+    # Decoded once, as every upstream does: the dots and slashes may be written %2e and %2f.
     decoded = unquote(raw_path, errors="replace").replace("\\", "/")
     if any(segment in (".", "..") for segment in decoded.split("/")):
         raise NotFoundError("A path must not hold . or .. segments.")
@@ -135,10 +136,10 @@ def _match_container(route: Route, parent: str, raw_path: str) -> Target | None:
 
 
 def rewrite_location(location: str, target: Target, base_url: str, host: str) -> str | None:
-    """Return a `Location` that leads back through the gateway, also when the upstream gave its own address.
+    """Return a `Location` that leads back through the gateway, also if the upstream sent its own address.
 
-    `host` is where the client found us. None for one that leads elsewhere, to another upstream above all, from where
-    only data is expected: a browser that follows it asks in the name of our own pages.
+    `host` is the Host header of the client. The result is None for a route of data whose `Location` leads elsewhere,
+    for example to another upstream: a browser that follows it sends the request as a page of this site.
     """
     location = _lead_back(location, target, base_url)
     ours = f"(?:https?://{re.escape(host)})?{re.escape(target.prefix)}{OUR_LOCATION}"

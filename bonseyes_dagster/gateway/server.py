@@ -1,4 +1,4 @@
-"""The HTTP server of the embedded gateway and of nginx's access service: JSON errors, limits, the log."""
+"""The HTTP server of the embedded gateway and of nginx's access service, with JSON errors, limits and a log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["IDLE_S", "error_response", "serve"]
 
 log = logging.getLogger(__name__)
 
-# A client has so long to send a request's headers, and an idle connection is kept so long.
+# The timeout for the headers of a request, and for an idle connection.
 IDLE_S = 75.0
 STOP_S = 2.0
 
-# Gets the request and its id; raises what error_response can tell.
+# Takes the request and its id; may raise BonseyesError.
 Answer = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
-# Gets both ends of a new connection; False refuses what comes over it.
+# Takes both ends of a new connection; with False, the server refuses all its requests.
 Admission = Callable[[tuple[str, int], tuple[str, int]], bool]
 
 
@@ -39,9 +39,9 @@ async def serve(
     admits: Admission | None = None,
     stopped: Callable[[], Awaitable[None]] | None = None,
 ) -> web.ServerRunner:
-    """Listen, and log each request at `log_level`; `runner.cleanup()` stops, and calls `stopped`.
+    """Listen and log each request at `log_level`; `runner.cleanup()` stops the server and calls `stopped`.
 
-    Raises OSError when the port is taken.
+    Raises OSError when the port is in use.
     """
     runner = _Runner(_Server(answer, log_level, admits), stopped)
     await runner.setup()
@@ -54,7 +54,7 @@ async def serve(
 
 
 def error_response(error: BonseyesError, identity: str) -> web.Response:
-    """Return the contract's error body."""
+    """Return the contract's answer for an error."""
     headers = secure(CIMultiDict({"X-Request-Id": identity, "Cache-Control": "no-store"}))
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -65,7 +65,7 @@ def error_response(error: BonseyesError, identity: str) -> web.Response:
 
 
 class _Server(web.Server):
-    """Answers, logs, and never lets an error out as anything but JSON."""
+    """Answers and logs requests; every error answer is JSON."""
 
     def __init__(self, answer: Answer, log_level: int, admits: Admission | None) -> None:
         super().__init__(self._handle, handler_cancellation=True)
@@ -90,8 +90,8 @@ class _Server(web.Server):
             status = response.status
         finally:
             duration_ms = (time.monotonic() - begun_s) * 1000
-            # Not the query: it may hold what is nobody's business.
-            path = _visible(request.raw_path.partition("?")[0])
+            # Without the query: it may be secret.
+            path = _escaped(request.raw_path.partition("?")[0])
             log.log(self._log_level, "%s %s %s %.1f ms %s", request.method, path, status, duration_ms, identity)
         return response
 
@@ -99,7 +99,7 @@ class _Server(web.Server):
 def _check_user(request: web.BaseRequest) -> None:
     if isinstance(request.protocol, _Connection) and not request.protocol.is_admitted:
         raise ForbiddenError(
-            "This gateway answers only to the user who runs it; set BONSEYES_TOKEN, and it answers to all who have it."
+            "This gateway answers only to the user who runs it; set BONSEYES_TOKEN to let others use it with the token."
         )
 
 
@@ -109,11 +109,11 @@ class _Connection(RequestHandler):
     __slots__ = ("is_admitted",)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask once for each connection who is at its other end."""
+        """Check once for each connection which user is at its other end."""
         super().connection_made(transport)
         admits = self._manager.admits if isinstance(self._manager, _Server) else None
         ends = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        # The peer's name is gone when the peer is.
+        # Once the peer has disconnected, it has no name.
         self.is_admitted = admits is None or (all(ends) and admits(ends[0][:2], ends[1][:2]))
 
     def handle_error(
@@ -124,12 +124,12 @@ class _Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
-            raise ConnectionError("The answer had begun.")
+            raise ConnectionError("The answer has already begun.")
         if status == 400:
-            error: BonseyesError = BadRequestError(f"This is not HTTP: {message or exc}")
+            error: BonseyesError = BadRequestError(f"This is not valid HTTP: {message or exc}")
         else:
-            log.error("%s %s failed", request.method, _visible(request.raw_path), exc_info=exc)
-            error = BonseyesError("The gateway failed; its log says how.")
+            log.error("%s %s failed", request.method, _escaped(request.raw_path), exc_info=exc)
+            error = BonseyesError("The gateway failed; see its log.")
         response = error_response(error, request_id(""))
         response.force_close()
         return response
@@ -147,6 +147,6 @@ class _Runner(web.ServerRunner):
             await self._stopped()
 
 
-def _visible(path: str) -> str:
-    """Return a path that adds no line to the log and no colour to a terminal."""
+def _escaped(path: str) -> str:
+    """Return a path without control characters: it must not add lines to the log or colours to a terminal."""
     return ascii(path)[1:-1]

@@ -1,4 +1,4 @@
-"""Where the gateway's targets answer, and the connections to them."""
+"""The addresses of the gateway's targets, and the connections to them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Upstreams"]
 
 CONNECT_S = 5.0
-KEEP_ALIVE_S = 4.0  # below uvicorn's 5 s, so that we close first and no request meets a closing connection
-# Reading 1 MiB at once halves the trips through the event loop of a large download.
+KEEP_ALIVE_S = 4.0  # below uvicorn's 5 s: the gateway closes first, so no request meets a closing connection
+# Reads of 1 MiB halve the iterations of the event loop in a large download.
 READ_BYTES = 2**20
 _FULL_PAUSE_S = 0.02
 # Less than half of a container's threads.
@@ -30,9 +30,10 @@ LARGE_BODIES = 24
 
 
 class Upstreams:
-    """Base URLs by target, and client sessions: with fresh connections, and with kept ones where these cost nothing.
+    """Base URLs and client sessions by target.
 
-    Two sessions serve all upstreams with a TCP port, two more each socket.
+    All upstreams with a TCP port share two sessions; each unix socket has two sessions. One session keeps its
+    connections alive, the other opens a new connection for each request.
     """
 
     def __init__(self, addresses: Addresses, dagster_url: str) -> None:
@@ -42,7 +43,7 @@ class Upstreams:
         self._large_bodies: dict[str, asyncio.Semaphore] = {}
 
     async def close(self) -> None:
-        """Hang up on everyone."""
+        """Close all connections."""
         for session in self._sessions.values():
             await session.close()
 
@@ -54,14 +55,17 @@ class Upstreams:
         return sockets.plain_url(self._address(target))
 
     def session(self, target: Target, method: str) -> aiohttp.ClientSession:
-        """Return the session to ask with: a POST on a kept connection that just closed could not be sent again."""
+        """Return the session for a request; a POST gets a new connection, because it must not be repeated.
+
+        A kept connection may close just when the gateway sends a request on it.
+        """
         key = (sockets.path_of(self._address(target)), target.route.keeps_alive and method in ("GET", "HEAD"))
         if key not in self._sessions:
             self._sessions[key] = _session(_connector(*key))
         return self._sessions[key]
 
     def large_bodies(self, target: Target) -> asyncio.Semaphore:
-        """Return what bounds the uploads to a target at the same time, each of which holds a thread of it."""
+        """Return the limit of simultaneous uploads to a target; each upload holds one of its threads."""
         return self._large_bodies.setdefault(target.name, asyncio.Semaphore(LARGE_BODIES))
 
     def _address(self, target: Target) -> str:
@@ -73,7 +77,7 @@ class Upstreams:
 
 
 class _SocketConnector(aiohttp.UnixConnector):
-    """Waits, as TCP does, for a server with a full backlog; asyncio takes such a socket for a connected one."""
+    """Waits while the server's backlog is full, as TCP does; asyncio would treat such a socket as connected."""
 
     async def _create_connection(
         self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout

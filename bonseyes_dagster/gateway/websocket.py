@@ -1,4 +1,4 @@
-"""A websocket through the gateway, message by message, with the subprotocol that the upstream chose."""
+"""Forward a websocket message by message, with the subprotocol that the upstream chooses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["forward_websocket"]
 
 log = logging.getLogger(__name__)
 
-# Dagster's UI gets whole event logs in one message.
+# Dagster's UI receives whole event logs in one message.
 MESSAGE_BYTES = 2**26
 HEARTBEAT_S = 30.0
 
@@ -29,10 +29,13 @@ _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 async def forward_websocket(
     request: web.BaseRequest, target: Target, base_url: str, session: aiohttp.ClientSession, headers: CIMultiDict[str]
 ) -> web.StreamResponse:
-    """Connect to the upstream first, so that one that is down is a 503; then join both until either closes."""
+    """Connect to the upstream, then copy messages in both directions until one side closes.
+
+    The upstream comes first: if it is down, the client gets a 503 instead of a websocket.
+    """
     wanted = [name.strip() for name in headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
     if "upgrade" not in request.headers.get("Connection", "").lower():
-        raise BadRequestError("The handshake of a websocket says Connection: Upgrade.")
+        raise BadRequestError("The handshake of a websocket needs Connection: Upgrade.")
     kept = CIMultiDict((k, v) for k, v in headers.items() if not k.lower().startswith("sec-websocket-"))
     try:
         upstream = await session.ws_connect(
@@ -41,9 +44,9 @@ async def forward_websocket(
     except aiohttp.WSServerHandshakeError as error:
         raise _refusal(target, error) from error
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        # Its own text names the path of a socket.
+        # The text of a UnixClientConnectorError contains the path of the socket.
         reason = error.strerror if isinstance(error, UnixClientConnectorError) else error
-        raise UnavailableError(f"{target.name} took no websocket: {reason}") from error
+        raise UnavailableError(f"{target.name} did not accept the websocket: {reason}") from error
     async with upstream:
         chosen = [upstream.protocol] if upstream.protocol else []
         client = web.WebSocketResponse(
@@ -56,8 +59,8 @@ async def forward_websocket(
 
 def _refusal(target: Target, error: aiohttp.WSServerHandshakeError) -> BonseyesError:
     if error.status < 500:
-        return NotFoundError(f"{target.name} takes no websocket at {target.path}, or not this one.")
-    return UnavailableError(f"{target.name} took no websocket: {error.message}.")
+        return NotFoundError(f"{target.name} does not accept this websocket at {target.path}.")
+    return UnavailableError(f"{target.name} did not accept the websocket: {error.message}.")
 
 
 async def _join(client: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> None:
@@ -83,5 +86,5 @@ async def _pump(source: _Socket, sink: _Socket) -> None:
 
 
 def _sendable(code: int) -> int:
-    """Return a close code that may stand in a frame: 1005, 1006 and 1015 only describe an end without one."""
+    """Return a close code that a frame may carry: 1005, 1006 and 1015 mean that no close frame came."""
     return int(aiohttp.WSCloseCode.GOING_AWAY) if code in (1005, 1006, 1015) else code

@@ -1,4 +1,4 @@
-"""How the things that a pipeline makes are called: its job, the artifacts of its steps, and their orders."""
+"""Names of a pipeline's job and of the artifacts of its steps, and the idempotency keys of its steps."""
 
 import re
 from collections.abc import Mapping
@@ -8,30 +8,33 @@ from dagster import DagsterRun
 
 from bonseyes_dagster.tags import LAUNCH_TAG
 
-__all__ = ["METRIC_PREFIX", "artifact_name", "is_ordered_by", "job_name", "order_key"]
+__all__ = ["METRIC_PREFIX", "artifact_name", "has_idempotency_key", "idempotency_key", "job_name"]
 
-# Of the metadata of a step's output: the last value of a benchmark's metric.
+# A key of a step's metadata with this prefix has the last value of a benchmark's metric.
 METRIC_PREFIX = "metric."
 
 
 def job_name(pipeline: str) -> str:
-    """Return the Dagster job of a pipeline: jobs know no hyphens and dots."""
+    """Return the name of a pipeline's Dagster job; such a name has no hyphens and dots."""
     return re.sub(r"[^A-Za-z0-9_]", "_", pipeline)
 
 
 def artifact_name(run: str, step: str) -> str:
-    """Return the name of the artifact that a step of a run makes, in whichever container."""
+    """Return the name of the artifact that a step of a run makes."""
     return f"{run}_{step}"
 
 
-def order_key(run: DagsterRun, step: str) -> str:
-    """Return the idempotency key by which a step of a run orders its artifact: RUN_ID/STEP, or RUN_ID/LAUNCH/STEP.
+def idempotency_key(run: DagsterRun, step: str) -> str:
+    """Return the idempotency key with which a step creates its artifact: RUN_ID/STEP or RUN_ID/LAUNCH/STEP.
 
-    A run's id is made of its name: without the launch, the key would be that of a deleted run's step.
+    A run's id is made from its name, so a new run can have the id of a deleted run. LAUNCH makes their keys differ.
     """
     return "/".join(filter(None, [run.run_id, run.tags.get(LAUNCH_TAG), step]))
 
 
-def is_ordered_by(info: Mapping[str, Any], key: str) -> bool:
-    """Tell whether an artifact was ordered with a key; a container of an earlier version does not tell: it was."""
+def has_idempotency_key(info: Mapping[str, Any], key: str) -> bool:
+    """Tell whether an artifact was created with a key.
+
+    True if the container does not report keys: containers of earlier versions do not.
+    """
     return "idempotency_key" not in info or info["idempotency_key"] == key

@@ -1,4 +1,4 @@
-"""A pipeline: a graph of tool ops, the task that it solves, and the few parameters that its users see."""
+"""A pipeline: a graph of tool ops, the task that it solves, and the parameters that its users see."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ _EXECUTORS = {"concurrent": concurrent_executor, "multiprocess": separate_execut
 class PipelineParameter:
     """A parameter of a pipeline, and the parameters of its ops (`"train.epochs"`) that it sets.
 
-    Type, limits, description and default are those of the first tool, unless given here.
+    Type and limits come from the first target. So do description, label and default, unless they are given here.
     """
 
     name: str
@@ -49,25 +49,25 @@ class PipelineParameter:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Return what it sets, as `op.parameter`."""
+        """Return the parameters that it sets, as `op.parameter`."""
         return (self.to,) if isinstance(self.to, str) else tuple(self.to)
 
 
 @dataclass(frozen=True)
 class PipelineStep:
-    """One op of a pipeline, by its name there (`sub.train` inside a graph `sub`), and what it makes where."""
+    """One tool op of a pipeline; `name` is its path in the graph (`sub.train` inside a graph `sub`)."""
 
     name: str
     op: ToolOp
 
     @property
     def container(self) -> str:
-        """Return the container that is asked."""
+        """Return the name of the container that makes the artifact."""
         return self.op.container
 
     @property
     def output_type(self) -> str:
-        """Return the type of the artifact that it makes."""
+        """Return the type of the artifact."""
         return self.op.tool.description.output_type
 
     def parameter(self, name: str) -> Parameter | None:
@@ -76,14 +76,14 @@ class PipelineStep:
 
 
 class Pipeline:
-    """A Dagster job over tool containers; `job` goes into `Definitions`, the rest serves the pipeline container.
+    """A Dagster job over tool containers. Put `job` into `Definitions`; the pipeline container uses the rest.
 
-    `graph` is a plain Dagster graph whose ops come from `tool_op`. `parameters` are what users see and set, in
-    Dagster's launchpad, its CLI, schedules and the HTTP API alike; `fixed` sets further parameters of ops
-    (`{"train.model": "cnn"}`) for good; every other parameter keeps its tool's default.
-    `executor` is how its ops run: "concurrent" (threads of the run's process), "multiprocess" (Dagster's: a process for
-    each op), any other executor of Dagster's, or by default that of `Definitions`.
-    Raises DagsterInvalidDefinitionError for anything that could not work.
+    `graph` is a plain Dagster graph whose ops come from `tool_op`. Users see and set `parameters` in Dagster's
+    launchpad, its CLI, schedules and the HTTP API. `fixed` sets other parameters of ops (`{"train.model": "cnn"}`), and
+    users cannot change them. Every other parameter keeps its tool's default.
+    `executor` is "concurrent" (ops run in threads of the run's process), "multiprocess" (Dagster's executor, one
+    process for each op) or another executor of Dagster's. The default is the executor of `Definitions`.
+    Raises DagsterInvalidDefinitionError for a pipeline that cannot work.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class Pipeline:
 
     @property
     def containers(self) -> tuple[str, ...]:
-        """Return the containers that its ops ask, each once, in the order of the ops."""
+        """Return the containers of its ops, each once, in the order of the ops."""
         return tuple(dict.fromkeys(step.container for step in self.steps))
 
     def describe(self) -> ToolDescription:
-        """Return what the pipeline's container says of it; Dagster's URL is for the container to add."""
+        """Return the description of the pipeline; its container adds Dagster's URL."""
         return ToolDescription(
             name=self.name,
             description=self.description,
@@ -134,7 +134,7 @@ class Pipeline:
         )
 
     def run_config(self, values: Mapping[str, Any], selection: Selection | None = None) -> dict[str, Any]:
-        """Return the config of the ops for values of the pipeline's parameters; None leaves a tool's default."""
+        """Return the config of the ops for values of the pipeline's parameters; None means the tool's default."""
         config: dict[str, Any] = {}
         given = list(self._fixed.items())
         for name, parameter in self._exposed.items():
@@ -168,7 +168,7 @@ class Pipeline:
         return PipelineJob.of(job, self._config_mapping)
 
     def _config_mapping(self, graph: GraphDefinition) -> ConfigMapping:
-        """Return the mapping of the whole graph, or of a part of it that somebody has selected."""
+        """Return the config mapping of the whole graph, or of a selected part."""
         selection = Selection.of(self.graph, graph)
         parameters = [self._within(selection, each) for each in self.parameters]
         fields = {each.target: each.field for each in selection.inputs}
@@ -178,15 +178,15 @@ class Pipeline:
         )
 
     def _within(self, selection: Selection, parameter: Parameter) -> Parameter:
-        """Return a parameter as a selection of ops takes it: optional if it is of none of them."""
+        """Return a parameter for a selection of ops: it is optional if it sets none of them."""
         owners = {target.rpartition(".")[0] for target in self._exposed[parameter.name].targets}
         return parameter if owners & selection.ops else replace(parameter, required=False)
 
     def _map_config(
         self, values: Mapping[str, Any], parameters: Sequence[Parameter], selection: Selection
     ) -> dict[str, Any]:
-        """Refuse a launch whose values are out of bounds, with the sentences that the HTTP API has for them."""
-        # Files are paths here, so their own check, for URLs, does not apply.
+        """Return the config of the ops; raise InvalidError for wrong values, with the sentences of the HTTP API."""
+        # Files are paths here: the check of `file` parameters is for URLs.
         checked = [each for each in parameters if each.type != "file"]
         check_parameters(checked, {each.name: values[each.name] for each in checked if each.name in values})
         return self.run_config(values, selection)
@@ -224,7 +224,7 @@ class Pipeline:
             seen[target] = owner
 
     def _resolve(self, exposed: PipelineParameter) -> Parameter:
-        """Make the pipeline's parameter out of the first tool's."""
+        """Make the pipeline's parameter from the parameter of its first target."""
         first = self._target(exposed.targets[0])
         given = exposed.default is not _UNSET
         return replace(
@@ -239,7 +239,7 @@ class Pipeline:
     def _target(self, target: str) -> Parameter:
         path, _, name = target.rpartition(".")
         parameter = self._by_name[path].parameter(name)
-        assert parameter is not None  # _target_problems has looked
+        assert parameter is not None  # _target_problems has checked it
         return parameter
 
     def _value_problems(self) -> Iterator[str]:
@@ -262,12 +262,12 @@ class Pipeline:
             yield f"{target!r}: {error.detail[parameter.name]}"
 
     def _gaps(self) -> Iterator[str]:
-        """Yield what a tool must be told and nobody tells; Dagster itself finds inputs that nothing is wired into."""
-        told = {target for each in self._exposed.values() for target in each.targets} | set(self._fixed)
+        """Yield a sentence for each required parameter that nothing sets; Dagster itself finds unconnected inputs."""
+        set_here = {target for each in self._exposed.values() for target in each.targets} | set(self._fixed)
         for step in self.steps:
             for parameter in step.op.tool.description.parameters:
                 target = f"{step.name}.{parameter.name}"
-                if parameter.required and parameter.type != "artifact" and target not in told:
+                if parameter.required and parameter.type != "artifact" and target not in set_here:
                     yield f"{target!r} is required: expose it as a parameter of the pipeline, or set it in `fixed`"
 
     def _refuse(self, problems: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The project on disk: its `definitions.py`, and the pipelines that it defines."""
+"""Loads a project's `definitions.py` and finds the pipelines in it."""
 
 import importlib
 import importlib.util
@@ -19,7 +19,7 @@ _PACKAGE = __name__.partition(".")[0]
 
 
 def load_pipelines(project: Path) -> dict[str, Pipeline]:
-    """Return the pipelines that `definitions.py` of a project holds at its top level, by name."""
+    """Return the pipelines at the top level of a project's `definitions.py`, by name."""
     module = _load(project.absolute() / DEFINITIONS)
     found: dict[str, Pipeline] = {}
     for pipeline in _pipelines_in(module):
@@ -29,7 +29,7 @@ def load_pipelines(project: Path) -> dict[str, Pipeline]:
 
 
 def load_pipeline(project: Path, name: str) -> Pipeline:
-    """Return one pipeline of a project; raise SettingsError that names those that there are."""
+    """Return one pipeline of a project; raise SettingsError with the names of all pipelines if it is not there."""
     pipelines = load_pipelines(project)
     if name not in pipelines:
         there = ", ".join(sorted(pipelines)) or "none"
@@ -38,11 +38,11 @@ def load_pipeline(project: Path, name: str) -> Pipeline:
 
 
 def reload_pipeline(project: Path, name: str) -> Pipeline:
-    """Return one pipeline as the files have it now: `definitions.py`, and the project's modules that it imports."""
+    """Load `definitions.py` again, with the project's modules that it imports, and return one pipeline."""
     folder = project.resolve()
     for module, loaded in list(sys.modules.items()):
         file = getattr(loaded, "__file__", None)
-        # This package and what is installed may lie in the project's folder, and stay: their classes are in use.
+        # This package and installed packages may be in the project's folder. Keep them: their classes are in use.
         is_kept = module.partition(".")[0] in (_PACKAGE, "__main__") or "site-packages" in str(file)
         if file is not None and not is_kept and folder in Path(file).resolve().parents:
             del sys.modules[module]
@@ -54,7 +54,7 @@ def _pipelines_in(module: ModuleType) -> Iterator[Pipeline]:
     for value in vars(module).values():
         if isinstance(value, Pipeline):
             yield value
-        elif type(value) in (list, tuple):  # not their subclasses: `Definitions` is one that cannot be iterated
+        elif type(value) in (list, tuple):  # not a subclass: `Definitions` is one, and cannot be iterated
             yield from (each for each in value if isinstance(each, Pipeline))
 
 

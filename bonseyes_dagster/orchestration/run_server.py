@@ -1,7 +1,7 @@
-"""`python -m bonseyes_dagster.orchestration.run_server`: a project's server that forks a process for each run.
+"""`python -m bonseyes_dagster.orchestration.run_server`: the server of a project that forks a process for each run.
 
-That is `execution/processes/run_server.py`, with its arguments; it also cancels the artifacts that an ended run left in
-progress.
+It is `execution/processes/run_server.py`, with the same arguments. In addition it cancels the artifacts that an ended
+run left in progress.
 """
 
 from bonseyes_dagster.execution.processes.run_server import main

@@ -1,6 +1,6 @@
-"""`python -m bonseyes_dagster.orchestration.run_watch`: watches over a project's runs in containers of their own.
+"""`python -m bonseyes_dagster.orchestration.run_watch`: watches the runs of a project that have one container each.
 
-That is `execution/containers/run_watch.py`; it also cancels the artifacts that an ended run left in progress.
+It is `execution/containers/run_watch.py`. In addition it cancels the artifacts that an ended run left in progress.
 """
 
 from bonseyes_dagster.execution.containers.run_watch import main

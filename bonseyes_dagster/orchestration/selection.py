@@ -1,8 +1,8 @@
-"""A selection of a pipeline's ops: which parameters it takes, and which inputs nothing that is selected makes.
+"""A selection of a pipeline's ops: its parameters and its open inputs.
 
-Dagster makes a job of its own for each selection, with the configuration schema of the whole job. `PipelineJob` gives
-that job a schema which fits: parameters of ops that are left out are optional, and each input whose maker is left out
-is a field, named like the targets of a `PipelineParameter`: `train.training-set`.
+An input is open if no selected op makes its value. Dagster makes a new job for each selection, with the configuration
+schema of the whole job. `PipelineJob` gives that job its own schema. Parameters of ops that are not selected are
+optional. Each open input is a field. It is named like a target of a `PipelineParameter`: `train.training-set`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ __all__ = ["OpenInput", "PipelineJob", "Selection"]
 
 @dataclass(frozen=True)
 class OpenInput:
-    """An input that a wire of the whole graph feeds, and that nothing feeds in the selection."""
+    """An input that is connected in the whole graph, but not in the selection."""
 
     path: tuple[str, ...]
     name: str
@@ -33,7 +33,7 @@ class OpenInput:
     is_artifact: bool
 
     def problem(self, value: Any) -> str | None:
-        """Return what is wrong with a value, in a sentence."""
+        """Return a sentence that says what is wrong with a value; None for a good value."""
         try:
             if self.is_artifact:
                 Addresses.from_settings().parse_artifact(value)
@@ -42,7 +42,7 @@ class OpenInput:
         return None
 
     def set(self, config: dict[str, Any], value: Any) -> None:
-        """Put a value where Dagster's configuration of the ops has it."""
+        """Set the value of this input in Dagster's configuration of the ops."""
         node = config
         for part in self.path:
             node = node.setdefault("ops", {}).setdefault(part, {})
@@ -51,18 +51,21 @@ class OpenInput:
 
 @dataclass(frozen=True)
 class Selection:
-    """What is selected of a graph: the paths of its ops, such as `inner.train`, and its open inputs."""
+    """The selected ops of a graph, by path, such as `inner.train`, and the open inputs."""
 
     ops: frozenset[str]
     inputs: tuple[OpenInput, ...] = ()
 
     @classmethod
     def of(cls, whole: GraphDefinition, part: GraphDefinition) -> Self:
-        """Return the selection that `part`, which Dagster made from `whole`, stands for."""
+        """Return the selection for `part`, the graph that Dagster made from `whole` for the selected ops."""
         return cls(frozenset(_ops(part)), tuple(_open_inputs(whole, part)))
 
     def run_config(self, config: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the values of open inputs to the configuration of the ops; InvalidError for one that is no artifact."""
+        """Add the values of open inputs to the configuration of the ops.
+
+        Raises InvalidError if the value of an artifact input is not the address of an artifact.
+        """
         given = [each for each in self.inputs if values.get(each.target) is not None]
         problems = {each.target: each.problem(values[each.target]) for each in given}
         wrong = {target: problem for target, problem in problems.items() if problem}
@@ -75,21 +78,21 @@ class Selection:
 
 
 class PipelineJob(JobDefinition):
-    """A job that makes its configuration schema anew for a selection of its ops.
+    """A job that makes a new configuration schema for each selection of its ops.
 
-    Dagster has no public way to do so: it copies jobs, for selections and whenever definitions are assembled, by the
-    private `_copy`.
+    Dagster has no public method for this. It copies jobs with the private `_copy`, for selections and when it assembles
+    definitions.
     """
 
     make_mapping: Callable[[GraphDefinition], ConfigMapping]
 
     @classmethod
     def of(cls, job: JobDefinition, make_mapping: Callable[[GraphDefinition], ConfigMapping]) -> Self:
-        """Turn a job into one of this class; Dagster makes jobs by the name of their class."""
+        """Change the class of a job to this one; Dagster names its own class when it makes a job."""
         changed: Any = job
         changed.__class__ = cls
         changed.make_mapping = make_mapping
-        return changed  # type: ignore[no-any-return] # what it is now
+        return changed  # type: ignore[no-any-return] # its class is `cls` now
 
     def _copy(self, **changes: Any) -> JobDefinition:
         if "graph_def" in changes:
@@ -144,7 +147,7 @@ def _open_input(node: Node, name: str, path: tuple[str, ...], maker: str) -> Ope
     what = "A value."
     if isinstance(taken, ArtifactType):
         what = f"An artifact of type {taken.artifact_type}, as CONTAINER/NAME or http://CONTAINER/artifacts/NAME."
-    # An optional input is asked for as well: to leave out what the whole graph has is for the user to say, by null.
+    # An optional input needs a value too. The whole graph has one, so only the user may leave it out, with null.
     kind = dagster.Noneable(kind) if definition.has_default_value else kind
     description = f"{what} The selection leaves out {maker}, which makes it."
     field = dagster.Field(kind, is_required=True, description=description)
@@ -152,7 +155,7 @@ def _open_input(node: Node, name: str, path: tuple[str, ...], maker: str) -> Ope
 
 
 def _parameter(node: Node, name: str) -> str:
-    """Return the tool's parameter that an input is for; the input's own name where there is no tool."""
+    """Return the name of the tool's parameter for an input; the input's own name if the op is no tool op."""
     if isinstance(node.definition, ToolOp):
         parameters = node.definition.tool.description.parameters
         return next((each.name for each in parameters if python_name(each.name) == name), name)

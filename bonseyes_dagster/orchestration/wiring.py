@@ -1,4 +1,4 @@
-"""Whether the artifacts that travel along a graph's wires are of the types that their consumers take."""
+"""Checks that connected outputs and inputs of a graph have the same artifact type. `Pipeline` calls it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ __all__ = ["check_wiring"]
 
 
 def check_wiring(graph: GraphDefinition) -> Iterator[str]:
-    """Yield a sentence with both names for each wire between different artifact types, in inner graphs too."""
+    """Yield a sentence for each wire between different artifact types, in inner graphs too; it names both ends."""
     for node in graph.nodes:
         wires = graph.dependency_structure.input_to_upstream_outputs_for_node(node.name)
         for node_input, node_outputs in wires.items():
@@ -43,7 +43,7 @@ def _check_wire(node_output: NodeOutput, node_input: NodeInput) -> Iterator[str]
 def _input_type(node_input: NodeInput, end: NodeInputHandle[Any]) -> object:
     definition = node_input.node.definition
     for part in end.node_handle.path[1:]:
-        assert isinstance(definition, GraphDefinition)  # there are parts below it
+        assert isinstance(definition, GraphDefinition)  # it contains the next part
         definition = definition.node_named(part).definition
     assert isinstance(definition, OpDefinition)
     return definition.input_def_named(end.input_name).dagster_type

@@ -11,7 +11,7 @@ from bonseyes_dagster.errors import SettingsError
 
 
 def main() -> None:
-    """Parse the command line, refuse early what is wrong, and become the server."""
+    """Parse the command line, refuse wrong settings, and become the server."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.pipeline", description=__doc__)
     parser.add_argument(
         "--bind", default="127.0.0.1:8080", help="HOST:PORT, or the path of a unix socket (%(default)s)"
@@ -28,7 +28,7 @@ def main() -> None:
         _serve(arguments.bind)
     except SettingsError as error:
         sys.stderr.write(f"bonseyes_dagster.pipeline: {error.message}\n")
-        # A supervisor says so instead of counting crashes.
+        # With this exit code a supervisor reports wrong settings. It does not count a crash.
         sys.exit(os.EX_CONFIG)
 
 
@@ -37,7 +37,7 @@ def _serve(bind: str) -> None:
     from bonseyes_dagster.web.server import serve
 
     settings = load_settings()
-    # Dagster's share of a process is large and waiting is cheap: one process has the threads of all.
+    # Dagster takes much memory in each process, and a waiting thread takes little: one process gets all threads.
     threads = settings.processes * settings.threads
     serve("bonseyes_dagster.pipeline.wsgi:application", bind, settings=settings, processes=1, threads=threads)
 

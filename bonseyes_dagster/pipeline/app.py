@@ -1,4 +1,4 @@
-"""The Flask application of a pipeline container: one place that wires everything."""
+"""Makes the Flask application of a pipeline container, and connects its parts. `wsgi.py` calls it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _RELOAD_POLL_S = 0.5
 
 def make_runs(settings: Settings) -> Runs:
     """Return the runs of the pipeline that the settings name."""
-    assert settings.volume is not None  # load_settings has looked
+    assert settings.volume is not None  # load_settings has checked it
     project = settings.project or Path.cwd()
     in_home = Path(os.environ["DAGSTER_HOME"]) / WORKSPACE
     workspace = in_home if in_home.is_file() or not (project / WORKSPACE).is_file() else project / WORKSPACE
@@ -53,7 +53,7 @@ def create_app(runs: Runs, settings: Settings) -> Flask:
 
 
 def application() -> Flask:
-    """Return the application that the environment describes; uWSGI calls it once, before it forks."""
+    """Return the application for the settings in the environment; uWSGI calls this once, before it forks."""
     settings = load_settings()
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
@@ -67,7 +67,7 @@ def application() -> Flask:
 
 
 def keep_current(runs: Runs, settings: Settings, *, poll_s: float = _RELOAD_POLL_S) -> None:
-    """Load the definitions anew whenever the code server has done so; serve the former ones if that fails."""
+    """Reload the definitions whenever the code server has reloaded them; if that fails, keep the old definitions."""
     loaded = Path(os.environ["DAGSTER_HOME"]) / LOADED_FILE
     project = settings.project or Path.cwd()
     seen = _time_of(loaded)
@@ -79,9 +79,9 @@ def keep_current(runs: Runs, settings: Settings, *, poll_s: float = _RELOAD_POLL
         seen = current
         try:
             runs.serve(reload_pipeline(project, settings.pipeline))
-            _log.info("the definitions are loaded anew")
-        except Exception:  # whatever the project's code raises; the code server shows it, and launches nothing
-            _log.warning("the definitions could not be loaded anew; the former ones are served", exc_info=True)
+            _log.info("The definitions were reloaded.")
+        except Exception:  # anything that the project's code raises; the code server shows it, and launches no run
+            _log.warning("The definitions could not be reloaded; the old ones stay in use.", exc_info=True)
 
 
 def _time_of(file: Path) -> int:
@@ -95,6 +95,6 @@ def _keep_clean(runs: Runs) -> None:
     while True:
         try:
             runs.clean()
-        except Exception:  # the storage may be away for a while; a thread that ends would never tidy up again
-            _log.warning("tidying up failed, to be tried again", exc_info=True)
+        except Exception:  # the storage may be away for a while; if the thread ended, nothing would clean up again
+            _log.warning("Cleaning up failed and will be tried again.", exc_info=True)
         time.sleep(_CLEAN_S)

@@ -1,4 +1,4 @@
-"""What a pipeline container is told by its environment, refused early; nothing of Dagster is imported for that."""
+"""Reads and checks the settings of a pipeline container, without importing Dagster: wrong settings fail fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["load_settings"]
 
 
 def load_settings() -> Settings:
-    """Read the environment; raise SettingsError with what a pipeline container lacks."""
+    """Return the settings from the environment; raise SettingsError if a pipeline container lacks one."""
     settings = Settings.from_environ()
     if not settings.pipeline:
         raise SettingsError("BONSEYES_PIPELINE must name a pipeline of the project.")

@@ -1,4 +1,4 @@
-"""What a completed run gives out: `run.json`, which tells how everything came about, and the benchmark's report."""
+"""Makes the files of a completed run: `run.json`, which describes how it was made, and the benchmark's report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BENCHMARK = "com.bonseyes.benchmark"
 
 
 def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `run.json`, from Dagster's record alone: the same for the same run, always."""
+    """Return the content of `run.json`. It comes from Dagster's storage alone, so it is always the same for a run."""
     run, record = state.run, state.record
     return {
         "name": state.name,
@@ -44,7 +44,7 @@ def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, A
 
 
 def _inputs(run_config: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that were given to a selection of ops, by `op.parameter`."""
+    """Return the inputs that the user gave to a selection of ops, by `op.parameter`."""
     return {name: value for name, value in run_config.items() if "." in name and name not in parameters}
 
 
@@ -75,7 +75,7 @@ def _step(state: StepState) -> dict[str, Any]:
 
 
 class Provenance:
-    """The files of completed runs. Reports come from the benchmark's container and are kept by digest in `cache`."""
+    """The files of completed runs. It fetches reports from the benchmark's container and stores them in `cache`."""
 
     def __init__(self, requests: ContainerRequests, cache: Path) -> None:
         self._requests = requests
@@ -99,12 +99,12 @@ class Provenance:
         artifact = self._requests.container(step.step.container).artifact(step.artifact)
         try:
             manifest = artifact.manifest()
-        except NotFoundError:  # deleted since: the run's own record is still worth having
+        except NotFoundError:  # deleted meanwhile: `run.json` alone is still useful
             return []
         except ConnectionFailedError as error:
             raise UnavailableError(f"The benchmark's container {step.step.container} does not answer.") from error
         if step.made.get("digest") not in (None, "", manifest.digest):
-            return []  # another artifact bears the name now
+            return []  # another artifact has the name now
 
         def opener(entry: FileEntry) -> DataFile:
             path = self._cache / entry.sha256
@@ -124,7 +124,7 @@ def _fetched(path: Path, fetch: Any) -> BinaryIO:
 
 
 def _opened(content: bytes) -> BinaryIO:
-    # A real file, so that the web layer can serve ranges of it like any other.
+    # A real file: the web layer can serve ranges of it.
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     file.write(content)
     file.seek(0)

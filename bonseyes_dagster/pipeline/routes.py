@@ -1,4 +1,4 @@
-"""What a pipeline container answers beside the uniform routes: its task, its containers and their artifacts."""
+"""The routes that only a pipeline container has: its task, its containers and their artifacts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from bonseyes_dagster.errors import BadRequestError
 from bonseyes_dagster.pipeline.document import KINDS, STATUSES, UNREACHABLE_HEADER
 from bonseyes_dagster.pipeline.runs import Runs
-from bonseyes_dagster.pipeline.survey import Survey
+from bonseyes_dagster.pipeline.survey import ContainerSurvey
 from bonseyes_dagster.web.app import json_response
 
 __all__ = ["pipeline_blueprint"]
@@ -26,18 +26,18 @@ def pipeline_blueprint(runs: Runs) -> Blueprint:
     @blueprint.get("/containers")
     def containers() -> Response:
         wanted = _type()
-        entries = Survey(runs.pipeline, runs.requests).containers()
+        entries = ContainerSurvey(runs.pipeline, runs.requests).containers()
         return json_response([entry for entry in entries if wanted in (None, entry["type"])])
 
     @blueprint.get("/containers/<name>")
     def container(name: str) -> Response:
-        return json_response(Survey(runs.pipeline, runs.requests).container(name))
+        return json_response(ContainerSurvey(runs.pipeline, runs.requests).container(name))
 
     @blueprint.get("/artifacts")
     def artifacts() -> Response:
         given = {"type": _type(), "output_type": _value("output_type"), "status": _value("status", STATUSES)}
         filters = {key: value for key, value in given.items() if value is not None}
-        entries, missing = Survey(runs.pipeline, runs.requests).artifacts(filters)
+        entries, missing = ContainerSurvey(runs.pipeline, runs.requests).artifacts(filters)
         return json_response(entries, headers={UNREACHABLE_HEADER: ", ".join(missing)} if missing else None)
 
     return blueprint

@@ -1,4 +1,4 @@
-"""The scalar metrics of a run: how long each step took, and the final values of its benchmark."""
+"""The scalar metrics of a run: the duration of each step, and the last values of its benchmark's metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The runs of one pipeline as the backend of the uniform routes: Dagster's instance is all that it keeps."""
+"""The runs of one pipeline, as the backend of the uniform routes. Runs are stored in Dagster's instance only."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from bonseyes_dagster.execution.threads.compute_logs import remove_orphaned_logs
 from bonseyes_dagster.model import Manifest, Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
-from bonseyes_dagster.orchestration.runs.journal import Journal
-from bonseyes_dagster.orchestration.runs.launching import Starter
+from bonseyes_dagster.orchestration.runs.launching import RunStarter
+from bonseyes_dagster.orchestration.runs.merged_log import MergedLog
 from bonseyes_dagster.orchestration.runs.records import Instance, Records, is_marked, open_instance
 from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 from bonseyes_dagster.orchestration.runs.states import RunState, States
-from bonseyes_dagster.orchestration.runs.turns import Turns
 from bonseyes_dagster.pipeline.provenance import Provenance, provenance_of
 from bonseyes_dagster.pipeline.run_metrics import metric_lines
 from bonseyes_dagster.pipeline.uploads import RunDraft, Uploads
@@ -55,7 +55,7 @@ _LOOK_EVERY_S = 0.05
 
 
 class Runs:
-    """Implements `bonseyes_dagster.web.backend.Backend` over a Dagster instance, opened at the first use."""
+    """Implements `bonseyes_dagster.web.backend.Backend` over a Dagster instance. It opens the instance at first use."""
 
     kind: Collection = "runs"
 
@@ -68,16 +68,15 @@ class Runs:
         workspace: Path,
     ) -> None:
         self.pipeline = pipeline
-        # Runs take over work that is done unless told not to, which a Request cannot tell from saying nothing.
         self._settings = settings
         self._workspace = workspace
         self._uploads = Uploads(volume, reserve_bytes=settings.disk_reserve_bytes)
         self._cache = volume / "cache"
-        # Not made anew with what uses them: a launch or a deletion may be under way when the definitions are.
-        self._starting = Turns()
-        self._deleting = Turns()
+        # `serve` does not replace the locks: a launch or a deletion may be in progress when it is called.
+        self._start_locks = RunLocks()
+        self._delete_locks = RunLocks()
 
-    # What is opened late: the server forks after this object was made
+    # Opened at first use, because the server forks after it has made this object
 
     @cached_property
     def instance(self) -> Instance:
@@ -89,28 +88,32 @@ class Runs:
         return Records(self.instance, self.pipeline)
 
     @cached_property
-    def _starter(self) -> Starter:
-        return Starter(self.instance, self._workspace, self.pipeline.job_name, self._starting)
+    def _starter(self) -> RunStarter:
+        return RunStarter(self.instance, self._workspace, self.pipeline.job_name, self._start_locks)
 
     @cached_property
     def _finals(self) -> FinalWatch:
-        # Dagster's storages cannot notify, and to look for all that wait costs half a millisecond.
+        # Dagster's storages cannot notify. One look for all waiting requests costs half a millisecond.
         return FinalWatch(self._records.finished_among, partial(time.sleep, _LOOK_EVERY_S))
 
     @cached_property
     def states(self) -> States:
-        """Return the reader of states."""
+        """Return the reader of the runs' states."""
         return States(self._records, self.pipeline, self.requests, self._settings.gateway_url)
 
     @cached_property
     def requests(self) -> ContainerRequests:
-        """Return what asks containers; no Dagster behind it."""
+        """Return the sender of requests to containers; it needs no Dagster."""
         return ContainerRequests(Addresses.from_settings(self._settings))
 
     @cached_property
     def _ending(self) -> RunEnding:
         return RunEnding(
-            self._records, self.states, self._uploads.remove, deleting=self._deleting, starting=self._starting
+            self._records,
+            self.states,
+            self._uploads.remove,
+            delete_locks=self._delete_locks,
+            start_locks=self._start_locks,
         )
 
     @cached_property
@@ -118,11 +121,11 @@ class Runs:
         return Provenance(self.requests, self._cache)
 
     def serve(self, pipeline: Pipeline) -> None:
-        """Serve the pipeline as its definitions have it now; requests under way end with what they began with."""
+        """Serve a reloaded pipeline from now on; requests in progress still use the old one."""
         self.pipeline = pipeline
         former = self.__dict__.pop("_starter", None)
-        for late in ("_records", "states", "_ending"):
-            self.__dict__.pop(late, None)
+        for name in ("_records", "states", "_ending"):
+            self.__dict__.pop(name, None)
         if former is not None:
             closing = threading.Timer(_CLOSE_S, former.close)
             closing.daemon = True
@@ -131,7 +134,7 @@ class Runs:
     # About the pipeline
 
     def describe(self) -> ToolDescription:
-        """Return what `GET /` says."""
+        """Return the answer of `GET /`."""
         name = self.pipeline.job_name
         url = f"{self._settings.gateway_url}/dagster/locations/{LOCATION}/jobs/{name}"
         return replace(self.pipeline.describe(), dagster={"job": name, "url": url})
@@ -152,13 +155,16 @@ class Runs:
         return self._uploads.begin()
 
     def create(self, request: Request) -> str:
-        """Launch a run and return its name; the run's id, made of the name, lets one of several creators win."""
+        """Launch a run and return its name.
+
+        The run's id is made from its name. So of several requests for one name, only one can create the run.
+        """
         draft = request.draft
         assert isinstance(draft, RunDraft)  # begin() made it
         values = check_parameters(self.pipeline.parameters, request.parameters, files=draft.files)
         reuse = {True: "true", False: "false", None: ""}[request.reuse]
         key, body = _digests(request, draft, reuse)
-        if key and (former := self._former(key, body)):
+        if key and (former := self._former_run(key, body)):
             return former
         name = request.name or new_run_name(self.pipeline.name)
         token = ""
@@ -183,17 +189,17 @@ class Runs:
             )
         except ConflictError:
             self._uploads.remove(token)
-            if key and (former := self._former(key, body)):  # the same request, twice at the same time
+            if key and (former := self._former_run(key, body)):  # two equal requests at the same time
                 return former
             raise self._conflict(name) from None
         except UnavailableError:
-            self._drop(token)
+            self._remove_unused(token)
             raise
         return name
 
-    def _drop(self, token: str) -> None:
-        """Remove uploads, unless a run is there that could not be deleted: it finds them when it is launched again."""
-        with contextlib.suppress(UnavailableError):  # nobody can tell; `clean` looks again
+    def _remove_unused(self, token: str) -> None:
+        """Remove uploads, unless their run still exists: its deletion can fail, and a later launch needs the files."""
+        with contextlib.suppress(UnavailableError):  # the storage is away; `clean` looks again
             if self._records.by_tag(tags.UPLOADS_TAG, token) is None:
                 self._uploads.remove(token)
 
@@ -213,7 +219,8 @@ class Runs:
             return UnavailableError(f"The run {name!r} that had the name is gone; ask again.")
         return ConflictError(f"The pipeline {owner} has a run {name!r}; choose another name, or delete that run.")
 
-    def _former(self, key: str, body: str) -> str | None:
+    def _former_run(self, key: str, body: str) -> str | None:
+        """Return the name of the run that an earlier request with this key made; launch the run if it still waits."""
         run = self._records.by_tag(tags.IDEMPOTENCY_TAG, key)
         if run is None:
             return None
@@ -232,12 +239,12 @@ class Runs:
         return [run_name(record.dagster_run) for record in self._records.page(limit=limit, after=after)]
 
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
-        """Return the statuses of the same page, as far as Dagster knows them."""
+        """Return the statuses of the same runs, from Dagster's data alone."""
         page = self._records.page(limit=limit, after=after)
         return [self.states.brief(record) for record in page]
 
     def info(self, name: str) -> dict[str, Any]:
-        """Return everything known about a run."""
+        """Return all data about a run."""
         state = self._state(name)
         parameters = self._parameters(state.run.run_config, state.run.tags)
         status = self._status(state)
@@ -253,18 +260,18 @@ class Runs:
         }
 
     def status(self, name: str) -> Status:
-        """Return the status as it is now."""
+        """Return the current status, with that of the containers."""
         return self._status(self.states.read(self._records.find(name)))
 
     def when_final(self, name: str) -> Future[None]:
-        """Return what is done once the run is final, or gone."""
+        """Return a future that is done once the run is final or gone."""
         return self._finals.when_final(self._records.find(name).dagster_run.run_id)
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
         """Yield the merged log from byte `offset`; with `follow` until the run is final."""
         run_id = self._records.find(name).dagster_run.run_id
         is_final = (lambda: self._records.is_finished(run_id)) if follow else None
-        return Journal(self.instance).read(run_id, offset=offset, is_final=is_final)
+        return MergedLog(self.instance).read(run_id, offset=offset, is_final=is_final)
 
     def manifest(self, name: str) -> Manifest:
         """Return the files of a completed run."""
@@ -283,7 +290,7 @@ class Runs:
         return self._parameters(run.run_config, run.tags)
 
     def input_files(self, name: str) -> list[str]:
-        """Return the parameters that files were uploaded for."""
+        """Return the names of the parameters with an uploaded file."""
         return self._uploads.names(self._records.find(name).dagster_run.tags.get(tags.UPLOADS_TAG, ""))
 
     def input_file(self, name: str, file: str) -> DataFile:
@@ -304,23 +311,23 @@ class Runs:
     # Ending
 
     def cancel(self, name: str) -> Status:
-        """Ask Dagster to end the run, and return where it stands now."""
+        """Ask Dagster to end the run, and return its current status."""
         self._ending.cancel(self._records.find(name).dagster_run)
         return self.status(name)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Refuse: a run's id and its artifacts' names are made of its name."""
+        """Refuse: a run's id and its artifacts' names are made from its name."""
         raise NotFinalError(f"The run {name!r} keeps its name, which is in the names of its artifacts.")
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
-        """Hide the run at once, end it, remove its record and its uploads, and with them its artifacts if wanted.
+        """Hide the run at once, end it, and remove its row, its uploads and, if wanted, its artifacts.
 
-        Returns the URLs of the artifacts that the run made and that stay.
+        Returns the URLs of the run's artifacts that stay.
         """
         return self._ending.delete(self._records.find(name), with_artifacts=with_artifacts)
 
     def clean(self) -> None:
-        """Finish deletions that broke off; set uploads aside and remove logs of steps that no run wants."""
+        """Finish interrupted deletions; set aside uploads, and remove logs of steps, that belong to no run."""
         self._ending.resume()
         self._uploads.clean_drafts()
         for token in self._uploads.tokens(older_than_s=_ORPHAN_AGE_S):
@@ -340,21 +347,21 @@ class Runs:
     def _status(self, state: RunState) -> Status:
         status = self.states.status(state, is_live=not state.run.is_finished)
         if status.phase == "completed":
-            # The report is in another container; a run's status must not depend on that one's health.
+            # The report is in another container. A run's status must not depend on the health of that container.
             with contextlib.suppress(UnavailableError):
                 manifest = self._provenance.manifest(state, self._parameters(state.run.run_config, state.run.tags))
                 status = replace(status, digest=manifest.digest, size=manifest.size)
         return status
 
     def _parameters(self, given: Mapping[str, Any], run_tags: Mapping[str, str]) -> dict[str, Any]:
-        """Return the parameters as used; uploaded files are not among them."""
+        """Return the parameters as used, without uploaded files."""
         uploaded = self._uploads.names(run_tags.get(tags.UPLOADS_TAG, ""))
         wanted = [each for each in self.pipeline.parameters if each.name not in uploaded]
         return {each.name: given.get(each.name, each.default) for each in wanted}
 
 
 def _digests(request: Request, draft: RunDraft, reuse: str) -> tuple[str, str]:
-    """Return the digests of the idempotency key and of the body; both "" without a key."""
+    """Return the digests of the idempotency key and of the request; both "" without a key."""
     if request.idempotency_key is None:
         return "", ""
     body = json.dumps([request.name, request.parameters, draft.digests(), reuse], sort_keys=True)

@@ -1,4 +1,4 @@
-"""What the pipeline's containers are and hold: all asked at the same time, none waited for long."""
+"""Asks all containers of a pipeline, at the same time, for their descriptions or their artifacts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bonseyes_dagster.model import Status, ToolDescription
 from bonseyes_dagster.orchestration.pipeline import Pipeline
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 
-__all__ = ["Survey", "kind_of"]
+__all__ = ["ContainerSurvey", "kind_of"]
 
-ASK_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 5.0
 _PAGE = 1000
 _KINDS = {
     "com.bonseyes.dataset": "data",
@@ -25,12 +25,12 @@ _KINDS = {
 
 
 def kind_of(output_type: str) -> str:
-    """Return whether a container of this output type works on data, on models, or on something else."""
+    """Return "data" or "model" for a container that works on data or models, "other" for any other."""
     return _KINDS.get(output_type, "other")
 
 
-class Survey:
-    """Asks the containers of one pipeline."""
+class ContainerSurvey:
+    """The containers of one pipeline, and their artifacts."""
 
     def __init__(self, pipeline: Pipeline, requests: ContainerRequests) -> None:
         self._pipeline = pipeline
@@ -38,24 +38,24 @@ class Survey:
         self._output_types = {step.container: step.output_type for step in pipeline.steps}
 
     def containers(self) -> list[dict[str, Any]]:
-        """Return every container of the pipeline, those that do not answer as `missing`."""
-        answers = self._ask(self._output_types, "/", ToolDescription.from_json)
+        """Return every container of the pipeline; a container that does not answer has the status `missing`."""
+        answers = self._call_all(self._output_types, "/", ToolDescription.from_json)
         return [self._entry(name, answers[name]) for name in self._output_types]
 
     def container(self, name: str) -> dict[str, Any]:
-        """Return one container of the pipeline; NotFoundError when it has no such."""
+        """Return one container of the pipeline; raise NotFoundError if the pipeline does not use it."""
         if name not in self._output_types:
             there = ", ".join(self._output_types)
             raise NotFoundError(f"The pipeline {self._pipeline.name} has no container {name!r}; it has: {there}.")
-        return self._entry(name, self._ask([name], "/", ToolDescription.from_json)[name])
+        return self._entry(name, self._call_all([name], "/", ToolDescription.from_json)[name])
 
     def artifacts(self, filters: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the artifacts of all containers that pass `filters`, and the containers that did not answer.
+        """Return the artifacts of all containers that pass `filters`, and the names of the silent containers.
 
         `filters` are `type` (data, model or other), `output_type` and `status` (a phase or a result).
         """
         wanted = [name for name in self._output_types if self._passes(name, filters)]
-        answers = self._ask(wanted, f"{urls.collection()}?detail=1&limit={_PAGE}", _statuses)
+        answers = self._call_all(wanted, f"{urls.collection()}?detail=1&limit={_PAGE}", _statuses)
         missing = [name for name in wanted if not isinstance(answers[name], list)]
         entries = [
             self._artifact(name, status)
@@ -90,12 +90,12 @@ class Survey:
             "type": kind_of(output_type),
         }
 
-    def _ask(self, containers: Iterable[str], path: str, parse: Any) -> dict[str, Any]:
-        def question(container: str) -> Any:
+    def _call_all(self, containers: Iterable[str], path: str, parse: Any) -> dict[str, Any]:
+        def call(container: str) -> Any:
             transport = self._requests.container(container).transport
-            return lambda: transport.get_json(path, parse, read_timeout_s=ASK_TIMEOUT_S, repeat=False)
+            return lambda: transport.get_json(path, parse, read_timeout_s=REQUEST_TIMEOUT_S, repeat=False)
 
-        return self._requests.ask({name: question(name) for name in containers})
+        return self._requests.call_all({name: call(name) for name in containers})
 
 
 def _statuses(body: Any) -> list[Status]:

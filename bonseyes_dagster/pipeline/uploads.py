@@ -1,14 +1,9 @@
-"""The archives that come with a run: streamed to the volume, kept until no run wants them any more."""
+"""Stores the archives that are uploaded with a run, on the volume, until the run is deleted. `runs.py` calls it."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
 import json
 import logging
-import os
-import re
 import shutil
 import time
 import uuid
@@ -16,22 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from bonseyes_dagster.errors import NotFoundError, StorageFullError
+from bonseyes_dagster.errors import NotFoundError
 from bonseyes_dagster.model import FileEntry
+from bonseyes_dagster.system.replacing import replace_file
+from bonseyes_dagster.system.storage import storage_errors, sync_folder
 from bonseyes_dagster.web.backend import DataFile
+from bonseyes_dagster.web.uploads import UploadedFile
 
 __all__ = ["RunDraft", "Uploads"]
 
 _log = logging.getLogger(__name__)
 _INDEX = "files.json"
-_CHECK_BYTES = 1 << 24
 _DRAFT_AGE_S = 24 * 3600.0
 _WHY = "No run bears the tag of these uploads: it was deleted in Dagster, or Dagster's storage was lost.\n"
-_FULL = "The pipeline's volume has no room for the upload."
 
 
 class Uploads:
-    """Folders of uploaded files below the volume, each known by a token that the run bears as a tag."""
+    """Folders of uploaded files on the volume. Each folder has a token, and the run has that token as a tag."""
 
     def __init__(self, volume: Path, *, reserve_bytes: int) -> None:
         self._drafts = volume / "drafts"
@@ -40,34 +36,34 @@ class Uploads:
         self._reserve_bytes = reserve_bytes
 
     def begin(self) -> RunDraft:
-        """Begin a creation."""
+        """Return a new draft, for the files of one creation."""
         return RunDraft(self._drafts / uuid.uuid4().hex, self._reserve_bytes)
 
     def keep(self, draft: RunDraft) -> str:
-        """Make the files of a draft last, and return their token; "" when there are none."""
+        """Keep the files of a draft durably, and return their token; "" if there are no files."""
         if not draft.files:
             return ""
         token = draft.folder.name
-        index = draft.folder / _INDEX
-        index.write_text(json.dumps({name: entry.to_json() for name, entry in draft.files.items()}))
-        for path in (index, draft.folder):
-            _sync(path)
+        for file in draft.files.values():
+            sync_folder(file.path.parent)
+        index = {name: _entry(draft.folder, file) for name, file in draft.files.items()}
+        replace_file(draft.folder / _INDEX, json.dumps(index).encode(), is_durable=True)
         self._kept.mkdir(parents=True, exist_ok=True)
         draft.folder.rename(self._kept / token)
-        _sync(self._kept)
+        sync_folder(self._kept)
         return token
 
     def path(self, token: str, file: UploadedFile) -> Path:
-        """Return where a kept file lies."""
-        return self._kept / token / file.relative
+        """Return the path of a kept file."""
+        return self._kept / token / file.path.parent.name / file.path.name
 
     def names(self, token: str) -> list[str]:
-        """Return the parameters that files were uploaded for."""
+        """Return the names of the parameters with an uploaded file."""
         try:
             return list(self._index(token))
         except NotFoundError as error:
-            # What else is known of the run must stay readable.
-            _log.error("the uploads %s: %s", token, error.message)
+            # The other data of the run must stay readable.
+            _log.error("The uploads %s cannot be listed: %s", token, error.message)
             return []
 
     def file(self, token: str, name: str) -> DataFile:
@@ -75,7 +71,7 @@ class Uploads:
         index = self._index(token)
         entry = index.get(name)
         if entry is None:
-            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}")
+            raise NotFoundError(f"No file was uploaded for {name!r}; there are: {', '.join(index) or 'none'}.")
         path = self._kept / token / entry["path"]
         size, sha256 = entry["size"], entry["sha256"]
         return DataFile(FileEntry(Path(entry["path"]).name, size, sha256), lambda: path.open("rb"))
@@ -86,24 +82,24 @@ class Uploads:
             shutil.rmtree(self._kept / token, ignore_errors=True)
 
     def set_aside(self, token: str) -> None:
-        """Keep the files of a token that no run bears in `lost+found`: the run may be what was lost."""
+        """Move the files of a token without a run to `lost+found`: perhaps the storage has lost the run."""
         place = self._lost / f"uploads-{token}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         try:
             place.mkdir(parents=True)
             (place / "why.txt").write_text(_WHY)
             (self._kept / token).rename(place / token)
         except OSError as error:
-            _log.error("the uploads %s belong to no run and cannot be set aside: %s", token, error)
+            _log.error("The uploads %s belong to no run and cannot be set aside: %s.", token, error)
             return
-        _log.warning("the uploads %s belong to no run and were set aside in %s", token, place)
+        _log.warning("The uploads %s belong to no run and were set aside in %s.", token, place)
 
     def tokens(self, *, older_than_s: float) -> list[str]:
-        """Return the tokens of kept files that were made that long ago."""
+        """Return the tokens of files that are older than `older_than_s`."""
         limit = time.time() - older_than_s
         return [folder.name for folder in _folders(self._kept) if _modified(folder) < limit]
 
     def clean_drafts(self) -> None:
-        """Remove what uploads that broke off with their process have left."""
+        """Remove the drafts of uploads whose process ended before the upload was complete."""
         for folder in _folders(self._drafts):
             if _modified(folder) < time.time() - _DRAFT_AGE_S:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +117,7 @@ class Uploads:
 
 
 class RunDraft:
-    """The files of one creation while they arrive."""
+    """The files of one creation during their upload."""
 
     def __init__(self, folder: Path, reserve_bytes: int) -> None:
         self.folder = folder
@@ -129,11 +125,11 @@ class RunDraft:
         self._reserve_bytes = reserve_bytes
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
-        """Return a file to stream one uploaded part into."""
-        relative = f"{parameter}/{_plain(filename)}"
-        path = self.folder / relative
-        path.parent.mkdir(parents=True)
-        self.files[parameter] = UploadedFile(path, relative, self._reserve_bytes)
+        """Return an open file for one uploaded part."""
+        path = self.folder / parameter / filename
+        with storage_errors():
+            path.parent.mkdir(parents=True)
+            self.files[parameter] = UploadedFile(path, reserve_bytes=self._reserve_bytes)
         return cast(BinaryIO, self.files[parameter])
 
     def digests(self) -> dict[str, str]:
@@ -141,64 +137,16 @@ class RunDraft:
         return {name: file.sha256 for name, file in self.files.items()}
 
     def discard(self) -> None:
-        """Remove everything that was not kept."""
+        """Remove all files that were not kept."""
         for file in self.files.values():
-            file.close()
+            file.abandon()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class UploadedFile(io.FileIO):
-    """A file that digests what is written, leaves the disk its reserve, and is on the disk when closed."""
-
-    def __init__(self, path: Path, relative: str, reserve_bytes: int) -> None:
-        super().__init__(path, "xb")
-        self.relative = relative
-        self.size = 0
-        self._digest = hashlib.sha256()
-        self._reserve_bytes = reserve_bytes
-        self._unchecked = _CHECK_BYTES
-
-    @property
-    def sha256(self) -> str:
-        """Return the hex digest of what has been written."""
-        return self._digest.hexdigest()
-
-    def write(self, data: Any, /) -> int:
-        """Write all of `data`; raise StorageFullError when the disk's reserve is reached."""
-        view = memoryview(data).cast("B")
-        self._unchecked += len(view)
-        if self._unchecked >= _CHECK_BYTES:
-            self._check_space()
-        while view:
-            written = self._write_some(view)
-            self._digest.update(view[:written])
-            self.size += written
-            view = view[written:]
-        return len(data)
-
-    def _write_some(self, view: memoryview) -> int:
-        try:
-            return super().write(view)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFullError(_FULL) from error
-            raise
-
-    def close(self) -> None:
-        """Make it last, once."""
-        if not self.closed:
-            os.fsync(self.fileno())
-        super().close()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what the index says of it."""
-        return {"path": self.relative, "size": self.size, "sha256": self.sha256}
-
-    def _check_space(self) -> None:
-        self._unchecked = 0
-        status = os.fstatvfs(self.fileno())
-        if status.f_bavail * status.f_frsize < self._reserve_bytes:
-            raise StorageFullError(_FULL)
+def _entry(folder: Path, file: UploadedFile) -> dict[str, Any]:
+    """Return the entry of a file in `files.json`."""
+    path = file.path.relative_to(folder)
+    return {"path": path.as_posix(), "size": file.size_bytes, "sha256": file.sha256}
 
 
 def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -206,11 +154,6 @@ def _checked(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"the path {path!r} leads out of the uploads")
     return {"path": path, "size": int(entry["size"]), "sha256": str(entry["sha256"])}
-
-
-def _plain(filename: str) -> str:
-    """Return a name that any file system and any log takes; the extension stays."""
-    return re.sub(r"[^A-Za-z0-9._-]", "_", filename)[-100:].lstrip(".") or "file"
 
 
 def _folders(parent: Path) -> list[Path]:
@@ -222,11 +165,3 @@ def _modified(folder: Path) -> float:
         return folder.stat().st_mtime
     except FileNotFoundError:  # another process has just removed it
         return time.time()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

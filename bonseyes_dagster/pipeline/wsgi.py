@@ -1,4 +1,4 @@
-"""What uWSGI loads: the application of the pipeline that the environment names."""
+"""The module that uWSGI loads: the application of the pipeline that the environment names."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from bonseyes_dagster.pipeline.app import application as make_application
 try:
     application = make_application()
 except SettingsError as error:
-    # uWSGI would print a traceback that is mostly its own.
+    # With an exception, uWSGI would print a traceback that is mostly its own code.
     sys.exit(error.message)

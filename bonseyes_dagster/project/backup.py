@@ -24,7 +24,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import now
 
-__all__ = ["Kind", "Manifest", "Part", "Show", "Source", "read_backup", "verify", "write_backup"]
+__all__ = ["BackupManifest", "Kind", "Part", "Show", "Source", "read_backup", "verify", "write_backup"]
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -49,7 +49,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class BackupManifest:
     """What a backup holds. It is written last: a folder without one is no backup."""
 
     project: str
@@ -89,7 +89,7 @@ def write_backup(
     sources: Mapping[str, Source],
     show: Show,
     check: Callable[[], None] = lambda: None,
-) -> Manifest:
+) -> BackupManifest:
     """Write every source to a file of that name below `target`, which must not exist; all of it is there, or nothing.
 
     `check` is called when everything is written, and raises what is wrong with it. Raises ConflictError when `target`
@@ -105,7 +105,7 @@ def write_backup(
         (draft / "volumes").mkdir(mode=0o700)
         parts = tuple(_write_part(draft, file, source, show) for file, source in sources.items())
         check()
-        manifest = Manifest(project=project, kind=kind, created=now(), versions=dict(versions), parts=parts)
+        manifest = BackupManifest(project=project, kind=kind, created=now(), versions=dict(versions), parts=parts)
         with _durable(draft / MANIFEST) as file:
             file.write((json.dumps(manifest.to_json(), indent=2) + "\n").encode())
         for folder in (draft / "volumes", draft):
@@ -121,8 +121,8 @@ def write_backup(
 
 
 def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
-    with show(name, None) as tell, _durable(draft / name) as file:
-        writer = _Digesting(file, tell)
+    with show(name, None) as report, _durable(draft / name) as file:
+        writer = _Digesting(file, report)
         source(writer)
         return Part(file=name, size=writer.size, sha256=writer.sha256)
 
@@ -130,9 +130,9 @@ def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
 class _Digesting(io.RawIOBase, BinaryIO):
     """Writes through to a file; knows the digest and the size of what passed."""
 
-    def __init__(self, file: BinaryIO, tell: Callable[[int], None]) -> None:
+    def __init__(self, file: BinaryIO, report: Callable[[int], None]) -> None:
         self._file = file
-        self._tell = tell
+        self._report = report
         self._digest = hashlib.sha256()
         self.size = 0
 
@@ -147,11 +147,11 @@ class _Digesting(io.RawIOBase, BinaryIO):
         self._file.write(data)
         self._digest.update(data)
         self.size += len(data)
-        self._tell(self.size)
+        self._report(self.size)
         return len(data)
 
 
-def read_backup(folder: Path) -> Manifest:
+def read_backup(folder: Path) -> BackupManifest:
     """Return the manifest of a backup; raise NotFoundError or InvalidError when `folder` is none that can be read."""
     try:
         data = json.loads((folder / MANIFEST).read_bytes())
@@ -163,27 +163,27 @@ def read_backup(folder: Path) -> Manifest:
     if found != FORMAT:
         raise InvalidError(f"{folder} is a backup of the format {found!r}; this version reads format {FORMAT}.")
     try:
-        return Manifest.from_json(data)
+        return BackupManifest.from_json(data)
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidError(f"{folder / MANIFEST} is damaged: {error}") from error
 
 
-def verify(folder: Path, manifest: Manifest, show: Show) -> None:
+def verify(folder: Path, manifest: BackupManifest, show: Show) -> None:
     """Read every part; raise DigestMismatchError when one is not what the manifest says."""
     for part in manifest.parts:
-        with show(part.file, part.size) as tell:
-            found = _sha256(folder / part.file, tell)
+        with show(part.file, part.size) as report:
+            found = _sha256(folder / part.file, report)
         if found != part.sha256:
             raise DigestMismatchError(f"{folder / part.file} is damaged: its sha256 is {found}, not {part.sha256}.")
 
 
-def _sha256(path: Path, tell: Callable[[int], None]) -> str:
+def _sha256(path: Path, report: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
-                tell(file.tell())
+                report(file.tell())
     except FileNotFoundError:
         return "that of no file"
     return digest.hexdigest()

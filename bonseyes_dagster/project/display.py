@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bonseyes_dagster.client.command import clean
-from bonseyes_dagster.project.record import Record, ServiceRecord
+from bonseyes_dagster.project.state import ProjectState, ServiceState
 
 __all__ = ["Display", "lines", "show"]
 
@@ -23,7 +23,7 @@ _SIGNS = {"healthy": "✓", "starting": "…", "waiting": "…", "stopped": "·"
 
 
 class Display:
-    """Shows each record it is given."""
+    """Shows each state it is given."""
 
     def __init__(self, live: Live | None, *, as_json: bool = False) -> None:
         self._live = live
@@ -31,22 +31,22 @@ class Display:
         self._is_announced = False
         self._seen: dict[str, tuple[str, int]] = {}
 
-    def update(self, record: Record) -> None:
-        """Show the record."""
+    def update(self, project_state: ProjectState) -> None:
+        """Show the state."""
         if self._live is not None:
-            reasons = (Text(f"{service.name}: {service.reason}", "red") for service in record.broken)
-            self._live.update(Group(_table(record), Text(summary(record)), *reasons))
+            reasons = (Text(f"{service.name}: {service.reason}", "red") for service in project_state.broken)
+            self._live.update(Group(_table(project_state), Text(summary(project_state)), *reasons))
             return
         if not self._as_json:
-            for service in record.services:
+            for service in project_state.services:
                 self._print_change(service)
-        if record.seconds is not None and not self._is_announced:
+        if project_state.seconds is not None and not self._is_announced:
             self._is_announced = True
-            sys.stdout.write(json.dumps(record.to_json()) if self._as_json else summary(record))
+            sys.stdout.write(json.dumps(project_state.to_json()) if self._as_json else summary(project_state))
             sys.stdout.write("\n")
             sys.stdout.flush()
 
-    def _print_change(self, service: ServiceRecord) -> None:
+    def _print_change(self, service: ServiceState) -> None:
         now = (service.state, service.restarts)
         if self._seen.get(service.name) == now or service.state in ("waiting", "starting", "stopped"):
             return
@@ -69,35 +69,35 @@ def show(*, as_json: bool = False) -> Iterator[Display]:
         yield Display(live)
 
 
-def lines(record: Record) -> list[str]:
-    """Return the record as plain lines, without colours."""
-    return [*(_line(service) for service in record.services), summary(record)]
+def lines(project_state: ProjectState) -> list[str]:
+    """Return the state as plain lines, without colours."""
+    return [*(_line(service) for service in project_state.services), summary(project_state)]
 
 
-def summary(record: Record) -> str:
+def summary(project_state: ProjectState) -> str:
     """Return the sentence that says how the project is, and where."""
-    healthy = sum(service.state == "healthy" for service in record.services)
-    if record.phase == "stopping":
+    healthy = sum(service.state == "healthy" for service in project_state.services)
+    if project_state.phase == "stopping":
         return "Stopping."
-    if record.phase == "up" and record.broken and record.is_settled:
-        names = ", ".join(service.name for service in record.broken)
-        return f"{healthy} of {len(record.services)} services are healthy; the code of {names} cannot be loaded."
-    if record.phase == "starting" or healthy < len(record.services):
-        return f"{healthy} of {len(record.services)} services are healthy."
-    seconds = f" after {record.seconds:.1f} s" if record.seconds is not None else ""
-    return f"All {healthy} services are healthy{seconds}: {record.url}"
+    if project_state.phase == "up" and project_state.broken and project_state.is_settled:
+        names = ", ".join(service.name for service in project_state.broken)
+        return f"{healthy} of {len(project_state.services)} services are healthy; the code of {names} cannot be loaded."
+    if project_state.phase == "starting" or healthy < len(project_state.services):
+        return f"{healthy} of {len(project_state.services)} services are healthy."
+    seconds = f" after {project_state.seconds:.1f} s" if project_state.seconds is not None else ""
+    return f"All {healthy} services are healthy{seconds}: {project_state.url}"
 
 
-def _line(service: ServiceRecord) -> str:
+def _line(service: ServiceState) -> str:
     seconds = f"{service.seconds:.1f} s" if service.seconds is not None else ""
     restarts = f"restarted {service.restarts} x" if service.restarts else ""
     details = "  ".join(part for part in (service.url, restarts, service.reason) if part)
     return clean(f"{service.name:<20} {service.state:<10} {seconds:>7}  {details}".rstrip())
 
 
-def _table(record: Record) -> Table:
+def _table(project_state: ProjectState) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for service in record.services:
+    for service in project_state.services:
         style = _STYLES.get(service.state, "red")
         seconds = f"{service.seconds:.1f} s" if service.seconds is not None else ""
         table.add_row(

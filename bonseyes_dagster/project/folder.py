@@ -30,7 +30,7 @@ class Project:
         return self.folder.name
 
     @property
-    def state(self) -> Path:
+    def state_folder(self) -> Path:
         """`.bonseyes/`."""
         return self.folder / STATE
 
@@ -42,32 +42,32 @@ class Project:
     @property
     def dagster_home(self) -> Path:
         """`.bonseyes/dagster/`, Dagster's DAGSTER_HOME."""
-        return self.state / "dagster"
+        return self.state_folder / "dagster"
 
     @property
     def logs(self) -> Path:
         """`.bonseyes/logs/`."""
-        return self.state / "logs"
+        return self.state_folder / "logs"
 
     @property
     def addresses(self) -> Path:
         """`.bonseyes/addresses.json`: the base URL of each container."""
-        return self.state / "addresses.json"
+        return self.state_folder / "addresses.json"
 
     @property
     def sockets(self) -> Path:
         """`.bonseyes/sockets/`: where the services listen, if the path is not too long."""
-        return self.state / "sockets"
+        return self.state_folder / "sockets"
 
     @property
     def socket_place(self) -> Path:
         """`.bonseyes/socket-folder`: the path of the folder of sockets that lies elsewhere."""
-        return self.state / "socket-folder"
+        return self.state_folder / "socket-folder"
 
     @property
     def pipelines(self) -> Path:
         """`.bonseyes/pipelines.json`: the pipelines' names, as the definitions had them when last loaded."""
-        return self.state / "pipelines.json"
+        return self.state_folder / "pipelines.json"
 
     @property
     def storage_made(self) -> Path:
@@ -75,19 +75,19 @@ class Project:
         return self.dagster_home / "storage-made"
 
     @property
-    def record(self) -> Path:
+    def state_file(self) -> Path:
         """`.bonseyes/supervisor.json`: what runs."""
-        return self.state / "supervisor.json"
+        return self.state_folder / "supervisor.json"
 
     @property
     def lock(self) -> Path:
         """`.bonseyes/supervisor.lock`, held as long as a supervisor lives."""
-        return self.state / "supervisor.lock"
+        return self.state_folder / "supervisor.lock"
 
     @property
     def volumes(self) -> Path:
         """`.bonseyes/volumes`: a folder for each container."""
-        return self.state / "volumes"
+        return self.state_folder / "volumes"
 
     def volume(self, container: str) -> Path:
         """Where a container keeps all that it keeps."""
@@ -104,10 +104,10 @@ class Project:
     def make_folders(self, *folders: Path) -> None:
         """Make `.bonseyes/` and folders in it; raise SettingsError when the user cannot write there."""
         try:
-            for folder in (self.state, *folders):
+            for folder in (self.state_folder, *folders):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _check_folder(folder)
-            self.state.chmod(0o700)
+            self.state_folder.chmod(0o700)
             for file in (self.lock, *self.logs.glob("*.log")):
                 _check_file(file)
         except OSError as error:

@@ -1,1 +1,1 @@
-"""What Linux offers beside files: sockets, the names and users of connections, and control of processes."""
+"""Functions of Linux other than files: sockets, hosts and users of connections, and control of processes."""

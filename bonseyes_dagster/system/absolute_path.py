@@ -1,7 +1,7 @@
-"""Importing this removes relative entries from `sys.path`: a file in the working folder is nobody's module.
+"""Remove relative entries from `sys.path` on import, so that no process imports a file of its working folder.
 
-uWSGI puts "." and "" before the standard library. A tool would import what lies in its folder for temporary files, and
-each service what lies in the folder of the project. So the modules that uWSGI loads import this before all others.
+uWSGI puts "." and "" before the standard library. A tool would then import files from its temporary folder, and each
+service would import files from the project's folder. So the modules that uWSGI loads import this module first.
 """
 
 from __future__ import annotations

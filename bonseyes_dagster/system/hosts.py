@@ -1,8 +1,9 @@
-"""What a server that listens at a port is called: a request with another Host is not for it.
+"""Check the Host header of requests against the names of a server that listens at a port.
 
-A page whose name resolves to this machine at its second look (DNS rebinding) counts as the server's own for the
-browser: it may set any header and read any answer. Only the Host still has the page's name. So the web services,
-Dagster's webserver and the gateway look at it. At a unix socket nobody needs to: no browser connects to one.
+A foreign page can make its name resolve to this machine later (DNS rebinding). Then the browser treats the page as
+the server's own: the page may set any header and read any answer. Only the Host header still holds the page's name.
+So the web services, Dagster's webserver and the gateway check it. A server at a unix socket does not need the check:
+no browser connects to a unix socket.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ def split_host(text: str) -> tuple[str, str]:
 
 
 def own_names(settings: Settings, *more: str) -> frozenset[str]:
-    """Return the names of this container: its own, the machine's, `localhost`, `more` and those of the settings."""
+    """Return the names of this container: its own, the machine's, `localhost`, `more` and those in the settings."""
     allowed = (split_host(entry)[0] for entry in settings.allowed_hosts)
     names = ("localhost", socket.gethostname(), settings.container, *more, *allowed)
     return frozenset(name.lower() for name in names if name)
 
 
 def check_own_host(host: str | None, names: Iterable[str]) -> None:
-    """Raise ForbiddenError unless `host` is one of the server's own."""
+    """Raise ForbiddenError unless `host` is a name of the server or an address."""
     if not is_own_host(host, names):
         raise ForbiddenError(
-            f"This server does not answer to the Host {host!r}; BONSEYES_ALLOWED_HOSTS names further ones that it does."
+            f"This server does not answer to the Host {host!r}; add it to BONSEYES_ALLOWED_HOSTS to allow it."
         )
 
 
 def is_own_host(host: str | None, names: Iterable[str]) -> bool:
-    """Tell whether `host` is one of the names, or an address: no DNS makes somebody else's of an address."""
+    """Tell whether `host` is one of the names or an IP address; DNS rebinding needs a name."""
     name = split_host(host or "")[0]
     return name in names or _is_address(name)
 

@@ -1,8 +1,8 @@
-"""Which user of this machine is at the other end of a loopback connection.
+"""Find the user of this machine at the other end of a loopback connection.
 
-A gateway without a token asks, and a container at a loopback port. The kernel knows the owner of each socket, and finds
-one by its addresses: through `sock_diag` in microseconds, or by a look through `/proc/net/tcp`, which takes 18 ms with
-2,000 connections, where the kernel has no `tcp_diag`.
+A gateway without a token asks for it, and so does a container at a loopback port. The kernel knows the owner of each
+socket and finds a socket by its addresses. `sock_diag` answers in microseconds. Where the kernel has no `tcp_diag`,
+this module searches `/proc/net/tcp`, which takes 18 ms with 2,000 connections.
 """
 
 from __future__ import annotations
@@ -26,40 +26,40 @@ _NLM_F_REQUEST = 1
 _HEADER = struct.Struct("=IHHII")
 _NO_COOKIE = b"\xff" * 8
 _ANSWER_BYTES = 8192
-# The answer is there when the question is sent.
+# The kernel answers during the send; the timeout only guards against a lost answer.
 _TIMEOUT_S = 1.0
 _numbers = itertools.count(1)
-# In the answer, behind the header: family, state, timer, retransmissions, then both ports; uid and inode further on.
+# The answer after its header: family, state, timer, retransmissions, both ports; uid and inode come later.
 _STATE_AT, _PORTS_AT, _OWNER_AT = 17, 20, 80
-# Neither one that only listens, nor one in TIME_WAIT.
+# The states of a connected socket; without LISTEN and TIME_WAIT.
 _CONNECTED = frozenset({1, 4, 5, 8})
 
 Address = tuple[str, int]
 
 
 class Peers:
-    """Tells who may connect: the user of this process, and root. For one thread at a time."""
+    """Tells which connections come from the user of this process or from root. For one thread at a time."""
 
     def __init__(self) -> None:
         self._users = {0, os.getuid()}
         self._diag: socket.socket | None = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG)
         self._diag.settimeout(_TIMEOUT_S)
         if not self._finds_itself():
-            log.info("The kernel has no tcp_diag: owners of connections are sought in /proc/net/tcp.")
+            log.info("The kernel has no tcp_diag; this process finds owners of connections in /proc/net/tcp.")
             self._diag.close()
             self._diag = None
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the netlink socket."""
         if self._diag is not None:
             self._diag.close()
 
     def admits(self, peer: Address, server: Address) -> bool:
-        """Tell whether the connection from `peer` to `server`, both on this machine, is of a user who may ask."""
+        """Tell whether the user of this process or root opened the connection from `peer` to `server`."""
         return self.owner(peer, server) in self._users
 
     def owner(self, peer: Address, server: Address) -> int | None:
-        """Return the uid of the process that has connected; None when its socket is gone or is closed."""
+        """Return the uid of the process that connected; None when its socket is closed."""
         ends = _plain(peer), _plain(server)
         return _owner_in_tables(*ends) if self._diag is None else _ask_owner(self._diag, *ends)
 
@@ -72,7 +72,7 @@ class Peers:
 
 
 def _plain(address: Address) -> Address:
-    """Return the address without the IPv6 form of an IPv4 one, in which the kernel has it, too."""
+    """Return an IPv4 address in its IPv4 form, also when it comes in its IPv6 form (::ffff:1.2.3.4)."""
     host = ipaddress.ip_address(address[0].partition("%")[0])
     return str(getattr(host, "ipv4_mapped", None) or host), address[1]
 
@@ -93,7 +93,7 @@ def _ask_owner(diag: socket.socket, peer: Address, server: Address) -> int | Non
         while _HEADER.unpack_from(answer)[3] != number:
             answer = diag.recv(_ANSWER_BYTES)
     except OSError as error:
-        log.warning("The kernel does not tell the owner of a connection: %s", error)
+        log.warning("The kernel did not return the owner of a connection: %s", error)
         return None
     if _HEADER.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
         return None
@@ -103,7 +103,7 @@ def _ask_owner(diag: socket.socket, peer: Address, server: Address) -> int | Non
 
 
 def _owner(uid: int, inode: int, state: int) -> int | None:
-    """A socket that its process has closed has no inode any more, and root for an owner."""
+    """Return the uid, or None for a closed socket: the kernel reports it with inode 0 and owner root."""
     return uid if inode and state in _CONNECTED else None
 
 
@@ -121,7 +121,7 @@ def _owner_in_tables(peer: Address, server: Address) -> int | None:
 
 
 def _rows(peer: Address, server: Address) -> Iterator[tuple[str, bytes]]:
-    """Yield each table in which the peer's socket may be, and how its row begins there."""
+    """Yield each table that may list the peer's socket, and the beginning of the socket's row in it."""
     if _family(peer) is socket.AF_INET:
         yield "tcp", _row(peer, server)
         peer, server = (f"::ffff:{peer[0]}", peer[1]), (f"::ffff:{server[0]}", server[1])

@@ -1,4 +1,4 @@
-"""Linux's prctl(): which process ends with which, which one adopts orphans, and what a process is called."""
+"""Call Linux's prctl(): end with the parent process, adopt orphans, set the name of a process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def end_with_parent(parent_pid: int, number: signal.Signals) -> None:
-    """Let the kernel send this process a signal when its parent ends; exit at once when the parent has ended."""
+    """Let the kernel send this process a signal when its parent ends; exit at once if the parent has ended already."""
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
 def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends, so that none escapes, whatever session it is in."""
+    """Become the parent of all descendants whose own parent ends, so that none escapes, in whatever session it is."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -1,7 +1,7 @@
-"""Unix sockets: their URLs, how a client connects to one, and how a server takes one over from a process that is gone.
+"""Unix sockets: build their URLs, connect to them, and claim the socket of a process that has ended.
 
-A URL is `http+unix://` and the percent-encoded path of the socket. Without Docker, all services but the gateway listen
-at one: the mode of its folder decides who may connect, which no TCP port of a machine can do.
+A URL is `http+unix://` and the percent-encoded path of the socket. In an embedded project, all services except the
+gateway listen at a unix socket. The mode of the socket's folder decides who may connect; a TCP port has no mode.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["LONGEST_PATH_BYTES", "SCHEME", "SUFFIX", "claim", "connect", "path_o
 SCHEME = "http+unix"
 SUFFIX = ".sock"
 LONGEST_PATH_BYTES = 107
-"""What `sun_path` of the kernel holds."""
+"""The capacity of the kernel's `sun_path`."""
 
-# Else `urljoin` does not follow a redirect that has a path alone.
+# Without these entries, `urljoin` does not resolve a redirect that is only a path.
 for _schemes in (uses_relative, uses_netloc):
     if SCHEME not in _schemes:
         _schemes.append(SCHEME)
 
-# The workers of a server that was killed hold its socket for a moment.
+# After a kill of the server, its workers hold the socket for a moment.
 _ORPHANS_S = 3.0
 _locks: list[int] = []
 
@@ -41,13 +41,13 @@ def url_of(path: Path | str) -> str:
 
 
 def path_of(url: str) -> str | None:
-    """Return the path of the socket that a URL begins with; None for a URL of another scheme."""
+    """Return the path of the socket in a URL; None for a URL of another scheme."""
     parts = urlsplit(url)
     return unquote(parts.netloc) if parts.scheme == SCHEME else None
 
 
 def plain_url(url: str) -> str:
-    """Return `url` as people read it: `http://NAME/...` for the socket NAME.sock, and any other URL as it is."""
+    """Return `url` in a readable form: `http://NAME/...` for the socket NAME.sock; return other URLs unchanged."""
     path = path_of(url)
     if path is None:
         return url
@@ -55,10 +55,10 @@ def plain_url(url: str) -> str:
 
 
 def connect(path: str, timeout_s: float | None) -> socket.socket:
-    """Return a connection to the server at a socket; raise OSError, TimeoutError after `timeout_s` among them.
+    """Return a connection to the server at a socket; raise TimeoutError after `timeout_s`, or another OSError.
 
-    A socket with a timeout of Python's does not wait for a full backlog: the kernel refuses at once. A blocking socket
-    with a timeout of the kernel's does wait.
+    The connection waits while the server's backlog is full. For this, the socket is blocking, with a timeout of the
+    kernel (SO_SNDTIMEO). With a timeout of Python, the kernel would refuse at once.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -69,7 +69,7 @@ def connect(path: str, timeout_s: float | None) -> socket.socket:
         connection.settimeout(timeout_s)
     except BlockingIOError as error:
         connection.close()
-        raise TimeoutError(errno.ETIMEDOUT, "timed out: too many connections wait") from error
+        raise TimeoutError(errno.ETIMEDOUT, "timed out: too many connections are waiting") from error
     except BaseException:
         connection.close()
         raise
@@ -82,16 +82,16 @@ def _limit_sending(connection: socket.socket, timeout_s: float) -> None:
 
 
 def claim(path: Path) -> None:
-    """Let this process, as the only one, bind a socket at `path`; remove the socket of a process that is gone.
+    """Reserve `path` for a socket of this process, and remove the socket of a process that has ended.
 
-    The claim ends with the process. Raises SettingsError when another process listens there, when something else lies
-    there, or when the path is too long.
+    The claim ends with this process. Raises SettingsError when another process listens at `path`, when a file that is
+    not a socket lies there, or when the path is too long.
     """
     if not path.is_absolute() or len(os.fsencode(path)) > LONGEST_PATH_BYTES:
         raise SettingsError(
             f"{path} cannot be a socket: it must be an absolute path of {LONGEST_PATH_BYTES} bytes at most."
         )
-    # A lock of this process alone: the processes that it forks do not hold it.
+    # A POSIX lock: only this process holds it, not the processes that it forks.
     try:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
@@ -116,7 +116,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise SettingsError(f"{path} is no socket; choose another path, or remove the file.")
+        raise SettingsError(f"{path} is not a socket; choose another path, or remove the file.")
     until_s = time.monotonic() + _ORPHANS_S
     while _is_live(path):
         if time.monotonic() > until_s:

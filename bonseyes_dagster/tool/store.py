@@ -23,6 +23,7 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.model import TERMINAL_PHASES, FileEntry, Manifest, Phase, Status, ToolDescription, now
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.storage import check_reserve, storage_errors
 from bonseyes_dagster.tool.artifacts.drafts import CreationDraft
 from bonseyes_dagster.tool.artifacts.index import STATUS_COLUMNS, ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Volume
@@ -37,7 +38,7 @@ from bonseyes_dagster.tool.code.fingerprint import fingerprint, request_digest
 from bonseyes_dagster.tool.code.watch import CodeWatch
 from bonseyes_dagster.tool.fetching.outbound import Policy
 from bonseyes_dagster.tool.fetching.parameters import check_creation
-from bonseyes_dagster.tool.files.disk import check_reserve, storage_errors, throw_away
+from bonseyes_dagster.tool.files.disk import throw_away
 from bonseyes_dagster.tool.worker.bell import Bell, Listener, Waiters
 from bonseyes_dagster.tool.worker.state import check_worker, read_state
 from bonseyes_dagster.urls import Collection, canonical
@@ -107,7 +108,6 @@ class Store:
         check_reserve(self._volume.path, self._settings.disk_reserve_bytes)
         return CreationDraft(
             self._volume,
-            limit_bytes=self._settings.upload_limit_bytes,
             reserve_bytes=self._settings.disk_reserve_bytes,
             file_parameters=frozenset(p.name for p in self._tool.parameters if p.type == "file"),
         )
@@ -148,7 +148,7 @@ class Store:
         return known.name
 
     def _checked(self, request: backend.Request, draft: CreationDraft, digest: str) -> ArtifactRow:
-        parameters, inputs = check_creation(self._tool, request.name, request.parameters, draft.parts, self._policy)
+        parameters, inputs = check_creation(self._tool, request.parameters, draft.parts, self._policy)
         files = draft.files()
         return ArtifactRow(
             id=draft.id,

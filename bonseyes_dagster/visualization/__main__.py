@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.visualization --bind BIND`: the visualization container in the foreground."""
+"""`python -m bonseyes_dagster.visualization --bind BIND` serves the visualization container in the foreground."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bonseyes_dagster.web.server import serve
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Become the server; return only when it cannot start."""
+    """Become the server; return only if it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.visualization", description=__doc__)
     parser.add_argument("--bind", default="0.0.0.0:80", help="HOST:PORT, or the path of a unix socket (%(default)s)")
     arguments = parser.parse_args(argv)
     try:
-        # One process: the catalogue and the points are in its memory, and two would ask everything twice.
+        # One process holds the catalogue and the points in memory; a second one would send all requests twice.
         serve(
             "bonseyes_dagster.visualization.wsgi:application",
             arguments.bind,

@@ -1,4 +1,4 @@
-"""The visualization container's WSGI application: TensorBoard, and beside it what every container answers."""
+"""The visualization container's WSGI application: TensorBoard, and the routes that every container has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tensorboard.backend import application
@@ -20,23 +21,24 @@ from bonseyes_dagster import urls
 from bonseyes_dagster.client import Addresses, Container
 from bonseyes_dagster.errors import BonseyesError, MethodNotAllowedError
 from bonseyes_dagster.settings import Settings
-from bonseyes_dagster.version import __version__
 from bonseyes_dagster.visualization import frontend
 from bonseyes_dagster.visualization.catalogue import Catalogue
 from bonseyes_dagster.visualization.provider import ArtifactDataProvider
 from bonseyes_dagster.web.app import create_app
-from bonseyes_dagster.web.own_host import OwnHost
+from bonseyes_dagster.web.caller_check import CallerCheck
+from bonseyes_dagster.web.openapi import named_document
 
 __all__ = ["Containers", "create"]
 
 WsgiApp = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
+_OPENAPI = Path(__file__).with_name("openapi.yml")
 _REGISTRY_S = 10.0
 _REGISTRY_LIMIT_BYTES = 1 << 26
 
 
 class Containers:
-    """The project's containers: those of the addresses file and those that registered at the dashboard."""
+    """The project's containers: those in the addresses file, and those in the dashboard's registry."""
 
     def __init__(self, addresses: Addresses, *, registry_s: float = _REGISTRY_S) -> None:
         self._addresses = addresses
@@ -46,7 +48,7 @@ class Containers:
         self._asked_at = float("-inf")
 
     def __call__(self) -> dict[str, str]:
-        """Return base URLs by name."""
+        """Return the base URLs of the containers by name."""
         names = {*self._addresses.containers(), *self._ask_registry()}
         return {name: self._addresses.base_url(name) for name in sorted(names) if urls.is_name(name)}
 
@@ -56,18 +58,18 @@ class Containers:
                 return self._registered
             self._asked_at = time.monotonic()
             dashboard = Container(self._addresses.base_url("dashboard"), retry_s=0.0)
-            with suppress(BonseyesError):  # what is known already stays
+            with suppress(BonseyesError):  # keep the known names when the dashboard does not answer
                 names = dashboard.transport.get_json(
                     "/containers", frozenset, read_timeout_s=5.0, limit_bytes=_REGISTRY_LIMIT_BYTES
                 )
-                # One that was known stays: while it is down, its name may have no address.
+                # Keep a known name: while its container is down, the name may not resolve.
                 known = (name for name in names if name in self._registered or self._addresses.is_known(name))
                 self._registered = frozenset(known)
             return self._registered
 
 
 def create(settings: Settings | None = None) -> WsgiApp:
-    """Return the application for the environment's settings; it starts no thread before its first request."""
+    """Return the application with the settings of the environment; it starts no thread before its first request."""
     settings = settings or Settings.from_environ()
     catalogue = Catalogue(Containers(Addresses.from_settings(settings)))
     provider = ArtifactDataProvider(catalogue)
@@ -77,13 +79,13 @@ def create(settings: Settings | None = None) -> WsgiApp:
         description=None,  # `/` is TensorBoard's
         check_health=lambda: None,
         gauges=lambda: _gauges(provider),
-        openapi=_openapi(name),
+        openapi=named_document(_OPENAPI, name),
     )
-    return _Either(base, tensorboard(provider), OwnHost(name))
+    return _Application(base, tensorboard(provider), CallerCheck(name))
 
 
 def tensorboard(provider: ArtifactDataProvider) -> WsgiApp:
-    """Return TensorBoard's own application over `provider`, with the plugins that scalars are for."""
+    """Return TensorBoard's application with the data of `provider` and the plugins for scalars."""
     flags = argparse.Namespace(
         logdir="", logdir_spec="", path_prefix="", generic_data="true", samples_per_plugin={}, window_title="Metrics"
     )
@@ -97,21 +99,21 @@ def tensorboard(provider: ArtifactDataProvider) -> WsgiApp:
     return app
 
 
-class _Either:
-    """TensorBoard everywhere but on the few paths that every container of the project has."""
+class _Application:
+    """Sends the few paths that every container has to the base application, all other paths to TensorBoard."""
 
-    def __init__(self, base: WsgiApp, board: WsgiApp, own_host: OwnHost) -> None:
+    def __init__(self, base: WsgiApp, board: WsgiApp, caller_check: CallerCheck) -> None:
         self.base = base
-        self._own_host = own_host
+        self._caller_check = caller_check
         self.board = board
         self._paths = {urls.HEALTHZ, urls.METRICS, urls.OPENAPI}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "").rstrip("/")
-        # The base refuses, in JSON, what is not for this service.
-        if path in self._paths or not self._own_host.admits(environ):
+        # The base application refuses requests from the wrong caller, with a JSON error.
+        if path in self._paths or not self._caller_check.admits(environ):
             return self.base(environ, start_response)
-        # Its frontend asks below /experiment/ID/data/.
+        # TensorBoard's frontend sends POST requests only below /experiment/ID/data/.
         allowed = ("GET", "HEAD", "POST") if "/data/" in path else ("GET", "HEAD")
         if environ["REQUEST_METHOD"] not in allowed:
             return _refuse_method(environ, start_response, ", ".join(allowed))
@@ -119,8 +121,8 @@ class _Either:
 
 
 def _refuse_method(environ: dict[str, Any], start_response: Any, allowed: str) -> list[bytes]:
-    # TensorBoard would answer any method as it answers GET.
-    message = f"{environ['REQUEST_METHOD']} is not a method of {environ.get('PATH_INFO', '/')}; it has {allowed}"
+    # TensorBoard answers every method like GET.
+    message = f"{environ.get('PATH_INFO', '/')} does not take {environ['REQUEST_METHOD']}; it takes {allowed}."
     body = json.dumps(MethodNotAllowedError(message).to_json()).encode()
     headers = [("Allow", allowed), ("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
     start_response("405 Method Not Allowed", headers)
@@ -130,26 +132,3 @@ def _refuse_method(environ: dict[str, Any], start_response: Any, allowed: str) -
 def _gauges(provider: ArtifactDataProvider) -> Mapping[str, float]:
     containers, artifacts = provider.catalogue.counts()
     return {"containers": containers, "artifacts": artifacts, "points_cached": provider.cache.points}
-
-
-def _openapi(name: str) -> dict[str, Any]:
-    text = {"type": "string"}
-    paths = {
-        "/": ("TensorBoard", "text/html", text),
-        urls.HEALTHZ: ("Readiness", "application/json", {"type": "object"}),
-        urls.METRICS: ("Prometheus metrics", "text/plain", text),
-        urls.OPENAPI: ("This document", "application/json", {"type": "object"}),
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": name, "version": __version__, "description": "TensorBoard over the project's artifacts."},
-        "paths": {
-            path: {
-                "get": {
-                    "summary": title,
-                    "responses": {"200": {"description": title, "content": {media: {"schema": schema}}}},
-                }
-            }
-            for path, (title, media, schema) in paths.items()
-        },
-    }

@@ -1,4 +1,4 @@
-"""Which artifacts there are and which metrics they have: followed in the background while somebody looks."""
+"""The list of all artifacts and their metrics; a thread refreshes it while TensorBoard is in use."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ __all__ = ["Catalogue", "Entry"]
 log = logging.getLogger(__name__)
 
 RELOAD_S = 2.0
-# Deletions among what is final are noticed at this pace; everything newer at the pace above.
+# The whole list is read at this interval, to notice deletions of final artifacts. All else is read every RELOAD_S.
 FULL_LISTING_S = 60.0
-# Nobody asks the containers anything once nobody has looked for so long.
+# Without a request of TensorBoard for so long, the thread ends and sends no more requests to the containers.
 IDLE_S = 90.0
-FIRST_LOOK_S = 5.0
+FIRST_WAIT_S = 5.0
 _REQUESTS_AT_ONCE = 16
 
 
 @dataclass(slots=True)
 class Entry:
-    """One artifact: a run in TensorBoard's words."""
+    """One artifact, which TensorBoard calls a run."""
 
     source: Source
     container: str
     status: Status
     tags: tuple[str, ...] = ()
-    # Its metrics will not become more.
+    # Whether `tags` is final, because the artifact has ended.
     is_settled: bool = False
-    # None until somebody asked for hyperparameters.
+    # None before the first request for hyperparameters.
     parameters: Mapping[str, Any] | None = None
 
     @property
@@ -51,12 +51,12 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Return what tells this artifact from a later one of the same name."""
+        """Return run and time of creation, which differ from those of a later artifact of the same name."""
         return self.run, self.status.created or ""
 
     @property
     def started_at(self) -> float | None:
-        """Return the UNIX time at which it was created."""
+        """Return the Unix time of the artifact's creation."""
         try:
             return datetime.fromisoformat(self.status.created or "").timestamp()
         except ValueError:
@@ -64,8 +64,8 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Shelf:
-    """The artifacts of one container as they were last seen, oldest first."""
+class ContainerArtifacts:
+    """The artifacts of one container at the last refresh, oldest first."""
 
     container: str
     source: Source
@@ -74,12 +74,12 @@ class Shelf:
     listed_at: float = 0.0
 
     def refresh(self) -> None:
-        """List what is new or was in progress, then ask those for their metrics; nothing if it is down."""
+        """List artifacts that are new or were in progress, then their metrics; skip a container that is down."""
         try:
             self._list()
             self._ask()
         except BonseyesError as error:
-            log.debug("%s is skipped: %s", self.container, error)
+            log.debug("Skipped the container %s: %s", self.container, error)
 
     def _list(self) -> None:
         kept = self._final_beginning()
@@ -89,7 +89,7 @@ class Shelf:
         try:
             following = self._adopt(self.source.statuses(after=next(reversed(kept))))
         except BonseyesError:
-            self._list_all()  # the one to go on from may be gone
+            self._list_all()  # the artifact in `after` may be deleted
             return
         self.entries = kept | following
 
@@ -112,10 +112,10 @@ class Shelf:
         return entries
 
     def _ask(self) -> None:
-        # Newest first: that is what people look at while a long catalogue fills.
+        # Newest first: users look at the newest artifacts while a long catalogue fills.
         asked = [e for e in reversed(self.entries.values()) if not e.is_settled and e.status.phase != "queued"]
         remaining = iter(asked)
-        # In small batches, so that a long catalogue does not keep the other containers' requests waiting.
+        # Small batches, so that a container with many artifacts does not delay the requests of the others.
         while batch := list(islice(remaining, 2 * _REQUESTS_AT_ONCE)):
             for _ in self.requests.map(_ask_one, batch):
                 pass
@@ -132,63 +132,63 @@ def _ask_one(entry: Entry) -> None:
 
 
 class Catalogue:
-    """Every artifact of every container. `find` returns the base URLs of the containers by name."""
+    """All artifacts of all containers. `find` returns the base URLs of the containers by name."""
 
     def __init__(self, find: Callable[[], Mapping[str, str]], *, reload_s: float = RELOAD_S) -> None:
         self._find = find
         self._reload_s = reload_s
         self._lock = threading.Lock()
-        self._shelves: dict[str, Shelf] = {}
+        self._by_container: dict[str, ContainerArtifacts] = {}
         self._no_artifacts_until: dict[tuple[str, str], float] = {}
         self._refreshing: dict[str, Future[None]] = {}
         self._follower: threading.Thread | None = None
-        self._looked_at = 0.0
-        self._passed = threading.Event()
+        self._used_at = 0.0
+        self._refreshed_once = threading.Event()
         self._containers = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "container")
         self.requests = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "metrics")
 
     def entries(self) -> list[Entry]:
-        """Return the artifacts that are known to have metrics; the first look waits a little for them."""
-        self.look()
-        shelves = list(self._shelves.values())
-        return [entry for shelf in shelves for entry in list(shelf.entries.values()) if entry.tags]
+        """Return the artifacts with metrics; the first call waits up to FIRST_WAIT_S for the first refresh."""
+        self.keep_following()
+        listed = list(self._by_container.values())
+        return [entry for artifacts in listed for entry in list(artifacts.entries.values()) if entry.tags]
 
     def get(self, run: str) -> Entry | None:
-        """Return the artifact `CONTAINER/NAME`."""
+        """Return the artifact `CONTAINER/NAME`, or None."""
         container, _, name = run.partition("/")
-        shelf = self._shelves.get(container)
-        return shelf.entries.get(name) if shelf else None
+        artifacts = self._by_container.get(container)
+        return artifacts.entries.get(name) if artifacts else None
 
     def counts(self) -> tuple[int, int]:
-        """Return how many containers and how many artifacts are known."""
-        shelves = list(self._shelves.values())
-        return len(shelves), sum(len(shelf.entries) for shelf in shelves)
+        """Return the number of known containers and the number of known artifacts."""
+        listed = list(self._by_container.values())
+        return len(listed), sum(len(artifacts.entries) for artifacts in listed)
 
-    def look(self) -> None:
-        """Keep the catalogue followed; the first look, or one after a long pause, waits a little for it."""
+    def keep_following(self) -> None:
+        """Keep the refreshing thread running, or start it and wait up to FIRST_WAIT_S for its first refresh."""
         with self._lock:
-            self._looked_at = time.monotonic()
+            self._used_at = time.monotonic()
             if self._follower is None or not self._follower.is_alive():
-                self._passed.clear()
+                self._refreshed_once.clear()
                 self._follower = threading.Thread(target=self._follow, name="catalogue", daemon=True)
                 self._follower.start()
-        self._passed.wait(FIRST_LOOK_S)
+        self._refreshed_once.wait(FIRST_WAIT_S)
 
     def _follow(self) -> None:
-        while time.monotonic() - self._looked_at < IDLE_S:
+        while time.monotonic() - self._used_at < IDLE_S:
             began = time.monotonic()
             try:
-                self.refresh(FIRST_LOOK_S)
+                self.refresh(FIRST_WAIT_S)
             except BonseyesError as error:
-                log.warning("the containers cannot be listed: %s", error)
-            self._passed.set()
+                log.warning("The list of containers cannot be read: %s", error)
+            self._refreshed_once.set()
             time.sleep(max(self._reload_s - (time.monotonic() - began), 0.1))
 
     def refresh(self, wait_s: float) -> None:
-        """Ask every container once, at most `wait_s` long; what takes longer goes on in the background."""
+        """Refresh every container once and wait at most `wait_s`; slower requests go on in the background."""
         found = self._find()
-        for container in [name for name in self._shelves if name not in found]:
-            del self._shelves[container]
+        for container in [name for name in self._by_container if name not in found]:
+            del self._by_container[container]
         for container, base_url in found.items():
             refreshing = self._refreshing.get(container)
             if refreshing is None or refreshing.done():
@@ -196,15 +196,15 @@ class Catalogue:
         futures.wait([self._refreshing[container] for container in found], wait_s)
 
     def _refresh_one(self, container: str, base_url: str) -> None:
-        shelf = self._shelves.get(container)
-        if shelf is None:
-            shelf = self._open(container, base_url)
-        if shelf is not None:
-            shelf.source.move(base_url)
-            shelf.refresh()
+        artifacts = self._by_container.get(container)
+        if artifacts is None:
+            artifacts = self._open(container, base_url)
+        if artifacts is not None:
+            artifacts.source.change_address(base_url)
+            artifacts.refresh()
 
-    def _open(self, container: str, base_url: str) -> Shelf | None:
-        """Return a new shelf for a container that has artifacts; others are asked again after a while."""
+    def _open(self, container: str, base_url: str) -> ContainerArtifacts | None:
+        """Add a container to the catalogue; return None if it has no artifacts, and ask again after 10 seconds."""
         key = (container, base_url)
         if time.monotonic() < self._no_artifacts_until.get(key, 0.0):
             return None
@@ -217,5 +217,5 @@ class Catalogue:
             self._no_artifacts_until[key] = time.monotonic() + 10.0
             return None
         source.kind = kind
-        shelf = self._shelves[container] = Shelf(container, source, self.requests)
-        return shelf
+        artifacts = self._by_container[container] = ContainerArtifacts(container, source, self.requests)
+        return artifacts

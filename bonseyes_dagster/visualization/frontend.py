@@ -1,4 +1,4 @@
-"""TensorBoard's web files with one change: charts reload by themselves, because here they show what is running now."""
+"""TensorBoard's web files with one change: charts reload automatically, because they show running artifacts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 RELOAD_S = 10
 
-# TensorBoard has no server-side setting for these defaults; users can still change them in its settings.
+# The server of TensorBoard cannot set these defaults. Users can still change them in the browser.
 REPLACEMENTS: dict[str, list[tuple[bytes, bytes]]] = {
     "index.js": [
         (
@@ -28,13 +28,13 @@ REPLACEMENTS: dict[str, list[tuple[bytes, bytes]]] = {
         (b"e>=3e4?e:t.settings.reloadPeriodInMs", b"e>=5e3?e:t.settings.reloadPeriodInMs"),
         (b"e.autoReloadPeriodInMs>3e4", b"e.autoReloadPeriodInMs>=5e3"),
     ],
-    # Scripts are cached for a year by this hash.
+    # Browsers cache the script for a year under this hash, so the changed script needs another hash.
     "index.html": [(b"index.js?_file_hash=", b"index.js?_file_hash=live%d-" % RELOAD_S)],
 }
 
 
 def provide() -> Callable[[], IO[bytes]]:
-    """Return what TensorBoard calls an assets zip provider."""
+    """Return an "assets zip provider" for TensorBoard: a function that returns an open zip file."""
     return lambda: io.BytesIO(_zip())
 
 
@@ -42,7 +42,7 @@ def provide() -> Callable[[], IO[bytes]]:
 def _zip() -> bytes:
     original = assets.get_default_assets_zip_provider()
     if original is None:
-        raise RuntimeError("this TensorBoard has no web files")
+        raise RuntimeError("This installation of TensorBoard has no web files.")
     target = io.BytesIO()
     # Stored, not deflated: TensorBoard reads each file once, at start.
     with original() as file, zipfile.ZipFile(file) as source, zipfile.ZipFile(target, "w") as result:
@@ -54,7 +54,7 @@ def _zip() -> bytes:
 def _changed(path: str, content: bytes) -> bytes:
     for old, new in REPLACEMENTS.get(path, ()):
         if content.count(old) != 1:
-            log.warning("TensorBoard's %s has changed: its charts may not reload by themselves", path)
+            log.warning("TensorBoard's %s has changed: its charts may not reload automatically.", path)
         else:
             content = content.replace(old, new)
     return content

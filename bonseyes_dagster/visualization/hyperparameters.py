@@ -1,4 +1,4 @@
-"""Parameters of artifacts as TensorBoard's hyperparameters: their domains, and the sessions that used them."""
+"""Parameters of artifacts as TensorBoard's hyperparameters: their domains, and a session for each artifact."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from bonseyes_dagster.errors import BonseyesError, NotFoundError
 from bonseyes_dagster.formats.patterns import is_match
 from bonseyes_dagster.visualization.catalogue import Entry
 
-__all__ = ["ARTIFACTS", "ask", "list_all", "newest", "read"]
+__all__ = ["ARTIFACTS", "fetch", "list_all", "newest", "read"]
 
-# A table that somebody reads: more rows than this help nobody, and each costs a request once.
+# The rows of the table. Nobody reads more rows than this, and each row costs one request.
 ARTIFACTS = 1000
 
 Scalar = str | float | bool
 
 
 def newest(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the artifacts whose parameters are shown."""
+    """Return the newest artifacts, whose parameters the table shows."""
     return sorted(entries, key=lambda entry: entry.status.created or "", reverse=True)[:ARTIFACTS]
 
 
-def ask(entry: Entry) -> None:
-    """Learn the parameters of `entry` that are single values; they never change."""
+def fetch(entry: Entry) -> None:
+    """Set `entry.parameters` to the parameters with scalar values; an artifact's parameters never change."""
     try:
         parameters = entry.source.parameters(entry.status.name)
     except NotFoundError:
@@ -40,7 +40,7 @@ def ask(entry: Entry) -> None:
 
 
 def list_all(entries: Sequence[Entry], limit: int | None) -> provider.ListHyperparametersResult:
-    """List every parameter with its domain, those that differ first; and the sessions."""
+    """Return all parameters with their domains, first those with different values, and the sessions."""
     domains = _domains(entries)
     found = [_describe(name, entries, domain) for name, domain in domains.items()]
     found.sort(key=lambda hyperparameter: (not hyperparameter.differs, hyperparameter.hyperparameter_name))
@@ -53,7 +53,7 @@ def list_all(entries: Sequence[Entry], limit: int | None) -> provider.ListHyperp
 def read(
     entries: Sequence[Entry], filters: Iterable[Any], sort: Sequence[Any], include: Collection[str] | None
 ) -> list[provider.HyperparameterSessionGroup]:
-    """Return the artifacts that pass all `filters`, ordered by `sort`, with the parameters named by `include`."""
+    """Return the artifacts that pass all `filters`, in the order of `sort`, with the parameters in `include`."""
     domains = _domains(entries)
     filters = list(filters)
     chosen = [entry for entry in entries if all(_passes(entry, rule, domains) for rule in filters)]
@@ -70,7 +70,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def _domains(entries: Iterable[Entry]) -> dict[str, Domain]:
-    """Return each parameter's domain; one that has values of several types is shown as text."""
+    """Return the domain of each parameter; a parameter with values of several types becomes text."""
     domains: dict[str, Domain] = {}
     for entry in entries:
         for name, value in (entry.parameters or {}).items():

@@ -20,12 +20,12 @@ from bonseyes_dagster.visualization.series import Series, SeriesCache
 
 __all__ = ["ArtifactDataProvider"]
 
-# An answer never takes much longer: series that are still being fetched then come with the next reload.
+# The time limit for an answer. Series that arrive later come with the next reload.
 READ_BUDGET_S = 8.0
-# Points in one answer: with very many runs each gets fewer.
+# The points in one answer: with very many runs, each run gets fewer.
 ANSWER_POINTS = 100_000
 _POINTS_AT_LEAST = 10
-# A series that grows is read again after so long.
+# The minimum interval between two reads of a growing series.
 _FRESH_S = 1.0
 _READS_AT_ONCE = 16
 
@@ -33,7 +33,7 @@ Pair = tuple[Entry, str]
 
 
 class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
-    """Scalars and hyperparameters of every artifact in the catalogue. There is one experiment: the project."""
+    """Scalars and hyperparameters of all artifacts in the catalogue. The project is the only experiment."""
 
     def __init__(self, catalogue: Catalogue, cache: SeriesCache | None = None) -> None:
         self.catalogue = catalogue
@@ -44,21 +44,21 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
         return "the artifacts of this project's containers"
 
     def experiment_metadata(self, ctx: Any = None, *, experiment_id: str) -> provider.ExperimentMetadata:
-        """Say where the data is from."""
+        """Return the source of the data."""
         return provider.ExperimentMetadata(data_location=str(self))
 
     def list_plugins(self, ctx: Any = None, *, experiment_id: str) -> Sequence[str]:
-        """Name the plugins that have something to show."""
+        """Return the plugins that have data."""
         return (scalar_metadata.PLUGIN_NAME, hparams_metadata.PLUGIN_NAME) if self.catalogue.entries() else ()
 
     def list_runs(self, ctx: Any = None, *, experiment_id: str) -> list[provider.Run]:
-        """List the artifacts that have metrics."""
+        """Return the artifacts that have metrics."""
         return [provider.Run(entry.run, entry.run, entry.started_at) for entry in self.catalogue.entries()]
 
     def list_scalars(
         self, ctx: Any = None, *, experiment_id: str, plugin_name: str, run_tag_filter: Any = None
     ) -> dict[str, dict[str, provider.ScalarTimeSeries]]:
-        """List the metrics of every artifact, without asking for their points."""
+        """Return the metrics of every artifact, without requests for their points."""
         result: dict[str, dict[str, provider.ScalarTimeSeries]] = {}
         for entry, tag in self._pairs(plugin_name, run_tag_filter):
             result.setdefault(entry.run, {})[tag] = _SCALAR
@@ -73,7 +73,7 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
         downsample: int | None = None,
         run_tag_filter: Any = None,
     ) -> dict[str, dict[str, list[provider.ScalarDatum]]]:
-        """Read the points of the series that pass the filter, about `downsample` of each."""
+        """Return the points of the series that pass the filter, about `downsample` of each."""
         pairs = list(self._pairs(plugin_name, run_tag_filter))
         share = max(ANSWER_POINTS // max(len(pairs), 1), _POINTS_AT_LEAST)
         count = min(1000 if downsample is None else downsample, share)
@@ -87,7 +87,7 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
     def read_last_scalars(
         self, ctx: Any = None, *, experiment_id: str, plugin_name: str, run_tag_filter: Any = None
     ) -> dict[str, dict[str, provider.ScalarDatum]]:
-        """Read the newest point of each series; without a filter of the artifacts that hyperparameters are shown of."""
+        """Return the newest point of each series; without a filter, only of artifacts in the hyperparameter table."""
         pairs = self._pairs(plugin_name, run_tag_filter)
         if run_tag_filter is None:
             shown = {entry.run for entry in self._with_parameters()}
@@ -101,7 +101,7 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
     def list_tensors(
         self, ctx: Any = None, *, experiment_id: str, plugin_name: str, run_tag_filter: Any = None
     ) -> dict[str, dict[str, Any]]:
-        """List nothing: the artifact API has scalars only."""
+        """Return nothing: the artifact API has scalars only."""
         return {}
 
     def read_tensors(
@@ -113,13 +113,13 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
         downsample: int | None = None,
         run_tag_filter: Any = None,
     ) -> dict[str, dict[str, Any]]:
-        """Read nothing: the artifact API has scalars only."""
+        """Return nothing: the artifact API has scalars only."""
         return {}
 
     def list_hyperparameters(
         self, ctx: Any = None, *, experiment_ids: Sequence[str], limit: int | None = None
     ) -> provider.ListHyperparametersResult:
-        """List the parameters that the newest artifacts were made with."""
+        """Return the parameters of the newest artifacts."""
         return hyperparameters.list_all(self._with_parameters(), limit)
 
     def read_hyperparameters(
@@ -131,7 +131,7 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
         sort: Any = None,
         hparams_to_include: Any = None,
     ) -> list[provider.HyperparameterSessionGroup]:
-        """Read each artifact's parameters: every artifact is a session group of its own."""
+        """Return the parameters of each artifact; every artifact is a separate session group."""
         return hyperparameters.read(self._with_parameters(), filters or (), sort or (), hparams_to_include)
 
     def _pairs(self, plugin_name: str, run_tag_filter: Any) -> Iterator[Pair]:
@@ -145,17 +145,17 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
     def _entries(self, runs: frozenset[str] | None) -> list[Entry]:
         if runs is None:
             return self.catalogue.entries()
-        self.catalogue.look()
+        self.catalogue.keep_following()
         return [entry for entry in map(self.catalogue.get, runs) if entry is not None]
 
     def _read(self, pairs: list[Pair]) -> list[tuple[Pair, Series]]:
-        """Return the series, read on as far as the budget goes; what is late is read on in the background."""
+        """Read on in each series for up to READ_BUDGET_S and return them; late reads go on in the background."""
         found = [(pair, self.cache.get((*pair[0].identity, pair[1]))) for pair in pairs]
         late = []
         # Newest first, as in the catalogue.
         for (entry, tag), series in reversed(found):
-            if not series.is_whole and not series.is_awaited and time.monotonic() - series.read_at > _FRESH_S:
-                series.is_awaited = True
+            if not series.is_whole and not series.is_reading and time.monotonic() - series.read_at > _FRESH_S:
+                series.is_reading = True
                 late.append(self._reads.submit(self._read_on, entry, tag, series))
         futures.wait(late, READ_BUDGET_S)
         return found
@@ -167,15 +167,15 @@ class ArtifactDataProvider(provider.DataProvider):  # type: ignore[misc]
                 series.feed(entry.source.lines(entry.status.name, tag, series.offset))
                 series.is_whole = is_final
         except BonseyesError:
-            pass  # down or deleted: the chart keeps what it has until the next reload
+            pass  # down or deleted: the chart keeps its points until the next reload
         finally:
             series.read_at = time.monotonic()
-            series.is_awaited = False
-        self.cache.settle((*entry.identity, tag), series)
+            series.is_reading = False
+        self.cache.account((*entry.identity, tag), series)
 
     def _with_parameters(self) -> list[Entry]:
         newest = hyperparameters.newest(self.catalogue.entries())
-        unknown = [self._reads.submit(hyperparameters.ask, entry) for entry in newest if entry.parameters is None]
+        unknown = [self._reads.submit(hyperparameters.fetch, entry) for entry in newest if entry.parameters is None]
         futures.wait(unknown, READ_BUDGET_S)
         return [entry for entry in newest if entry.parameters]
 
@@ -184,5 +184,5 @@ def _datum(point: Point) -> provider.ScalarDatum:
     return provider.ScalarDatum(point.step, point.time, point.value)
 
 
-# TensorBoard's plugins use none of these values but the plugin's (empty) content.
+# TensorBoard's plugins use only one of these values, the plugin content, which is empty.
 _SCALAR = provider.ScalarTimeSeries(max_step=0, max_wall_time=0.0, plugin_content=b"", description="", display_name="")

@@ -1,4 +1,4 @@
-"""The points of scalar metrics: read on from where the last reading stopped, kept in a fixed amount of memory."""
+"""The points of scalar metrics, in a fixed amount of memory. Each read continues where the last one stopped."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from bonseyes_dagster.model import Point
 
 __all__ = ["Series", "SeriesCache"]
 
-# A chart has about a thousand pixels: ten times as many points lose nothing that can be seen.
+# A chart is about 1,000 pixels wide: with 10 points for each pixel, users see no difference.
 SERIES_POINTS = 10_000
 CACHE_POINTS = 2_000_000
 _LINE_LIMIT_BYTES = 1 << 20
-# What an empty series costs, in points, so that very many short ones are bounded too.
+# The memory of an empty series, in points: it limits the number of short series, too.
 _OVERHEAD_POINTS = 20
 
 
 class Series:
-    """One metric of one artifact: every `stride`-th point so far, the newest one, and how far it was read.
+    """One metric of one artifact: every `stride`-th point, the newest point, and the offset of the next read.
 
-    Whoever feeds it holds `lock`.
+    A caller of `feed` must hold `lock`.
     """
 
     def __init__(self, points_limit: int = SERIES_POINTS) -> None:
         self.lock = threading.Lock()
         self.offset = 0
         self.is_whole = False
-        self.is_awaited = False
+        self.is_reading = False
         self.read_at = float("-inf")
         self._limit = points_limit
         self._stride = 1
@@ -50,13 +50,13 @@ class Series:
         return self._last
 
     def feed(self, pieces: Iterable[bytes]) -> None:
-        """Take in the text that follows what was read before; only whole lines count as read."""
+        """Add the points of the text from `offset` on; only complete lines advance the offset."""
         rest = b""
         for piece in pieces:
             lines = (rest + piece).split(b"\n")
             rest = lines.pop()
             if len(rest) > _LINE_LIMIT_BYTES:
-                raise UnexpectedAnswerError(f"a metric has a line of more than {_LINE_LIMIT_BYTES} bytes")
+                raise UnexpectedAnswerError(f"A line of a metric has more than {_LINE_LIMIT_BYTES} bytes.")
             for line in lines:
                 self.offset += len(line) + 1
                 self._add(line)
@@ -64,7 +64,7 @@ class Series:
     def _add(self, line: bytes) -> None:
         point = parse_point(line)
         if point is None:
-            return  # the chart goes on without it
+            return  # the chart leaves this line out
         if self._seen % self._stride == 0:
             self._append(point)
         self._last = point
@@ -79,7 +79,7 @@ class Series:
             self._times, self._steps, self._values = self._times[::2], self._steps[::2], self._values[::2]
 
     def points(self, count: int) -> list[Point]:
-        """Return about `count` points evenly over the series, first and newest among them, sorted by step."""
+        """Return about `count` points, evenly spread and sorted by step, with the first and the newest point."""
         size = len(self._times)
         if not size or count < 1:
             return []
@@ -93,7 +93,7 @@ class Series:
 
 
 class SeriesCache:
-    """Series by key, the least recently used ones forgotten when all together hold too many points."""
+    """Series by key; removes the least recently used series when all together hold too many points."""
 
     def __init__(self, points_limit: int = CACHE_POINTS) -> None:
         self._limit = points_limit
@@ -103,7 +103,7 @@ class SeriesCache:
 
     @property
     def points(self) -> int:
-        """Return how many points are held, overhead included."""
+        """Return the number of points in the cache, with the overhead of each series."""
         return self._points
 
     def __iter__(self) -> Iterator[tuple[str, ...]]:
@@ -111,15 +111,15 @@ class SeriesCache:
             return iter(list(self._series))
 
     def get(self, key: tuple[str, ...]) -> Series:
-        """Return the series of `key`, a new empty one if there is none."""
+        """Return the series of `key`; add an empty one if it is missing."""
         with self._lock:
             if key not in self._series:
                 self._series[key] = (Series(), 0)
             self._series.move_to_end(key)
             return self._series[key][0]
 
-    def settle(self, key: tuple[str, ...], series: Series) -> None:
-        """Account for what `series` has grown to, and make room."""
+    def account(self, key: tuple[str, ...], series: Series) -> None:
+        """Update the size of `series` in the cache, and remove other series if the cache is full."""
         with self._lock:
             held, points = self._series.get(key, (None, 0))
             if held is not series:

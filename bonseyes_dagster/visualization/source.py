@@ -1,4 +1,4 @@
-"""One container's artifact API, read without patience: what does not answer now is asked again at the next look."""
+"""Read the artifact API of one container without retries: the catalogue repeats failed requests at its next refresh."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["PAGE", "Source"]
 
 PAGE = 1000
 READ_TIMEOUT_S = 10.0
-# What one answer may have: a page of statuses, or the parameters of one artifact.
+# The size limit of one answer: a page of statuses, or the parameters of one artifact.
 _ANSWER_LIMIT_BYTES = 1 << 25
 _PAGES_LIMIT = 1000
-# A metric that does not end is left here and read on at the next look.
+# A read of a long metric stops at these limits and continues at the next refresh.
 _LINES_LIMIT_BYTES = 1 << 28
 _LINES_LIMIT_S = 60.0
 _T = TypeVar("_T")
@@ -26,20 +26,21 @@ _T = TypeVar("_T")
 class Source:
     """The artifacts (or the runs) of one container.
 
-    Calls are tried once: the catalogue comes round again soon, and one that is down must not hold up the others.
+    Each call sends one request without retries: the next refresh comes soon, and a container that is down must not
+    delay the others.
     """
 
     def __init__(self, base_url: str, kind: urls.Collection = "artifacts") -> None:
         self._container = Container(base_url, retry_s=0.0)
         self.kind = kind
 
-    def move(self, base_url: str) -> None:
-        """Go on at another address: a project that was started again may have other addresses."""
+    def change_address(self, base_url: str) -> None:
+        """Use another address from now on: after a restart, a project may have other addresses."""
         if base_url.rstrip("/") != self._container.base_url:
             self._container = Container(base_url, retry_s=0.0)
 
     def describe_kind(self) -> urls.Collection | None:
-        """Return the collection that the container says it has; None when it has none."""
+        """Return the collection in the container's description; None if it has none."""
         description = self._get("/", dict)
         collections = description.get("artifacts")
         if not isinstance(collections, list):
@@ -47,7 +48,7 @@ class Source:
         return next((kind for kind in ("runs", "artifacts") if f"/{kind}" in collections), None)
 
     def statuses(self, after: str | None = None) -> Iterator[Status]:
-        """Yield every status after the artifact `after`, oldest first, a page at a time."""
+        """Yield all statuses after the artifact `after`, oldest first; each request reads one page."""
         for _ in range(_PAGES_LIMIT):
             params = {"detail": "1", "limit": str(PAGE), **({"after": after} if after else {})}
             page = self._get(
@@ -59,11 +60,11 @@ class Source:
             after = page[-1].name
 
     def metrics(self, name: str) -> list[str]:
-        """Return the names of the metrics that have points so far."""
+        """Return the names of the metrics with at least one point."""
         return self._get(urls.part(name, "metrics", kind=self.kind), _names)
 
     def parameters(self, name: str) -> Mapping[str, Any]:
-        """Return the parameters as used."""
+        """Return the parameters of an artifact, with defaults."""
         return self._get(urls.part(name, "input-parameters", kind=self.kind), dict)
 
     def lines(self, name: str, metric: str, offset: int = 0) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""What uWSGI imports: TensorBoard as the environment sets it up."""
+"""The WSGI module of the visualization container, which uWSGI imports; the environment holds the settings."""
 
 from __future__ import annotations
 

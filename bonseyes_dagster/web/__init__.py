@@ -1,1 +1,1 @@
-"""The Flask layer that every container shares: app, errors and the uniform artifact routes."""
+"""The web layer of every container: the Flask application, its error answers and the artifact routes."""

@@ -1,4 +1,7 @@
-"""The Flask application that every container starts from: errors as JSON, request ids, health, metrics, OpenAPI."""
+"""Create the Flask application of a container: JSON errors, request ids, health, metrics, OpenAPI.
+
+Each service adds its own blueprints to it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,8 @@ from bonseyes_dagster.errors import (
 )
 from bonseyes_dagster.formats.json_text import format_json
 from bonseyes_dagster.urls import HEALTHZ, METRICS, OPENAPI
+from bonseyes_dagster.web.caller_check import CallerCheck
 from bonseyes_dagster.web.connection import Connection
-from bonseyes_dagster.web.own_host import OwnHost
 from bonseyes_dagster.web.requests.queries import external_base
 from bonseyes_dagster.web.telemetry import CONTENT_TYPE, Telemetry
 
@@ -38,7 +41,7 @@ __all__ = ["create_app", "json_response"]
 _log = logging.getLogger(__name__)
 _STARTED_KEY = "bonseyes.started"
 _RETRY_AFTER_S = {QueueFullError: "5", UnavailableError: "2"}
-_OF_STATUS: dict[int, type[BonseyesError]] = {
+_CLASS_OF_STATUS: dict[int, type[BonseyesError]] = {
     cls.http_status: cls
     for cls in (
         UnauthorizedError,
@@ -52,8 +55,8 @@ _OF_STATUS: dict[int, type[BonseyesError]] = {
     )
 }
 _SENTENCES = {
-    404: "there is no such route: {path}; GET /openapi.json lists them",
-    405: "{method} is not a method of {path}; it has {allow}",
+    404: "There is no route {path}; GET /openapi.json lists all routes.",
+    405: "{path} does not take {method}; it takes {allow}.",
 }
 
 
@@ -61,7 +64,7 @@ def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | Non
     """Return `body` as a JSON answer; numbers that JSON does not have (NaN, infinity) become null."""
     try:
         data = format_json(body, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError:  # text that is no Unicode
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot encode
         data = format_json(body, default=str).encode()
     return Response(data, status, headers, mimetype="application/json")
 
@@ -71,7 +74,7 @@ class _Response(Response):
 
 
 class _App(Flask):
-    """Flask whose routes answer with and without a trailing slash, and with `_` for `-` in their fixed parts."""
+    """A Flask application that also takes a trailing slash, and `_` instead of `-` in the fixed parts of a route."""
 
     response_class = _Response
 
@@ -89,7 +92,7 @@ class _App(Flask):
             super().add_url_rule(twin, endpoint, view_func, *args, **options)
 
     def route_of_request(self) -> str:
-        """Return the rule that the current request matched, without regard to twins."""
+        """Return the rule of the current request; for a rule with `_`, return its twin with `-`."""
         rule = request.url_rule.rule if request.url_rule else "unmatched"
         return self.twins.get(rule, rule)
 
@@ -103,15 +106,16 @@ def create_app(
     openapi: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
     notices: Callable[[], Sequence[str]] = tuple,
 ) -> Flask:
-    """Make the application `name`, to which a service adds its blueprints.
+    """Return the application `name`, to which a service adds its blueprints.
 
-    `description` is the body of `GET /` (None leaves `/` to the service), `check_health` raises UnavailableError with
-    the reason, `gauges` are added to `/metrics` (`queue_length`, `artifacts{phase="queued"}`), `openapi` is the
-    document of all the app's routes, `notices` are sentences for the operator of a container that is ready.
+    `description` returns the body of `GET /`; with None, the service answers `/`. `check_health` raises
+    UnavailableError with the reason. `gauges` returns gauges for `/metrics`, for example `queue_length` or
+    `artifacts{phase="queued"}`. `openapi` describes all routes of the application. `notices` returns sentences for
+    the operator; `/healthz` of a ready container shows them.
     """
     app = _App(name, static_folder=None)
     app.url_map.strict_slashes = False
-    app.url_map.merge_slashes = False  # merging is a redirect, and a POST does not survive one
+    app.url_map.merge_slashes = False  # werkzeug merges them by a redirect, which loses the body of a POST
     app.url_map.redirect_defaults = False
     app.json.sort_keys = False  # type: ignore[attr-defined]
     _add_observation(app, Telemetry(gauges))
@@ -124,25 +128,25 @@ def create_app(
 
 
 def _add_observation(app: _App, telemetry: Telemetry) -> None:
-    own_host = OwnHost(app.name)
+    caller_check = CallerCheck(app.name)
 
     @app.before_request
     def begin() -> None:
         g.request_id = request_id(request.headers.get("X-Request-Id", ""))
-        # A request that is held is asked twice, and has begun once.
+        # The application gets a held request twice; its time counts from the first call.
         g.started = request.environ.setdefault(_STARTED_KEY, time.monotonic())
-        own_host.check()
-        _refuse_pages_of_others()
-        # servers decode what they can and leave the rest; only the raw path tells
+        caller_check.check()
+        _refuse_other_sites()
+        # PATH_INFO is decoded, and servers leave invalid escapes as they are; only the raw path shows them
         raw = request.environ.get("REQUEST_URI", "").partition("?")[0]
         if re.search(r"[\x00-\x20\x7f]", raw):
-            raise BadRequestError("the path has a blank or a control character; write it as % and two digits")
+            raise BadRequestError("The path has a blank or a control character; write it as % and two digits.")
         if re.search(r"%(?![0-9A-Fa-f]{2})", raw):
-            raise BadRequestError("the path has a % that two hexadecimal digits do not follow")
+            raise BadRequestError("The path has a % without two hexadecimal digits after it; write %25 for a %.")
         try:
             request.query_string.decode()
         except UnicodeDecodeError:
-            raise BadRequestError("the query string is not UTF-8") from None
+            raise BadRequestError("The query string is not UTF-8; it must be.") from None
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -160,14 +164,15 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
         return Response(telemetry.render(), content_type=CONTENT_TYPE)
 
 
-def _refuse_pages_of_others() -> None:
-    """Refuse a browser that changes something past the gateway, which alone knows whose pages may do so.
+def _refuse_other_sites() -> None:
+    """Refuse a changing request of a browser that does not come through the gateway.
 
-    A page of any site can make a browser send a form to a port of this machine; it cannot set this header.
+    A page of any site can make a browser send a form to a port of this machine, but it cannot set X-Forwarded-Host.
+    Only the gateway knows which pages may change something.
     """
     is_safe = request.method in ("GET", "HEAD", "OPTIONS")
     if not is_safe and "Origin" in request.headers and "X-Forwarded-Host" not in request.headers:
-        raise ForbiddenError("a web page changes things only through the gateway, not in a container directly")
+        raise ForbiddenError("A web page must not send changes to a container directly; send them to the gateway.")
 
 
 def _add_errors(app: Flask) -> None:
@@ -184,7 +189,7 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         allow = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
-        cls = _OF_STATUS.get(error.code or 400, BadRequestError)
+        cls = _CLASS_OF_STATUS.get(error.code or 400, BadRequestError)
         sentence = _SENTENCES.get(cls.http_status, str(error.description))
         message = sentence.format(path=request.path, method=request.method, allow=allow)
         headers = {"Allow": allow} if allow else {}
@@ -193,7 +198,7 @@ def _add_errors(app: Flask) -> None:
     @app.errorhandler(Exception)
     def failed(error: Exception) -> Response:
         _log.exception("request %s: %s %s failed", g.request_id, request.method, ascii(request.path), exc_info=error)
-        message = "the server failed; its log has the reason beside this request id"
+        message = "The server failed; its log shows the reason with this request id."
         return json_response(BonseyesError(message).to_json(g.request_id), 500)
 
 
@@ -214,13 +219,13 @@ def _add_base_routes(
     def healthz() -> Response:
         try:
             check_health()
-            told = list(notices())
+            sentences = list(notices())
         except OSError as error:
             raise UnavailableError(f"The storage of this container does not work: {error}.") from error
-        return json_response({"status": "ready", **({"notices": told} if told else {})})
+        return json_response({"status": "ready", **({"notices": sentences} if sentences else {})})
 
     @app.get(OPENAPI)
     def document() -> Response:
         described = openapi() if callable(openapi) else openapi
-        # By default a document's paths are those of its host, which they are not behind the gateway.
+        # Without `servers`, the paths would start at the root of the host, but behind the gateway they do not.
         return json_response({**described, "servers": [{"url": external_base() or "/"}]})

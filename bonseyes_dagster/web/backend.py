@@ -1,6 +1,6 @@
-"""What the uniform artifact routes need of a service: the tool's store and the pipeline's runs both provide it.
+"""The protocol between the artifact routes and a service; the store of a tool and the runs of a pipeline implement it.
 
-Every method raises the errors of `bonseyes_dagster.errors` (NotFoundError for an unknown name); none knows HTTP.
+Every method raises the errors of `bonseyes_dagster.errors` (NotFoundError for an unknown name). No method handles HTTP.
 """
 
 from __future__ import annotations
@@ -18,31 +18,34 @@ __all__ = ["Backend", "DataFile", "Draft", "Request"]
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One readable file. `open` gives a binary file positioned at 0; a real file lets the server use sendfile."""
+    """One readable file. `open` returns a binary file at position 0; with a real file, the server uses sendfile."""
 
     entry: FileEntry
     open: Callable[[], BinaryIO]
 
 
 class Draft(Protocol):
-    """The files of a creation while they are being uploaded; nothing of it is visible to others."""
+    """The uploaded files of a creation in progress; no other request can see them."""
 
     def open(self, parameter: str, filename: str) -> BinaryIO:
-        """Return a file to stream one uploaded part into; raise TooLargeError or StorageFullError as it fills."""
+        """Return a file for one uploaded part; writing to it may raise StorageFullError.
+
+        The caller has checked that `parameter` is a name, given once, and that `filename` is safe as a file name.
+        """
 
     def discard(self) -> None:
-        """Remove everything; harmless after a successful create and when called twice."""
+        """Remove the files; harmless after a successful `create` and after another `discard`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A POST to the collection, parsed but not validated. `parameters` are those of `data`, without the files."""
+    """A POST to the collection, parsed but not validated. `parameters` is the part `data`, without the files."""
 
     name: str
     parameters: Mapping[str, Any]
     draft: Draft
     idempotency_key: str | None = None
-    reuse: bool | None = None  # None: the client did not say; a tool then makes it anew, a pipeline reuses
+    reuse: bool | None = None  # None, the default: a tool makes the artifact again, a pipeline reuses artifacts
 
 
 class Backend(Protocol):
@@ -50,70 +53,70 @@ class Backend(Protocol):
 
     @property
     def kind(self) -> Collection:
-        """`artifacts` or `runs`."""
+        """Return `artifacts` or `runs`."""
 
     def describe(self) -> ToolDescription:
-        """Return what `GET /` says."""
+        """Return the content of `GET /`."""
 
     def check_health(self) -> None:
-        """Raise UnavailableError with the reason when not ready."""
+        """Raise UnavailableError with the reason if the service is not ready."""
 
     def gauges(self) -> Mapping[str, float]:
         """Return further Prometheus gauges by name, e.g. `queue_length` and `artifacts{phase="queued"}`."""
 
     def begin(self) -> Draft:
-        """Begin a creation."""
+        """Begin a creation and return its draft."""
 
     def create(self, request: Request) -> str:
-        """Create durably and return the name; never wait for the work.
+        """Create an artifact or a run durably and return its name; do not wait until it ends.
 
-        Raises ConflictError, InvalidError (every bad parameter named), QueueFullError, StorageFullError.
+        Raises ConflictError, InvalidError (it names every bad parameter), QueueFullError, StorageFullError.
         """
 
     def names(self, *, limit: int | None = None, after: str | None = None) -> list[str]:
-        """Return names, oldest first; at most `limit`, those after the name `after`."""
+        """Return the names after the name `after`, oldest first, at most `limit`."""
 
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
         """Return the statuses of the same page as `names`."""
 
     def info(self, name: str) -> dict[str, Any]:
-        """Return everything known about one: `status`, `parameters`, `digest`, `size`, `provenance`, ..."""
+        """Return all facts about one artifact or run: `status`, `parameters`, `digest`, `size`, `provenance`, ..."""
 
     def status(self, name: str) -> Status:
-        """Return the status as it is now."""
+        """Return the current status."""
 
     def when_final(self, name: str) -> Future[None]:
-        """Return what is done once the one is final, or gone; it is cancelled when nobody waits any more."""
+        """Return a future that is done when the artifact or run is final or deleted; the caller cancels it."""
 
     def cancel(self, name: str) -> Status:
-        """Ask for cancellation; harmless when final already. Return the status as it is now."""
+        """Request the cancellation and return the current status; harmless after the end."""
 
     def rename(self, name: str, new_name: str) -> None:
-        """Give what is final another name; of artifacts only, since a run's name is that of its artifacts, too.
+        """Rename a final artifact; runs cannot be renamed, because their artifacts carry their names.
 
-        Raises NotFinalError, ConflictError for a name that is taken.
+        Raises NotFinalError, and ConflictError for a name that is in use.
         """
 
     def delete(self, name: str, *, with_artifacts: bool = False) -> list[str]:
-        """Cancel if need be, hide at once, remove. `with_artifacts` is of runs only.
+        """Cancel the artifact or run if it is in progress, hide it at once, then remove it.
 
-        Returns the URLs of what a run made and what stays.
+        With `with_artifacts`, a run's artifacts are deleted, too. Returns the URLs of a run's artifacts that stay.
         """
 
     def log(self, name: str, *, offset: int = 0, follow: bool = False) -> Iterator[bytes]:
-        """Yield the log from byte `offset`; with `follow` until the artifact is final.
+        """Yield the log from byte `offset`; with `follow`, until the artifact is final.
 
-        When there is nothing new, a followed log yields b"" at once; the caller asks again a little later.
+        A followed log yields b"" at once when it has no new bytes; the caller asks again a little later.
         """
 
     def manifest(self, name: str) -> Manifest:
-        """Return the files; raise NotReadyError until completed."""
+        """Return the list of files; raise NotReadyError until the artifact is completed."""
 
     def data(self, name: str, prefix: str = "") -> list[DataFile]:
-        """Return the file `prefix`, or every file below it; raise NotReadyError until completed."""
+        """Return the file `prefix`, or all files below it; raise NotReadyError until the artifact is completed."""
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
-        """Return the parameters as used, defaults filled in."""
+        """Return the parameters with their defaults."""
 
     def input_files(self, name: str) -> list[str]:
         """Return the names of the uploaded files."""
@@ -122,7 +125,7 @@ class Backend(Protocol):
         """Return one uploaded file."""
 
     def metrics(self, name: str) -> list[str]:
-        """Return the names of the scalar metrics that have points so far."""
+        """Return the names of the scalar metrics with at least one point."""
 
     def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
-        """Yield the lines `UNIX_TIME STEP VALUE`, each ended by a newline, from byte `offset`; whole lines only."""
+        """Yield complete lines `UNIX_TIME STEP VALUE`, each with its newline, from byte `offset`."""

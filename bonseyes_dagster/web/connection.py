@@ -1,7 +1,7 @@
-"""The one place that knows what carries a request: bodies of every framing, and the end of a connection.
+"""Read request bodies of every framing, and end connections so that the client can read the answer.
 
-Under uWSGI a connection carries one request. WSGI alone can neither say `100 Continue`, nor read a chunked body,
-nor notice that the client is gone; uWSGI's own module can, and everything else here works on any WSGI server.
+Under uWSGI, a connection carries one request. WSGI cannot send `100 Continue`, cannot read a chunked body and does not
+notice that the client is gone. uWSGI's own module can do all three. The rest of this module works on any WSGI server.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
 
 try:
     import uwsgi
-except ImportError:  # any other WSGI server, such as the one of the tests
+except ImportError:  # another WSGI server, for example in tests
     uwsgi = None
 
 __all__ = ["Body", "Connection", "body_of"]
 
 _BODY_KEY = "bonseyes.body"
 _READ_BYTES = 1 << 18
-# How long, and how much, a body that nobody wants is still taken, so that its sender gets to read the answer.
+# How long, and how many bytes, the server reads of an unused body, so that the client can read the answer.
 _LINGER_S = 5.0
 _LINGER_BYTES = 1 << 30
 
 
 class Body:
-    """The body of one request: `read` gives its next bytes, b"" at its end."""
+    """The body of one request: `read` returns its next bytes, and b"" at its end."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
@@ -55,28 +55,28 @@ class Body:
 
     @property
     def length(self) -> int | None:
-        """Return the announced length; None if chunked. Raise BadRequestError when the framing is wrong."""
+        """Return the announced length, None for a chunked body; raise BadRequestError for a wrong framing."""
         text = self._environ.get("CONTENT_LENGTH", "")
         encoding = self._environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
         if encoding:
             if encoding != "chunked" or text:
-                raise BadRequestError("Transfer-Encoding may only be `chunked`, and without a Content-Length")
+                raise BadRequestError("Transfer-Encoding must be `chunked`, without a Content-Length.")
             return None
         if text and not (text.isascii() and text.isdigit() and len(text) < 19):
-            raise BadRequestError(f"Content-Length must be a number of bytes, not {text[:40]!r}")
+            raise BadRequestError(f"Content-Length must be a number of bytes, not {text[:40]!r}.")
         return int(text or 0)
 
     def limit(self, size_bytes: int) -> None:
-        """Take at most so many bytes: refuse at once what is announced as larger, the rest while it comes."""
+        """Limit the body to `size_bytes`; raise TooLargeError now for a larger Content-Length, else from `read`."""
         self.limit_bytes = size_bytes
         length = self.length
         if length is not None and length > size_bytes:
             raise TooLargeError(
-                f"the body has {length} bytes; this container takes {size_bytes}", detail={"limit_bytes": size_bytes}
+                f"The body has {length} bytes; the limit is {size_bytes}.", detail={"limit_bytes": size_bytes}
             )
 
     def read(self) -> bytes:
-        """Return some next bytes, b"" at the end; raise BadRequestError if the client stops in the middle."""
+        """Return the next bytes, b"" at the end; raise BadRequestError if the client stops in the middle."""
         if self.is_ended:
             return b""
         self._continue()
@@ -84,12 +84,12 @@ class Body:
             data = self._read_chunked() if self.length is None else self._read_plain()
         except OSError as error:
             self.is_ended = True
-            raise BadRequestError("the body ended before it was whole") from error
+            raise BadRequestError("The body is incomplete: the client stopped sending.") from error
         self.size_bytes += len(data)
         self.is_ended = self.is_ended or not data
         if self.limit_bytes is not None and self.size_bytes > self.limit_bytes:
             raise TooLargeError(
-                f"the body has more than the {self.limit_bytes} bytes that this container takes",
+                f"The body is too large; the limit is {self.limit_bytes} bytes.",
                 detail={"limit_bytes": self.limit_bytes},
             )
         return data
@@ -121,7 +121,7 @@ class Body:
 
 
 def body_of(environ: WSGIEnvironment) -> Body:
-    """Return the body of the request; always the same object for one request."""
+    """Return the body of a request; all calls for one request return the same object."""
     if _BODY_KEY not in environ:
         environ[_BODY_KEY] = Body(environ)
     body: Body = environ[_BODY_KEY]
@@ -129,10 +129,10 @@ def body_of(environ: WSGIEnvironment) -> Body:
 
 
 class Connection:
-    """WSGI middleware: frees the thread of a request that only waits, and lets refused senders read the answer.
+    """WSGI middleware: frees the thread of a waiting request, and lets a refused client read the answer.
 
-    Closing a socket with unread input resets the connection, and a proxy in between then reports a failure
-    of its own in place of our error.
+    When a server closes a socket with unread input, the kernel resets the connection. A proxy in between then reports
+    its own error instead of the server's answer.
     """
 
     def __init__(self, app: WSGIApplication) -> None:
@@ -140,7 +140,7 @@ class Connection:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        # uWSGI hands on what has no request line, and Flask fails without a method; this is answered as no route's.
+        # uWSGI also passes on input without a request line. Flask fails without a method; with "" it answers 404.
         environ.setdefault("REQUEST_METHOD", "")
         environ.setdefault("PATH_INFO", "")
         environ.setdefault("QUERY_STRING", "")
@@ -154,7 +154,7 @@ class Connection:
         return _Lingering(answer, uwsgi.connection_fd())
 
     def _hold(self, environ: WSGIEnvironment, held: HeldRequest) -> Iterable[bytes]:
-        """Hand the connection over; without a status line uWSGI sends nothing, and the log leaves the request out."""
+        """Give the connection to the holder; without a status line, uWSGI sends nothing, and the log has no line."""
         uwsgi.set_logvar("held", HELD_MARK)
         HOLDER.answer_later(self._app, dict(environ), held)
         return ()
@@ -167,7 +167,7 @@ class _Lingering:
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._answer
-        yield b""  # the headers of an empty answer are sent with this, else only after close()
+        yield b""  # makes uWSGI send the headers of an empty answer now, not after close()
 
     def close(self) -> None:
         close(self._answer)

@@ -1,4 +1,4 @@
-"""Who waits for artifacts or runs to end: one thread looks for all of them. Backends answer `when_final` with it."""
+"""Wait for the end of artifacts or runs: one thread checks all of them. Backends implement `when_final` with it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ __all__ = ["FinalWatch"]
 
 _log = logging.getLogger(__name__)
 
-Look = Callable[[Collection[str]], Collection[str]]
+FindEnded = Callable[[Collection[str]], Collection[str]]
 
 
 class FinalWatch:
-    """Hands out futures that are done when something may be final, or gone.
+    """Returns futures that are done when an artifact or run may be final or deleted.
 
-    `look` returns those of some keys that are over. `pause` waits for the next change, also one since the look began;
-    only one thread calls it. Safe for many threads; a forked process begins anew.
+    `find_ended` returns those of the given keys that are final or deleted. `pause` waits for the next change; it also
+    returns for a change during the last `find_ended`. Only one thread calls `pause`. FinalWatch is thread-safe, and
+    starts again in a forked process.
     """
 
-    def __init__(self, look: Look, pause: Callable[[], None]) -> None:
-        self._look = look
+    def __init__(self, find_ended: FindEnded, pause: Callable[[], None]) -> None:
+        self._find_ended = find_ended
         self._pause = pause
         self._pid = 0
         self._starting = threading.Lock()
@@ -32,14 +33,14 @@ class FinalWatch:
         self._futures: dict[str, set[Future[None]]] = {}
 
     def when_final(self, key: str) -> Future[None]:
-        """Return a future that is done once `key` may be over; cancel it when nobody waits any more."""
+        """Return a future that is done once `key` may have ended; the caller cancels it after its wait."""
         future: Future[None] = Future()
         with self._own_lock():
             self._futures.setdefault(key, set()).add(future)
             self._changed.notify()
         future.add_done_callback(lambda done: self._forget(key, done))
-        # It may have ended before the thread knew that somebody waits for it.
-        if self._over([key]):
+        # It may have ended before the thread knew the new key.
+        if self._ended_keys([key]):
             _finish(future)
         return future
 
@@ -49,7 +50,7 @@ class FinalWatch:
                 self._changed = threading.Condition()
                 self._futures = {}
                 threading.Thread(target=self._watch, daemon=True, name="final").start()
-                # Only now: where no thread could start, the next request tries again.
+                # Last, so that the next request tries again if the thread cannot start.
                 self._pid = os.getpid()
         return self._changed
 
@@ -65,21 +66,21 @@ class FinalWatch:
             with self._changed:
                 self._changed.wait_for(lambda: self._futures)
                 keys = list(self._futures)
-            for key in self._over(keys):
+            for key in self._ended_keys(keys):
                 with self._changed:
                     futures = list(self._futures.get(key, ()))
                 for future in futures:
                     _finish(future)
             self._pause()
 
-    def _over(self, keys: Collection[str]) -> Collection[str]:
+    def _ended_keys(self, keys: Collection[str]) -> Collection[str]:
         try:
-            return self._look(keys)
-        except Exception as error:  # whoever waits asks again, and gets the error for an answer
-            _log.warning("it cannot be seen what has ended: %s", error)
+            return self._find_ended(keys)
+        except Exception as error:  # every waiting request asks the backend again, and gets its error
+            _log.warning("The ended artifacts or runs cannot be read: %s", error)
             return keys
 
 
 def _finish(future: Future[None]) -> None:
-    with suppress(InvalidStateError):  # cancelled, or done, meanwhile
+    with suppress(InvalidStateError):  # it was cancelled or done meanwhile
         future.set_result(None)

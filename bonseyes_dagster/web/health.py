@@ -1,7 +1,8 @@
-"""How an engine learns that a container is well: `python -m bonseyes_dagster.web.health [ADDRESS]`, with no curl.
+"""`python -m bonseyes_dagster.web.health [ADDRESS]` is the health check of containers, without curl.
 
-ADDRESS is `http://HOST:PORT/PATH`, which must answer 200, or `tcp://HOST:PORT` or `unix:///PATH`, which must take a
-connection; `http://127.0.0.1:80/healthz` by default. It runs all the time in every container, so it imports little.
+ADDRESS is `http://HOST:PORT/PATH`, which must answer 200, or `tcp://HOST:PORT` or `unix:///PATH`, which must accept a
+connection. The default is `http://127.0.0.1:80/healthz`. Docker runs it every few seconds in every container, so it
+imports little.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _ANSWER_BYTES = 65536
 
 
 def check(address: str) -> str | None:
-    """Return what is wrong at `address`, or None when all is well."""
+    """Return a sentence about the failure at `address`, or None for a healthy server."""
     scheme, _, rest = address.partition("://")
     try:
         if scheme == "http":
             return _answers(rest)
         if scheme not in ("tcp", "unix"):
-            return f"{address!r} begins with none of http://, tcp:// and unix://"
+            return f"{address!r} must begin with http://, tcp:// or unix://"
         _connected(scheme, rest).close()
     except (OSError, ValueError) as error:
         return f"{address}: {error}"
@@ -64,7 +65,7 @@ def _reason(head: bytes, body: bytes) -> str:
 
 
 def main() -> int:
-    """Print what is wrong, and exit with 1, as engines want it."""
+    """Print the failure and return the exit status: Docker expects 1 for an unhealthy container."""
     wrong = check(sys.argv[1] if len(sys.argv) > 1 else DEFAULT)
     if wrong is not None:
         sys.stdout.write(f"{wrong}\n")

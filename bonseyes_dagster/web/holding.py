@@ -1,7 +1,7 @@
-"""Connections that wait without a thread: one event loop for each server process holds them all.
+"""Hold waiting connections without a thread: each server process has one event loop for all of them.
 
-`Connection` hands over to it what a request of uWSGI has nothing more to do for than to wait: a long poll, a followed
-log, the rest of an answer whose reader is slow. uWSGI closes its own descriptor; the client sees no difference.
+`Connection` and `sending.py` give it the connections of requests that only wait: a long poll, a followed log, the rest
+of an answer to a slow client. uWSGI closes its own descriptor of the connection; the client sees no difference.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.errors import BonseyesError
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ __all__ = ["HELD_KEY", "HOLDER", "HeldRequest", "Holder", "close"]
 
 _log = logging.getLogger(__name__)
 HELD_KEY = "bonseyes.is_held"
-"""In the environment of a request that has waited, and is asked again."""
-# What the loop must not do itself, since it reads files and databases.
+"""The key in the WSGI environment of a request that has waited and that the application gets again."""
+# Threads for work that reads files and databases, which would block the event loop.
 _THREADS = 4
-# A reader that takes nothing for so long is gone.
+# A client that reads nothing for so long is gone.
 _STALL_S = 60.0
 _PIECE_BYTES = 1 << 18
-# A followed log is looked at so often: soon again after news, seldom while nothing happens.
+# The interval between two reads of a followed log: short after new bytes, longer while nothing happens.
 _SHORTEST_LOOK_S = 0.05
 _LONGEST_LOOK_S = 0.2
 _LOOK_COST_S = 0.006
@@ -41,40 +42,40 @@ _STREAM_BYTES = 1 << 16
 
 
 class HeldRequest(BaseException):
-    """Leaves the thread of a request that waits for `over`, at most `wait_s`; it is asked again then.
+    """Frees the thread of a request that waits for `ended`, at most `wait_s`; then the application gets it again.
 
-    `descriptor` is the client's, for the holder to close. No Exception: nothing between the route and `Connection`
-    handles it.
+    `descriptor` is a copy of the client's descriptor, which the holder closes. This is a BaseException, so that no
+    handler between the route and `Connection` catches it.
     """
 
-    def __init__(self, over: Future[None], wait_s: float, descriptor: int) -> None:
+    def __init__(self, ended: Future[None], wait_s: float, descriptor: int) -> None:
         super().__init__()
-        self.over = over
+        self.ended = ended
         self.wait_s = wait_s
         self.descriptor = descriptor
 
 
 class Holder:
-    """The connections of one process that wait. Descriptors given to it are its own to close."""
+    """The waiting connections of one process. It closes the descriptors that it gets."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pid = 0
 
-    # What is handed over
+    # Take over connections
 
     def answer_later(self, app: WSGIApplication, environ: WSGIEnvironment, held: HeldRequest) -> None:
-        """Ask `app` again once the wait is over, and send what it answers."""
+        """Give the request to `app` again after the wait, and send its answer."""
         environ = {key: value for key, value in environ.items() if not key.startswith(("wsgi.file", "uwsgi"))}
         environ |= {HELD_KEY: True, "wsgi.input": io.BytesIO()}
         self._start(self._answer_later(app, environ, held), held.descriptor)
 
     def follow(self, descriptor: int, pieces: Iterator[bytes]) -> None:
-        """Send pieces as they come, b"" being none for now; `pieces` is closed at the end."""
+        """Send pieces as they come; b"" means that there is no new piece yet. Close `pieces` at the end."""
         self._start(self._follow(descriptor, pieces), descriptor)
 
     def send_pieces(self, descriptor: int, first: bytes, pieces: Iterator[bytes]) -> None:
-        """Send the rest of an answer as fast as its reader takes it; `pieces` is closed at the end."""
+        """Send the rest of an answer as fast as the client reads it; close `pieces` at the end."""
         self._start(self._send_pieces(descriptor, first, pieces), descriptor)
 
     # The loop
@@ -84,7 +85,7 @@ class Holder:
             with self._lock:
                 if self._pid != os.getpid():
                     self._begin()
-                    # Only now: where no descriptor or thread was left, the next request tries again.
+                    # Last, so that the next request tries again if there is no free descriptor or thread.
                     self._pid = os.getpid()
         except BaseException:
             work.close()
@@ -107,29 +108,29 @@ class Holder:
 
     async def _answer_later(self, app: WSGIApplication, environ: WSGIEnvironment, held: HeldRequest) -> None:
         async with _Client(held.descriptor) as client:
-            over = asyncio.wrap_future(held.over)
+            ended = asyncio.wrap_future(held.ended)
             try:
-                await asyncio.wait([over, client.gone], timeout=held.wait_s, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([ended, client.gone], timeout=held.wait_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                over.cancel()
+                ended.cancel()
             if not client.gone.done():
                 await client.send(await self._in_pool(_answer_of, app, environ))
 
     async def _follow(self, descriptor: int, pieces: Iterator[bytes]) -> None:
         async with _Client(descriptor) as client:
-            pause_s = _SHORTEST_LOOK_S
+            backoff = Backoff(_SHORTEST_LOOK_S, _LONGEST_LOOK_S, factor=1.5)
             self._followers += 1
             try:
                 while (piece := await self._in_pool(next, pieces, None)) is not None and not client.gone.done():
                     if piece:
-                        pause_s = _SHORTEST_LOOK_S
+                        backoff.reset()
                         await client.send(piece)
                     else:
-                        await asyncio.wait([client.gone], timeout=pause_s)
-                        # The more there are, the less often each is looked at.
-                        pause_s = min(1.5 * pause_s, max(_LONGEST_LOOK_S, self._followers * _LOOK_COST_S))
+                        # The more followers there are, the longer is the interval of each.
+                        backoff.longest_s = max(_LONGEST_LOOK_S, self._followers * _LOOK_COST_S)
+                        await asyncio.wait([client.gone], timeout=backoff.take())
             except BonseyesError:
-                return  # deleted while it was followed
+                return  # the artifact was deleted meanwhile
             finally:
                 self._followers -= 1
                 await self._in_pool(close, pieces)
@@ -143,14 +144,14 @@ class Holder:
                         await client.send(piece[begin : begin + _PIECE_BYTES])
                     piece = await self._in_pool(next, pieces, None)
             except BaseException:
-                client.break_off()
+                client.reset()
                 raise
             finally:
                 await self._in_pool(close, pieces)
 
 
 class _Client:
-    """One held connection: sends no faster than the client reads, and knows when it has hung up."""
+    """One held connection: sends no faster than the client reads, and notices when the client disconnects."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -168,25 +169,25 @@ class _Client:
             async with asyncio.timeout(_STALL_S):
                 await self._writer.wait_closed()
         self._writer.transport.abort()
-        # That a client hangs up, or stalls, is no error of ours.
+        # A client may disconnect or stall; that is not an error of the server.
         return kind is not None and issubclass(kind, ConnectionError | TimeoutError)
 
     async def send(self, data: bytes) -> None:
-        """Send; raise TimeoutError when the client takes nothing, ConnectionError when it is gone."""
+        """Send data; raise TimeoutError if the client reads nothing, ConnectionError if it is gone."""
         self._writer.write(data)
         async with asyncio.timeout(_STALL_S):
             await self._writer.drain()
 
-    def break_off(self) -> None:
-        """End the connection so that the client sees that something is missing."""
-        with contextlib.suppress(OSError):  # it has ended already
+    def reset(self) -> None:
+        """Reset the connection, so that the client notices that the answer is incomplete."""
+        with contextlib.suppress(OSError):  # the connection has ended already
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
 
 def _report(done: Future[None]) -> None:
     if not done.cancelled() and (error := done.exception()) is not None:
-        _log.error("a connection that was held broke off", exc_info=error)
+        _log.error("A held connection failed.", exc_info=error)
 
 
 async def _until_end(reader: asyncio.StreamReader) -> None:
@@ -196,7 +197,7 @@ async def _until_end(reader: asyncio.StreamReader) -> None:
 
 
 def _answer_of(app: WSGIApplication, environ: WSGIEnvironment) -> bytes:
-    """Return the whole answer, as uWSGI would have sent it."""
+    """Return the whole answer with its head, as uWSGI would send it."""
     head: list[str] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _: Any = None) -> Any:
@@ -211,11 +212,11 @@ def _answer_of(app: WSGIApplication, environ: WSGIEnvironment) -> bytes:
 
 
 def close(pieces: object) -> None:
-    """Close what can be closed, such as the generator of an answer."""
+    """Close `pieces` if it has a `close` method, as the generator of an answer has."""
     end: Callable[[], Any] | None = getattr(pieces, "close", None)
     if end is not None:
         end()
 
 
 HOLDER = Holder()
-"""The one of this process."""
+"""The holder of this process."""

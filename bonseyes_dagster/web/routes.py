@@ -1,4 +1,4 @@
-"""The uniform artifact routes: HTTP in front of a Backend, the same for a tool's artifacts and a pipeline's runs."""
+"""The artifact routes: HTTP for a Backend. A tool's artifacts and a pipeline's runs have the same routes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _CHANGE_LIMIT_BYTES = 1 << 20
 
 
 def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = None) -> Blueprint:
-    """Make the routes of `backend` below `/artifacts` or `/runs`.
+    """Return the routes of `backend` below `/artifacts` or `/runs`.
 
-    `upload_limit_bytes` is the largest body of a POST; by default what the environment sets.
+    `upload_limit_bytes` is the size limit of a POST body; the default comes from the environment.
     """
     limit = upload_limit_bytes or Settings.from_environ().upload_limit_bytes
     kind = backend.kind
@@ -70,10 +70,12 @@ def artifact_blueprint(backend: Backend, *, upload_limit_bytes: int | None = Non
 
 
 def _check_name() -> None:
-    """Refuse what can be no name before any backend sees it."""
+    """Raise NotFoundError for an invalid name, before a backend gets it."""
     name = (request.view_args or {}).get("name")
     if name is not None and not is_name(name):
-        raise NotFoundError(f"{name[:128]!r} can be no name: letters, digits, `.`, `_` and `-`, 128 at most, no `..`")
+        raise NotFoundError(
+            f"The name {name[:128]!r} is not valid; it may have 128 letters, digits, `.`, `_`, `-`, and no `..`."
+        )
 
 
 class _Routes:
@@ -86,7 +88,7 @@ class _Routes:
     def list(self) -> Response:
         limit = integer("limit", minimum=1, maximum=PAGE_MAX)
         after = name_of("after")
-        # one more than asked for tells whether there is a next page
+        # Ask for one more, to learn whether there is a next page.
         asked = None if limit is None else limit + 1
         entries: list[Any]
         if flag("detail"):
@@ -121,7 +123,7 @@ class _Routes:
         url = external_base() + item(created, self._backend.kind)
         return json_response({"result": "success", "name": created, "url": url}, headers={"Location": url})
 
-    # One of them
+    # One artifact or run
 
     def info(self, name: str) -> Response:
         return json_response(self._backend.info(name))
@@ -149,7 +151,7 @@ class _Routes:
             status = self._backend.status(name)
         return json_response(status.to_json())
 
-    # What it is made of
+    # Its files and inputs
 
     def data(self, name: str, path: str = "") -> Response:
         path = _inside(path)
@@ -158,7 +160,7 @@ class _Routes:
             return send_file(files[0])
         if not files and path:
             raise NotFoundError(
-                f"{name} has no file or folder {path!r}; GET {item(name, self._backend.kind)}/files lists them"
+                f"{name} has no file or folder {path!r}; GET {item(name, self._backend.kind)}/files lists all files."
             )
         return send_zip(files, path.rpartition("/")[2] or name, path)
 
@@ -175,16 +177,16 @@ class _Routes:
     def input_file(self, name: str, file: str) -> Response:
         return send_file(self._backend.input_file(name, _inside(file)))
 
-    # What it tells
+    # Its log and metrics
 
     def log(self, name: str) -> Response:
         offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
         follow = flag("follow")
-        self._backend.status(name)  # an unknown name is known now, not in the middle of the answer
+        self._backend.status(name)  # raises NotFoundError now, not in the middle of the answer
         lines = iter(self._backend.log(name, offset=offset, follow=follow))
         content: Iterable[bytes] = send_followed(lines) if follow else _log_so_far(lines)
         response = Response(content, content_type="text/plain; charset=utf-8")
-        response.headers["X-Accel-Buffering"] = "no"  # nginx would hold lines back
+        response.headers["X-Accel-Buffering"] = "no"  # nginx must not buffer lines
         return response
 
     def metrics(self, name: str) -> Response:
@@ -197,11 +199,11 @@ class _Routes:
     def metric_view(self, name: str, metric: str, view: str) -> Response:
         known = self._backend.metrics(name)
         if (view not in METRIC_VIEWS or metric not in known) and f"{metric}/{view}" in known:
-            # Not a view: the name of the metric has slashes.
+            # `view` is not a view, but the last part of a metric name with slashes.
             return self.metric(name, f"{metric}/{view}")
         _check_metric(name, metric, known)
         if view not in METRIC_VIEWS:
-            raise NotFoundError(f"there is no view {view[:40]!r}; there are {', '.join(METRIC_VIEWS)}")
+            raise NotFoundError(f"There is no view {view[:40]!r}; the views are {', '.join(METRIC_VIEWS)}.")
         offset = integer("offset", minimum=0, maximum=OFFSET_MAX) or 0
         size_bytes, pieces = self._points_so_far(name, metric, offset)
         headers = {"X-Next-Offset": str(offset + size_bytes)}
@@ -214,7 +216,7 @@ class _Routes:
         return Response(pieces, headers=headers, content_type="text/plain; charset=utf-8")
 
     def _points_so_far(self, name: str, metric: str, offset: int) -> tuple[int, Iterable[bytes]]:
-        """Return the size of the whole lines that there are, and the lines; many are read anew when they are sent."""
+        """Return the size of all complete lines, and the lines; read many lines again during the sending."""
         held: list[bytes] = []
         size_bytes = 0
         for piece in self._backend.metric(name, metric, offset=offset):
@@ -228,19 +230,19 @@ class _Routes:
 
 def _check_metric(name: str, metric: str, known: Collection[str]) -> None:
     if metric not in known:
-        raise NotFoundError(f"{name} has no metric {metric[:128]!r}")
+        raise NotFoundError(f"{name} has no metric {metric[:128]!r}.")
 
 
 def _inside(path: str) -> str:
-    """Return the path without a trailing slash; NotFoundError for one that could lead out of an artifact."""
+    """Return the path without a trailing slash; raise NotFoundError if it could lead out of an artifact."""
     path = path.removesuffix("/")
     if path and (not path.isprintable() or "\\" in path or {"", ".", ".."} & set(path.split("/"))):
-        raise NotFoundError(f"{path[:128]!r} can be no path inside an artifact")
+        raise NotFoundError(f"{path[:128]!r} is not a valid path inside an artifact.")
     return path
 
 
 def _log_so_far(lines: Iterator[bytes]) -> Iterable[bytes]:
-    """Return a short log as one piece, which makes its length known; a long one piece by piece."""
+    """Return a short log as one piece, so that its length is known, and a long log piece by piece."""
     pieces: list[bytes] = []
     size = 0
     for piece in lines:
@@ -257,7 +259,7 @@ def _chain(pieces: list[bytes], rest: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _first(pieces: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
-    """Yield the first bytes: a file that grows has more lines than a moment ago."""
+    """Yield the first `size_bytes`; a growing file may have more lines meanwhile."""
     for piece in pieces:
         yield piece[:size_bytes]
         size_bytes -= len(piece)
@@ -266,5 +268,5 @@ def _first(pieces: Iterable[bytes], size_bytes: int) -> Iterator[bytes]:
 
 
 def _short(pieces: Iterator[bytes], size_bytes: int) -> Iterable[bytes]:
-    """Return few points as one piece, which makes their length known."""
+    """Return few points as one piece, so that the length is known."""
     return [b"".join(pieces)] if size_bytes <= _HELD_POINTS_BYTES else pieces

@@ -1,4 +1,4 @@
-"""Where a service becomes processes: the uWSGI command line of a container, and the call that starts it."""
+"""Build uWSGI's command line for a container, and start uWSGI in this process."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bonseyes_dagster.system import sockets
 __all__ = ["HELD_MARK", "serve", "uwsgi_options"]
 
 HELD_MARK = "held"
-"""The value of the log variable of that name, by which the log leaves out a request whose connection is held."""
+"""The value of the log variable `held` for a request whose connection the holder has; the log leaves it out."""
 
 _BUFFER_BYTES = 32768  # the request line and all headers
-_SOCKET_TIMEOUT_S = 30  # a client that sends or takes nothing for so long is given up
+_SOCKET_TIMEOUT_S = 30  # uWSGI closes a connection on which the client sends and reads nothing for so long
 _CHUNK_BYTES = 1 << 24  # uWSGI holds one chunk of a chunked body in memory
 _BACKLOG = 1024
-_LOG_RECORD_BYTES = 1 << 17  # a longer record is cut there
-# What uWSGI leaves itself when it executes itself anew; without it the port would seem taken.
+_LOG_RECORD_BYTES = 1 << 17  # uWSGI cuts longer records
+# uWSGI sets these variables when it executes itself again. Without them, it would find its port in use.
 _KEPT_BY_UWSGI = ("UWSGI_RELOADS", "UWSGI_ORIGINAL_PROC_NAME")
 _METRICS_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -41,18 +41,19 @@ def uwsgi_options(
     stop_s: int = 3,
     mule_stop_s: int = 15,
 ) -> list[str]:
-    """Return uWSGI's options that serve `app` ("module:attribute") at `bind` ("HOST:PORT", or a socket's path).
+    """Return uWSGI's options that serve `app` ("module:attribute") at `bind` ("HOST:PORT" or the path of a socket).
 
-    `mule` ("module:function" or a .py file) runs in one more process, where `import uwsgi` works too. On SIGTERM
-    the workers end at once and are killed after `stop_s`; the mule gets SIGINT and is killed after `mule_stop_s`.
-    The app is imported once, before the fork: it must open no file that it shares and start no thread until asked.
+    `mule` ("module:function" or a .py file) runs in a further process, where `import uwsgi` works, too. On SIGTERM,
+    the workers end at once; uWSGI kills them after `stop_s`. The mule gets SIGINT; uWSGI kills it after `mule_stop_s`.
+    uWSGI imports the application once, before the fork. So the import must not start threads or open files that the
+    workers would share.
     """
     host, _, port = bind.rpartition(":")
     is_socket = bind.startswith("/") and ":" not in bind
     if not is_socket and (not host or not port.isdigit()):
         raise SettingsError(
-            f"cannot bind {bind!r}: HOST:PORT is needed, such as 127.0.0.1:8080, "
-            "or the absolute path of a unix socket, without a colon"
+            f"The server cannot bind {bind!r}; the address must be HOST:PORT, such as 127.0.0.1:8080, "
+            "or the absolute path of a unix socket, without a colon."
         )
     options = {
         "http-socket": bind,
@@ -67,13 +68,13 @@ def uwsgi_options(
         "offload-threads": 1,
         "worker-reload-mercy": stop_s,
         "mule-reload-mercy": mule_stop_s,
-        # in a container of its own, or on a machine that has only root, it says this at every step of every start
+        # Where only root exists, for example in a container, uWSGI logs this warning several times at each start.
         "log-drain": "you are running uWSGI as root|" + f" {HELD_MARK}$",
         "log-master-bufsize": _LOG_RECORD_BYTES,
         "log-format": '%(addr) "%(method) %(uri)" %(status) %(rsize)B %(msecs)ms %(held)',
-        # uWSGI puts the base interpreter there, which does not have the virtual environment's packages
+        # By default, uWSGI uses the base interpreter, which lacks the packages of the virtual environment.
         "py-executable": sys.executable,
-        # what it becomes anew on SIGHUP, for the same reason
+        # The program that uWSGI executes on SIGHUP, for the same reason.
         "binary-path": sys.executable,
     }
     if mule is not None:
@@ -93,14 +94,14 @@ def _flags(settings: Settings) -> list[str]:
         "--no-orphans",
         "--vacuum",
         "--thunder-lock",
-        # end workers by _exit: Python's finalisation hangs while other threads still hold requests
+        # End workers by _exit: Python's finalisation hangs while other threads still handle requests.
         "--skip-atexit",
         "--ignore-sigpipe",
         "--ignore-write-errors",
-        # the master writes what all processes log, which is what lets it leave lines out
+        # The master writes the log of all processes. Only so can it leave out lines (log-drain).
         "--log-master",
         "--disable-write-exception",
-        # a connection carries one request: see connection.py
+        # Each connection carries one request; see connection.py.
         "--add-header=Connection: close",
     ]
     if settings.log_level != "DEBUG":
@@ -126,7 +127,7 @@ def serve(
     stop_s: int = 3,
     mule_stop_s: int = 15,
 ) -> NoReturn:
-    """Become the server, see `uwsgi_options`; what this process has imported so far, the server has."""
+    """Become the server, with the options of `uwsgi_options`; modules that are already imported stay imported."""
     options = uwsgi_options(
         app,
         bind,
@@ -143,23 +144,23 @@ def serve(
     options.append(f"--exec-as-user-atexit=rm -rf {shlex.quote(folder)}")
     os.environ[_METRICS_DIR] = folder
     for name in [name for name in os.environ if name.startswith("UWSGI_") and name not in _KEPT_BY_UWSGI]:
-        del os.environ[name]  # uWSGI would take it as one more option
-    import pyuwsgi  # here, for it prints and changes what `import uwsgi` finds
+        del os.environ[name]  # uWSGI would read it as an option
+    import pyuwsgi  # not at the top: it prints, and changes the result of `import uwsgi`
 
     sys.stdout.flush()
     sys.stderr.flush()
     pyuwsgi.run(options)
-    raise SystemExit  # it does not return
+    raise SystemExit  # never reached: run() does not return
 
 
 def _metrics_folder() -> str:
-    """Make the folder in which the processes add up their metrics, and remove what killed servers left."""
-    # the process id tells whose folder it is
+    """Make the folder for the metrics of all processes, and remove the folders of killed servers."""
+    # The name contains the process id of the owner.
     prefix = f"bonseyes-metrics-{os.getpid()}-"
     for folder in Path(tempfile.gettempdir()).glob("bonseyes-metrics-*"):
         owner = folder.name.split("-")[2]
         is_alive = owner != str(os.getpid()) and Path("/proc", owner).exists()
-        with contextlib.suppress(FileNotFoundError):  # another server that starts now may be faster
+        with contextlib.suppress(FileNotFoundError):  # another starting server may have removed it
             if not is_alive and folder.lstat().st_uid == os.getuid():
                 shutil.rmtree(folder, ignore_errors=True)
     return tempfile.mkdtemp(prefix=prefix)

@@ -1,4 +1,4 @@
-"""What `/metrics` tells: requests counted and timed across all processes of a container, and the service's gauges."""
+"""The content of `/metrics`: number and duration of requests over all processes of a container, and gauges."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["CONTENT_TYPE", "Telemetry"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# one series for each method that exists, whatever clients make up
+# All other methods count as one, so that clients cannot add series with invented methods.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LABELLED = re.compile(r"(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>[^{}]*)\})?")
 _LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"]*)"')
 
 
 class Telemetry:
-    """Counts requests; `render` is the text that Prometheus reads.
+    """Counts requests; `render` returns the text for Prometheus.
 
-    prometheus_client keeps its values in files of $PROMETHEUS_MULTIPROC_DIR when that is set (server.py sets it), and
-    any process can then answer for all; without it the values of this process are the whole.
+    server.py sets $PROMETHEUS_MULTIPROC_DIR. Then prometheus_client keeps its values in files there, and each process
+    can return the values of all processes. Without the variable, a process returns only its own values.
     """
 
     def __init__(self, gauges: Callable[[], Mapping[str, float]]) -> None:
@@ -63,7 +63,7 @@ class Telemetry:
 
 
 class _Gauges(Collector):
-    """Gauges as a backend names them: `queue_length`, or with labels `artifacts{phase="queued"}`."""
+    """The gauges of a backend; a name may have labels, as in `artifacts{phase="queued"}`."""
 
     def __init__(self, values: Mapping[str, float]) -> None:
         self._values = values
@@ -73,7 +73,7 @@ class _Gauges(Collector):
         for key, value in self._values.items():
             match = _LABELLED.fullmatch(key)
             if match is None:
-                raise ValueError(f"not the name of a gauge: {key!r}")
+                raise ValueError(f"{key!r} is not the name of a gauge.")
             name = match["name"] if match["name"].startswith("bonseyes_") else f"bonseyes_{match['name']}"
             labels = dict(_LABEL.findall(match["labels"] or ""))
             if name not in families:

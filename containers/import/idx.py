@@ -1,4 +1,7 @@
-"""IDX archives, the format of the MNIST family, read as a stream; each way to be broken has a sentence."""
+"""Reads IDX archives, the format of the MNIST family, as a stream. Each defect has its own error message.
+
+The import tool reads its two archives through this module.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,18 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _TYPES = {0x08: "unsigned bytes", 0x09: "signed bytes", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 _UNSIGNED_BYTES = 0x08
 _AXES = {1: "labels (count)", 3: "images (count, rows, columns)"}
-_HINTS = dict.fromkeys(_AXES, "are the images and the labels swapped?")
-_HINTS[4] = "images with colour channels are not read: convert them to shades of grey."
+_HINTS = dict.fromkeys(_AXES, "the images and the labels may be swapped.")
+_HINTS[4] = "convert images with colour channels to shades of grey."
 _MOST_PIXELS = 2**26
 
 
 class IdxArchive:
-    """An archive of unsigned bytes, gzip or not, whichever its name says: a context manager.
+    """An archive of unsigned bytes, compressed with gzip or not. A context manager.
 
-    `dimensions` is 3 for images and 1 for labels; `title` names the archive in the sentences of its ToolErrors.
+    Args:
+        path: The file. Its content decides whether it is gzip, not its name.
+        title: The archive's name in error messages.
+        dimensions: 3 for images, 1 for labels.
     """
 
     def __init__(self, path: Path, title: str, dimensions: int) -> None:
@@ -59,7 +65,7 @@ class IdxArchive:
         return self.shape[0]
 
     def read(self, count: int) -> NDArray[np.uint8]:
-        """Return the next `count` samples, fewer at the end; ToolError when the archive ends too early."""
+        """Return the next `count` samples, fewer at the end. Raise ToolError when the archive ends too early."""
         count = min(count, self.count - self._sample_index)
         size = count * math.prod(self.shape[1:])
         data = self._read(size)
@@ -73,10 +79,11 @@ class IdxArchive:
         return np.frombuffer(data, np.uint8).reshape(count, *self.shape[1:])
 
     def check_end(self) -> None:
-        """Raise ToolError when something follows the last sample."""
+        """Raise ToolError when bytes follow the last sample."""
         if self._read(1):
             raise ToolError(
-                f"The {self._title} archive goes on after the {self.count:,} samples that its header promises."
+                f"The {self._title} archive must end after the {self.count:,} samples that its header promises,"
+                " but more bytes follow."
             )
 
     def _read_header(self, path: Path, dimensions: int) -> tuple[int, ...]:
@@ -103,12 +110,12 @@ class IdxArchive:
                 f"The {self._title} archive is not an IDX archive: it starts with {magic.hex()}, not {wanted.hex()}."
             )
         if magic[2] != _UNSIGNED_BYTES:
-            raise ToolError(f"The {self._title} archive holds {_TYPES[magic[2]]}; only unsigned bytes are read.")
+            raise ToolError(f"The {self._title} archive holds {_TYPES[magic[2]]}; it must hold unsigned bytes.")
         if magic[3] != dimensions:
-            hint = _HINTS.get(magic[3], f"only {_AXES[dimensions]} are read.")
+            hint = _HINTS.get(magic[3], f"it must hold {_AXES[dimensions]}.")
             raise ToolError(
-                f"The {self._title} archive has {magic[3]} dimension{'s' * (magic[3] != 1)} where"
-                f" {_AXES[dimensions]} have {dimensions}; {hint}"
+                f"The {self._title} archive has {magic[3]} dimension{'s' * (magic[3] != 1)},"
+                f" but {_AXES[dimensions]} have {dimensions}; {hint}"
             )
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
@@ -119,7 +126,7 @@ class IdxArchive:
             size = " x ".join(f"{side:,}" for side in shape[1:])
             raise ToolError(
                 f"The {self._title} archive's header promises samples of {size} pixels;"
-                f" between 1 and {_MOST_PIXELS:,} pixels are read."
+                f" a sample must have between 1 and {_MOST_PIXELS:,} pixels."
             )
 
     def _read(self, size: int) -> bytes:
@@ -127,14 +134,14 @@ class IdxArchive:
         try:
             data = self._file.read(size)
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            # Without a place: it was read ahead, so the place would be that of a buffer's end.
+            # The message gives no position: a buffer reads ahead, so the position would be wrong.
             raise ToolError(f"The {self._title} archive's gzip stream is broken: {error}.") from error
         self._read_bytes += len(data)
         return data
 
 
 class _Gunzip(io.RawIOBase):
-    """The content of a gzip file. What follows its end and is no gzip is left out with a warning, as `gunzip` does."""
+    """The content of a gzip file. Like `gunzip`, it ignores other bytes after the gzip stream, with a warning."""
 
     def __init__(self, path: Path, title: str) -> None:
         self._file = gzip.GzipFile(path, "rb")
@@ -149,13 +156,13 @@ class _Gunzip(io.RawIOBase):
         if self._is_at_end:
             return 0
         try:
-            # One read at a time: what precedes the error is not lost then.
+            # One read at a time: an error does not lose the bytes before it.
             data = self._file.read1(len(buffer))
         except gzip.BadGzipFile as error:
             if not str(error).startswith("Not a gzipped file"):
                 raise
             self._is_at_end = True
-            _log.warning("The %s archive has bytes after its gzip stream; they are left out.", self._title)
+            _log.warning("The %s archive has bytes after its gzip stream; they are ignored.", self._title)
             return 0
         buffer[: len(data)] = data
         return len(data)
@@ -166,10 +173,10 @@ class _Gunzip(io.RawIOBase):
 
 
 def _open(path: Path, title: str) -> IO[bytes]:
-    """Open the archive by what it starts with: names lie."""
+    """Open the archive. Its first bytes decide whether it is gzip, because its name may be wrong."""
     with path.open("rb") as file:
         is_gzip = file.read(2) == _GZIP_MAGIC
     if is_gzip:
-        # Buffered: a plain GzipFile may answer with fewer bytes than were asked for.
+        # Buffered: a read of a plain GzipFile may return fewer bytes than requested.
         return io.BufferedReader(_Gunzip(path, title), 2**20)
     return path.open("rb")

@@ -1,4 +1,4 @@
-"""The import tool: a pair of IDX archives (images, labels) becomes a dataset."""
+"""The import tool: makes a dataset from a pair of IDX archives (images, labels)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create(artifact: Work, *, images: Path, labels: Path, class_names: Sequence[
 def _check_counts(images: IdxArchive, labels: IdxArchive) -> None:
     if images.count != labels.count:
         raise ToolError(
-            f"The images archive holds {images.count:,} images and the labels archive {labels.count:,} labels;"
+            f"The images archive holds {images.count:,} images, but the labels archive holds {labels.count:,} labels;"
             " there must be one label for each image."
         )
 
@@ -67,7 +67,7 @@ def _check_labels(classes: NDArray[np.uint8], class_names: Sequence[str] | None,
     if len(beyond):
         raise ToolError(
             f"The label of sample {first + int(beyond[0]):,} is {classes[beyond[0]]}, but class-names names"
-            f" {len(class_names)} classes: labels must be between 0 and {len(class_names) - 1}."
+            f" {len(class_names)} classes; labels must be between 0 and {len(class_names) - 1}."
         )
 
 

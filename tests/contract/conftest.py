@@ -1,4 +1,4 @@
-"""The implementations that the contract's suites run on."""
+"""The servers that the contract tests run on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.contract.serving import SAMPLE, Server, image_argv, memory_argv, serv
 
 IMAGE = pytest.param("image", marks=pytest.mark.docker)
 # Building and starting take longer than tests may.
-COMPOSED = pytest.param("composed project", marks=[pytest.mark.docker, pytest.mark.timeout(900)])
+DOCKER = pytest.param("docker project", marks=[pytest.mark.docker, pytest.mark.timeout(900)])
 SETTINGS = {"BONSEYES_UPLOAD_LIMIT_BYTES": str(64 << 20), "BONSEYES_THREADS": "16"}
-KINDS = ["memory artifacts", "memory runs", "tool", IMAGE, "embedded project", COMPOSED]
+KINDS = ["memory artifacts", "memory runs", "tool", IMAGE, "embedded project", DOCKER]
 
 
 @pytest.fixture(scope="package", params=KINDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real uWSGI server of each implementation, shared by all tests: each makes names of its own."""
+    """A real uWSGI server of each implementation; all tests share it, so each test makes its own names."""
     with _SERVERS[request.param](tmp_path_factory.mktemp("server")) as found:
         yield found
 
@@ -41,5 +41,5 @@ _SERVERS: dict[str, Callable[[Path], AbstractContextManager[Server]]] = {
     "tool": partial(_tool, tool_argv),
     "image": partial(_tool, image_argv),
     "embedded project": partial(behind_embedded_gateway, **SETTINGS),
-    "composed project": partial(behind_nginx, **SETTINGS),
+    "docker project": partial(behind_nginx, **SETTINGS),
 }

@@ -1,4 +1,4 @@
-"""The in-memory twin of a container: a Backend whose index dies with its process, for tests of whatever speaks HTTP."""
+"""A Backend in memory for tests of HTTP: it behaves like a container, but loses its index with its process."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _CancelledError(Exception):
 
 @dataclass(slots=True)
 class _Entry:
-    """One artifact; its files are below `folder`, all else is here."""
+    """One artifact; its files are below `folder`, everything else is in this object."""
 
     name: str
     number: int
@@ -65,7 +65,7 @@ class _Entry:
 
 
 class Job:
-    """What the tool function of a twin gets: the artifact to make."""
+    """The argument of the tool function: the artifact to make."""
 
     def __init__(self, backend: MemoryBackend, entry: _Entry) -> None:
         self._backend = backend
@@ -74,7 +74,7 @@ class Job:
         self.uploads: Mapping[str, Path] = entry.uploads
 
     def path(self, path: str) -> Path:
-        """Return where to write the file `path`."""
+        """Return the path for the output file `path`."""
         target = self._entry.folder / "data" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
@@ -91,12 +91,12 @@ class Job:
             self._entry.metrics.setdefault(metric, bytearray()).extend(f"{time.time():.3f} {step} {value}\n".encode())
 
     def progress(self, done: float, total: float | None = None, unit: str = "", message: str = "") -> None:
-        """Tell how far it is; the moment at which a cancelled one ends."""
+        """Report progress; a cancelled job ends here."""
         self._entry.progress = Progress(done, total, unit, message)
         self.sleep(0)
 
     def sleep(self, duration_s: float) -> None:
-        """Wait, unless it is cancelled."""
+        """Wait, or end if the job is cancelled."""
         with self._backend.changed:
             self._backend.changed.wait_for(lambda: self._entry.is_cancelled, duration_s)
             if self._entry.is_cancelled:
@@ -119,9 +119,9 @@ class _Draft:
 
 
 class MemoryBackend:
-    """A Backend with one worker thread, which begins with the first artifact and so survives a server's fork.
+    """A Backend with one worker thread; the first artifact starts it, so a server may fork before.
 
-    `make` is the tool: it gets a Job, writes files and returns; what it raises is the artifact's reason.
+    `make` is the tool: it gets a Job, writes files and returns; an exception becomes the artifact's reason.
     """
 
     def __init__(
@@ -149,11 +149,11 @@ class MemoryBackend:
         self._worker: threading.Thread | None = None
 
     def describe(self) -> ToolDescription:
-        """Return the description that it was made with."""
+        """Return the description."""
         return self._description
 
     def check_health(self) -> None:
-        """Be ready."""
+        """Do nothing: it is always ready."""
 
     def gauges(self) -> Mapping[str, float]:
         """Count artifacts by phase."""
@@ -163,7 +163,7 @@ class MemoryBackend:
         return {"queue_length": float(phases.count("queued")), **counts}
 
     def begin(self) -> _Draft:
-        """Begin a creation in a folder of its own."""
+        """Begin a creation in a new folder."""
         return _Draft(self._new_folder("draft"))
 
     def _new_folder(self, kind: str) -> Path:
@@ -172,7 +172,7 @@ class MemoryBackend:
     # Creating
 
     def create(self, request: Request) -> str:
-        """Check, queue and return the name."""
+        """Check and queue an artifact, and return its name."""
         assert isinstance(request.draft, _Draft)
         uploads = request.draft.files
         parameters = check_parameters(self._description.parameters, request.parameters, files=list(uploads))
@@ -311,7 +311,7 @@ class MemoryBackend:
             )
 
     def info(self, name: str) -> dict[str, Any]:
-        """Return everything known."""
+        """Return all facts about an artifact."""
         entry = self._entry(name)
         status = self._status(entry)
         return {
@@ -330,7 +330,7 @@ class MemoryBackend:
         return self._status(self._entry(name))
 
     def when_final(self, name: str) -> Future[None]:
-        """Return what is done once it is final, or gone."""
+        """Return a future that is done when the artifact is final or deleted."""
         return self._finals.when_final(name)
 
     def _over(self, names: Collection[str]) -> list[str]:
@@ -342,7 +342,7 @@ class MemoryBackend:
             self.changed.wait(_LOOK_EVERY_S)
 
     def cancel(self, name: str) -> Status:
-        """Cancel at once if queued, else soon."""
+        """Cancel a queued artifact at once, a running one soon."""
         entry = self._entry(name)
         with self.changed:
             entry.is_cancelled = True
@@ -352,7 +352,7 @@ class MemoryBackend:
         return self._status(entry)
 
     def rename(self, name: str, new_name: str) -> None:
-        """Give a final one another name."""
+        """Rename a final artifact."""
         entry = self._entry(name)
         with self.changed:
             if not self._status(entry).is_final:
@@ -391,7 +391,7 @@ class MemoryBackend:
                 return
 
     def manifest(self, name: str) -> Manifest:
-        """Return the files of a completed one."""
+        """Return the files of a completed artifact."""
         entry = self._entry(name)
         if entry.phase != "completed" or entry.manifest is None:
             raise NotReadyError(
@@ -400,7 +400,7 @@ class MemoryBackend:
         return entry.manifest
 
     def data(self, name: str, prefix: str = "") -> list[DataFile]:
-        """Return a file or those of a folder."""
+        """Return a file, or the files of a folder."""
         folder = self._entry(name).folder / "data"
         entries = self.manifest(name).files
         below = prefix + "/" if prefix else ""
@@ -410,15 +410,15 @@ class MemoryBackend:
         return [_data_file(folder / entry.path, entry) for entry in found]
 
     def input_parameters(self, name: str) -> Mapping[str, Any]:
-        """Return the parameters as used."""
+        """Return the parameters with their defaults."""
         return self._entry(name).parameters
 
     def input_files(self, name: str) -> list[str]:
-        """Return the parameters that were uploaded."""
+        """Return the names of the uploaded parameters."""
         return sorted(self._entry(name).uploads)
 
     def input_file(self, name: str, file: str) -> DataFile:
-        """Return one upload."""
+        """Return one uploaded file."""
         uploads = self._entry(name).uploads
         if file not in uploads:
             raise NotFoundError(f"{name} has no input file {file!r}; it has {sorted(uploads)}")
@@ -426,11 +426,11 @@ class MemoryBackend:
         return _data_file(path, FileEntry(file, path.stat().st_size, _sha256(path)))
 
     def metrics(self, name: str) -> list[str]:
-        """Return the metrics that have points."""
+        """Return the metrics with points."""
         return sorted(self._entry(name).metrics)
 
     def metric(self, name: str, metric: str, *, offset: int = 0) -> Iterable[bytes]:
-        """Yield the points of one."""
+        """Yield the points of a metric."""
         yield bytes(self._entry(name).metrics[metric][offset:])
 
 

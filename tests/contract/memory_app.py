@@ -1,4 +1,4 @@
-"""The sample tool's twin as a WSGI application, for a real server to serve: `memory_app:from_environ()`."""
+"""The in-memory sample tool as a WSGI application for a real server: `memory_app:from_environ()`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLE = Path(__file__).parent / "tools" / "sample"
 
 
 def make(job: Job) -> None:
-    """Do what the function in tools/sample/sample.py does."""
+    """Do the same as the function in tools/sample/sample.py."""
     parameters = job.parameters
     job.log("begin")
     for step in range(parameters["steps"]):
@@ -37,7 +37,7 @@ def make(job: Job) -> None:
 
 
 def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folder: Path | None = None) -> Flask:
-    """Make the application; its files are below `folder`."""
+    """Return the application; its files are below `folder`."""
     description = load_description(SAMPLE)
     backend = MemoryBackend(description, make, kind="runs" if kind == "runs" else "artifacts", folder=folder)
     app = create_app(
@@ -52,5 +52,5 @@ def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folde
 
 
 def from_environ() -> Flask:
-    """Make the application that $SAMPLE_KIND tells, with its files below the working directory."""
+    """Return the application for $SAMPLE_KIND, with its files below the working folder."""
     return create(os.environ.get("SAMPLE_KIND", "artifacts"), folder=Path.cwd() / "memory")

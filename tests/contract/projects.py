@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bonseyes_dagster.docker.engine import docker
 from tests.contract.serving import SAMPLE, Server
-from tests.docker.composed import Composed
+from tests.docker.running_project import RunningProject
 from tests.system.embedded import embedded
 
 __all__ = ["behind_embedded_gateway", "behind_nginx"]
@@ -53,9 +53,9 @@ def behind_embedded_gateway(folder: Path, **settings: str) -> Iterator[Server]:
 
 @contextmanager
 def behind_nginx(folder: Path, **settings: str) -> Iterator[Server]:
-    """Yield the sample of a project that `bonseyes up --docker` runs, from images of its own."""
+    """Yield the sample of a project that `bonseyes up --docker` runs, from its own images."""
     version = "contract"
-    with Composed(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
+    with RunningProject(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
         shutil.copytree(SAMPLE, project.folder / "containers" / "sample")
         (project.folder / "containers" / "sample" / "Dockerfile").write_text(DOCKERFILE)
         build, deploy = project.folder / "docker-compose-build.yml", project.folder / "docker-compose.yml"

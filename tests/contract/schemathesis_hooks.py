@@ -1,4 +1,4 @@
-"""Keeps generated requests from meaning something else than their schema says."""
+"""Keep generated requests valid where their schema cannot say so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import schemathesis
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Avoid what depends on more than the request, so that what is valid by the schema is to be accepted."""
+    """Avoid requests whose validity depends on more than the request, so that the server must accept the rest."""
     key = (case.headers or {}).get("Idempotency-Key")
     if isinstance(key, str) and 1 <= len(key) <= 200 and key.isascii() and key.isprintable():
         # a key that was used with another body is rightly refused

@@ -1,4 +1,4 @@
-"""Starts a container's real server for a test, and proves afterwards that nothing of it is left."""
+"""Start a container's real server for a test, and check afterwards that no process of it is left."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ serve(sys.argv[2], sys.argv[1], settings=Settings.from_environ())
 
 @dataclass(kw_only=True)
 class Server:
-    """A running container: where it is, and a session to talk to it; behind a gateway its URL has a path."""
+    """A running container: its URL and a session for requests; behind a gateway, the URL has a path."""
 
     url: str
     collection: str = "artifacts"
@@ -53,24 +53,24 @@ class Server:
 
     @property
     def prefix(self) -> str:
-        """Return the path below which a gateway publishes it, nothing when there is no gateway."""
+        """Return the path below which a gateway publishes it; "" without a gateway."""
         return urlsplit(self.url).path
 
     def new_name(self) -> str:
-        """Return a name that is not taken."""
+        """Return an unused name."""
         return f"n{next(self._numbers)}-{time.monotonic_ns():x}"
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Send a request; a path without leading slash is below the collection."""
+        """Send a request; a path without a leading slash is below the collection."""
         url = self.url + (path if path.startswith("/") else f"/{self.collection}/{path}")
         return self.session.request(method, url, timeout=30, **options)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """GET."""
+        """Send a GET."""
         return self.request("GET", path, **options)
 
     def create(self, *, name: str | None = None, headers: Mapping[str, str] | None = None, **parameters: Any) -> str:
-        """Create one by JSON; return its name."""
+        """Create an artifact with a JSON body; return its name."""
         name = name or self.new_name()
         body = {"name": name, "parameters": parameters}
         answer = self.request("POST", f"/{self.collection}", json=body, headers=dict(headers or {}))
@@ -84,23 +84,23 @@ class Server:
         return status
 
     def made(self, **parameters: Any) -> str:
-        """Create one and wait until it is completed; return its name."""
+        """Create an artifact and wait until it is completed; return its name."""
         name = self.create(**parameters)
         status = self.wait(name)
         assert status["phase"] == "completed", status
         return name
 
     def send(self, data: bytes, *, wait_s: float = 10.0) -> socket.socket:
-        """Send the raw bytes of a request on a connection of its own, which is returned.
+        """Send the raw bytes of a request on a new connection, and return the connection.
 
-        The path in its first line is one of the container; it is completed by the prefix.
+        The path in its first line is a path of the container; this method adds the prefix.
         """
         connection = socket.create_connection(self.address, timeout=wait_s)
         connection.sendall(data.replace(b" /", b" " + self.prefix.encode() + b"/", 1))
         return connection
 
     def exchange(self, data: bytes) -> bytes:
-        """Send the raw bytes of a request; return its answer, or what came of it before the connection was closed."""
+        """Send the raw bytes of a request; return all bytes until the answer is complete or the connection ends."""
         with self.send(data) as connection:
             answer = b""
             with contextlib.suppress(ConnectionResetError):
@@ -117,24 +117,24 @@ def _is_whole(answer: bytes) -> bool:
 
 @dataclass(kw_only=True)
 class LocalServer(Server):
-    """A server that is a process of this machine."""
+    """A server process on this machine."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
 
 def memory_argv(bind: str) -> list[str]:
-    """Return how the in-memory twin is served."""
+    """Return the command line of the in-memory server."""
     return [sys.executable, "-c", _SERVE_MEMORY, bind, "tests.contract.memory_app:from_environ()"]
 
 
 def tool_argv(bind: str) -> list[str]:
-    """Return how a tool container is served."""
+    """Return the command line of a tool container."""
     return [sys.executable, "-m", "bonseyes_dagster.tool", "--bind", bind]
 
 
 def image_argv(bind: str) -> list[str]:
-    """Return how a tool container is served by the image that all tools stand on, as closed as it is deployed."""
+    """Return the command line of a tool container in its image, with the same restrictions as in docker."""
     closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
     volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # the latter is removed with the container
     limits = ["--env=BONSEYES_UPLOAD_LIMIT_BYTES", "--env=BONSEYES_THREADS", "--env=BONSEYES_PROCESSES"]
@@ -147,7 +147,7 @@ def image_argv(bind: str) -> list[str]:
 def serving(
     argv_of: Any, folder: Path, environ: Mapping[str, str] | None = None, *, collection: str = "artifacts"
 ) -> Iterator[LocalServer]:
-    """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
+    """Run the server that `argv_of(bind)` starts; at the end, SIGTERM must leave no process of it."""
     bind = f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
@@ -181,7 +181,7 @@ def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
 
 
 def stop(server: LocalServer, wait_s: float = 20.0) -> float:
-    """End it by SIGTERM; return the seconds that it took. No process of its may be left."""
+    """End it by SIGTERM; return the duration in seconds. No process of it may be left."""
     family = processes_of(server)
     began = time.monotonic()
     if server.process.poll() is None:
@@ -208,7 +208,7 @@ def processes_of(server: LocalServer) -> list[psutil.Process]:
 
 
 def assert_gone(family: list[psutil.Process], wait_s: float = 5.0) -> None:
-    """Fail if one of the processes is still there after a while; kill it then."""
+    """Fail if one of the processes still exists after a while, and kill it."""
     _, alive = psutil.wait_procs(family, timeout=wait_s)
     alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     for process in alive:

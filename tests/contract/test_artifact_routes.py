@@ -1,4 +1,4 @@
-"""The HTTP contract of artifacts and runs, over real sockets, against every implementation of it."""
+"""The HTTP contract of artifacts and runs, over real sockets, for every implementation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
 
 @pytest.fixture(scope="module")
 def made(server: Server) -> str:
-    """A completed artifact with two files, one of them in a folder, three log steps and an uploaded input."""
+    """Return a completed artifact with two files, one of them in a folder, three log steps and an uploaded input."""
     name = server.new_name()
     answer = server.request(
         "POST",
@@ -40,12 +40,12 @@ def made(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def single(server: Server) -> str:
-    """A completed artifact with exactly one file."""
+    """Return a completed artifact with exactly one file."""
     return server.made()
 
 
 def error_of(answer: requests.Response, status: int, code: str) -> dict[str, Any]:
-    """Check the shape of an error answer; return the error."""
+    """Check the form of an error answer; return the error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/json"
     error = answer.json()["error"]
@@ -57,7 +57,7 @@ def error_of(answer: requests.Response, status: int, code: str) -> dict[str, Any
 
 
 def assert_not_found(server: Server, path: str) -> None:
-    """Check that a path below the collection, sent as it is written, is a 404."""
+    """Check that a path below the collection, sent unchanged, is a 404."""
     answer = server.exchange(f"GET /{server.collection}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     if server.prefix and "%00" in path and answer.startswith(b"HTTP/1.1 400 "):
         assert b'"bad_request"' in answer  # to nginx that is no HTTP at all
@@ -69,8 +69,8 @@ def assert_not_found(server: Server, path: str) -> None:
 # Every container
 
 
-def test_describes_itself(server: Server) -> None:
-    """`GET /` has exactly the keys of the contract, and a parameter its own."""
+def test_description_has_exactly_the_keys_of_the_contract(server: Server) -> None:
+    """`GET /` and each parameter in it."""
     body = server.get("/").json()
     keys = {"name", "description", "artifacts", "parameters", "schema", "output_type", "version", "api_version"}
     assert keys <= set(body)
@@ -79,8 +79,8 @@ def test_describes_itself(server: Server) -> None:
     assert body["schema"]["properties"]["steps"]["maximum"] == 1000
 
 
-def test_says_that_it_is_ready(server: Server) -> None:
-    """`GET /healthz` answers 200 with the word."""
+def test_healthz_reports_readiness(server: Server) -> None:
+    """`GET /healthz` answers 200 with `ready`."""
     answer = server.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ready"})
 
@@ -107,7 +107,7 @@ def test_openapi_document_is_served(server: Server) -> None:
 
 
 def test_request_id_is_kept_or_made(server: Server) -> None:
-    """A usable X-Request-Id comes back; another is replaced."""
+    """A valid X-Request-Id comes back; another value is replaced."""
     assert server.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
     made = server.get("/healthz", headers={"X-Request-Id": "a b" * 100}).headers["X-Request-Id"]
     assert len(made) == 32
@@ -117,15 +117,15 @@ def test_request_id_is_kept_or_made(server: Server) -> None:
     "path", ["", "/NAME", "/NAME/status", "/NAME/data", "/NAME/files", "/NAME/log", "/NAME/metrics"]
 )
 def test_trailing_slash_changes_nothing(server: Server, single: str, path: str) -> None:
-    """A route answers the same with its slash, without a redirect."""
+    """A route answers the same with a slash at its end, without a redirect."""
     path = f"/{server.collection}{path.replace('NAME', single)}"
     plain, slashed = (server.get(p, allow_redirects=False) for p in (path, path + "/"))
     assert plain.status_code == slashed.status_code == 200
     assert plain.content == slashed.content
 
 
-def test_trailing_slash_of_a_post(server: Server) -> None:
-    """A multipart POST survives the slash."""
+def test_post_works_with_a_trailing_slash(server: Server) -> None:
+    """Also with a multipart body."""
     name = server.new_name()
     answer = server.request(
         "POST",
@@ -137,21 +137,21 @@ def test_trailing_slash_of_a_post(server: Server) -> None:
     assert answer.status_code == 200, answer.text
 
 
-def test_underscore_twins(server: Server, made: str) -> None:
-    """Hyphenated segments have their underscore twin."""
+def test_underscores_may_replace_hyphens_in_routes(server: Server, made: str) -> None:
+    """In the fixed segments of a route."""
     for hyphenated in ("input-parameters", "input-files", "input-files/upload"):
         twin = hyphenated.replace("-", "_")
         assert server.get(f"{made}/{hyphenated}").content == server.get(f"{made}/{twin}").content
 
 
 def test_unknown_route_is_json_404(server: Server) -> None:
-    """An unknown route is a JSON 404."""
+    """Never an HTML page."""
     error_of(server.get("/nothing/here"), 404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_wrong_method_is_json_405(server: Server, method: str) -> None:
-    """A method that a route does not have is a JSON 405 that names those it has."""
+    """The answer names the methods of the route."""
     answer = server.request(method, f"/{server.collection}")
     error_of(answer, 405, "method_not_allowed")
     assert {"GET", "HEAD", "POST", "OPTIONS"} == set(answer.headers["Allow"].split(", "))
@@ -159,7 +159,7 @@ def test_wrong_method_is_json_405(server: Server, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "BREW"])
 def test_method_of_no_route_is_refused(server: Server, method: str) -> None:
-    """A method that no route has is refused in JSON, by a gateway for all containers."""
+    """In JSON; a gateway refuses it for all containers."""
     answer = server.request(method, f"/{server.collection}")
     if server.prefix and answer.status_code == 400:
         error_of(answer, 400, "bad_request")
@@ -167,8 +167,8 @@ def test_method_of_no_route_is_refused(server: Server, method: str) -> None:
         error_of(answer, 405, "method_not_allowed")
 
 
-def test_head_and_options(server: Server, single: str) -> None:
-    """HEAD has the headers of GET and no body; OPTIONS tells the methods."""
+def test_head_has_no_body_and_options_names_the_methods(server: Server, single: str) -> None:
+    """HEAD has the headers of GET."""
     get, head = (server.request(method, f"{single}/data") for method in ("GET", "HEAD"))
     assert head.status_code == 200
     assert head.content == b""
@@ -182,8 +182,8 @@ def test_head_and_options(server: Server, single: str) -> None:
 @pytest.mark.parametrize(
     "name", ["..", "a..b", ".a", "-a", "a%20b", "%00", "a%00b", "%ff", "%F0%9F%92%A9", "a" * 129, "a%0A"]
 )
-def test_impossible_names_are_not_found(server: Server, name: str) -> None:
-    """A name that cannot be is a 404 on read, whatever bytes it has."""
+def test_invalid_names_are_not_found(server: Server, name: str) -> None:
+    """On read, whatever bytes the name has."""
     assert_not_found(server, f"{name}/status")
 
 
@@ -203,8 +203,8 @@ def test_impossible_names_are_not_found(server: Server, name: str) -> None:
         b'GET /PLACE?limit=1 HTTP/1.1\r\nHost: x\r\nX-Forwarded-Prefix: "><script>\r\n\r\n',
     ],
 )
-def test_malformed_requests_are_no_fault_of_the_server(server: Server, request_bytes: bytes) -> None:
-    """Bad bytes in path, query, headers and framing give no 5xx and no HTML."""
+def test_malformed_requests_cause_no_5xx(server: Server, request_bytes: bytes) -> None:
+    """Wrong bytes in path, query, headers and framing cause no HTML, either."""
     answer = server.exchange(request_bytes.replace(b"PLACE", server.collection.encode()))
     status = int(answer.split(b" ", 2)[1])
     assert 200 <= status < 500, answer
@@ -213,7 +213,7 @@ def test_malformed_requests_are_no_fault_of_the_server(server: Server, request_b
 
 
 def test_a_foreign_host_gets_nothing(server: Server) -> None:
-    """The page of a site whose name resolves to this server reads nothing, whatever headers it sets."""
+    """A page of a site whose name resolves to this server reads nothing, whatever headers it sets."""
     forged = "Host: evil.example\r\nX-Forwarded-Host: 127.0.0.1:8000\r\nX-Forwarded-For: 127.0.0.1"
     for path in ("/", f"/{server.collection}"):
         answer = server.exchange(f"GET {path} HTTP/1.1\r\n{forged}\r\n\r\n".encode())
@@ -221,8 +221,8 @@ def test_a_foreign_host_gets_nothing(server: Server) -> None:
         assert b'"forbidden"' in answer
 
 
-def test_huge_headers_do_not_hurt(server: Server) -> None:
-    """More headers than fit are refused; the server goes on."""
+def test_too_large_headers_are_refused(server: Server) -> None:
+    """The server stays usable."""
     answer = server.exchange(b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * 200_000 + b"\r\n\r\n")
     assert not answer or answer.split(b" ", 2)[1].startswith(b"4")
     assert server.get("/healthz").status_code == 200
@@ -232,7 +232,7 @@ def test_huge_headers_do_not_hurt(server: Server) -> None:
 
 
 def test_list_is_oldest_first_and_paged(server: Server) -> None:
-    """Names come oldest first; `limit` and `after` page them, Link leads to the next page and ends."""
+    """`limit` and `after` select a page; Link leads to the next one, and the last page has none."""
     names = [server.create() for _ in range(5)]
     everything = server.get(f"/{server.collection}").json()
     assert everything[-5:] == names
@@ -248,8 +248,8 @@ def test_list_is_oldest_first_and_paged(server: Server) -> None:
     assert len(seen) == len(set(seen))
 
 
-def test_list_in_detail(server: Server, single: str) -> None:
-    """`?detail=1` gives the status objects, and its Link keeps it."""
+def test_list_with_detail_has_status_objects(server: Server, single: str) -> None:
+    """The Link of `?detail=1` keeps it."""
     answer = server.get(f"/{server.collection}", params={"detail": "1", "limit": "1"})
     assert [set(entry) >= {"name", "phase", "result"} for entry in answer.json()] == [True]
     if "next" in answer.links:
@@ -274,7 +274,7 @@ def test_list_in_detail(server: Server, single: str) -> None:
     ],
 )
 def test_bad_queries_are_refused(server: Server, query: str) -> None:
-    """A value that is not understood is a 400 that names the parameter."""
+    """A wrong value is a 400 that names the parameter."""
     error = error_of(server.get(f"/{server.collection}?{query}"), 400, "bad_request")
     assert query.partition("=")[0] in error["message"]
 
@@ -292,8 +292,8 @@ def test_bad_queries_are_refused(server: Server, query: str) -> None:
         ("metrics/loss/scalar", "offset=x"),
     ],
 )
-def test_bad_queries_of_one_are_refused(server: Server, single: str, path: str, query: str) -> None:
-    """The same for the queries below a name."""
+def test_bad_queries_of_an_artifact_are_refused(server: Server, single: str, path: str, query: str) -> None:
+    """The same for the routes below a name."""
     error_of(server.get(f"{single}/{path}?{query}"), 400, "bad_request")
 
 
@@ -301,7 +301,7 @@ def test_bad_queries_of_one_are_refused(server: Server, single: str, path: str, 
 
 
 def test_create_by_json(server: Server) -> None:
-    """A JSON body creates; the answer has exactly the keys of the contract, and Location."""
+    """The answer has exactly the keys of the contract, and Location."""
     name = server.new_name()
     answer = server.request("POST", f"/{server.collection}", json={"name": name, "parameters": {"steps": 2}})
     url = f"{server.url}/{server.collection}/{name}"
@@ -311,7 +311,7 @@ def test_create_by_json(server: Server) -> None:
 
 
 def test_create_by_form(server: Server, made: str) -> None:
-    """A form creates, its files are inputs, and defaults are filled in."""
+    """Its files are inputs, and defaults are filled in."""
     assert server.get(f"{made}/input-files").json() == ["upload"]
     file = server.get(f"{made}/input-files/upload")
     assert file.content == b"0123456789"
@@ -320,7 +320,7 @@ def test_create_by_form(server: Server, made: str) -> None:
 
 
 def test_create_by_chunked_form(server: Server) -> None:
-    """A body without announced length works as well."""
+    """Without a Content-Length."""
     name = server.new_name()
     boundary = "b" * 20
     content = b"0123456789" * 200_000
@@ -342,7 +342,7 @@ def test_create_by_chunked_form(server: Server) -> None:
 
 
 def test_expect_100_continue(server: Server) -> None:
-    """A client that asks first is told to go on before it sends the body, or is refused without it."""
+    """The server answers `100 Continue` before the body, or refuses the request without it."""
     body = json.dumps({"name": server.new_name()}).encode()
     head = f"POST /{server.collection} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with server.send(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as connection:
@@ -354,8 +354,8 @@ def test_expect_100_continue(server: Server) -> None:
         assert too_large.startswith(b"HTTP/1.1 413 ")
 
 
-def test_forwarded_headers_shape_the_urls(server: Server) -> None:
-    """Behind a gateway, URLs in answers are those that clients can use; what clients say of themselves it replaces."""
+def test_urls_follow_the_forwarded_headers(server: Server) -> None:
+    """Behind a gateway, clients can use the URLs in answers; the gateway replaces the headers of clients."""
     headers = {
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "example.org:8443",
@@ -370,15 +370,15 @@ def test_forwarded_headers_shape_the_urls(server: Server) -> None:
     assert link.startswith(f"{base}/{server.collection}?")
 
 
-def test_name_is_taken(server: Server, single: str) -> None:
-    """A name that exists is a 409."""
+def test_second_create_of_a_name_gets_409(server: Server, single: str) -> None:
+    """Names are unique."""
     answer = server.request("POST", f"/{server.collection}", json={"name": single})
     error_of(answer, 409, "name_taken")
 
 
 @pytest.mark.parametrize("name", ["", "..", "a..b", "a/b", ".a", "a" * 129, "a\n", 5, None, ["a"], "ü"])
 def test_bad_names_are_invalid(server: Server, name: Any) -> None:
-    """A name that cannot be is a 422 with `detail.name`; a run may leave it out."""
+    """422 with `detail.name`; a run may have no name."""
     if name == "" and server.collection == "runs":
         return
     error = error_of(server.request("POST", f"/{server.collection}", json={"name": name}), 422, "invalid")
@@ -386,7 +386,7 @@ def test_bad_names_are_invalid(server: Server, name: Any) -> None:
 
 
 def test_every_bad_parameter_is_named(server: Server) -> None:
-    """All bad parameters are in `detail`, not the first alone."""
+    """`detail` holds all bad parameters, not only the first."""
     body = {"name": server.new_name(), "parameters": {"steps": -1, "text": 5, "unknown": 1}}
     error = error_of(server.request("POST", f"/{server.collection}", json=body), 422, "invalid")
     assert set(error["detail"]) == {"steps", "text", "unknown"}
@@ -413,7 +413,7 @@ def test_every_bad_parameter_is_named(server: Server) -> None:
     ],
 )
 def test_data_must_be_a_json_object(server: Server, data: Any, status: int) -> None:
-    """`data` that is no JSON is a 400, and one that is no object a 422."""
+    """`data` that is not JSON is a 400, other JSON than an object a 422."""
     answer = server.request(
         "POST", f"/{server.collection}", files={"name": (None, server.new_name()), "data": (None, data)}
     )
@@ -432,8 +432,8 @@ def test_data_must_be_a_json_object(server: Server, data: Any, status: int) -> N
         (b'{"name": "x", "parameters": {"a": Infinity}}', 400),
     ],
 )
-def test_json_body_must_be_right(server: Server, body: bytes, status: int) -> None:
-    """A malformed JSON body is a 400, one of the wrong shape a 422."""
+def test_json_body_is_checked(server: Server, body: bytes, status: int) -> None:
+    """A malformed body is a 400, a body with wrong keys a 422."""
     answer = server.request("POST", f"/{server.collection}", data=body, headers={"Content-Type": "application/json"})
     error_of(answer, status, "bad_request" if status == 400 else "invalid")
 
@@ -455,7 +455,7 @@ def test_json_body_must_be_right(server: Server, body: bytes, status: int) -> No
     ],
 )
 def test_malformed_multipart_is_400(server: Server, body: bytes) -> None:
-    """Multipart that cannot be taken apart is a 400."""
+    """The server never fails on it."""
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     error_of(server.request("POST", f"/{server.collection}", data=body, headers=headers), 400, "bad_request")
 
@@ -472,13 +472,13 @@ def test_malformed_multipart_is_400(server: Server, body: bytes) -> None:
     ],
 )
 def test_other_media_types_are_415(server: Server, mimetype: str) -> None:
-    """What is neither a form nor JSON is a 415 that names both."""
+    """The error names the form and JSON."""
     answer = server.request("POST", f"/{server.collection}", data=b"x", headers={"Content-Type": mimetype})
     assert "multipart/form-data" in error_of(answer, 415, "unsupported_media_type")["message"]
 
 
-def test_too_large_is_refused_before_it_is_sent(server: Server) -> None:
-    """An announced length beyond the limit is a 413 at once, though the client goes on sending."""
+def test_too_large_content_length_is_refused_at_once(server: Server) -> None:
+    """With a 413, although the client goes on sending."""
     answer = server.request(
         "POST",
         f"/{server.collection}",
@@ -488,8 +488,8 @@ def test_too_large_is_refused_before_it_is_sent(server: Server) -> None:
     error_of(answer, 413, "too_large")
 
 
-def test_too_large_is_refused_while_it_comes(server: Server) -> None:
-    """A body of unknown length is cut when it grows beyond the limit."""
+def test_too_large_chunked_body_is_refused_while_it_comes(server: Server) -> None:
+    """Once it grows beyond the limit."""
     name = server.new_name()
     head = f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n--b\r\n'.encode()
 
@@ -506,7 +506,7 @@ def test_too_large_is_refused_while_it_comes(server: Server) -> None:
 
 @pytest.mark.parametrize("part", ["../../escape", "a/b", "..", "", "ü", "a\x00b"])
 def test_part_names_cannot_escape(server: Server, part: str) -> None:
-    """A part whose name can be no parameter's is refused."""
+    """A part whose name is not a valid parameter name is refused."""
     head = f'--b\r\nContent-Disposition: form-data; name="{part}"; filename="x"\r\n\r\n'.encode()
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     answer = server.request("POST", f"/{server.collection}", data=head + b"x\r\n--b--", headers=headers)
@@ -517,7 +517,7 @@ def test_part_names_cannot_escape(server: Server, part: str) -> None:
     "filename", ["../../../tmp/escape", "..", "/etc/passwd", "C:\\x\\y", "a\x00b", "ü", "a" * 500, "😀" * 128, ""]
 )
 def test_filenames_cannot_escape(server: Server, filename: str) -> None:
-    """Whatever filename a client sends, the content is the parameter's and stays inside."""
+    """Whatever the filename, the file belongs to its parameter and stays in its folder."""
     name = server.new_name()
     body = (
         f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n'
@@ -538,13 +538,13 @@ def test_file_given_twice_is_invalid(server: Server) -> None:
 
 
 def test_unknown_file_is_invalid(server: Server) -> None:
-    """A part that is no parameter is named."""
+    """The error names the part."""
     answer = server.request("POST", f"/{server.collection}", data={"name": server.new_name()}, files={"other": b"1"})
     assert "other" in error_of(answer, 422, "invalid")["detail"]
 
 
 def test_idempotency_key(server: Server) -> None:
-    """The same key and body give the same artifact in any phase; another body is a 422; deleting frees the key."""
+    """The same key and body give the same artifact in any phase; another body is a 422; a delete frees the key."""
     name = server.new_name()
     key = {"Idempotency-Key": f"key of {name}"}
     body = {"name": name, "parameters": {"steps": 2}}
@@ -571,7 +571,7 @@ def test_bad_idempotency_keys(server: Server, key: str) -> None:
 
 
 def test_reuse(server: Server) -> None:
-    """`?reuse=true` makes an equal one at once, which outlives the first; another value of it is a 400."""
+    """`?reuse=true` completes an equal artifact at once; it outlives the first one. A wrong value is a 400."""
     first = server.made(text=f"reuse {server.new_name()}")
     parameters = {"text": server.get(f"{first}/input-parameters").json()["text"]}
     second = server.new_name()
@@ -585,8 +585,8 @@ def test_reuse(server: Server) -> None:
     error_of(answer, 400, "bad_request")
 
 
-def test_equal_requests_that_wait_together_are_made_once(server: Server) -> None:
-    """Re-use is looked up again when the turn of one comes: the first is completed by then."""
+def test_equal_queued_requests_are_made_once(server: Server) -> None:
+    """The worker checks for re-use again before each artifact: by then, the first one is completed."""
     holder = server.create(steps=1, pause=1.0, text=server.new_name())
     parameters = {"text": f"equal {server.new_name()}"}
     names = [server.new_name() for _ in range(10)]
@@ -604,7 +604,7 @@ def test_equal_requests_that_wait_together_are_made_once(server: Server) -> None
 
 
 def test_status_has_every_key(server: Server, single: str) -> None:
-    """A status has exactly the documented keys, those that do not apply as null."""
+    """Exactly the documented keys; those that do not apply are null."""
     status = server.get(f"{single}/status").json()
     keys = {"result", "name", "phase", "reason", "position", "progress", "created", "started", "finished", "size"}
     keys |= {"digest", "reused_from"}
@@ -616,7 +616,7 @@ def test_status_has_every_key(server: Server, single: str) -> None:
 
 
 def test_status_waits_for_the_result(server: Server) -> None:
-    """`?wait` answers as soon as the result is final, and after its seconds otherwise."""
+    """`?wait` answers when the result is final, else after its timeout."""
     name = server.create(steps=1, pause=5.0)
     began = time.monotonic()
     assert server.get(f"{name}/status", params={"wait": "0.2"}).json()["result"] == "in-progress"
@@ -625,16 +625,16 @@ def test_status_waits_for_the_result(server: Server) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_info_knows_everything(server: Server, single: str) -> None:
-    """`GET .../{name}` has status, parameters, digest, size and provenance."""
+def test_info_has_all_facts(server: Server, single: str) -> None:
+    """Status, parameters, digest, size and provenance."""
     info = server.get(single).json()
     assert {"status", "parameters", "digest", "size", "provenance"} <= set(info)
     assert info["digest"] == info["status"]["digest"]
     assert info["parameters"]["text"] == TEXT
 
 
-def test_failed_one_says_why(server: Server) -> None:
-    """A failed one has the tool's sentence as its reason, and no data."""
+def test_failed_artifact_has_a_reason(server: Server) -> None:
+    """The reason is the tool's message; the artifact has no data."""
     name = server.create(fail="the sky fell")
     status = server.wait(name)
     assert (status["result"], status["phase"], status["reason"]) == ("failed", "failed", "the sky fell")
@@ -643,7 +643,7 @@ def test_failed_one_says_why(server: Server) -> None:
 
 
 def test_cancel_and_queue(server: Server) -> None:
-    """One runs at a time; a queued one is cancelled at once, a running one soon; cancelling again is harmless."""
+    """One artifact runs at a time; a queued one is cancelled at once, a running one soon; again is harmless."""
     running = server.create(steps=100, pause=0.2)
     until(lambda: server.get(f"{running}/status").json()["phase"] == "running")
     queued = server.create()
@@ -656,7 +656,7 @@ def test_cancel_and_queue(server: Server) -> None:
 
 
 def test_delete_frees_the_name(server: Server) -> None:
-    """A deleted one is gone, its name is free, and deleting again is a 404."""
+    """A deleted artifact is gone, and a second delete is a 404."""
     name = server.made()
     answer = server.request("DELETE", name)
     kept = {"kept": []} if server.collection == "runs" else {}
@@ -667,8 +667,8 @@ def test_delete_frees_the_name(server: Server) -> None:
     server.create(name=name)
 
 
-def test_delete_of_a_running_one(server: Server) -> None:
-    """DELETE cancels what is in progress first."""
+def test_delete_cancels_a_running_artifact(server: Server) -> None:
+    """The name is free afterwards."""
     name = server.create(steps=100, pause=0.2)
     assert server.request("DELETE", name).status_code == 200
     error_of(server.get(f"{name}/status"), 404, "not_found")
@@ -698,8 +698,8 @@ def test_unknown_name_is_not_found(server: Server, path: str) -> None:
 # Files
 
 
-def test_one_file(server: Server, single: str) -> None:
-    """`data` of one file is the file, with length, strong ETag, digest, and as an attachment."""
+def test_data_of_one_file_is_the_file(server: Server, single: str) -> None:
+    """With length, strong ETag and digest, and as an attachment."""
     answer = server.get(f"{single}/data")
     assert answer.content == TEXT.encode()
     assert answer.headers["Content-Length"] == str(len(TEXT))
@@ -715,8 +715,8 @@ def test_one_file(server: Server, single: str) -> None:
     ("wanted", "begin", "end"),
     [("0-0", 0, 1), ("1-3", 1, 4), ("2-", 2, 6), ("-2", 4, 6), ("-100", 0, 6), ("0-999", 0, 6)],
 )
-def test_range(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
-    """A single range is a 206 with exactly its bytes."""
+def test_range_is_a_206_with_exactly_its_bytes(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
+    """The client joins ranges to a file."""
     answer = server.get(f"{single}/data", headers={"Range": f"bytes={wanted}"})
     assert (answer.status_code, answer.content) == (206, TEXT.encode()[begin:end])
     assert answer.headers["Content-Range"] == f"bytes {begin}-{end - 1}/{len(TEXT)}"
@@ -726,22 +726,22 @@ def test_range(server: Server, single: str, wanted: str, begin: int, end: int) -
 @pytest.mark.parametrize(
     "wanted", ["bytes=0-1,3-4", "bytes=x", "lines=0-1", "bytes=3-1", "bytes", "bytes=--1", "bytes=1-x"]
 )
-def test_ranges_that_are_ignored(server: Server, single: str, wanted: str) -> None:
-    """Several ranges, other units and nonsense give the whole file."""
+def test_other_ranges_give_the_whole_file(server: Server, single: str, wanted: str) -> None:
+    """Several ranges, other units and malformed ranges."""
     answer = server.get(f"{single}/data", headers={"Range": wanted})
     assert (answer.status_code, answer.text) == (200, TEXT)
 
 
 @pytest.mark.parametrize("wanted", ["bytes=6-", "bytes=100-200", "bytes=-0"])
-def test_unsatisfiable_range(server: Server, single: str, wanted: str) -> None:
-    """A range outside the file is a 416 that tells the size."""
+def test_range_outside_the_file_is_416(server: Server, single: str, wanted: str) -> None:
+    """The answer has the size of the file."""
     answer = server.get(f"{single}/data", headers={"Range": wanted})
     error_of(answer, 416, "range_not_satisfiable")
     assert answer.headers["Content-Range"] == f"bytes */{len(TEXT)}"
 
 
-def test_conditions(server: Server, single: str) -> None:
-    """If-None-Match, If-Match and If-Range are judged by the strong ETag."""
+def test_conditions_compare_the_strong_etag(server: Server, single: str) -> None:
+    """If-None-Match, If-Match and If-Range."""
     tag = f'"{SHA256}"'
     path = f"{single}/data"
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -754,8 +754,8 @@ def test_conditions(server: Server, single: str) -> None:
         assert server.get(path, headers={"Range": "bytes=1-", "If-Range": if_range}).status_code == status
 
 
-def test_manifest(server: Server, made: str) -> None:
-    """`files` lists path, size and sha256, and the digest is that of its canonical form."""
+def test_files_lists_path_size_and_sha256(server: Server, made: str) -> None:
+    """The digest is the hash of the canonical form."""
     files = server.get(f"{made}/files").json()
     assert [entry["path"] for entry in files] == ["a.txt", "d/b.txt", "upload.bin"]
     assert files[0] == {"path": "a.txt", "size": len(TEXT), "sha256": SHA256}
@@ -764,7 +764,7 @@ def test_manifest(server: Server, made: str) -> None:
 
 
 def test_several_files_are_a_zip(server: Server, made: str) -> None:
-    """`data` of several files is a zip of known length with exactly these files; a folder likewise."""
+    """Of known length, with exactly these files; a folder is a zip, too."""
     answer = server.get(f"{made}/data")
     assert answer.headers["Content-Type"] == "application/zip"
     assert int(answer.headers["Content-Length"]) == len(answer.content)
@@ -780,7 +780,7 @@ def test_several_files_are_a_zip(server: Server, made: str) -> None:
 
 
 def test_zip_of_ten_thousand_files(server: Server) -> None:
-    """A zip64 with very many files is whole and its length was right."""
+    """The zip is complete and has the announced length."""
     name = server.made(files=[f"f{number % 100}/{number}" for number in range(10_000)], repeat=1)
     answer = server.get(f"{name}/data")
     assert int(answer.headers["Content-Length"]) == len(answer.content)
@@ -790,7 +790,7 @@ def test_zip_of_ten_thousand_files(server: Server) -> None:
 
 
 def test_empty_file_and_large_file(server: Server) -> None:
-    """A file of no bytes, and one of many, whole and in the middle."""
+    """The whole file, and a range in the middle."""
     empty = server.made(repeat=0)
     answer = server.get(f"{empty}/data")
     assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
@@ -821,20 +821,20 @@ def test_empty_file_and_large_file(server: Server) -> None:
     ],
 )
 def test_paths_stay_inside(server: Server, made: str, path: str) -> None:
-    """What is no file of the artifact is a 404, however it is written."""
+    """A path that is not a file of the artifact is a 404 in any spelling."""
     assert_not_found(server, f"{made}/data/{path}")
 
 
 @pytest.mark.parametrize("path", ["..", "../../../../../../etc/passwd", "d/../../../../etc/passwd"])
 def test_dot_segments_lead_nowhere(server: Server, made: str, path: str) -> None:
-    """Dot segments may be resolved as a URL's are, before any route is looked for; no file is found through them."""
+    """The server may resolve them before it looks for a route; they never lead to a file."""
     answer = server.exchange(f"GET /{server.collection}/{made}/data/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert b"Content-Type: application/json" in answer
     assert b"root:" not in answer
 
 
-def test_not_ready_yet(server: Server) -> None:
-    """What is in progress has no data, and the reason tells."""
+def test_artifact_in_progress_has_no_data(server: Server) -> None:
+    """The error says so."""
     name = server.create(steps=3, pause=0.5)
     for path in ("data", "data/file.txt", "files"):
         error_of(server.get(f"{name}/{path}"), 404, "not_ready")
@@ -845,7 +845,7 @@ def test_not_ready_yet(server: Server) -> None:
 
 
 def test_log_and_offset(server: Server, made: str) -> None:
-    """The log is UTF-8 text; an offset skips bytes, and one beyond the end gives nothing."""
+    """The log is UTF-8 text; an offset skips bytes, and an offset beyond the end gives an empty body."""
     answer = server.get(f"{made}/log")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -856,7 +856,7 @@ def test_log_and_offset(server: Server, made: str) -> None:
 
 
 def test_followed_log_comes_line_by_line(server: Server) -> None:
-    """Lines arrive while they are written, and the answer ends with the artifact."""
+    """The answer ends with the artifact."""
     name = server.create(steps=4, pause=0.4)
     moments: dict[str, float] = {}
     with server.get(f"{name}/log?follow=1", stream=True) as answer:
@@ -869,7 +869,7 @@ def test_followed_log_comes_line_by_line(server: Server) -> None:
 
 
 def test_followers_that_leave_free_their_threads(server: Server) -> None:
-    """More clients than there are threads follow, wait and vanish: the server still answers."""
+    """More clients than there are threads follow, wait and disconnect: the server still answers."""
     name = server.create(steps=60, pause=0.5)
     for _ in range(3):
         connections = []
@@ -891,8 +891,8 @@ def test_followers_that_leave_free_their_threads(server: Server) -> None:
     server.request("DELETE", name)
 
 
-def test_metrics_views(server: Server, made: str) -> None:
-    """Metrics are listed, with their views; scalar, json and csv tell the same."""
+def test_views_of_a_metric_have_the_same_points(server: Server, made: str) -> None:
+    """As scalar, json and csv."""
     assert server.get(f"{made}/metrics").json() == ["loss"]
     assert server.get(f"{made}/metrics/loss").json() == ["scalar", "json", "csv"]
     scalar = server.get(f"{made}/metrics/loss/scalar")
@@ -909,8 +909,8 @@ def test_metrics_views(server: Server, made: str) -> None:
         error_of(server.get(f"{made}/{path}"), 404, "not_found")
 
 
-def test_input_files_that_are_not_there(server: Server, made: str) -> None:
-    """An unknown input is a 404."""
+def test_unknown_input_file_is_404(server: Server, made: str) -> None:
+    """Its parameter may have been a URL."""
     for file in ("nothing", "%00", "..%2fmanifest.json"):
         assert_not_found(server, f"{made}/input-files/{file}")
 
@@ -918,8 +918,8 @@ def test_input_files_that_are_not_there(server: Server, made: str) -> None:
 # Together
 
 
-def test_one_of_many_wins_a_name(server: Server) -> None:
-    """Of concurrent creates of one name exactly one is answered 200, the others 409."""
+def test_one_of_many_concurrent_creates_gets_the_name(server: Server) -> None:
+    """Exactly one is answered 200, the others 409."""
     name = server.new_name()
     statuses: list[int] = []
 

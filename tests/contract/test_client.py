@@ -1,4 +1,4 @@
-"""The client against real servers: a tool container, and the in-memory twin as a tool and as a pipeline."""
+"""The client with real servers: a tool container, and the in-memory server as a tool and as a pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLE = HERE / "tools" / "sample"
 
 
 class Server:
-    """A server process that can be killed and started again at the same place."""
+    """A server process that a test can kill and start again at the same address."""
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
@@ -60,21 +60,21 @@ class Server:
             time.sleep(0.1)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """End the whole group with a signal."""
+        """End the whole process group with a signal."""
         assert self.process is not None
         os.killpg(self.process.pid, number)
         self.process.wait(30)
 
     def container(self) -> Container:
         """Return a client."""
-        # The twin describes itself as the sample tool does, whatever its collection is called.
+        # The in-memory server has the description of the sample tool, also with the collection /runs.
         kind: Collection | None = "runs" if self.kind == "twin-runs" else None
         return Container(f"http://127.0.0.1:{self.port}", name="sample", retry_s=5, kind=kind)
 
 
 @pytest.fixture(scope="module", params=["tool", "twin", "twin-runs"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Each implementation in turn."""
+    """Yield each implementation in turn."""
     server = Server(request.param, tmp_path_factory.mktemp(request.param))
     server.start()
     yield server
@@ -83,18 +83,18 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture
 def container(server: Server) -> Container:
-    """A client of it."""
+    """Return a client of the server."""
     return server.container()
 
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A name of the test's own."""
+    """Return an unused name."""
     return f"a{abs(hash(request.node.nodeid))}"
 
 
-def test_it_describes_itself(container: Container, server: Server) -> None:
-    """Description, kind and OpenAPI document come as the shapes that they are."""
+def test_description_kind_and_openapi_are_read(container: Container, server: Server) -> None:
+    """Each with its own type."""
     description = container.describe()
     assert description.name == "sample"
     assert {parameter.name for parameter in description.parameters} >= {"text", "upload"}
@@ -102,8 +102,8 @@ def test_it_describes_itself(container: Container, server: Server) -> None:
     assert container.openapi()["openapi"].startswith("3.1")
 
 
-def test_up_and_down_again(container: Container, name: str, tmp_path: Path) -> None:
-    """What is uploaded comes back byte for byte, verified, with its parameters and its log."""
+def test_uploads_come_back_unchanged(container: Container, name: str, tmp_path: Path) -> None:
+    """Byte for byte and verified, with parameters and log."""
     upload = tmp_path / "upload"
     upload.write_bytes(os.urandom(5_000_000))
     artifact = container.create(name, {"files": ["a/b.txt", "c.txt"], "steps": 2}, {"upload": upload})
@@ -130,7 +130,7 @@ def test_up_and_down_again(container: Container, name: str, tmp_path: Path) -> N
 
 
 def test_a_download_is_resumed(container: Container, name: str, tmp_path: Path) -> None:
-    """Of a file that is half there only the other half is sent."""
+    """Only the missing half of a file is transferred."""
     artifact = container.create(name, {"repeat": 500_000})
     assert artifact.wait(60).phase == "completed"
     entry = artifact.manifest().files[0]
@@ -151,7 +151,7 @@ def test_a_download_is_resumed(container: Container, name: str, tmp_path: Path) 
 
 
 def test_a_log_is_followed_while_it_grows(container: Container, name: str) -> None:
-    """Lines come before the end, and all of them come."""
+    """Lines arrive before the end, and all of them arrive."""
     artifact = container.create(name, {"steps": 4, "pause": 0.3})
     lines = artifact.iter_log(follow=True)
     first = next(lines)
@@ -161,8 +161,8 @@ def test_a_log_is_followed_while_it_grows(container: Container, name: str) -> No
     assert artifact.status().is_final
 
 
-def test_waiting_and_cancelling(container: Container, name: str) -> None:
-    """A long poll ends at once when it is cancelled from another thread."""
+def test_a_cancel_ends_a_wait(container: Container, name: str) -> None:
+    """A long poll ends at once when another thread cancels the artifact."""
     artifact = container.create(name, {"steps": 1, "pause": 60})
     with pytest.raises(errors.WaitTimeoutError):
         artifact.wait(0.5)
@@ -174,7 +174,7 @@ def test_waiting_and_cancelling(container: Container, name: str) -> None:
 
 
 def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) -> None:
-    """The tool's sentence arrives, and there is nothing to fetch."""
+    """The tool's message arrives, and there is no data."""
     artifact = container.create(name, {"fail": "no such luck"})
     status = artifact.wait(30)
     assert status.phase == "failed"
@@ -183,8 +183,8 @@ def test_failures_have_reasons(container: Container, name: str, tmp_path: Path) 
         artifact.download_all(tmp_path)
 
 
-def test_creating_twice(container: Container, name: str) -> None:
-    """A taken name is a conflict; the same key is the same artifact; another body under it is refused."""
+def test_second_create_is_a_conflict_without_the_same_key(container: Container, name: str) -> None:
+    """The same key gives the same artifact; another body with it is refused."""
     container.create(name, {"repeat": 2}, idempotency_key=name)
     assert container.create(name, {"repeat": 2}, idempotency_key=name).name == name
     with pytest.raises(errors.InvalidError):
@@ -194,14 +194,14 @@ def test_creating_twice(container: Container, name: str) -> None:
 
 
 def test_bad_parameters_are_all_named(container: Container, name: str) -> None:
-    """The server's detail reaches the caller."""
+    """The caller gets the server's detail."""
     with pytest.raises(errors.InvalidError) as raised:
         container.create(name, {"repeat": -1, "nothing": 1}, {"upload": b"x"})
     assert {"repeat", "nothing"} <= set(raised.value.detail)
 
 
 def test_many_threads_use_one_client(container: Container, name: str) -> None:
-    """Thirty artifacts are made and read at the same time."""
+    """They make and read thirty artifacts at the same time."""
     wrong: list[object] = []
 
     def make(number: int) -> None:
@@ -219,7 +219,7 @@ def test_many_threads_use_one_client(container: Container, name: str) -> None:
 
 
 def test_a_wait_outlives_its_server(server: Server, name: str) -> None:
-    """The server is killed while an artifact runs: the wait goes on with the next one and hears what became of it."""
+    """The server is killed while an artifact runs: the wait continues on the next server and gets the result."""
     if server.kind != "tool":
         pytest.skip("the twin keeps nothing")
     artifact = server.container().create(name, {"steps": 1, "pause": 60})

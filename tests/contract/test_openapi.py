@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: it is valid, complete, and schemathesis finds nothing that contradicts it."""
+"""The OpenAPI document is right: valid and complete, and schemathesis finds no contradiction to it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from bonseyes_dagster.web.schemas import wire_errors
 from tests.contract import memory_app
 from tests.contract.serving import ROOT, Server
+from tests.wire_errors import wire_errors
 
 HERE = Path(__file__).parent
 

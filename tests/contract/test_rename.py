@@ -1,4 +1,4 @@
-"""Another name for an artifact, against every implementation: all of it goes along, and the old name is free."""
+"""Rename an artifact, for every implementation: everything keeps working, and the old name is free."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from tests.waiting import until
 
 
 def rename(server: Server, name: str, new_name: Any) -> requests.Response:
-    """Ask for another name."""
+    """Send a rename."""
     return server.request("PATCH", name, json={"name": new_name})
 
 
 @pytest.fixture
 def tool(server: Server) -> Server:
-    """A server of artifacts."""
+    """Return a server of artifacts."""
     if server.collection != "artifacts":
         pytest.skip("A run keeps its name.")
     return server
 
 
 def test_everything_is_found_under_the_new_name(tool: Server) -> None:
-    """Data, digest and parameters as before; the log tells of the change; the old name is not found."""
+    """Data, digest and parameters are unchanged; the log shows the rename; the old name is a 404."""
     name, new_name = tool.made(text="a renamed text"), tool.new_name()
     before = tool.get(f"{name}/status").json()
     log = tool.get(f"{name}/log").text
@@ -47,7 +47,7 @@ def test_everything_is_found_under_the_new_name(tool: Server) -> None:
 
 
 def test_the_old_name_and_its_key_are_free(tool: Server) -> None:
-    """A new artifact takes both, and the renamed one is not mistaken for it."""
+    """A new artifact gets both, and is not mistaken for the renamed one."""
     key = {"Idempotency-Key": tool.new_name()}
     name, new_name = tool.create(text="old", headers=key), tool.new_name()
     tool.wait(name)
@@ -59,8 +59,8 @@ def test_the_old_name_and_its_key_are_free(tool: Server) -> None:
     assert (tool.get(f"{name}/data").text, tool.get(f"{new_name}/data").text) == ("new", "old")
 
 
-def test_what_was_made_from_it_follows(tool: Server) -> None:
-    """`reused_from` is its new name, and its log is not theirs; an artifact made later is not among them."""
+def test_reused_from_follows_the_rename(tool: Server) -> None:
+    """`reused_from` shows the new name; the logs stay separate; an artifact made later is not affected."""
     text = f"followed {tool.new_name()}"
     name, new_name, copy = tool.made(text=text), tool.new_name(), tool.new_name()
     body = {"name": copy, "parameters": {"text": text}}
@@ -75,15 +75,15 @@ def test_what_was_made_from_it_follows(tool: Server) -> None:
 
 
 def test_a_taken_name_is_refused(tool: Server) -> None:
-    """And neither artifact changes; its own name is no other's."""
+    """Neither artifact changes; an artifact may keep its own name."""
     first, second = tool.made(text="first"), tool.made(text="second")
     error_of(rename(tool, first, second), 409, "name_taken")
     assert rename(tool, first, first).status_code == 200
     assert (tool.get(f"{first}/data").text, tool.get(f"{second}/data").text) == ("first", "second")
 
 
-def test_one_of_many_wins_a_new_name(tool: Server) -> None:
-    """Others keep their own."""
+def test_one_of_many_concurrent_renames_gets_the_name(tool: Server) -> None:
+    """The others keep their names."""
     made, new_name = [tool.made() for _ in range(4)], tool.new_name()
     with ThreadPoolExecutor(4) as pool:
         statuses = list(pool.map(lambda name: rename(tool, name, new_name).status_code, made))
@@ -92,8 +92,8 @@ def test_one_of_many_wins_a_new_name(tool: Server) -> None:
     assert len({new_name, *made} & set(names)) == 4
 
 
-def test_only_what_is_final_is_renamed(tool: Server) -> None:
-    """A step may be waiting for it under its name."""
+def test_only_final_artifacts_can_be_renamed(tool: Server) -> None:
+    """A step may wait for an artifact under its name."""
     running, queued = tool.create(steps=200, pause=0.1), tool.create()
     until(lambda: tool.get(f"{running}/status").json()["phase"] == "running")
     for name in (queued, running):
@@ -106,14 +106,14 @@ def test_only_what_is_final_is_renamed(tool: Server) -> None:
 
 @pytest.mark.parametrize("new_name", ["", "a/b", "a..b", "-a", "x" * 129, 7, None, ["a"]])
 def test_bad_new_names_are_invalid(tool: Server, new_name: Any) -> None:
-    """422, and the name is in the detail."""
+    """422 with the name in the detail."""
     name = tool.made()
     assert "name" in error_of(rename(tool, name, new_name), 422, "invalid")["detail"]
     assert tool.get(f"{name}/status").status_code == 200
 
 
 def test_other_bodies_are_refused(tool: Server) -> None:
-    """No name, more than a name, no object, no JSON, another type, nothing at all."""
+    """No name, more than a name, not an object, not JSON, another type, an empty body."""
     name = tool.made()
     error_of(tool.request("PATCH", name, json={}), 422, "invalid")
     error_of(tool.request("PATCH", name, json={"name": "a", "size": 1}), 422, "invalid")
@@ -125,6 +125,6 @@ def test_other_bodies_are_refused(tool: Server) -> None:
 
 
 def test_a_run_cannot_be_renamed(server: Server) -> None:
-    """Its artifacts bear its name."""
+    """Its artifacts carry its name."""
     if server.collection == "runs":
         error_of(rename(server, server.made(), server.new_name()), 405, "method_not_allowed")

@@ -1,4 +1,4 @@
-"""The images as they are in this checkout, and one composed project for all tests that leave it whole."""
+"""The images as they are in this checkout, and one docker project for all tests that leave it whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.composed import BONSEYES, SOURCE, Composed, archives
+from tests.docker.running_project import BONSEYES, SOURCE, RunningProject, archives
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +19,9 @@ def built() -> None:
 
 
 @pytest.fixture(scope="session")
-def composed(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def docker_project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProject]:
     """The project, up in Docker."""
-    with Composed(tmp_path_factory.mktemp("composed") / "project") as project:
+    with RunningProject(tmp_path_factory.mktemp("docker") / "project") as project:
         project.up()
         yield project
 

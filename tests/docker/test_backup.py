@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docker.composed import TOOLS, Composed
+from tests.docker.running_project import TOOLS, RunningProject
 from tests.waiting import is_at_work, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[str, Path]) -> None:
     """Volumes and database, into fresh ones: finished runs are intact, the run under way and the queue go on."""
     saved = tmp_path / "saved"
-    with Composed(tmp_path / "old") as old:
+    with RunningProject(tmp_path / "old") as old:
         old.up()
         first = old.client.container("digits-mlp", "runs").create("first", {"epochs": 2}, digits)
         assert first.wait(120).phase == "completed"
@@ -38,7 +38,7 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         assert json.loads((saved / "manifest.json").read_bytes())["versions"]["postgres"].startswith("15.")
         _is_spoilt_by_what_starts(old, tmp_path / "spoilt")
     _holds_no_secret(saved)
-    with Composed(tmp_path / "new") as new:
+    with RunningProject(tmp_path / "new") as new:
         done = new.call("restore", str(saved))
         assert done.returncode == 0, done.stderr
         assert new.call("restore", str(saved)).returncode == 4
@@ -53,7 +53,7 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         assert {key: now[key] for key in made} == made
 
 
-def _is_spoilt_by_what_starts(project: Composed, folder: Path) -> None:
+def _is_spoilt_by_what_starts(project: RunningProject, folder: Path) -> None:
     """`bonseyes` starts nothing meanwhile; Compose does, and then there is no backup, and what it started runs on."""
     with ThreadPoolExecutor() as pool:
         backup = pool.submit(project.call, "backup", str(folder))

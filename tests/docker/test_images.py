@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.description import find_tools
-from bonseyes_dagster.docker.build import inspect_image, revision
+from bonseyes_dagster.docker.build import git_revision, inspect_image
 from bonseyes_dagster.docker.compose.files import Image, read_images
 from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.version import __version__
@@ -114,7 +114,7 @@ def test_an_image_says_what_it_is_and_runs_as_nobody(project: Path, images: dict
     }
     assert labels["title"] == name
     assert labels["version"] == TAG
-    assert labels["revision"] == revision(project)
+    assert labels["revision"] == git_revision(project)
     assert config["User"] == "10001:10001"
 
 

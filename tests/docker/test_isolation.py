@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.docker.engine import docker
-from tests.docker.composed import PIPELINES, SERVICES, TOOLS, Composed
+from tests.docker.running_project import PIPELINES, SERVICES, TOOLS, RunningProject
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -115,17 +115,17 @@ def world(digits: dict[str, Path]) -> Iterator[World]:
         docker("network", "rm", network)
 
 
-def test_one_port_is_open(composed: Composed, world: World) -> None:
+def test_one_port_is_open(docker_project: RunningProject, world: World) -> None:
     """The gateway's, and on this machine only."""
     published = [
         (service, binding["HostIp"], binding["HostPort"])
         for service in SERVICES
-        for bindings in composed.inspect(service)["NetworkSettings"]["Ports"].values()
+        for bindings in docker_project.inspect(service)["NetworkSettings"]["Ports"].values()
         for binding in bindings or ()
     ]
-    assert published == [("gateway", "127.0.0.1", str(composed.port))]
+    assert published == [("gateway", "127.0.0.1", str(docker_project.port))]
     assert _can_connect(*world.place)
-    assert not _can_connect(world.address, composed.port)
+    assert not _can_connect(world.address, docker_project.port)
 
 
 def _can_connect(host: str, port: int) -> bool:
@@ -137,9 +137,11 @@ def _can_connect(host: str, port: int) -> bool:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_may_do_nothing_but_its_work(composed: Composed, service: str) -> None:
+def test_a_container_may_do_nothing_but_its_work(docker_project: RunningProject, service: str) -> None:
     """None of its processes is root, has a capability or can gain one."""
-    statuses = composed.inside(service, "bash", "-c", "cat /proc/[0-9]*/status 2>/dev/null; :")  # some may have ended
+    statuses = docker_project.inside(
+        service, "bash", "-c", "cat /proc/[0-9]*/status 2>/dev/null; :"
+    )  # some may have ended
     values: dict[str, set[str]] = {}
     for line in statuses.splitlines():
         name, _, value = line.partition(":")
@@ -153,23 +155,23 @@ def test_a_container_may_do_nothing_but_its_work(composed: Composed, service: st
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_writes_to_its_volume_only(composed: Composed, service: str) -> None:
+def test_a_container_writes_to_its_volume_only(docker_project: RunningProject, service: str) -> None:
     """And to /tmp, which is memory; every folder that it has is tried."""
     script = 'find / -xdev -type d 2>/dev/null | while read -r d; do [ -w "$d" ] && echo "$d"; done; :'
     allowed = {"/tmp", *VOLUMES.get(service, ())}
-    assert set(composed.inside(service, "bash", "-c", script).split()) <= allowed
-    mounts = [line.split() for line in composed.inside(service, "cat", "/proc/mounts").splitlines()]
+    assert set(docker_project.inside(service, "bash", "-c", script).split()) <= allowed
+    mounts = [line.split() for line in docker_project.inside(service, "cat", "/proc/mounts").splitlines()]
     kernels = ("/proc", "/sys", "/dev")
     writable = {mount[1] for mount in mounts if mount[3].startswith("rw") and not mount[1].startswith(kernels)}
     # Docker's own files there are root's.
     assert writable - {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} == allowed
-    composed.inside(service, "bash", "-c", "! echo >/etc/hosts; ! echo >/etc/resolv.conf; ! echo >/etc/hostname")
+    docker_project.inside(service, "bash", "-c", "! echo >/etc/hosts; ! echo >/etc/resolv.conf; ! echo >/etc/hostname")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_container_has_the_engine(composed: Composed, service: str) -> None:
+def test_no_container_has_the_engine(docker_project: RunningProject, service: str) -> None:
     """Its socket is not mounted, and nothing of the machine but volumes."""
-    found = composed.inspect(service)
+    found = docker_project.inspect(service)
     assert {mount["Type"] for mount in found["Mounts"]} <= {"volume", "tmpfs"}
     limits = found["HostConfig"]
     assert limits["Memory"] > 0
@@ -178,27 +180,27 @@ def test_no_container_has_the_engine(composed: Composed, service: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def hidden(composed: Composed) -> list[tuple[str, int]]:
+def hidden(docker_project: RunningProject) -> list[tuple[str, int]]:
     """Every address of every service that tools have no business with, with every port at which one listens."""
-    ports = {port for service in HIDDEN for port in _listening(composed, service)}
+    ports = {port for service in HIDDEN for port in _listening(docker_project, service)}
     assert {80, 3000, 4000, 5432, 8080} <= ports
-    return [(address, port) for service in HIDDEN for address in _addresses(composed, service) for port in ports]
+    return [(address, port) for service in HIDDEN for address in _addresses(docker_project, service) for port in ports]
 
 
-def _addresses(composed: Composed, service: str) -> list[str]:
-    networks = composed.inspect(service)["NetworkSettings"]["Networks"]
+def _addresses(docker_project: RunningProject, service: str) -> list[str]:
+    networks = docker_project.inspect(service)["NetworkSettings"]["Networks"]
     return [network["IPAddress"] for network in networks.values()]
 
 
-def _listening(composed: Composed, service: str) -> set[int]:
+def _listening(docker_project: RunningProject, service: str) -> set[int]:
     """Return the ports at which something in a container listens, but to the container itself."""
-    lines = composed.inside(service, "bash", "-c", "cat /proc/net/tcp /proc/net/tcp6").splitlines()
+    lines = docker_project.inside(service, "bash", "-c", "cat /proc/net/tcp /proc/net/tcp6").splitlines()
     listening = [entry[1].split(":") for entry in map(str.split, lines) if entry[3] == _LISTENS]
     return {int(port, 16) for address, port in listening if not address.endswith(_LOOPBACK)}
 
 
-def _reached(composed: Composed, service: str, targets: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    return _read(composed.inside(service, "python", "-c", textwrap.dedent(CONNECT), json.dumps(targets)))
+def _reached(docker_project: RunningProject, service: str, targets: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    return _read(docker_project.inside(service, "python", "-c", textwrap.dedent(CONNECT), json.dumps(targets)))
 
 
 def _read(answer: str) -> list[tuple[str, int]]:
@@ -207,17 +209,19 @@ def _read(answer: str) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_tool_reaches_tools_and_the_dashboard_only(
-    composed: Composed, hidden: list[tuple[str, int]], world: World, tool: str
+    docker_project: RunningProject, hidden: list[tuple[str, int]], world: World, tool: str
 ) -> None:
     """No address and port of anything else: not of Dagster, Postgres, pipelines, access, gateway, machine or world."""
     wanted = [(name, 80) for name in sorted(OPEN)]
-    assert _reached(composed, tool, wanted) == wanted
-    networks = [network for service in SERVICES for network in composed.inspect(service)["NetworkSettings"]["Networks"]]
+    assert _reached(docker_project, tool, wanted) == wanted
+    networks = [
+        network for service in SERVICES for network in docker_project.inspect(service)["NetworkSettings"]["Networks"]
+    ]
     gateways = [(address, world.port) for name in sorted(set(networks)) for address in _gateways(name)]
-    here = [(world.address, port) for port in (world.port, composed.port, 22)]
-    assert _reached(composed, tool, [*hidden, *gateways, *here]) == []
-    assert composed.inside(tool, "python", "-c", RESOLVE, "example.com", "deb.debian.org", "pypi.org") == ""
-    assert composed.inspect(tool)["HostConfig"]["Dns"] == ["127.0.0.1"]  # where the machine is cut off, too
+    here = [(world.address, port) for port in (world.port, docker_project.port, 22)]
+    assert _reached(docker_project, tool, [*hidden, *gateways, *here]) == []
+    assert docker_project.inside(tool, "python", "-c", RESOLVE, "example.com", "deb.debian.org", "pypi.org") == ""
+    assert docker_project.inspect(tool)["HostConfig"]["Dns"] == ["127.0.0.1"]  # where the machine is cut off, too
 
 
 def _gateways(network: str) -> list[str]:
@@ -225,25 +229,25 @@ def _gateways(network: str) -> list[str]:
     return [config["Gateway"] for config in found[0]["IPAM"]["Config"] if "Gateway" in config]
 
 
-def test_the_machine_can_be_found_where_it_is_open(composed: Composed, world: World) -> None:
+def test_the_machine_can_be_found_where_it_is_open(docker_project: RunningProject, world: World) -> None:
     """The server that no tool finds is there: the gateway's network has an address of the machine."""
-    (address,) = _gateways(f"{composed.name}_edge")
+    (address,) = _gateways(f"{docker_project.name}_edge")
     assert _can_connect(address, world.port)
-    assert _reached(composed, "import", [(address, world.port)]) == []
+    assert _reached(docker_project, "import", [(address, world.port)]) == []
 
 
-def test_an_ordinary_container_reaches_the_world(composed: Composed, world: World) -> None:
+def test_an_ordinary_container_reaches_the_world(docker_project: RunningProject, world: World) -> None:
     """Or those that do not would prove nothing: the same image, on a network as Docker makes them."""
-    image = composed.inspect("import")["Config"]["Image"]
+    image = docker_project.inspect("import")["Config"]["Image"]
     ordinary = ("run", "--rm", "--network", world.network, image)
     looked = docker(*ordinary, "bash", "-c", LOOK, world.address, str(world.port), timeout_s=60)
     assert _ways_out(looked) == ("reached", {world.address})
 
 
 @pytest.mark.parametrize("service", sorted({*SERVICES} - {"gateway"}))
-def test_nobody_else_reaches_the_world(composed: Composed, world: World, service: str) -> None:
+def test_nobody_else_reaches_the_world(docker_project: RunningProject, world: World, service: str) -> None:
     """Nobody but the gateway has a router, even where an engine of old has told it of one."""
-    looked = composed.inside(service, "bash", "-c", LOOK, world.address, str(world.port))
+    looked = docker_project.inside(service, "bash", "-c", LOOK, world.address, str(world.port))
     assert _ways_out(looked) == ("lost", set())
 
 
@@ -256,42 +260,42 @@ def _ways_out(looked: str) -> tuple[str, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def fetcher(composed: Composed, world: World) -> Iterator[str]:
+def fetcher(docker_project: RunningProject, world: World) -> Iterator[str]:
     """A tool beside the project's own that says that it fetches from the world."""
-    text = (composed.folder / "docker-compose.yml").read_text()
+    text = (docker_project.folder / "docker-compose.yml").read_text()
     before, mark, after = text.partition("\n  # --- The pipelines")
     after = after.replace("\nnetworks:\n", "\nnetworks:\n  outbound:\n")
-    file = composed.folder / "outbound.yml"
+    file = docker_project.folder / "outbound.yml"
     file.write_text(f"{before}{FETCHER % world.address}{mark}{after}\n  fetcher:\n")
     try:
-        composed.compose("--file", file.name, "up", "--detach", "--wait", "--no-deps", "fetcher")
+        docker_project.compose("--file", file.name, "up", "--detach", "--wait", "--no-deps", "fetcher")
         yield "fetcher"
     finally:
-        composed.compose("--file", file.name, "rm", "--stop", "--force", "fetcher")
-        docker("network", "rm", f"{composed.name}_outbound")
-        docker("volume", "rm", f"{composed.name}_fetcher")
+        docker_project.compose("--file", file.name, "rm", "--stop", "--force", "fetcher")
+        docker("network", "rm", f"{docker_project.name}_outbound")
+        docker("volume", "rm", f"{docker_project.name}_fetcher")
         file.unlink()
 
 
 def test_a_tool_that_says_so_reaches_the_world(
-    composed: Composed, world: World, hidden: list[tuple[str, int]], fetcher: str
+    docker_project: RunningProject, world: World, hidden: list[tuple[str, int]], fetcher: str
 ) -> None:
     """And of the project no more than any other does; what answers at every port is on the way to the world."""
-    assert _reached(composed, fetcher, [world.place]) == [world.place]
+    assert _reached(docker_project, fetcher, [world.place]) == [world.place]
     closed = [(address, CLOSED) for address in {address for address, _ in hidden}]
-    elsewhere = {address for address, _ in _reached(composed, fetcher, closed)}
-    assert [place for place in _reached(composed, fetcher, hidden) if place[0] not in elsewhere] == []
-    assert not composed.inspect(fetcher)["HostConfig"][
+    elsewhere = {address for address, _ in _reached(docker_project, fetcher, closed)}
+    assert [place for place in _reached(docker_project, fetcher, hidden) if place[0] not in elsewhere] == []
+    assert not docker_project.inspect(fetcher)["HostConfig"][
         "Dns"
     ]  # names of the world are asked of the engine's own servers
 
 
 def test_a_tool_that_says_so_fetches_from_the_world(
-    composed: Composed, world: World, digits: dict[str, Path], fetcher: str
+    docker_project: RunningProject, world: World, digits: dict[str, Path], fetcher: str
 ) -> None:
     """By the URLs in its parameters; another refuses these before it tries."""
     urls = [f"http://{world.address}:{world.port}/{digits[name].name}" for name in ("test-images", "test-labels")]
-    status = json.loads(composed.inside("digits-cnn", "python", "-c", FETCH, fetcher, *urls))
+    status = json.loads(docker_project.inside("digits-cnn", "python", "-c", FETCH, fetcher, *urls))
     assert status["phase"] == "completed", status
-    refused = json.loads(composed.inside("digits-cnn", "python", "-c", FETCH, "import", *urls))
+    refused = json.loads(docker_project.inside("digits-cnn", "python", "-c", FETCH, "import", *urls))
     assert "BONSEYES_OUTBOUND" in refused["error"]["message"]

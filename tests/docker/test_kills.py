@@ -12,7 +12,7 @@ import pytest
 from bonseyes_dagster.client import Artifact
 from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.errors import BonseyesError
-from tests.docker.composed import DAGSTER, SERVICES, TOOLS, Composed
+from tests.docker.running_project import DAGSTER, SERVICES, TOOLS, RunningProject
 from tests.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -34,8 +34,8 @@ _RUN_S = 300.0
 class Campaign:
     """Runs, one after the other, as long as there is somebody left to be killed."""
 
-    def __init__(self, composed: Composed, digits: dict[str, Path], prefix: str) -> None:
-        self._composed = composed
+    def __init__(self, docker_project: RunningProject, digits: dict[str, Path], prefix: str) -> None:
+        self._project = docker_project
         self._digits = digits
         self._prefix = prefix
         self.names: list[str] = []
@@ -44,46 +44,46 @@ class Campaign:
         """Return the latest run, a new one when that has ended."""
         name = f"{self._prefix}{len(self.names)}"
         if self.names:
-            latest: Artifact = self._composed.runs().artifact(self.names[-1])
+            latest: Artifact = self._project.runs().artifact(self.names[-1])
             with suppress(BonseyesError):
                 if not latest.status().is_final:
                     return latest
         until(lambda: self._is_created(name))
         self.names.append(name)
-        made: Artifact = self._composed.runs().artifact(name)
+        made: Artifact = self._project.runs().artifact(name)
         return made
 
     def _is_created(self, name: str) -> bool:
         with suppress(BonseyesError):
-            self._composed.runs().create(name, {"epochs": 12}, self._digits, reuse=False, idempotency_key=name)
+            self._project.runs().create(name, {"epochs": 12}, self._digits, reuse=False, idempotency_key=name)
             return True
         return False
 
     def kill(self, services: Iterable[str]) -> None:
         """Kill each container in its turn; as that is an order, only who gave it starts the container again."""
-        for container in map(self._composed.container, services):
+        for container in map(self._project.container, services):
             self.run()
             docker("kill", container)
             time.sleep(_PAUSE_S)
             docker("start", container)
             time.sleep(_PAUSE_S)
-        self._composed.up()
+        self._project.up()
 
     def check(self) -> None:
         """Every run is completed, each of its artifacts is there once, and nothing works or waits any more."""
         for name in self.names:
-            run = self._composed.runs().artifact(name)
+            run = self._project.runs().artifact(name)
             until(lambda run=run: _is_final(run), _RUN_S)
             status = run.status()
             assert status.phase == "completed", (status, b"".join(run.iter_log()).decode()[-4000:])
         for tool, steps in STEPS.items():
-            container = self._composed.client.container(tool)
+            container = self._project.client.container(tool)
             there = {each.name: each for each in container.statuses() if each.name.startswith(self._prefix)}
             assert there.keys() == {f"{name}_{step}" for name in self.names for step in steps}
             assert {each.phase for each in there.values()} == {"completed"}
             assert {each.reused_from for each in there.values()} == {None}
         listing = "ls /dagster/run_server | grep -c json || true"
-        until(lambda: self._composed.inside("run-server", "bash", "-c", listing).strip() == "0")
+        until(lambda: self._project.inside("run-server", "bash", "-c", listing).strip() == "0")
 
 
 def _is_final(run: Artifact) -> bool:
@@ -92,27 +92,27 @@ def _is_final(run: Artifact) -> bool:
     return False
 
 
-def test_runs_survive_docker_kill(composed: Composed, digits: dict[str, Path]) -> None:
+def test_runs_survive_docker_kill(docker_project: RunningProject, digits: dict[str, Path]) -> None:
     """Each container in its turn: the run under way completes, nothing is made twice, nothing is left."""
-    campaign = Campaign(composed, digits, "killed")
+    campaign = Campaign(docker_project, digits, "killed")
     campaign.kill(TURNS)
     campaign.check()
 
 
-def test_runs_survive_crashes(composed: Composed, digits: dict[str, Path]) -> None:
+def test_runs_survive_crashes(docker_project: RunningProject, digits: dict[str, Path]) -> None:
     """The process that a container is there for is killed, as by a lack of memory; the engine starts it again."""
-    campaign = Campaign(composed, digits, "crashed")
+    campaign = Campaign(docker_project, digits, "crashed")
     for service in TURNS:
         campaign.run()
-        before = composed.inspect(service)["State"]["StartedAt"]
+        before = docker_project.inspect(service)["State"]["StartedAt"]
         # The first process is the engine's init, which cannot be killed from inside; it ends with its child.
         script = (
             "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done; :"
         )
-        children = map(int, composed.inside(service, "bash", "-c", script).split())
+        children = map(int, docker_project.inside(service, "bash", "-c", script).split())
         # Detached: a command inside the container ends with it, and may do so before it could say that it succeeded.
-        docker("exec", "--detach", composed.container(service), "bash", "-c", f"kill -9 {min(children)}")
-        until(lambda s=service, b=before: composed.inspect(s)["State"]["StartedAt"] != b)
+        docker("exec", "--detach", docker_project.container(service), "bash", "-c", f"kill -9 {min(children)}")
+        until(lambda s=service, b=before: docker_project.inspect(s)["State"]["StartedAt"] != b)
         time.sleep(_PAUSE_S)
     campaign.check()
-    composed.up()
+    docker_project.up()

@@ -14,7 +14,7 @@ import pytest
 from bonseyes_dagster.commands.backup import _only_kind
 from bonseyes_dagster.docker.engine import docker
 from bonseyes_dagster.docker.naming import DefaultName
-from bonseyes_dagster.docker.project import ComposedProject, is_up_in_docker
+from bonseyes_dagster.docker.project import DockerProject, is_up_in_docker
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
 
@@ -57,9 +57,9 @@ def compose(folder: Path, *arguments: str) -> None:
     subprocess.run(argv, cwd=folder, env={**os.environ, "PWD": str(folder)}, check=True, capture_output=True)
 
 
-def bring_up(folder: Path) -> ComposedProject:
+def bring_up(folder: Path) -> DockerProject:
     """Bring a project up by its name."""
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     project.compose("up", "--detach")
     return project
 
@@ -82,17 +82,17 @@ def test_what_plain_compose_has_started_is_its_folders_alone(folders: tuple[Path
     here, there = folders
     compose(there, "up", "--detach")
     (here / ".bonseyes/volumes/tool").mkdir(parents=True)
-    assert ComposedProject(there).name == there.name
+    assert DockerProject(there).name == there.name
     assert is_up_in_docker(there)
     assert not is_up_in_docker(here)
-    ComposedProject(here).check_name()
+    DockerProject(here).check_name()
     assert _only_kind(Project(here)) == "embedded"
     assert _only_kind(Project(there)) == "docker"
     compose(there, "down", "--timeout=0")
     for folder in folders:
         with pytest.raises(SettingsError, match=f"set COMPOSE_PROJECT_NAME={there.name}"):
-            ComposedProject(folder).check_name()
+            DockerProject(folder).check_name()
     assert _only_kind(Project(here)) == "embedded"
     (there / ".env").write_text(f"COMPOSE_PROJECT_NAME={there.name}\n")
-    assert ComposedProject(there).name == there.name
+    assert DockerProject(there).name == there.name
     assert _only_kind(Project(there)) == "docker"

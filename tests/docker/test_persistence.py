@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.errors import BonseyesError
-from tests.docker.composed import Composed
+from tests.docker.running_project import RunningProject
 from tests.waiting import is_at_work, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -17,12 +17,12 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 @pytest.fixture
 def project(built: None, tmp_path: Path) -> Any:
     """A project of its own, since it is taken down."""
-    with Composed(tmp_path / "project") as project:
+    with RunningProject(tmp_path / "project") as project:
         project.up()
         yield project
 
 
-def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Path]) -> None:
+def test_all_is_there_after_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
     """Completed runs and artifacts are as they were; the run under way and what was queued are done."""
     first = project.runs("digits-mlp").create("first", {"epochs": 1}, digits)
     assert first.wait(300).phase == "completed"
@@ -45,7 +45,7 @@ def test_all_is_there_after_down_and_up(project: Composed, digits: dict[str, Pat
     assert {key: now[key] for key in before} == before
 
 
-def test_down_and_up_by_the_command(project: Composed, digits: dict[str, Path]) -> None:
+def test_down_and_up_by_the_command(project: RunningProject, digits: dict[str, Path]) -> None:
     """What launches runs is stopped first, so no step of a run sees its tool go; all containers are gone meanwhile."""
     run = project.runs().create("only", {"epochs": 30}, digits)
     until(lambda: is_at_work(project.client, "training", "only_train"), 300)
@@ -57,10 +57,10 @@ def test_down_and_up_by_the_command(project: Composed, digits: dict[str, Path]) 
     status = run.wait(300)
     assert status.phase == "completed", status
     # It was told nothing that it had to try again.
-    assert "To be tried again" not in b"".join(run.iter_log()).decode()
+    assert "The step will be retried" not in b"".join(run.iter_log()).decode()
 
 
-def _is_there(project: Composed) -> bool:
+def _is_there(project: RunningProject) -> bool:
     try:
         return project.call("status").returncode == 0
     except BonseyesError:

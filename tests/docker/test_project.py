@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from bonseyes_dagster.client import Artifact
-from tests.docker.composed import PIPELINES, SERVICES, TOOLS, Composed
+from tests.docker.running_project import PIPELINES, SERVICES, TOOLS, RunningProject
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -27,154 +27,158 @@ CONFIG = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { runConfigYaml
 JOB = "digits_cnn"
 
 
-def _run(composed: Composed, digits: dict[str, Path], name: str) -> subprocess.CompletedProcess[str]:
+def _run(docker_project: RunningProject, digits: dict[str, Path], name: str) -> subprocess.CompletedProcess[str]:
     files = [word for parameter, path in digits.items() for word in ("-f", f"{parameter}={path}")]
-    return composed.call("run", "digits-cnn", "--name", name, "--wait", "--timeout", "400", *files)
+    return docker_project.call("run", "digits-cnn", "--name", name, "--wait", "--timeout", "400", *files)
 
 
 @pytest.fixture(scope="module")
-def first(composed: Composed, digits: dict[str, Path]) -> Artifact:
+def first(docker_project: RunningProject, digits: dict[str, Path]) -> Artifact:
     """A run that was started by the command and is completed."""
-    done = _run(composed, digits, "first")
+    done = _run(docker_project, digits, "first")
     assert done.returncode == 0, done.stdout + done.stderr
-    run: Artifact = composed.runs().artifact("first")
+    run: Artifact = docker_project.runs().artifact("first")
     return run
 
 
-def test_all_services_are_healthy(composed: Composed) -> None:
+def test_all_services_are_healthy(docker_project: RunningProject) -> None:
     """`status` lists every service, the one-shot ones not among them."""
-    done = composed.call("status", "--json")
+    done = docker_project.call("status", "--json")
     assert done.returncode == 0, done.stdout
     record = json.loads(done.stdout)
     assert sorted(service["name"] for service in record["services"]) == sorted(SERVICES)
     assert {service["state"] for service in record["services"]} == {"healthy"}
-    assert record["url"] == composed.url
+    assert record["url"] == docker_project.url
     kinds = {service["name"]: service["kind"] for service in record["services"]}
     assert {kinds[name] for name in TOOLS} == {"tool"}
     assert {kinds[name] for name in PIPELINES} == {"pipeline"}
 
 
-def test_a_run_ends_with_the_report(composed: Composed, first: Artifact) -> None:
+def test_a_run_ends_with_the_report(docker_project: RunningProject, first: Artifact) -> None:
     """As of the embedded project: every criterion and constraint is met, on images that were never learnt from."""
     status = first.status()
     assert {step.phase for step in status.steps or ()} == {"completed"}
-    report = json.loads(composed.client.container("benchmarking").artifact("first_benchmark").read("report.json"))
+    report = json.loads(docker_project.client.container("benchmarking").artifact("first_benchmark").read("report.json"))
     assert report["passed"]
     assert report["metrics"]["accuracy"] >= 0.97
     assert {verdict["name"] for verdict in report["evaluation_criterias"]} == {"accurate", "fair"}
     assert {verdict["name"] for verdict in report["constraints"]} == {"small", "fast"}
 
 
-def test_a_second_run_takes_over_what_is_there(composed: Composed, digits: dict[str, Path], first: Artifact) -> None:
+def test_second_run_takes_over_all_results(
+    docker_project: RunningProject, digits: dict[str, Path], first: Artifact
+) -> None:
     """None of its steps computes anything again."""
-    done = _run(composed, digits, "second")
+    done = _run(docker_project, digits, "second")
     assert done.returncode == 0, done.stdout + done.stderr
-    steps = composed.runs().artifact("second").status().steps
+    steps = docker_project.runs().artifact("second").status().steps
     assert len(steps) == 9
     for step in steps:
-        status = composed.client.container(step.container).artifact(step.artifact).status()
+        status = docker_project.client.container(step.container).artifact(step.artifact).status()
         assert (status.phase, bool(status.reused_from)) == ("completed", True), step
 
 
-def test_links_lead_to_where_people_are(composed: Composed, first: Artifact) -> None:
+def test_links_lead_to_where_people_are(docker_project: RunningProject, first: Artifact) -> None:
     """A run's link to Dagster is one that a browser outside can open."""
     url = first.status().dagster_url
     assert url is not None
-    assert url.startswith(f"{composed.url}/dagster/runs/")
+    assert url.startswith(f"{docker_project.url}/dagster/runs/")
     assert requests.get(url, timeout=30).status_code == 200
 
 
-def test_metrics_are_in_tensorboard(composed: Composed, first: Artifact) -> None:
+def test_metrics_are_in_tensorboard(docker_project: RunningProject, first: Artifact) -> None:
     """The learning curves of the training, which TensorBoard fetches from the tool."""
-    url = f"{composed.url}/containers/visualization/data/runs"
+    url = f"{docker_project.url}/containers/visualization/data/runs"
     assert any("first_train" in run for run in requests.get(url, timeout=60).json())
 
 
-def test_a_run_launched_in_dagsters_ui_is_in_runs(composed: Composed, first: Artifact) -> None:
+def test_a_run_launched_in_dagsters_ui_is_in_runs(docker_project: RunningProject, first: Artifact) -> None:
     """It gets a name, and completes."""
-    launched = _graphql(composed, LAUNCH, job=JOB, config=_config(composed, first))["launchRun"]
+    launched = _graphql(docker_project, LAUNCH, job=JOB, config=_config(docker_project, first))["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
-    run = _by_id(composed, launched["run"]["runId"])
+    run = _by_id(docker_project, launched["run"]["runId"])
     assert run.wait(300).phase == "completed"
 
 
-def test_a_run_launched_by_dagsters_command_is_in_runs(composed: Composed, first: Artifact) -> None:
+def test_a_run_launched_by_dagsters_command_is_in_runs(docker_project: RunningProject, first: Artifact) -> None:
     """`dagster job launch` in one of Dagster's containers."""
-    before = set(composed.runs().names())
-    config = _config(composed, first)
+    before = set(docker_project.runs().names())
+    config = _config(docker_project, first)
     where = ("-w", "/dagster/workspace.yaml", "-j", JOB)
-    composed.inside("dagster-webserver", "dagster", "job", "launch", *where, "--config-json", json.dumps(config))
-    (name,) = set(composed.runs().names()) - before
-    assert composed.runs().artifact(name).wait(300).phase == "completed"
+    docker_project.inside("dagster-webserver", "dagster", "job", "launch", *where, "--config-json", json.dumps(config))
+    (name,) = set(docker_project.runs().names()) - before
+    assert docker_project.runs().artifact(name).wait(300).phase == "completed"
 
 
-def _config(composed: Composed, run: Artifact) -> Any:
+def _config(docker_project: RunningProject, run: Artifact) -> Any:
     import yaml
 
-    found = _graphql(composed, CONFIG, id=run.status().run_id)
+    found = _graphql(docker_project, CONFIG, id=run.status().run_id)
     return yaml.safe_load(found["runOrError"]["runConfigYaml"])
 
 
-def _graphql(composed: Composed, query: str, **variables: Any) -> dict[str, Any]:
+def _graphql(docker_project: RunningProject, query: str, **variables: Any) -> dict[str, Any]:
     answer = requests.post(
-        f"{composed.url}/dagster/graphql", json={"query": query, "variables": variables}, timeout=60
+        f"{docker_project.url}/dagster/graphql", json={"query": query, "variables": variables}, timeout=60
     ).json()
     assert "errors" not in answer, answer
     found: dict[str, Any] = answer["data"]
     return found
 
 
-def _by_id(composed: Composed, run_id: str) -> Artifact:
-    for status in composed.runs().statuses():
+def _by_id(docker_project: RunningProject, run_id: str) -> Artifact:
+    for status in docker_project.runs().statuses():
         if status.run_id == run_id:
-            found: Artifact = composed.runs().artifact(status.name)
+            found: Artifact = docker_project.runs().artifact(status.name)
             return found
     raise AssertionError(f"no run has the id {run_id}")
 
 
-def test_logs_are_those_of_the_services(composed: Composed) -> None:
+def test_logs_are_those_of_the_services(docker_project: RunningProject) -> None:
     """Of one, without a prefix, and without codes for a terminal where there is none; one that is not there is told."""
-    done = composed.call("logs", "run-server")
+    done = docker_project.call("logs", "run-server")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
     assert "listening at /dagster/run_server/socket" in done.stdout
-    done = composed.call("logs", "nobody")
+    done = docker_project.call("logs", "nobody")
     assert done.returncode == 3
     assert "training" in done.stderr
 
 
-def test_the_embedded_project_does_not_start_beside_it(composed: Composed) -> None:
+def test_the_embedded_project_does_not_start_beside_it(docker_project: RunningProject) -> None:
     """They would be two projects of one name."""
-    done = composed.call("up", "--detach")
+    done = docker_project.call("up", "--detach")
     assert done.returncode == 2
     assert "is up in Docker" in done.stderr
 
 
-def test_images_that_are_missing_are_named_and_not_built(composed: Composed) -> None:
+def test_images_that_are_missing_are_named_and_not_built(docker_project: RunningProject) -> None:
     """Nobody is there to be asked, so nothing starts."""
-    done = composed.call("up", "--docker", BONSEYES_VERSION="none", COMPOSE_PROJECT_NAME=f"{composed.name}-none")
+    done = docker_project.call(
+        "up", "--docker", BONSEYES_VERSION="none", COMPOSE_PROJECT_NAME=f"{docker_project.name}-none"
+    )
     assert done.returncode == 2
     assert "bonseyes/training:none" in done.stderr
     assert "`bonseyes build`" in done.stderr
 
 
-def test_a_profile_that_there_is_not_is_refused(composed: Composed) -> None:
+def test_a_profile_that_there_is_not_is_refused(docker_project: RunningProject) -> None:
     """Compose would start everything without it."""
-    done = composed.call("up", "--docker", "--detach", "--profile", "gqu")
+    done = docker_project.call("up", "--docker", "--detach", "--profile", "gqu")
     assert done.returncode == 2
-    assert "there is: gpu, run-containers" in done.stderr
+    assert "the profiles are: gpu, run-containers" in done.stderr
 
 
-def test_an_open_port_without_a_token_is_refused(composed: Composed) -> None:
+def test_an_open_port_without_a_token_is_refused(docker_project: RunningProject) -> None:
     """Before anything is started."""
-    name = f"{composed.name}-open"
-    done = composed.call("up", "--docker", BONSEYES_HOST="0.0.0.0", COMPOSE_PROJECT_NAME=name)
+    name = f"{docker_project.name}-open"
+    done = docker_project.call("up", "--docker", BONSEYES_HOST="0.0.0.0", COMPOSE_PROJECT_NAME=name)
     assert done.returncode == 2
     assert "BONSEYES_TOKEN" in done.stderr
 
 
-def test_a_taken_port_is_refused(composed: Composed) -> None:
+def test_a_taken_port_is_refused(docker_project: RunningProject) -> None:
     """With who has it."""
-    done = composed.call("up", "--docker", COMPOSE_PROJECT_NAME=f"{composed.name}-taken")
+    done = docker_project.call("up", "--docker", COMPOSE_PROJECT_NAME=f"{docker_project.name}-taken")
     assert done.returncode == 2
-    assert str(composed.port) in done.stderr
+    assert str(docker_project.port) in done.stderr

@@ -213,7 +213,7 @@ def test_no_other_container_is_made(shared, creation):
     """Bodies that are right but for one thing are refused, and the engine has made nothing of them."""
     for name, change in HOSTILE.items():
         status, text = _ask(shared, "POST", "/v1.41/containers/create", changed(creation, change))
-        assert (status, "no container of a run" in text) == (403, True), (name, text)
+        assert (status, "not a container of a run" in text) == (403, True), (name, text)
     assert not shared.containers()
 
 
@@ -303,5 +303,5 @@ def test_changes_and_refusals_are_logged(shared):
     assert _ask(shared, "GET", "/info")[0] == 403
     assert shared.wait(shared.launch("quick")) == SUCCESS
     log = (shared.home.parent / "proxy.log").read_text()
-    assert "GET /info: 403, launching runs does not need this call" in log
+    assert "GET /info: 403 Launching runs does not need this call." in log
     assert "POST /v1.41/containers/create: 201" in log

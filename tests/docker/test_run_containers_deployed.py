@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.docker.engine import docker
-from tests.docker.composed import TOOLS, Composed
+from tests.docker.running_project import TOOLS, RunningProject
 from tests.docker.test_kills import TURNS, Campaign
 from tests.waiting import is_at_work, until
 
@@ -20,19 +20,19 @@ _CONNECT = "timeout 3 bash -c 'exec 3<>/dev/tcp/{}/2375' && echo reached || echo
 
 
 @pytest.fixture(scope="module")
-def project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composed]:
+def project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProject]:
     """A project that launches its runs so."""
-    with Composed(tmp_path_factory.mktemp("launched") / "project", BONSEYES_RUN_LAUNCHER="docker") as project:
+    with RunningProject(tmp_path_factory.mktemp("launched") / "project", BONSEYES_RUN_LAUNCHER="docker") as project:
         project.up()
         yield project
 
 
-def _run_containers(project: Composed) -> list[str]:
+def _run_containers(project: RunningProject) -> list[str]:
     labels = (f"com.docker.compose.project={project.name}", "com.docker.compose.oneoff=True")
     return docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).split()
 
 
-def test_a_run_has_a_container_and_leaves_none(project: Composed, digits: dict[str, Path]) -> None:
+def test_a_run_has_a_container_and_leaves_none(project: RunningProject, digits: dict[str, Path]) -> None:
     """It is there while the run is at work; the run's container killed, another takes the run over."""
     run = project.runs().create("launched", {"epochs": 12}, digits, reuse=False)
     until(lambda: is_at_work(project.client, "training", "launched_train"))
@@ -44,7 +44,7 @@ def test_a_run_has_a_container_and_leaves_none(project: Composed, digits: dict[s
     until(lambda: not _run_containers(project))
 
 
-def test_only_who_launches_reaches_the_engine(project: Composed) -> None:
+def test_only_who_launches_reaches_the_engine(project: RunningProject) -> None:
     """The proxy has an address on a network of its own, and answers nobody else by name or by address."""
     address = project.inspect(PROXY)["NetworkSettings"]["Networks"][f"{project.name}_engine"]["IPAddress"]
     asking = {*TOOLS, *LAUNCHING, "code-server", "visualization", "dashboard", "access", "gateway", "postgres"}
@@ -54,7 +54,7 @@ def test_only_who_launches_reaches_the_engine(project: Composed) -> None:
             assert said == ("reached\n" if service in LAUNCHING else "refused\n"), (service, host)
 
 
-def test_runs_survive_docker_kill(project: Composed, digits: dict[str, Path]) -> None:
+def test_runs_survive_docker_kill(project: RunningProject, digits: dict[str, Path]) -> None:
     """Every container in its turn, the socket proxy among them; whoever killed it starts it again."""
     campaign = Campaign(project, digits, "killed")
     campaign.kill((*TURNS, PROXY))
@@ -62,7 +62,7 @@ def test_runs_survive_docker_kill(project: Composed, digits: dict[str, Path]) ->
     until(lambda: not _run_containers(project))
 
 
-def test_a_run_goes_on_after_down_and_up(project: Composed, digits: dict[str, Path]) -> None:
+def test_a_run_goes_on_after_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
     """`bonseyes down` ends the run's container, too; the run is taken up again."""
     run = project.runs().create("interrupted", {"epochs": 30}, digits, reuse=False)
     until(lambda: is_at_work(project.client, "training", "interrupted_train"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.docker.composed import TOOLS, Composed
+from tests.docker.running_project import TOOLS, RunningProject
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -17,11 +17,11 @@ MEASURED = ("latency_ms", "latency_p95_ms", "throughput_per_s")
 
 
 def test_the_report_is_that_of_the_embedded_project(
-    composed: Composed, digits: dict[str, Path], tmp_path: Path
+    docker_project: RunningProject, digits: dict[str, Path], tmp_path: Path
 ) -> None:
     """Every artifact but the benchmark has the same content; of the benchmark all that is not a matter of time."""
-    in_docker = _made(composed, digits)
-    with Composed(tmp_path / "embedded") as embedded:
+    in_docker = _made(docker_project, digits)
+    with RunningProject(tmp_path / "embedded") as embedded:
         done = embedded.call("up", "--detach")
         assert done.returncode == 0, done.stderr
         try:
@@ -30,7 +30,7 @@ def test_the_report_is_that_of_the_embedded_project(
             assert embedded.call("down").returncode == 0
 
 
-def _made(project: Composed, digits: dict[str, Path]) -> tuple[dict[str, str], Any]:
+def _made(project: RunningProject, digits: dict[str, Path]) -> tuple[dict[str, str], Any]:
     """Return the digests of what a run's tools make, and what its report says of the model."""
     run = project.runs().create("same", {}, digits, reuse=False)
     assert run.wait(300).phase == "completed"

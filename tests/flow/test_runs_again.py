@@ -258,7 +258,9 @@ def test_an_old_reference_is_not_taken_for_a_new_artifact(launch: Any, page: Pag
     project.container("load").artifact("swapped_load_train").delete()
     project.container("load").create("swapped_load_train", {}, {"archive": b"after!!"}).wait(WAIT_S)
     again = page.run_of(page.execute_again(parent.status().run_id or "", ["learn"], config_of(parent, page, epochs=7)))
-    assert "is another artifact by now than the one that this run refers to" in (again.wait(WAIT_S).reason or "")
+    assert "is not the artifact that this run refers to: another artifact has that name now" in (
+        again.wait(WAIT_S).reason or ""
+    )
 
 
 @pytest.mark.parametrize("fail", ["", "No."])

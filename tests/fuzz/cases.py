@@ -1,6 +1,7 @@
-"""Runs a parser on many made-up inputs: a few hundred in `make test`, as many as `make fuzz CASES=` says.
+"""Runs a parser on many random inputs: 300 in `make test`, and `CASES` in `make fuzz CASES=`.
 
-Each input is a function of the seed, the test's name and the input's number, so one failure can be repeated alone.
+The seed, the name of the test and the number of the input determine each input. So a developer can repeat one failure
+alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["CASES", "SEED", "fuzz"]
 
 CASES = int(os.environ.get("FUZZ_CASES") or 300)
 SEED = os.environ.get("FUZZ_SEED") or str(random.SystemRandom().randrange(10**9))
-# One input alone, to repeat a failure.
+# The number of one input. Only this input runs, to repeat a failure.
 ONLY_CASE = os.environ.get("FUZZ_CASE")
 _SLOWEST_S = 1.0
 _GROWTH_BYTES = 64 << 20
@@ -25,9 +26,11 @@ _T = TypeVar("_T")
 
 
 def fuzz(name: str, make: Callable[[random.Random], _T], check: Callable[[_T], object], *, cases: int = CASES) -> None:
-    """Call `check` with `cases` inputs that `make` makes.
+    """Call `check` with inputs from `make`, `cases` times.
 
-    Fails when `check` raises, when it works longer than a second, and when the memory of this process grows.
+    Raises:
+        AssertionError: `check` took more than a second of processor time, or the memory of this process grew.
+        BaseException: `check` raised it. A note has the seed and the input.
     """
     print(f"{name}: {cases} cases, FUZZ_SEED={SEED}")
     warm_up, memory_bytes = cases // 5, 0

@@ -1,4 +1,4 @@
-"""Makes inputs that are almost right: a valid one with a few changes."""
+"""Makes inputs that are almost valid: valid inputs with a few changes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ _EDGE_BYTES = b'\0\x01\x7f\x80\xff\r\n-"%/{}[]:, 09azAZ'
 
 
 def odd_text(random: Random) -> str:
-    """Return a text at which parsers stumble; sometimes one that is no Unicode."""
+    """Return a text that many parsers fail on. Sometimes it is not valid Unicode."""
     if random.random() < 0.02:
         return "\ud800"
     if random.random() < 0.2:
@@ -76,7 +76,7 @@ def odd_text(random: Random) -> str:
 
 
 def odd_value(random: Random) -> Any:
-    """Return a JSON value that is seldom right."""
+    """Return a JSON value that is rarely valid."""
     kind = random.randrange(6)
     if kind == 0:
         return random.choice(_NUMBERS)
@@ -91,7 +91,7 @@ def odd_value(random: Random) -> Any:
 
 
 def mutated_bytes(random: Random, data: bytes, words: Sequence[bytes] = ()) -> bytes:
-    """Return `data` with up to four changes; `words` are what may be put in beside odd bytes."""
+    """Return `data` with up to four changes. A change may insert one of `words` or an odd byte."""
     for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
         data = _changed_bytes(random, data, words)
     return data
@@ -116,7 +116,7 @@ def _changed_bytes(random: Random, data: bytes, words: Sequence[bytes]) -> bytes
 
 
 def mutated_text(random: Random, text: str, words: Sequence[str] = ()) -> str:
-    """Return `text` with up to four changes."""
+    """Return `text` with up to four changes. A change may insert one of `words` or an odd text."""
     for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
         begin = random.randrange(len(text) + 1)
         end = min(len(text), begin + random.choice((0, 0, 1, 1, 2, 4, 16)))
@@ -126,7 +126,7 @@ def mutated_text(random: Random, text: str, words: Sequence[str] = ()) -> str:
 
 
 def mutated_json(random: Random, value: Any) -> Any:
-    """Return a copy of a JSON value with up to three of its parts changed, removed or added."""
+    """Return a copy of a JSON value with up to three parts changed, removed or added."""
     value = copy.deepcopy(value)
     for _ in range(random.choice((0, 1, 1, 2, 3))):
         value = _changed(random, value)

@@ -1,4 +1,4 @@
-"""What the client and the charts make of the answers of a container, which may be any server."""
+"""The client and the charts read the answers of a container. Any server may have sent them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MANIFEST = Manifest((FileEntry("a/b.txt", 3, "0" * 64), FileEntry("c.bin", 0, "
 
 
 def use_status(status: Status) -> None:
-    """Ask a status what everybody asks it."""
+    """Read the properties of a status."""
     assert status.is_final in (True, False)
     assert status.result
     json.dumps(status.to_json())
@@ -39,7 +39,7 @@ def use_status(status: Status) -> None:
 
 
 def use_manifest(manifest: Manifest) -> None:
-    """Place its files in a folder, as a download does."""
+    """Compute the paths of its files in a folder, as a download does."""
     assert manifest.size >= 0
     for entry in manifest.files:
         try:
@@ -51,7 +51,7 @@ def use_manifest(manifest: Manifest) -> None:
 
 
 def use_tool(tool: ToolDescription) -> None:
-    """Describe it on."""
+    """Convert the description to JSON."""
     json.dumps(tool.to_json())
 
 
@@ -63,16 +63,16 @@ _READERS = {
 }
 
 
-def a_response(content: bytes) -> requests.Response:
-    """Return an answer as requests gives it."""
+def make_response(content: bytes) -> requests.Response:
+    """Return a response with this body."""
     response = requests.Response()
     response.status_code, response._content, response.url = 200, content, "http://training/x"
     return response
 
 
 @pytest.mark.parametrize("kind", _READERS)
-def test_an_answer_is_read_or_named_as_one_that_is_not_in_the_contract(kind: str) -> None:
-    """What is read can be used without a further look."""
+def test_an_answer_is_parsed_or_raises_unexpected_answer_error(kind: str) -> None:
+    """A parsed object works without further checks."""
     whole, parse, use = _READERS[kind]
     transport = Container("http://training").transport
 
@@ -83,7 +83,7 @@ def test_an_answer_is_read_or_named_as_one_that_is_not_in_the_contract(kind: str
 
     def check(content: bytes) -> None:
         try:
-            found: Any = transport.parsed(a_response(content), parse)
+            found: Any = transport.parsed(make_response(content), parse)
         except UnexpectedAnswerError:
             return
         use(found)
@@ -92,15 +92,15 @@ def test_an_answer_is_read_or_named_as_one_that_is_not_in_the_contract(kind: str
 
 
 @pytest.mark.parametrize("change", [{"path": "\ud800"}, {"path": 1}, {"size": "3"}, {"size": -1}, {"sha256": None}])
-def test_a_manifest_of_wrong_types_is_not_in_the_contract(change: dict[str, Any]) -> None:
-    """It is named at once, not when the files are asked for."""
+def test_a_manifest_with_a_wrong_type_raises_unexpected_answer_error(change: dict[str, Any]) -> None:
+    """The parser raises it, not a later download of the files."""
     body = json.dumps([{"path": "a", "size": 3, "sha256": "0" * 64, **change}]).encode()
     with pytest.raises(UnexpectedAnswerError):
-        Container("http://training").transport.parsed(a_response(body), Manifest.from_json)
+        Container("http://training").transport.parsed(make_response(body), Manifest.from_json)
 
 
-def test_any_error_body_becomes_an_error_with_a_sentence() -> None:
-    """Proxies answer what they like."""
+def test_any_error_body_becomes_an_error_with_a_message() -> None:
+    """A proxy may send any body."""
     whole = {"error": {"code": "not_found", "message": "m", "detail": {"a": "b"}, "request_id": "r"}}
 
     def check(case: tuple[int, Any]) -> None:
@@ -111,8 +111,8 @@ def test_any_error_body_becomes_an_error_with_a_sentence() -> None:
     fuzz("errors", lambda random: (random.choice((400, 404, 422, 500, 503, 599)), mutated_json(random, whole)), check)
 
 
-def test_a_chart_keeps_the_points_of_every_right_line() -> None:
-    """However the text is cut, and whatever stands between."""
+def test_a_chart_has_the_points_of_every_valid_line() -> None:
+    """This holds for any split of the text into pieces, and for any invalid lines."""
 
     def make(random: Random) -> tuple[bytes, list[int]]:
         lines = [f"{1700000000 + i}.5 {i} {random.choice((0.5, -1e300, math.inf, math.nan, 3))}" for i in range(8)]

@@ -1,4 +1,4 @@
-"""What is read from disk: archives, descriptions of tools, rows, manifests, settings."""
+"""The parsers of files: archives, tool descriptions, rows, manifests, progress files, `.env` files, and of settings."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.fuzz.mutation import mutated_bytes, mutated_json, mutated_text
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "containers" / "import"))
-from idx import IdxArchive  # noqa: E402  (a tool's module, from its folder)
+from idx import IdxArchive  # noqa: E402  # a module of the import tool
 
 _SAMPLE = (ROOT / "tests/contract/tools/sample/tool.yml").read_text()
 _BENCHMARKING = (ROOT / "components/image-classification/containers/benchmarking/tool.yml").read_text()
@@ -65,12 +65,12 @@ _YAML_WORDS += (
 
 
 def idx(shape: tuple[int, ...], data: bytes) -> bytes:
-    """Return an archive of unsigned bytes."""
+    """Return an IDX archive of unsigned bytes."""
     return struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + data
 
 
 def gunzip(content: bytes) -> bytes:
-    """Return the content of all streams; what follows them is left out, as `gunzip` does."""
+    """Return the content of all gzip streams. Like `gunzip`, ignore other bytes after them."""
     plain = b""
     while content[:2] == b"\x1f\x8b":
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -80,7 +80,7 @@ def gunzip(content: bytes) -> bytes:
 
 
 def test_an_archive_is_read_as_numpy_reads_it_or_refused(tmp_path: Path) -> None:
-    """Also when it is compressed, and whatever its header says of its size."""
+    """The archive may be compressed, and its header may claim any size."""
     file = tmp_path / "archive"
 
     def make(random: Random) -> bytes:
@@ -107,7 +107,7 @@ def test_an_archive_is_read_as_numpy_reads_it_or_refused(tmp_path: Path) -> None
                 continue
             is_packed = content[:2] == b"\x1f\x8b"
             if is_packed and content[3] & 0xE2:
-                continue  # Python's gzip reads past what zlib refuses: reserved flags, a header's wrong checksum
+                continue  # Python's gzip accepts streams that zlib refuses: reserved flags, a wrong header checksum
             plain = gunzip(content) if is_packed else content
             begin = 4 + 4 * dimensions
             shape = tuple(np.frombuffer(plain[4:begin], ">u4"))
@@ -116,8 +116,8 @@ def test_an_archive_is_read_as_numpy_reads_it_or_refused(tmp_path: Path) -> None
     fuzz("IDX archives", make, check)
 
 
-def test_an_archive_that_promises_much_takes_no_memory_for_it(tmp_path: Path) -> None:
-    """A header of 16 bytes must not order gigabytes."""
+def test_a_huge_size_in_a_header_allocates_no_memory(tmp_path: Path) -> None:
+    """A header of 16 bytes must not make the tool allocate gigabytes."""
     file = tmp_path / "archive"
     file.write_bytes(idx((2**31, 8192, 8192), b"x" * 100))
     with IdxArchive(file, "image", 3) as archive, pytest.raises(ToolError, match="truncated"):
@@ -125,8 +125,8 @@ def test_an_archive_that_promises_much_takes_no_memory_for_it(tmp_path: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of `re`, about patterns
-def test_a_description_is_taken_or_refused_with_sentences(tmp_path: Path) -> None:
-    """Authors write it by hand."""
+def test_a_tool_description_is_valid_or_raises_settings_error(tmp_path: Path) -> None:
+    """Authors write tool.yml by hand."""
     (tmp_path / "sample.py").write_text("def create(artifact): ...\n")
     documents = [yaml.safe_load(_SAMPLE), yaml.safe_load(_BENCHMARKING)]
     for document in documents:
@@ -164,8 +164,8 @@ def test_a_description_is_taken_or_refused_with_sentences(tmp_path: Path) -> Non
         "description: " + "9" * 5000,
     ],
 )
-def test_a_description_that_python_stumbles_over_is_refused_with_a_sentence(line: str, tmp_path: Path) -> None:
-    """The YAML reader, the file system and the schema library raise errors of their own."""
+def test_errors_of_libraries_become_settings_error(line: str, tmp_path: Path) -> None:
+    """The YAML parser, the file system and the schema library raise other errors for these lines."""
     run = "" if line.startswith("command") else "entry_point: a:b\n"
     about = "" if line.startswith("description") else "description: d\n"
     (tmp_path / "tool.yml").write_text(f"name: a\noutput_type: x\n{about}{run}{line}\n")
@@ -173,23 +173,23 @@ def test_a_description_that_python_stumbles_over_is_refused_with_a_sentence(line
         load_tool(tmp_path)
 
 
-def test_a_word_of_a_command_may_be_longer_than_a_file_s_name(tmp_path: Path) -> None:
-    """It looks like a path, but no disk takes it."""
+def test_a_word_of_a_command_may_be_longer_than_a_file_name(tmp_path: Path) -> None:
+    """It looks like a path, but no file system allows such a name."""
     word = "./" + "a" * 300
     (tmp_path / "tool.yml").write_text(f"name: a\ndescription: d\noutput_type: x\ncommand: [{word}]\n")
     assert load_tool(tmp_path).command == (word,)
 
 
 def make_row() -> ArtifactRow:
-    """Return a row as one is kept."""
+    """Return a valid row."""
     return ArtifactRow(
         id="0" * 32, name="a", phase="completed", created="2024-01-01T00:00:00.000Z", tool="t", version="1",
         parameters={"x": 1}, files={"f": {"name": "n"}}, inputs={"i": {"url": "u"}},
     )  # fmt: skip
 
 
-def test_a_row_is_read_or_found_damaged(tmp_path: Path) -> None:
-    """A digest of its own only tells that it is as it was written, not that what was written is a row."""
+def test_a_row_is_valid_or_raises_row_damaged_error(tmp_path: Path) -> None:
+    """A right digest shows that the file did not change. It does not show that its content is a row."""
     folder = Folder(tmp_path / ("0" * 32))
     folder.path.mkdir()
     whole = encode_row_copy(make_row())
@@ -215,8 +215,8 @@ def test_a_row_is_read_or_found_damaged(tmp_path: Path) -> None:
     fuzz("rows", make, check)
 
 
-def test_a_manifest_is_read_or_found_damaged(tmp_path: Path) -> None:
-    """No path of one that is read leads out of the artifact."""
+def test_a_manifest_is_valid_or_raises_damaged_error(tmp_path: Path) -> None:
+    """No path in a valid manifest leads out of the artifact's folder."""
     folder = Folder(tmp_path)
     manifest = Manifest(tuple(FileEntry(path, 3, "0" * 64) for path in ("a.txt", "b/c.bin")))
 
@@ -238,8 +238,8 @@ def test_a_manifest_is_read_or_found_damaged(tmp_path: Path) -> None:
     fuzz("manifests", make, check)
 
 
-def test_a_tool_s_progress_is_read_or_left_out(tmp_path: Path) -> None:
-    """A command writes the file itself."""
+def test_any_progress_file_gives_valid_json(tmp_path: Path) -> None:
+    """The command of a tool writes the file, so it may hold anything."""
     file = tmp_path / "progress.json"
 
     def make(random: Random) -> bytes:
@@ -265,8 +265,8 @@ _ENVIRON |= {
 }
 
 
-def test_the_environment_is_read_or_refused() -> None:
-    """Whatever a variable holds."""
+def test_the_environment_is_valid_or_raises_settings_error() -> None:
+    """A variable may hold any text."""
 
     def make(random: Random) -> dict[str, str]:
         environ = dict(_ENVIRON)
@@ -290,14 +290,14 @@ def test_the_environment_is_read_or_refused() -> None:
     ("name", "value"),
     [("BONSEYES_TOOL", "~nobody-of-this-name/x"), ("BONSEYES_URL", "http://[")],
 )
-def test_a_setting_that_python_stumbles_over_is_refused_with_its_name(name: str, value: str) -> None:
-    """Path and URL readers raise errors of their own."""
+def test_errors_of_path_and_url_parsers_name_the_setting(name: str, value: str) -> None:
+    """Python's parsers raise other errors for these values."""
     with pytest.raises(SettingsError, match=name):
         rules_from_settings(Settings.from_environ({name: value}), "127.0.0.1", 8000)
 
 
-def test_a_project_s_env_file_is_read(tmp_path: Path) -> None:
-    """What is no line of it is left out."""
+def test_an_env_file_gives_texts_or_raises_settings_error(tmp_path: Path) -> None:
+    """Invalid lines are ignored."""
     whole = b"# settings\nBONSEYES_TOKEN=secret\nexport A='b c'\nURL=\"http://x/${A}\"\n"
 
     def check(content: bytes) -> None:
@@ -311,8 +311,8 @@ def test_a_project_s_env_file_is_read(tmp_path: Path) -> None:
     fuzz(".env files", lambda random: mutated_bytes(random, whole, (b"${", b"}", b"'", b"\\", b"=", b"\xff")), check)
 
 
-def test_an_evaluation_criterion_passes_only_when_its_numbers_say_so() -> None:
-    """One that cannot be judged has failed."""
+def test_an_evaluation_criterion_passes_only_within_its_bounds() -> None:
+    """An invalid criterion fails."""
     sys.path.insert(0, str(ROOT / "components/image-classification/code"))
     from image_classification.verdicts import judge
 

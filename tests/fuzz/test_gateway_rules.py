@@ -1,4 +1,4 @@
-"""The gateway's rules: hosts, sites, sessions, paths, and where a browser is sent."""
+"""The gateway's rules for hosts, sites, sessions, paths, redirects and headers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bonseyes_dagster.gateway.routes import match, rewrite_location
 from tests.fuzz.cases import fuzz
 from tests.fuzz.mutation import mutated_text
 
-RULES = access.Rules(frozenset({("127.0.0.1", "8000"), ("example.com", ""), ("[::1]", "8000")}), "secret")
+RULES = access.AccessRules(frozenset({("127.0.0.1", "8000"), ("example.com", ""), ("[::1]", "8000")}), "secret")
 _PATHS = (
     "/",
     "/dagster/graphql",
@@ -49,23 +49,23 @@ _WORDS = (
 _LOCATIONS = ("/artifacts/a", "http://127.0.0.1:8123/artifacts/a", "//evil.example/", "http://evil.example/", "a/b", "")
 
 
-def test_only_hosts_of_ours_are_answered() -> None:
-    """The name must be one of the list, with its port."""
+def test_only_allowed_hosts_pass() -> None:
+    """The list of allowed hosts must have the name and its port."""
     hosts = ("127.0.0.1:8000", "example.com", "[::1]:8000", "EXAMPLE.com:80")
-    ours = re.compile(r"\s*(127\.0\.0\.1:8000|\[::1\]:?8000|example\.com(:.*)?)\s*", re.IGNORECASE | re.DOTALL)
+    allowed = re.compile(r"\s*(127\.0\.0\.1:8000|\[::1\]:?8000|example\.com(:.*)?)\s*", re.IGNORECASE | re.DOTALL)
 
     def check(host: str) -> None:
         try:
             access.check_host(host, RULES)
         except ForbiddenError:
             return
-        assert ours.fullmatch(host), host
+        assert allowed.fullmatch(host), host
 
     fuzz("hosts", lambda random: mutated_text(random, random.choice(hosts), _WORDS), check)
 
 
-def test_no_other_site_changes_anything() -> None:
-    """A browser says where a request comes from; only our own origin passes."""
+def test_a_post_from_another_site_is_refused() -> None:
+    """A browser sends the origin of a request. Only the gateway's own origin passes."""
     headers = {"Origin": "http://example.com", "Sec-Fetch-Site": "same-origin", "Host": "example.com"}
 
     def make(random: Random) -> dict[str, str]:
@@ -83,8 +83,8 @@ def test_no_other_site_changes_anything() -> None:
     fuzz("sites", make, check)
 
 
-def test_only_a_session_of_ours_signs_in() -> None:
-    """Cookies and bearer tokens that are nearly right do not."""
+def test_only_a_valid_session_or_token_is_signed_in() -> None:
+    """A cookie or a bearer token that is almost right does not pass."""
     login = Login(RULES)
     session = access.make_session(RULES, now_s=2e9, nonce="abc")
     name = access.session_cookie(RULES)
@@ -97,14 +97,14 @@ def test_only_a_session_of_ours_signs_in() -> None:
 
     def make(random: Random) -> tuple[str, str]:
         cookie, bearer = mutated_text(random, session, (".", "9" * 5000)), mutated_text(random, "Bearer secret", (" ",))
-        # A header's bytes: what is no Unicode comes as surrogates from 0xdc80 on.
+        # In a header, bytes that are not Unicode become surrogates from 0xdc80 on.
         return cookie.replace("\ud800", "\udc80"), bearer.replace("\ud800", "\udc80")
 
     fuzz("sessions", make, check)
 
 
-def test_no_path_climbs_out_of_its_prefix() -> None:
-    """Also encoded, also twice."""
+def test_no_path_leaves_its_prefix() -> None:
+    """The path may be encoded, also twice."""
 
     def check(path: str) -> None:
         try:
@@ -119,8 +119,8 @@ def test_no_path_climbs_out_of_its_prefix() -> None:
     fuzz("paths", lambda random: mutated_text(random, random.choice(_PATHS), _WORDS), check)
 
 
-def test_nobody_is_sent_elsewhere_after_signing_in() -> None:
-    """Browsers take a backslash for a slash, and leave tabs and newlines out."""
+def test_the_redirect_after_login_stays_on_this_host() -> None:
+    """Browsers read a backslash as a slash, and ignore tabs and newlines."""
 
     def check(target: str) -> None:
         browser = re.sub(r"[\t\r\n]", "", _local(target)).replace("\\", "/").strip()
@@ -131,8 +131,8 @@ def test_nobody_is_sent_elsewhere_after_signing_in() -> None:
     )
 
 
-def test_a_container_s_location_leads_back_or_is_dropped() -> None:
-    """A tool's author writes the container, and must not send a browser on in the name of our pages."""
+def test_a_location_of_a_container_stays_below_the_container_or_is_dropped() -> None:
+    """The author of a tool controls the header. It must not redirect a browser to another site."""
     target = match("/containers/training/artifacts/a")
 
     def check(location: str) -> None:
@@ -148,8 +148,8 @@ def test_a_container_s_location_leads_back_or_is_dropped() -> None:
     fuzz("locations", lambda random: mutated_text(random, random.choice(_LOCATIONS), (*_WORDS, "?x=..")), check)
 
 
-def test_headers_of_one_connection_end_at_the_gateway() -> None:
-    """And nobody forges those that the gateway sets."""
+def test_the_gateway_drops_hop_by_hop_and_forged_headers() -> None:
+    """A client must not forge the headers that the gateway sets."""
     target = match("/containers/training/artifacts/a/data/x")
     names = sorted(
         HOP_BY_HOP | FORWARDED | {"cookie", "authorization", "content-type", "x-a", "refresh", "location", "etag"}
@@ -182,6 +182,6 @@ def test_headers_of_one_connection_end_at_the_gateway() -> None:
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "a.b.c", "9" * 5000 + ".x.y", "\udcff"])
-def test_a_cookie_that_is_no_session_signs_nobody_in(value: str) -> None:
-    """Whatever its parts are."""
+def test_an_invalid_cookie_is_no_session(value: str) -> None:
+    """Its parts may be missing, too many, too long or not Unicode."""
     assert access.read_session(value, RULES, now_s=0) is None

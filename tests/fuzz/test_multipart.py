@@ -1,4 +1,4 @@
-"""Forms, against the reading of werkzeug's parser, and forms that are none."""
+"""The parser of multipart forms: valid forms, compared with werkzeug's parser, and invalid forms."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _WORDS = (
 _Part = tuple[str, str | None, bytes]
 
 
-def a_form(random: Random) -> tuple[bytes, list[_Part]]:
-    """Return a right form, and its parts."""
+def make_form(random: Random) -> tuple[bytes, list[_Part]]:
+    """Return a valid form and its parts."""
     parts: list[_Part] = []
     body = b""
     for _ in range(random.randrange(5)):
@@ -49,14 +49,14 @@ def a_form(random: Random) -> tuple[bytes, list[_Part]]:
 
 
 def read(body: bytes, sizes: list[int]) -> list[_Part]:
-    """Return the parts of a form that comes in pieces of these sizes."""
+    """Return the parts of a form. The parser receives it in pieces of these sizes."""
     stream, number = io.BytesIO(body), iter(range(10**9))
     found = read_parts(lambda: stream.read(sizes[next(number) % len(sizes)]), "bb")
     return [(part.name, part.filename, b"".join(part.content)) for part in found]
 
 
 def werkzeug_read(body: bytes) -> list[_Part]:
-    """Return the same as werkzeug has it, which keeps fields and files apart."""
+    """Return the parts of a form from werkzeug's parser: first the fields, then the files."""
     fields, files = MultiPartParser(stream_factory=lambda *_, **__: io.BytesIO()).parse(
         io.BytesIO(body), b"bb", len(body)
     )
@@ -65,21 +65,21 @@ def werkzeug_read(body: bytes) -> list[_Part]:
 
 
 def by_name(parts: list[_Part]) -> list[tuple[str, bytes]]:
-    """Return names and contents; of one name, in their order."""
+    """Return names and contents, sorted by name. Parts of the same name keep their order."""
     return sorted(((name, content) for name, _, content in parts), key=lambda part: part[0])
 
 
-def test_a_form_is_read_as_it_was_written() -> None:
-    """Wherever its pieces are cut; and as another parser reads it."""
+def test_a_valid_form_gives_its_parts() -> None:
+    """This holds for any split into pieces. werkzeug's parser gives the same parts."""
 
     def make(random: Random) -> tuple[bytes, list[_Part], list[int]]:
-        return (*a_form(random), random.choices((1, 2, 3, 7, 64, 4096), k=3))
+        return (*make_form(random), random.choices((1, 2, 3, 7, 64, 4096), k=3))
 
     def check(case: tuple[bytes, list[_Part], list[int]]) -> None:
         body, parts, sizes = case
         assert read(body, sizes) == parts
         if any(re.search(rb"[\r\n]--bb", content) for _, _, content in parts):
-            return  # werkzeug takes a lone newline for the end of a line, RFC 2046 does not
+            return  # for werkzeug a lone newline ends a line, for RFC 2046 it does not
         plain = [part for part in parts if part[1] is not None]
         theirs = [part for part in werkzeug_read(body) if part[1] is not None]
         assert by_name(theirs) == by_name(plain)
@@ -87,15 +87,15 @@ def test_a_form_is_read_as_it_was_written() -> None:
     fuzz("right forms", make, check)
 
 
-def test_a_form_that_is_none_is_refused() -> None:
-    """With an error of ours; one that is taken has the same parts wherever its pieces are cut."""
+def test_an_invalid_form_raises_bonseyes_error() -> None:
+    """If the parser accepts a form, any split into pieces gives the same parts."""
 
     def check(body: bytes) -> None:
         results = []
         for sizes in ([1], [5], [1 << 18]):
             with contextlib.suppress(BonseyesError):
                 results.append(read(body, sizes))
-        # Of a boundary in the middle of a line before the first part, the library thinks now this, now that.
+        # If a boundary is inside a line before the first part, the library's result depends on the split.
         assert results[1:] == results[:-1] or not body.startswith(b"--bb")
 
-    fuzz("wrong forms", lambda random: mutated_bytes(random, a_form(random)[0][:6000], _WORDS), check)
+    fuzz("wrong forms", lambda random: mutated_bytes(random, make_form(random)[0][:6000], _WORDS), check)

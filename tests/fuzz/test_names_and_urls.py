@@ -1,4 +1,4 @@
-"""Names, artifact values, and the URLs that tools may fetch."""
+"""The parsers of names, of artifact values, and of the URLs that tools may fetch."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ _HOSTS = (
 )
 
 
-def is_right_name(text: str) -> bool:
-    """The rule of the contract, letter by letter."""
+def is_valid_name(text: str) -> bool:
+    """Check the contract's rule for names, character by character."""
     return (
         0 < len(text) <= 128
         and text[0] in _LETTERS
@@ -78,17 +78,17 @@ def is_right_name(text: str) -> bool:
     )
 
 
-def test_a_name_is_what_the_contract_says() -> None:
-    """Regular expressions have surprises, such as `$` before a newline."""
+def test_names_follow_the_rule_of_the_contract() -> None:
+    """Regular expressions have surprises: `$` also matches before a newline."""
 
     def check(text: str) -> None:
-        assert urls.is_name(text) is is_right_name(text)
+        assert urls.is_name(text) is is_valid_name(text)
 
     fuzz("names", lambda random: mutated_text(random, random.choice(_NAMES)), check)
 
 
-def test_an_artifact_value_is_two_names_or_refused(tmp_path: Path) -> None:
-    """Whatever is taken is found again by its canonical URL."""
+def test_an_artifact_value_gives_two_names_or_raises_invalid_error(tmp_path: Path) -> None:
+    """The canonical URL of these names gives the same names."""
     file = tmp_path / "addresses.json"
     file.write_text(json.dumps({"training": "http://127.0.0.1:8123"}))
     addresses = Addresses(file)
@@ -98,15 +98,15 @@ def test_an_artifact_value_is_two_names_or_refused(tmp_path: Path) -> None:
             container, name = addresses.parse_artifact(value)
         except InvalidError:
             return
-        assert is_right_name(container)
-        assert is_right_name(name)
+        assert is_valid_name(container)
+        assert is_valid_name(name)
         assert addresses.parse_artifact(urls.canonical(container, name)) == (container, name)
 
     fuzz("artifact values", lambda random: mutated_text(random, random.choice(_URLS), _WORDS), check)
 
 
-def test_a_url_is_allowed_for_the_host_that_is_connected_to(tmp_path: Path) -> None:
-    """The policy and the library that connects read a URL alike."""
+def test_the_policy_checks_the_host_that_the_library_connects_to(tmp_path: Path) -> None:
+    """The policy and the HTTP library must find the same host in a URL."""
     policy = Policy(("example.com", "*.example.org:8080"), Addresses(tmp_path / "none.json"))
 
     def check(url: str) -> None:
@@ -127,15 +127,15 @@ def test_a_url_is_allowed_for_the_host_that_is_connected_to(tmp_path: Path) -> N
     fuzz("fetched URLs", lambda random: mutated_text(random, random.choice(_URLS), _WORDS), check)
 
 
-def test_only_public_addresses_are_connected_to(tmp_path: Path) -> None:
-    """However an address is written: resolvers take many forms of it."""
+def test_only_public_addresses_are_allowed(tmp_path: Path) -> None:
+    """Resolvers accept many forms of an address."""
     policy = Policy(("*",), Addresses(tmp_path / "none.json"))
 
     def check(host: str) -> None:
         try:
             socket.getaddrinfo(host, 443, flags=socket.AI_NUMERICHOST)
         except (OSError, ValueError):
-            return  # a real name; nobody is asked for it here
+            return  # a host name: this test sends no DNS queries
         try:
             found = policy.resolve(host, 443)
         except ForbiddenError:
@@ -149,15 +149,15 @@ def test_only_public_addresses_are_connected_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "host", ["a" * 64 + ".example", "a..example", "\u2488example", "x.\u00ad", "\u4609:@127.0.0.1"]
 )
-def test_a_host_that_cannot_be_one_is_refused_with_a_sentence(host: str, tmp_path: Path) -> None:
-    """Python's resolver raises UnicodeError for it, which nobody expects."""
+def test_an_invalid_host_raises_tool_error_or_forbidden_error(host: str, tmp_path: Path) -> None:
+    """Python's resolver raises UnicodeError for such a host."""
     policy = Policy(("*",), Addresses(tmp_path / "none.json"))
     with pytest.raises((ToolError, ForbiddenError)):
         fetch(f"http://{host}/x", tmp_path / "file", policy, Settings())
 
 
-def test_fetching_any_url_ends_in_a_sentence(tmp_path: Path) -> None:
-    """None of these may be connected to, so each is refused, with one of the two errors that a tool's user sees."""
+def test_the_fetch_of_a_forbidden_url_raises_tool_error_or_forbidden_error(tmp_path: Path) -> None:
+    """The policy allows none of these hosts. A user of a tool sees one of the two errors."""
     policy = Policy(("*",), Addresses(tmp_path / "none.json"))
 
     def check(url: str) -> None:
@@ -174,18 +174,18 @@ def test_fetching_any_url_ends_in_a_sentence(tmp_path: Path) -> None:
 
 
 def is_numeric(url: str) -> bool:
-    """Tell whether no library would ask DNS for the host in `url`."""
+    """Return whether no library sends a DNS query for the host in `url`."""
     try:
         socket.getaddrinfo(parse_url(url).host or "", 9, flags=socket.AI_NUMERICHOST)
     except OSError:
         return False
-    except ValueError:  # no reader can find a host in it
+    except ValueError:  # no parser finds a host in the URL
         return True
     return True
 
 
-def test_an_outbound_entry_never_breaks_the_policy(tmp_path: Path) -> None:
-    """An entry that means nothing allows nothing."""
+def test_no_outbound_entry_makes_the_policy_raise(tmp_path: Path) -> None:
+    """Operators write the entries by hand."""
     addresses = Addresses(tmp_path / "none.json")
     entries = ("example.com:443", "*.example.com", "10.0.0.0/8", "[::1]:80", "*", "localhost:8080")
 
@@ -199,8 +199,8 @@ def test_an_outbound_entry_never_breaks_the_policy(tmp_path: Path) -> None:
     fuzz("outbound entries", lambda random: mutated_text(random, random.choice(entries), ("/", ":", "\u00b2")), check)
 
 
-def test_a_file_of_addresses_is_read_or_refused(tmp_path: Path) -> None:
-    """Operators edit it."""
+def test_an_addresses_file_is_valid_or_raises_settings_error(tmp_path: Path) -> None:
+    """Operators edit the file."""
     file = tmp_path / "addresses.json"
     whole = json.dumps({"training": "http://127.0.0.1:8123", "import": "http://127.0.0.1:8124/"}).encode()
 

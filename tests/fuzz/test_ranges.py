@@ -1,4 +1,4 @@
-"""Range, If-Range and the other conditions, against what RFC 9110 says of them."""
+"""Range, If-Range and the other conditional headers, compared with RFC 9110."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from bonseyes_dagster.model import FileEntry
 from bonseyes_dagster.web.app import create_app
 from bonseyes_dagster.web.backend import DataFile
 from bonseyes_dagster.web.responses.downloads import send_file
-from tests.fuzz.asking import Answer, ask, check_answer
 from tests.fuzz.cases import fuzz
 from tests.fuzz.mutation import mutated_text
+from tests.fuzz.wsgi import Answer, check_answer, send_request
 
 SIZE = 26
 CONTENT = bytes(range(97, 97 + SIZE))
@@ -66,7 +66,7 @@ _SPEC = re.compile(r"bytes=[ \t]*(?:([0-9]+)-([0-9]*)|-([0-9]+))[ \t]*", re.IGNO
 
 @pytest.fixture(params=[SIZE, 0])
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Flask:
-    """An application with one file."""
+    """Return an application with one file."""
     path = tmp_path / "file"
     path.write_bytes(CONTENT[: request.param])
     file = DataFile(FileEntry("file", request.param, TAG), lambda: path.open("rb"))
@@ -80,13 +80,13 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Flask:
 
 
 def spans(text: str, size: int) -> list[tuple[int, int] | None]:
-    """Return what RFC 9110 lets a server answer to a Range: a part, None for the whole, (0, 0) for a 416."""
+    """Return the answers to a Range that RFC 9110 allows: (begin, end), None for the whole file, (0, 0) for a 416."""
     spec = _SPEC.fullmatch(re.sub(r"[0-9]{31,}", lambda digits: digits[0][-31:].replace("0", "9"), text))
     if spec is None:
         return [None]
     if spec[3] is not None:
         count = int(spec[3])
-        # A suffix of an empty file can be satisfied, but Content-Range has no form for it.
+        # A suffix of an empty file is satisfiable, but Content-Range cannot express it.
         right: tuple[int, int] | None = (max(0, size - count), size) if count and size else None if count else (0, 0)
     elif spec[2] and int(spec[2]) < int(spec[1]):
         return [None]
@@ -94,13 +94,13 @@ def spans(text: str, size: int) -> list[tuple[int, int] | None]:
         right = (0, 0)
     else:
         right = (int(spec[1]), min(size, int(spec[2]) + 1) if spec[2] else size)
-    # A server may ignore any Range; ours does so only where numbers are too long to be meant.
+    # A server may ignore any Range. This server ignores it only if a number has more than 18 digits.
     is_long = any(len(number or "") > 18 for number in spec.groups())
     return [right, None] if is_long else [right]
 
 
 def check_span(answer: Answer, span: tuple[int, int] | None, size: int) -> bool:
-    """Tell whether the answer is the one for this part."""
+    """Return whether the answer has this part of the file and the right headers."""
     if span is None:
         return (answer.status, answer.body) == (200, CONTENT[:size])
     if span == (0, 0):
@@ -116,15 +116,15 @@ def check_span(answer: Answer, span: tuple[int, int] | None, size: int) -> bool:
 
 def size_of(app: Flask) -> int:
     """Return the size of the application's file."""
-    return len(ask(app, "GET", "/file").body)
+    return len(send_request(app, "GET", "/file").body)
 
 
-def test_a_range_is_answered_as_the_standard_says(app: Flask) -> None:
-    """The right bytes with the right headers, the whole, or 416."""
+def test_a_range_gets_an_answer_that_rfc_9110_allows(app: Flask) -> None:
+    """The answer has the right bytes and headers, or the whole file, or the status 416."""
     size = size_of(app)
 
     def check(text: str) -> None:
-        answer = ask(app, "GET", "/file", [("Range", text)])
+        answer = send_request(app, "GET", "/file", [("Range", text)])
         check_answer(answer)
         seen = text if text.isascii() else "no range"
         assert any(check_span(answer, span, size) for span in spans(seen, size)), answer
@@ -132,12 +132,12 @@ def test_a_range_is_answered_as_the_standard_says(app: Flask) -> None:
     fuzz(f"ranges of {size} bytes", lambda random: mutated_text(random, random.choice(_RANGES), _WORDS), check)
 
 
-def test_a_range_is_sent_only_of_the_file_that_the_client_has(app: Flask) -> None:
-    """If-Range compares strongly: a weak tag, an unquoted one or a date never matches."""
+def test_only_an_equal_etag_in_if_range_gets_a_part(app: Flask) -> None:
+    """If-Range uses the strong comparison: a weak tag, an unquoted tag or a date never matches."""
     size = size_of(app)
 
     def check(text: str) -> None:
-        answer = ask(app, "GET", "/file", [("Range", "bytes=0-4"), ("If-Range", text)])
+        answer = send_request(app, "GET", "/file", [("Range", "bytes=0-4"), ("If-Range", text)])
         check_answer(answer)
         is_match = text.strip(" \t") == f'"{TAG}"'
         [span] = spans("bytes=0-4", size) if is_match else [None]
@@ -147,26 +147,26 @@ def test_a_range_is_sent_only_of_the_file_that_the_client_has(app: Flask) -> Non
 
 
 @pytest.mark.parametrize("condition", [f'W/"{TAG}"', TAG, f'"{TAG}" x', "*"])
-def test_only_a_strong_tag_is_an_if_range(condition: str, app: Flask) -> None:
-    """A weak one says that the bytes may differ."""
-    assert ask(app, "GET", "/file", [("Range", "bytes=0-4"), ("If-Range", condition)]).status == 200
+def test_if_range_without_a_strong_tag_gets_the_whole_file(condition: str, app: Flask) -> None:
+    """With a weak tag, the bytes may differ."""
+    assert send_request(app, "GET", "/file", [("Range", "bytes=0-4"), ("If-Range", condition)]).status == 200
 
 
 def test_a_suffix_of_an_empty_file_is_the_whole_file(app: Flask) -> None:
-    """It is no error to ask for the last five bytes of nothing."""
-    answer = ask(app, "GET", "/file", [("Range", "bytes=-5")])
+    """A request for the last five bytes of an empty file is no error."""
+    answer = send_request(app, "GET", "/file", [("Range", "bytes=-5")])
     assert answer.status == (206 if size_of(app) else 200)
 
 
-def test_conditions_never_fail(app: Flask) -> None:
-    """What the client has is not sent again, and a changed file is not taken for the same."""
+def test_any_condition_gets_a_status_of_the_contract(app: Flask) -> None:
+    """Two conditional headers may contradict each other."""
 
     def make(random: Random) -> list[tuple[str, str]]:
         names = random.sample(("If-Match", "If-None-Match", "If-Range", "Range"), 2)
         return [(name, mutated_text(random, random.choice(_TAGS + _RANGES), _WORDS)) for name in names]
 
     def check(headers: list[tuple[str, str]]) -> None:
-        answer = ask(app, "GET", "/file", headers)
+        answer = send_request(app, "GET", "/file", headers)
         check_answer(answer)
         assert answer.status in (200, 206, 304, 412, 416)
 

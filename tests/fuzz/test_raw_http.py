@@ -1,4 +1,4 @@
-"""Raw bytes to a real uWSGI server: request lines, headers, lengths and chunks that are almost right."""
+"""Raw bytes, sent to a real uWSGI server: almost valid request lines, headers, lengths and chunks."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _WORDS = (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """The sample tool's twin under uWSGI."""
+    """Serve the sample tool's in-memory twin with uWSGI."""
     with serving(memory_argv, tmp_path_factory.mktemp("server"), {"SAMPLE_KIND": "artifacts"}) as found:
         yield found
 
 
 def exchange(server: LocalServer, data: bytes) -> bytes:
-    """Send the bytes and no more; return all that comes back."""
+    """Send the bytes and close the sending side. Return all bytes of the answer."""
     answer = b""
     with socket.create_connection(server.address, timeout=20) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(data)
@@ -58,13 +58,13 @@ def exchange(server: LocalServer, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"GET\r\n\r\n"])
-def test_a_request_without_a_request_line_is_answered(server: LocalServer, data: bytes) -> None:
-    """UWSGI hands it to the application without a method, and without a Host."""
+def test_a_request_without_a_request_line_gets_403(server: LocalServer, data: bytes) -> None:
+    """UWSGI calls the application without a method and without a Host."""
     assert exchange(server, data).startswith(b"HTTP/1.0 403")
 
 
-def test_no_bytes_make_a_server_fail(server: LocalServer) -> None:
-    """It answers below 500 or hangs up, and answers the next one."""
+def test_no_bytes_make_the_server_fail(server: LocalServer) -> None:
+    """The server answers with a status below 500 or closes the connection. It answers the next request."""
 
     def make(random: Random) -> bytes:
         return mutated_bytes(random, random.choice(_REQUESTS), _WORDS)

@@ -1,4 +1,4 @@
-"""A container's HTTP in one process: routes, query strings, headers and bodies, over both backends."""
+"""The HTTP application of a container, in this process: routes, queries, headers and bodies, for all backends."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bonseyes_dagster.tool.artifacts.rebuild import ensure_index
 from bonseyes_dagster.tool.worker.state import worker_lock
 from tests.contract import memory_app
 from tests.contract.serving import SAMPLE
-from tests.fuzz.asking import ask, check_answer
 from tests.fuzz.cases import CASES, fuzz
 from tests.fuzz.mutation import mutated_bytes, mutated_json, mutated_text, odd_text
+from tests.fuzz.wsgi import check_answer, send_request
 
 _JSON = "application/json"
 _FORM = "multipart/form-data; boundary=bb"
@@ -75,7 +75,7 @@ _HEADERS = {
 
 @pytest.fixture(params=["memory artifacts", "memory runs", "tool"])
 def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The sample tool's application on each backend, with an artifact (or run) called `made`."""
+    """Return the sample tool's application on each backend. It has an artifact or a run with the name `made`."""
     monkeypatch.setattr(logging.getLogger(), "level", logging.ERROR)
     backend, _, kind = request.param.partition(" ")
     if backend == "memory":
@@ -89,16 +89,16 @@ def app(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         collection = "/artifacts"
     made.collection = collection
     body = json.dumps({"name": "made", "parameters": {"steps": 2}}).encode()
-    assert ask(made, "POST", collection, [("Content-Type", _JSON)], body).status == 200
-    assert ask(made, "GET", f"{collection}/made/status?wait={2 if backend == 'memory' else 0}").status == 200
+    assert send_request(made, "POST", collection, [("Content-Type", _JSON)], body).status == 200
+    assert send_request(made, "GET", f"{collection}/made/status?wait={2 if backend == 'memory' else 0}").status == 200
     with contextlib.ExitStack() as stack:
-        if backend == "tool":  # or /healthz would rightly say that there is no worker
+        if backend == "tool":  # without this lock /healthz reports that there is no worker
             stack.enter_context(worker_lock(volume.worker_lock, lambda: False))
         yield made
 
 
-def a_form(random: Random, value: dict[str, Any]) -> bytes:
-    """Return a form that is right, or nearly so."""
+def make_form(random: Random, value: dict[str, Any]) -> bytes:
+    """Return a valid or an almost valid form."""
     data = json.dumps(value["parameters"]).encode()
     name = str(value["name"]).encode(errors="replace")
     form = _PART % (b"name", b"", name) + _PART % (b"data", b"", data)
@@ -106,15 +106,17 @@ def a_form(random: Random, value: dict[str, Any]) -> bytes:
     return mutated_bytes(random, form, (b"--bb", b"\r\n", b'name="data"', b"filename*=UTF-8''%ff", b"\0"))
 
 
-def a_body(random: Random) -> tuple[str, bytes]:
-    """Return a content type and a body that fits it, or nearly so."""
+def make_body(random: Random) -> tuple[str, bytes]:
+    """Return a content type and a body. The body is valid or almost valid for the content type."""
     value = {
         "name": f"n{random.randrange(50)}",
         "parameters": {"text": "x", "files": ["a/b.txt"], "steps": 1, "pause": 0},
     }
     changed = mutated_json(random, value)
     if random.random() < 0.5:
-        return _FORM, a_form(random, changed if isinstance(changed, dict) and changed.keys() == value.keys() else value)
+        return _FORM, make_form(
+            random, changed if isinstance(changed, dict) and changed.keys() == value.keys() else value
+        )
     text = json.dumps(changed).encode()
     return _JSON, mutated_bytes(
         random, text, (b"NaN", b"[" * 2000, b"9" * 5000, b"\\ud800")
@@ -122,9 +124,9 @@ def a_body(random: Random) -> tuple[str, bytes]:
 
 
 def make_request(random: Random, collection: str) -> tuple[str, str, list[tuple[str, str]], bytes]:
-    """Return one request: a right one with a few things changed."""
+    """Return a valid request with a few changes: method, target, headers and body."""
     method = random.choice(("GET", "GET", "GET", "POST", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "PUT"))
-    content_type, body = a_body(random) if method in ("POST", "PATCH", "PUT") else ("", b"")
+    content_type, body = make_body(random) if method in ("POST", "PATCH", "PUT") else ("", b"")
     if method == "PATCH" and random.random() < 0.7:
         body = json.dumps(mutated_json(random, {"name": "made"})).encode()
     path = random.choice((f"{collection}/made{random.choice(_SEGMENTS)}", random.choice(_PATHS), collection))
@@ -143,37 +145,37 @@ def make_request(random: Random, collection: str) -> tuple[str, str, list[tuple[
 
 
 def test_no_request_makes_a_container_fail(app: Any) -> None:
-    """Each answer is one of the contract."""
+    """Each answer follows the contract."""
 
     def check(case: tuple[str, str, list[tuple[str, str]], bytes]) -> None:
         method, target, headers, body = case
-        if "follow" in target or "wait" in target:  # what waits is not judged by its time
+        if "follow" in target or "wait" in target:  # a long poll exceeds the time limit of a case
             target = target.replace("follow", "offset").replace("wait", "limit")
-        check_answer(ask(app, method, target, headers, body))
+        check_answer(send_request(app, method, target, headers, body))
 
     fuzz(f"requests of {app.collection}", lambda random: make_request(random, app.collection), check, cases=CASES)
-    assert ask(app, "GET", "/").status == 200
+    assert send_request(app, "GET", "/").status == 200
 
 
 @pytest.mark.parametrize("host", ["example..com", "a" * 64 + ".com", "[::::]", "example.com:99999", "."])
-def test_a_host_that_cannot_be_one_is_left_out_of_the_location(app: Any, host: str) -> None:
-    """The artifact is there; the answer must not fail because of how it would be called."""
+def test_the_location_leaves_out_an_invalid_host(app: Any, host: str) -> None:
+    """The container has already created the artifact, so the answer must not fail."""
     body = json.dumps({"name": "there", "parameters": {"steps": 0}}).encode()
-    answer = ask(app, "POST", app.collection, [("Content-Type", _JSON), ("X-Forwarded-Host", host)], body)
+    answer = send_request(app, "POST", app.collection, [("Content-Type", _JSON), ("X-Forwarded-Host", host)], body)
     assert answer.status == 200
     assert answer.headers["location"] == f"{app.collection}/there"
 
 
-def test_a_text_that_was_taken_comes_back(app: Any) -> None:
-    """Parameters are what was sent, whatever is in them."""
+def test_an_accepted_text_parameter_is_returned_unchanged(app: Any) -> None:
+    """It may hold any characters."""
 
     def check(text: str) -> None:
         body = json.dumps({"name": "n", "parameters": {"text": text, "steps": 0}}).encode()
-        answer = ask(app, "POST", app.collection, [("Content-Type", _JSON)], body)
+        answer = send_request(app, "POST", app.collection, [("Content-Type", _JSON)], body)
         check_answer(answer)
         if answer.status == 200:
-            kept = ask(app, "GET", f"{app.collection}/n/input-parameters")
+            kept = send_request(app, "GET", f"{app.collection}/n/input-parameters")
             assert json.loads(kept.body)["text"] == text
-            assert ask(app, "DELETE", f"{app.collection}/n").status == 200
+            assert send_request(app, "DELETE", f"{app.collection}/n").status == 200
 
     fuzz("texts", lambda random: mutated_text(random, "text") + odd_text(random), check, cases=max(CASES // 20, 20))

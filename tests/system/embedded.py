@@ -78,7 +78,7 @@ class Embedded:
 
     def service(self, name: str) -> dict[str, Any]:
         """Return what the record says of a service now."""
-        record = json.loads(self.project.record.read_bytes())
+        record = json.loads(self.project.state_file.read_bytes())
         return next(service for service in record["services"] if service["name"] == name)
 
     def get(self, path: str, **options: Any) -> requests.Response:
@@ -89,7 +89,7 @@ class Embedded:
         """Return every process of the project, the supervisor among them."""
         found = find_leftovers(self.project)
         with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
-            found.append(psutil.Process(json.loads(self.project.record.read_bytes())["pid"]))
+            found.append(psutil.Process(json.loads(self.project.state_file.read_bytes())["pid"]))
         return found
 
     def logs(self) -> str:

@@ -1,4 +1,4 @@
-"""The dashboard's page in Chromium, through the gateway: what somebody does with a project, from start to report."""
+"""The dashboard's page in Chromium, through the gateway: everything that a user does with a project."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REPORT = {
 
 
 def make(job: Job) -> None:
-    """Log and progress once in 0.1 s; `mlp` fails."""
+    """Write a log line and progress every 0.1 s; `mlp` fails."""
     epochs = job.parameters["epochs"]
     for epoch in range(epochs):
         job.log(f"epoch {epoch} {MARKUP}")
@@ -71,14 +71,14 @@ def page(browser: Browser, project: StandIn) -> Iterator[Page]:
 
 
 def begin(project: StandIn, name: str, **parameters: Any) -> None:
-    """Begin a run without the page."""
+    """Start a run without the page."""
     body = {"name": name, "data": json.dumps(parameters)}
     url = f"{project.url}/containers/digits-cnn/runs"
     requests.post(url, data=body, files={"images": b"x"}, timeout=10).raise_for_status()
 
 
 def test_a_run_from_form_to_report(project: StandIn, page: Page, tmp_path: Path) -> None:
-    """Start a run with a file, watch it live, read its report, and download what it made."""
+    """Start a run with a file, watch it, read its report, and download its result."""
     images = tmp_path / "train.idx"
     images.write_bytes(os.urandom(300_000))
     page.get_by_role("link", name="Start a run").click()
@@ -113,8 +113,8 @@ def test_a_run_from_form_to_report(project: StandIn, page: Page, tmp_path: Path)
     assert (parameters["epochs"], parameters["augment"], parameters["model"]) == (100, True, "cnn")
 
 
-def test_errors_stand_beside_their_fields(project: StandIn, page: Page, tmp_path: Path) -> None:
-    """What the browser can tell at once, and what only the container can."""
+def test_errors_are_shown_beside_their_fields(project: StandIn, page: Page, tmp_path: Path) -> None:
+    """Errors that the browser finds, and errors that only the container finds."""
     begin(project, "taken", epochs=1)
     page.goto(f"{project.url}/#/digits-cnn/new")
     page.get_by_label("Name").fill("taken")
@@ -140,8 +140,8 @@ def test_errors_stand_beside_their_fields(project: StandIn, page: Page, tmp_path
     assert "not a name" not in requests.get(f"{project.url}/containers/digits-cnn/runs", timeout=10).json()
 
 
-def test_the_containers_own_errors_find_their_fields(project: StandIn, page: Page, tmp_path: Path) -> None:
-    """A 422 whose detail names a parameter is shown there."""
+def test_errors_of_the_container_are_shown_beside_their_fields(project: StandIn, page: Page, tmp_path: Path) -> None:
+    """A 422 names the parameter in its detail."""
     (tmp_path / "x").write_bytes(b"x")
     page.goto(f"{project.url}/#/digits-cnn/new")
     page.get_by_label("Images").set_input_files(tmp_path / "x")
@@ -154,7 +154,7 @@ def test_the_containers_own_errors_find_their_fields(project: StandIn, page: Pag
 
 
 def test_cancel_and_delete_ask_first(project: StandIn, page: Page) -> None:
-    """Nothing is lost by one wrong click."""
+    """One wrong click must lose nothing."""
     begin(project, "long", epochs=100)
     page.goto(f"{project.url}/#/digits-cnn/runs/long")
     page.get_by_role("button", name="Cancel").click()
@@ -175,8 +175,8 @@ def test_cancel_and_delete_ask_first(project: StandIn, page: Page) -> None:
     assert requests.get(f"{project.url}/containers/digits-cnn/runs/long", timeout=10).status_code == 404
 
 
-def test_what_failed_says_why_and_runs_nothing(project: StandIn, page: Page) -> None:
-    """Reasons, logs and reports are shown as text, whatever they hold."""
+def test_a_failed_run_shows_its_reason_as_text(project: StandIn, page: Page) -> None:
+    """Reasons, logs and reports are text, whatever they hold; they never run as HTML."""
     begin(project, "bad", epochs=1, model="mlp")
     page.goto(f"{project.url}/#/digits-cnn/runs/bad")
     expect(page.locator(".reason")).to_have_text(f"The images hold 3 channels {MARKUP}")
@@ -184,8 +184,8 @@ def test_what_failed_says_why_and_runs_nothing(project: StandIn, page: Page) -> 
     assert page.title() == "bad · digits-cnn · Bonseyes"
 
 
-def test_the_overview_lives(project: StandIn, page: Page) -> None:
-    """A run begun elsewhere appears and ends; the task is told in full; containers have their health."""
+def test_the_overview_updates_itself(project: StandIn, page: Page) -> None:
+    """A new run appears and ends; the task is complete; each container shows its health."""
     begin(project, "elsewhere", epochs=60)
     row = page.get_by_role("row", name="elsewhere")
     expect(row).to_contain_text("running")
@@ -202,7 +202,7 @@ def test_the_overview_lives(project: StandIn, page: Page) -> None:
     expect(page.get_by_role("row", name="training")).to_contain_text("ok")
 
 
-def test_a_new_container_appears_and_one_that_is_down_says_so(project: StandIn, page: Page) -> None:
+def test_the_overview_shows_new_containers_and_containers_that_are_down(project: StandIn, page: Page) -> None:
     """Without a reload; a container that does not answer keeps its row."""
     with serve_twin(MemoryBackend(tool_description("late"), make)) as url:
         project.addresses["late"] = url
@@ -232,8 +232,8 @@ def test_the_keyboard_reaches_everything(project: StandIn, page: Page) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_can_be_read(project: StandIn, browser: Browser, dark: bool) -> None:
-    """Contrast of 4.5 to 1 for every text, in both colour schemes; nothing runs out of a narrow window."""
+def test_text_has_enough_contrast(project: StandIn, browser: Browser, dark: bool) -> None:
+    """4.5 to 1 for every text, in both colour schemes; nothing overflows a narrow window."""
     begin(project, f"contrast-{dark}", epochs=1, model="mlp")
     with open_page(browser, dark=dark, width=380, height=800) as page:
         for view in ("", f"digits-cnn/runs/contrast-{dark}", "digits-cnn/new", "training"):
@@ -269,7 +269,7 @@ CONTRAST = """() => {
 
 
 def test_acknowledged_registrations_survive_a_kill(project: StandIn) -> None:
-    """A dashboard that is killed and started again still has every name."""
+    """A killed and restarted dashboard still has every name."""
     url = f"http://127.0.0.1:{free_port()}"
     folder = project.folder / "killed"
     folder.mkdir()

@@ -21,7 +21,7 @@ CASES = {
     ),
     "gateway": (
         "[gateway]",
-        ["bonseyes_dagster.gateway.questions", "bonseyes_dagster.gateway.nginx"],
+        ["bonseyes_dagster.gateway.access_service", "bonseyes_dagster.gateway.nginx"],
         ["flask", "dagster", "torch"],
     ),
     "visualization": ("[visualization]", ["bonseyes_dagster.visualization.app"], ["dagster", "torch"]),

@@ -1,4 +1,4 @@
-"""TensorBoard as people see it: in Chromium, through the gateway, over artifacts that are being made."""
+"""TensorBoard in Chromium, through the gateway, with artifacts in progress."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.waiting import free_port
 
 
 def make(job: Job) -> None:
-    """Train: a point every 0.2 s."""
+    """Train: write a point every 0.2 s."""
     for step in range(job.parameters["epochs"]):
         job.scalar("loss", step, 1 / (step + 1))
         job.sleep(0.2)
@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
 
 
 def create(project: StandIn, name: str, epochs: int) -> None:
-    """Begin an artifact."""
+    """Create an artifact."""
     body = {"name": name, "data": f'{{"epochs": {epochs}}}'}
     url = f"{project.url}/containers/training/artifacts"
     requests.post(url, data=body, files={"images": b"x"}, timeout=10).raise_for_status()
@@ -53,15 +53,15 @@ def page() -> Iterator[Page]:
 
 
 def last_step(page: Page) -> int:
-    """Return the newest step that the table below the chart shows."""
+    """Return the newest step in the table below the chart."""
     texts = page.locator("scalar-card-data-table tb-data-table-content-cell").all_inner_texts()
     numbers = [int(text) for text in texts if text.isdigit()]
     return max(numbers, default=-1)
 
 
 @needs_chromium
-def test_a_curve_is_drawn_and_grows_without_a_click(project: StandIn, page: Page) -> None:
-    """The path that matters: points appended by a tool appear in the open chart."""
+def test_an_open_chart_grows_without_a_click(project: StandIn, page: Page) -> None:
+    """New points of a tool appear in the open chart."""
     create(project, "growing", 100)
     page.goto(f"{project.url}/containers/visualization/")
     card = page.locator("scalar-card").filter(has_text="loss")
@@ -78,8 +78,8 @@ def test_a_curve_is_drawn_and_grows_without_a_click(project: StandIn, page: Page
 
 
 @needs_chromium
-def test_a_link_narrows_the_runs(project: StandIn, page: Page) -> None:
-    """The dashboard links to the runs that it speaks of."""
+def test_a_link_selects_runs(project: StandIn, page: Page) -> None:
+    """The dashboard links to the metrics of one artifact or run."""
     for name in ("wanted", "other"):
         create(project, name, 1)
     runs = f"{project.url}/containers/visualization/data/runs"
@@ -103,8 +103,8 @@ def test_parameters_are_compared(project: StandIn, page: Page) -> None:
     expect(frame.get_by_text("epochs").first).to_be_visible()
 
 
-def test_every_container_answers_these(project: StandIn) -> None:
-    """Health, metrics and OpenAPI, beside TensorBoard; with and without a slash."""
+def test_health_metrics_and_openapi_are_served(project: StandIn) -> None:
+    """Beside TensorBoard, with and without a slash at the end."""
     base = project.addresses["visualization"]
     for path in ("/healthz", "/healthz/", "/openapi.json"):
         answer = requests.get(base + path, timeout=10)
@@ -115,29 +115,29 @@ def test_every_container_answers_these(project: StandIn) -> None:
 
 
 def test_a_foreign_host_gets_nothing_of_tensorboard(project: StandIn) -> None:
-    """The page of a site whose name resolves to this server reads nothing of what TensorBoard itself answers."""
+    """A page of a site whose name resolves to this server must not read TensorBoard's answers."""
     for path in ("/", "/data/runs", "/healthz"):
         answer = requests.get(project.addresses["visualization"] + path, headers={"Host": "evil.example"}, timeout=10)
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize(("method", "path"), [("TRACE", "/"), ("POST", "/"), ("DELETE", "/data/runs")])
-def test_no_other_methods(project: StandIn, method: str, path: str) -> None:
-    """TensorBoard itself would take them for GET."""
+def test_other_methods_are_refused(project: StandIn, method: str, path: str) -> None:
+    """TensorBoard itself would answer them like GET."""
     answer = requests.request(method, project.addresses["visualization"] + path, timeout=10)
     assert answer.status_code == 405
     assert answer.json()["error"]["code"] == "method_not_allowed"
     assert "GET" in answer.headers["Allow"]
 
 
-def test_only_what_scalars_are_for_is_offered(project: StandIn) -> None:
+def test_only_tabs_for_scalars_are_shown(project: StandIn) -> None:
     """No empty tabs for images, graphs or audio."""
     listing = requests.get(f"{project.url}/containers/visualization/data/plugins_listing", timeout=20).json()
     assert list(listing) == ["timeseries", "scalars", "hparams"]
 
 
 def test_thousands_of_artifacts(project: StandIn, tmp_path: Path) -> None:
-    """They are listed a page at a time, each asked once, and answers stay quick while it goes on."""
+    """They are listed by pages and each is asked once; meanwhile the answers stay fast."""
     count = 2000
     with ArtifactServer() as server:
         for i in range(count):
@@ -188,8 +188,8 @@ def create(artifact, *, points):
 """
 
 
-def test_a_real_tool_is_followed(project: StandIn, tmp_path: Path) -> None:
-    """From the author's `artifact.scalar` through a tool container's files to TensorBoard's answer, while it runs."""
+def test_points_of_a_real_tool_are_shown(project: StandIn, tmp_path: Path) -> None:
+    """From the author's `artifact.scalar`, through the files of a tool container, to TensorBoard's answer."""
     tool = tmp_path / "tool"
     tool.mkdir()
     (tool / "tool.yml").write_text(TOOL)

@@ -1,4 +1,4 @@
-"""An error of a project's file is told with its place and its source line."""
+"""The description of an error in a project's file has its place and its source line."""
 
 import importlib.util
 from pathlib import Path
@@ -24,10 +24,10 @@ def load(file: Path) -> None:
         ("x = 1\n\nx.gone\n", ":3: AttributeError: 'int' object has no attribute 'gone': x.gone"),
     ],
 )
-def test_the_last_place_in_the_projects_code_is_told(
+def test_the_place_is_the_innermost_frame_of_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
 ) -> None:
-    """Frames of libraries below it are left out, and of Python itself, also where the project's folder is current."""
+    """Frames of libraries and of Python are left out, also when the project's folder is the working folder."""
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "tool.py"
     file.write_text(text)

@@ -1,4 +1,4 @@
-"""The history reads well in one line each."""
+"""Each commit of the history has a subject that fits in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.mark.skipif(not shutil.which("git") or not (PROJECT / ".git").exists(), reason="there is no history here")
 def test_commit_subjects_have_at_most_72_characters() -> None:
-    """Longer subjects are cut off in the lists of most tools."""
+    """Most tools cut longer subjects in their lists."""
     log = ["git", "-C", PROJECT, "-c", f"safe.directory={PROJECT}", "log", "-n", "50", "--no-merges", "--format=%s"]
     subjects = subprocess.run(log, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [subject for subject in subjects if len(subject) > 72 or subject.endswith(".")] == []

@@ -1,4 +1,4 @@
-"""`tool.yml`: what is read from it, what is refused, and which values its parameters take."""
+"""`tool.yml`: its content, the mistakes in it that are refused, and the values of its parameters."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ REQUIRED = {"training-set": "training-set/a", "archive": "http://host/a.gz"}
 
 
 def write(folder: Path, **changes: Any) -> Path:
-    """Write a `tool.yml` that differs from the good one; None removes a key."""
+    """Write a `tool.yml` that differs from the valid one by `changes`; None removes a key."""
     document = {key: value for key, value in {**GOOD, **changes}.items() if value is not None}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tool.yml").write_text(yaml.safe_dump(document, sort_keys=False))
     return folder
 
 
-def test_describes_a_tool(tmp_path: Path) -> None:
-    """Everything that `GET /` says comes from the file."""
+def test_the_description_comes_from_the_file(tmp_path: Path) -> None:
+    """Everything in `GET /` comes from it."""
     described = load_description(write(tmp_path))
     assert (described.name, described.output_type) == ("learn", "com.bonseyes.model")
     assert [parameter.name for parameter in described.parameters] == list(GOOD["parameters"])
@@ -59,7 +59,7 @@ def test_describes_a_tool(tmp_path: Path) -> None:
 
 
 def test_version_follows_the_code(tmp_path: Path) -> None:
-    """The version changes with any file of the tool or of its code folders, and with nothing else."""
+    """Any change of a file of the tool or its code folders changes the version; nothing else does."""
     code = tmp_path / "code"
     code.mkdir()
     folder = write(tmp_path / "tool", code=["../code"])
@@ -74,7 +74,7 @@ def test_version_follows_the_code(tmp_path: Path) -> None:
 
 
 def test_code_folders_are_absolute(tmp_path: Path) -> None:
-    """Whoever runs the tool need not know where `tool.yml` was."""
+    """The runner of the tool need not know the folder of `tool.yml`."""
     (tmp_path / "code").mkdir()
     assert load_tool(write(tmp_path / "tool", code=["../code"])).code == ((tmp_path / "code").resolve(),)
 
@@ -95,8 +95,8 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ({"parameters": []}, None),
         ({"parameters": ["a"]}, "'parameters' must map"),
         ({"parameters": {"a": {"type": "float"}}}, "'type' must be one of"),
-        ({"parameters": {"a": {"type": "choice"}}}, "'choices' must be there"),
-        ({"parameters": {"a": {"type": "artifact"}}}, "'artifact-type' must be there"),
+        ({"parameters": {"a": {"type": "choice"}}}, "'choices' is required"),
+        ({"parameters": {"a": {"type": "artifact"}}}, "'artifact-type' is required"),
         ({"parameters": {"a": {"type": "integer", "default": "x"}}}, "its 'default' is wrong"),
         ({"parameters": {"a": {"type": "integer", "default": 1, "required": True}}}, "no 'default'"),
         ({"parameters": {"a": {"type": "string", "minimum": 1}}}, "'minimum' is for"),
@@ -128,7 +128,7 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
                     }
                 }
             },
-            "at the top alone",
+            "at the top only",
         ),
         ({"parameters": {"a": {"type": "json", "schema": {"type": "nothing"}}}}, "not a JSON Schema"),
         ({"parameters": {"a": {"type": "json", "schema": True}}}, "parameter 'a': 'schema' must be a mapping"),
@@ -142,12 +142,14 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
         ),
         ({"parameters": {"a": {"type": "string", "defualt": "x"}}}, "'defualt' is unknown"),
         ({"parameters": {"a b": {"type": "string"}}}, "its name must be"),
-        ({"parameters": {"class": {"type": "string"}}}, "that name is taken"),
-        ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "cannot be told from"),
+        ({"parameters": {"class": {"type": "string"}}}, "that name is reserved"),
+        ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "it has the same Python name as"),
     ],
 )
-def test_refuses_what_is_wrong(tmp_path: Path, changes: dict[str, Any], sentence: str | None) -> None:
-    """Each mistake has its sentence; an empty list of parameters is none."""
+def test_each_mistake_is_refused_with_its_message(
+    tmp_path: Path, changes: dict[str, Any], sentence: str | None
+) -> None:
+    """An empty list of parameters is not a mistake."""
     folder = write(tmp_path, **changes)
     if sentence is None:
         assert load_description(folder).parameters == ()
@@ -159,14 +161,14 @@ def test_refuses_what_is_wrong(tmp_path: Path, changes: dict[str, Any], sentence
 
 
 def test_names_every_mistake_at_once(tmp_path: Path) -> None:
-    """Nobody should have to start the container once for each."""
+    """Users need not start the container once for each mistake."""
     with pytest.raises(SettingsError) as caught:
         load_tool(write(tmp_path, name="", description="", parameters={"a": {"type": "float"}}))
     assert len(caught.value.detail) == 3
 
 
 @pytest.mark.parametrize("content", ["", "a: [", "- a", "\xff"])
-def test_refuses_what_is_no_mapping(tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(tmp_path: Path, content: str) -> None:
     """A broken file is an error of the project, not a traceback."""
     (tmp_path / "tool.yml").write_bytes(content.encode("latin-1"))
     with pytest.raises(SettingsError):
@@ -174,7 +176,7 @@ def test_refuses_what_is_no_mapping(tmp_path: Path, content: str) -> None:
 
 
 def test_finds_tools_in_both_places(tmp_path: Path) -> None:
-    """A project's own tools and those of its components."""
+    """A project's own tools and the tools of its components."""
     write(tmp_path / "containers" / "import")
     write(tmp_path / "components" / "vision" / "containers" / "learn")
     (tmp_path / "containers" / "no-tool").mkdir()
@@ -182,15 +184,15 @@ def test_finds_tools_in_both_places(tmp_path: Path) -> None:
 
 
 def test_refuses_two_tools_of_one_name(tmp_path: Path) -> None:
-    """Two containers cannot answer to one name."""
+    """Two containers cannot have the same name."""
     write(tmp_path / "containers" / "learn")
     write(tmp_path / "components" / "vision" / "containers" / "learn")
     with pytest.raises(SettingsError, match="Two tools"):
         find_tools(tmp_path)
 
 
-def test_fills_defaults_in() -> None:
-    """What is not given has its default, and an optional parameter without one is None."""
+def test_missing_values_get_their_defaults() -> None:
+    """An optional parameter without a default is None."""
     checked = check_parameters(PARAMETERS, REQUIRED)
     assert checked == {
         **REQUIRED,
@@ -204,8 +206,8 @@ def test_fills_defaults_in() -> None:
     }
 
 
-def test_an_upload_stands_for_its_parameter() -> None:
-    """A file that was uploaded is neither missing nor among the values."""
+def test_an_upload_is_the_value_of_its_parameter() -> None:
+    """Its parameter is neither missing nor among the values."""
     checked = check_parameters(PARAMETERS, {"training-set": "a/b"}, files=["archive"])
     assert "archive" not in checked
 
@@ -213,8 +215,8 @@ def test_an_upload_stands_for_its_parameter() -> None:
 @pytest.mark.parametrize(
     ("value", "kept"), [({"epochs": 3.0}, 3), ({"rate": 1}, 1.0), ({"source": None}, None), ({"criteria": [1]}, [1])]
 )
-def test_takes_what_json_means(value: dict[str, Any], kept: object) -> None:
-    """JSON has one kind of number, and null is leaving an optional parameter out."""
+def test_numbers_and_null_are_accepted_as_in_json(value: dict[str, Any], kept: object) -> None:
+    """JSON has one type of number, and null means a missing optional parameter."""
     checked = check_parameters(PARAMETERS, {**REQUIRED, **value})
     (name,) = value
     assert checked[name] == kept
@@ -245,22 +247,22 @@ def test_takes_what_json_means(value: dict[str, Any], kept: object) -> None:
         {"unknown": 1},
     ],
 )
-def test_refuses_bad_values(value: dict[str, Any]) -> None:
-    """The bad parameter is named, and only that one."""
+def test_a_bad_value_is_refused(value: dict[str, Any]) -> None:
+    """The error names only the bad parameter."""
     with pytest.raises(InvalidError) as caught:
         check_parameters(PARAMETERS, {**REQUIRED, **value})
     assert list(caught.value.detail) == list(value)
 
 
-def test_names_every_bad_value() -> None:
-    """All of them in one answer."""
+def test_every_bad_value_is_named() -> None:
+    """In one answer."""
     with pytest.raises(InvalidError) as caught:
         check_parameters(PARAMETERS, {"epochs": "x", "model": 3}, files=["rate"])
     assert set(caught.value.detail) == {"training-set", "archive", "epochs", "model", "rate"}
 
 
-def test_schema_says_the_same_as_the_check() -> None:
-    """The JSON Schema is a valid one, and takes what the check takes."""
+def test_the_schema_agrees_with_the_check() -> None:
+    """The JSON Schema is valid, and accepts the values that the check accepts."""
     schema = parameters_schema(PARAMETERS)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
@@ -270,8 +272,8 @@ def test_schema_says_the_same_as_the_check() -> None:
     assert not validator.is_valid({})
 
 
-def test_version_follows_linked_folders_and_the_files_that_a_command_names(tmp_path: Path) -> None:
-    """Code that lies elsewhere is code of the tool; a link that leads back is followed once."""
+def test_version_includes_linked_folders_and_files_of_the_command(tmp_path: Path) -> None:
+    """Code in other places is code of the tool; a link that leads back is followed once."""
     (tmp_path / "elsewhere").mkdir()
     linked, program = tmp_path / "elsewhere" / "linked.py", tmp_path / "run.sh"
     program.write_text("exit 0\n")
@@ -287,7 +289,7 @@ def test_version_follows_linked_folders_and_the_files_that_a_command_names(tmp_p
 
 
 def test_many_unknown_parameters_make_a_short_error() -> None:
-    """An answer stays small, however many names a request has; each of the tool's own is still named."""
+    """The answer stays small, however many names a request has, and still names each wrong parameter of the tool."""
     values = {f"{'x' * 1000}{number}": 1 for number in range(10_000)} | {"epochs": 0}
     with pytest.raises(InvalidError, match="and 9980 more unknown names") as caught:
         check_parameters(PARAMETERS, values)
@@ -295,9 +297,9 @@ def test_many_unknown_parameters_make_a_short_error() -> None:
     assert len(str(caught.value.detail)) + len(caught.value.message) < 20_000
 
 
-@pytest.mark.parametrize(("depth", "problem"), [(64, None), (65, "It is nested 65 deep; 64 is the most.")])
-def test_depth_of_a_value_is_bounded(depth: int, problem: str | None) -> None:
-    """What is deeper fails in pickle or in a JSON Schema, after the request was answered with 200."""
+@pytest.mark.parametrize(("depth", "problem"), [(64, None), (65, "It is nested 65 levels deep; the limit is 64.")])
+def test_the_depth_of_a_value_is_limited(depth: int, problem: str | None) -> None:
+    """A deeper value would fail in pickle or in a JSON Schema, after the 200 to its request."""
     value: Any = []
     for _ in range(depth - 1):
         value = [value]
@@ -305,7 +307,7 @@ def test_depth_of_a_value_is_bounded(depth: int, problem: str | None) -> None:
 
 
 def test_a_value_with_very_many_faults_is_checked_quickly() -> None:
-    """The first hundred failures are enough to tell one."""
+    """The check stops after the first hundred failures."""
     parameter = Parameter(name="list", type="json", schema={"items": {"type": "integer"}})
     assert check_value(parameter, ["x"] * 200_000) == "'x' is not of type 'integer'."
 
@@ -329,7 +331,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 )
 @pytest.mark.timeout(10)
 def test_a_pattern_that_backtracks_is_checked_in_linear_time(parameter: Parameter, value: Any) -> None:
-    """In Python's `re`, each of these takes longer than the universe has."""
+    """In Python's `re`, each of these takes longer than the age of the universe."""
     assert check_value(parameter, value)
 
 
@@ -342,8 +344,8 @@ def test_a_pattern_that_backtracks_is_checked_in_linear_time(parameter: Paramete
         ({"patternProperties": {"^x": {}}, "additionalProperties": {"type": "string"}}, {"x": 1, "y": "z"}, {"y": 1}),
     ],
 )
-def test_patterns_of_a_schema_mean_what_json_schema_says(schema: dict[str, Any], right: Any, wrong: Any) -> None:
-    """The keywords that match patterns are ours; a null value is for optional parameters."""
+def test_patterns_follow_json_schema(schema: dict[str, Any], right: Any, wrong: Any) -> None:
+    """This project implements the keywords that match patterns itself; null is for optional parameters."""
     parameter = Parameter(name="a", type="json", required=True, schema=schema)
     assert check_value(parameter, right) is None
     assert check_value(parameter, wrong)

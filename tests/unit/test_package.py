@@ -1,4 +1,4 @@
-"""The package's own face: few names, sorted, and Dagster only when one of them is used."""
+"""The public names of the package: few, sorted, and without Dagster until one of them needs it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import sys
 import bonseyes_dagster
 
 
-def test_all_is_sorted_and_there() -> None:
-    """Every public name leads somewhere."""
+def test_public_names_are_sorted_and_exist() -> None:
+    """Every public name can be imported."""
     assert list(bonseyes_dagster.__all__) == sorted(bonseyes_dagster.__all__)
     for name in bonseyes_dagster.__all__:
         assert getattr(bonseyes_dagster, name) is not None
         assert name in dir(bonseyes_dagster)
 
 
-def test_public_names_are_these() -> None:
-    """A change of the authoring API is a decision, not an accident."""
+def test_public_names_are_unchanged() -> None:
+    """A change of the authoring API must be a decision, not an accident."""
     assert bonseyes_dagster.__all__ == [
         "Artifact",
         "ArtifactRef",
@@ -32,8 +32,8 @@ def test_public_names_are_these() -> None:
     ]
 
 
-def test_importing_it_loads_no_dagster() -> None:
-    """A tool image and a client install without it."""
+def test_import_does_not_load_dagster() -> None:
+    """A tool image and a client are installed without Dagster."""
     code = (
         "import bonseyes_dagster, sys; from bonseyes_dagster import Task; "
         "sys.exit('dagster' in sys.modules or 'flask' in sys.modules)"

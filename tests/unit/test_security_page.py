@@ -1,4 +1,4 @@
-"""docs/security.md names a test for each line, and each of them is there."""
+"""docs/security.md names a test for each row, and each of these tests exists."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/security.md").read_text()
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
-    """Else a line would claim what nothing shows."""
+def test_every_named_test_exists() -> None:
+    """Without its test, a row would be an unproven claim."""
     files = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)
     assert files
     missing = [file for file, _ in files if not (ROOT / file).exists()]
@@ -20,6 +20,6 @@ def test_every_test_that_the_page_names_is_there() -> None:
 
 
 def test_every_row_names_a_test() -> None:
-    """Each thing that somebody cannot do is shown."""
+    """A test proves each row."""
     rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| cannot")]
     assert rows and [row for row in rows if "tests/" not in row] == []

@@ -2,5 +2,5 @@
 
 
 def create(artifact):
-    """Leave one small file."""
+    """Write one empty file."""
     artifact.path("empty").write_bytes(b"")

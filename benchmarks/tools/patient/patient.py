@@ -1,10 +1,10 @@
-"""An artifact that takes its time."""
+"""A tool that runs for a given time."""
 
 import time
 
 
 def create(artifact, *, seconds):
-    """Print a line each half second."""
+    """Print a line every half second."""
     artifact.path("noise").write_bytes(bytes(64 << 20))
     end = time.monotonic() + seconds
     while time.monotonic() < end:

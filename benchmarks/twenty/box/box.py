@@ -4,6 +4,6 @@ import time
 
 
 def create(artifact, *, seconds=0, after=None):
-    """Sleep, then leave one empty file."""
+    """Sleep, then write one empty file."""
     time.sleep(seconds)
     artifact.path("empty").write_bytes(b"")

@@ -1,7 +1,7 @@
-"""The `bonseyes` command: parsing and printing; what it does lies in the client library.
+"""The `bonseyes` command. It parses and prints; the client library does the work.
 
-Other packages add commands with entry points of the group `bonseyes.commands` (`up`, `tool run`, ...). They may
-use what is named here, raise any BonseyesError, and leave exit codes and messages to `main`.
+Other packages add commands with entry points of the group `bonseyes.commands` (`up`, `tool run`, ...). Their commands
+may use the names exported here and raise any BonseyesError. `main` prints the error and sets the exit code.
 """
 
 from __future__ import annotations

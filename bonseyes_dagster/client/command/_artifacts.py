@@ -1,4 +1,4 @@
-"""`bonseyes artifacts` lists them; `bonseyes artifact` creates one or looks into one."""
+"""`bonseyes artifacts` lists artifacts; the sub-commands of `bonseyes artifact` create, show and change one."""
 
 from __future__ import annotations
 
@@ -40,43 +40,40 @@ KINDS = ("data", "model", "other")
 @click.command(epilog="\b\nbonseyes artifacts training\nbonseyes artifacts digits-cnn --output-type com.bonseyes.model")
 @click.argument("container", metavar="[CONTAINER|PIPELINE]", required=False, shell_complete=complete_container)
 @click.option(
-    "--status", type=Choice(STATUSES), metavar="STATUS", help="Only those with this phase or result, e.g. running."
+    "--status", type=Choice(STATUSES), metavar="STATUS", help="List only those with this phase or result, e.g. running."
 )
 @click.option(
     "--type",
     "kind",
     type=Choice(KINDS),
     metavar="TYPE",
-    help="Only those of containers of this type: data, model or other. Of pipelines only.",
+    help="List only those of containers of this type: data, model or other. For a PIPELINE only.",
 )
 @click.option(
-    "--output-type", shell_complete=complete_output_type, help="Only those of this type, e.g. com.bonseyes.model."
+    "--output-type", shell_complete=complete_output_type, help="List only those of this type, e.g. com.bonseyes.model."
 )
 @json_option
 @pass_state
 def artifacts(
     state: State, container: str | None, status: str | None, kind: str | None, output_type: str | None
 ) -> None:
-    """List artifacts.
-
-    Those of one container, of all containers of a pipeline, or of the whole project.
-    """
+    """List the artifacts of one container, of all containers of a pipeline, or of the whole project."""
     filters = {"status": status, "type": kind, "output_type": output_type}
     wanted = {key: value for key, value in filters.items() if value}
     if container is not None and state.project.container(container).kind == "runs":
         pipeline = state.pipeline(container)
         if output_type:
             infos = [each.get("info") or {} for each in pipeline.containers()]
-            # A container that does not answer could make any type.
+            # A container that does not answer may have any output type.
             if all(infos):
                 check_choice(output_type, {str(each.get("output_type")) for each in infos}, "--output-type")
-        entries, silent = pipeline.survey(**wanted)
-        for name in silent:
-            print_note(f"{name}: does not answer")
+        entries, unreachable = pipeline.survey(**wanted)
+        for name in unreachable:
+            print_note(f"{name} does not answer.")
         _print_pipeline_artifacts(state, entries)
         return
     if kind:
-        raise click.UsageError("--type is of pipelines: bonseyes artifacts PIPELINE --type TYPE")
+        raise click.UsageError("--type is for pipelines only: bonseyes artifacts PIPELINE --type TYPE.")
     names = [container] if container else sorted(state.project.containers())
     if container:
         found = [(container, _list(state.project.container(container)))]
@@ -105,7 +102,7 @@ def artifacts(
 
 def _list(container: Container) -> tuple[str, list[Status]]:
     description = container.describe()
-    # The artifacts of a project are those of its tools; runs have a list of their own.
+    # Only tools have artifacts: `bonseyes runs` lists the runs of pipelines.
     return description.output_type, [] if description.collection == "/runs" else container.statuses()
 
 
@@ -129,9 +126,9 @@ def _phase(status: Any) -> str:
 
 @click.group(cls=ExtensibleGroup, words=("artifact",), no_args_is_help=True)
 def artifact() -> None:
-    """Create and look into artifacts.
+    """Create, show and change artifacts.
 
-    Runs can be looked into in the same way, as PIPELINE/NAME.
+    Most sub-commands also take a run, as PIPELINE/NAME.
     """
 
 
@@ -141,7 +138,7 @@ def artifact() -> None:
 )
 @address_argument
 @launch_options
-@click.option("--reuse", is_flag=True, help="Take the result of an equal artifact if there is one.")
+@click.option("--reuse", is_flag=True, help="Take the result of an equal artifact, if there is one.")
 @json_option
 @pass_state
 def create(
@@ -155,7 +152,7 @@ def create(
 ) -> None:
     """Create an artifact in a container.
 
-    Prints its address at once, or with --wait its result.
+    Prints its address at once; with --wait, prints its result.
     """
     handle = find_artifact(state, address)
     words = (values, files)
@@ -168,18 +165,18 @@ def create(
 @json_option
 @pass_state
 def rename(state: State, address: str, name: str) -> None:
-    """Give it another NAME, once it is final.
+    """Give a final artifact another NAME.
 
-    Its URL under the old name answers no more. Artifacts that were made from it tell its new name.
+    Its URL under the old name stops working. Artifacts that were made from it show its new name.
     """
     handle = find_artifact(state, address)
     if handle.container.kind == "runs":
-        raise click.UsageError("A run keeps its name, which is in the names of its artifacts.")
+        raise click.UsageError("A run cannot be renamed: its name is part of the names of its artifacts.")
     renamed = handle.rename(name)
     if state.json:
         print_json({"result": "success", "address": f"{handle.container.name}/{renamed.name}", "url": renamed.url})
     else:
-        click.echo(clean(f"{address} is {handle.container.name}/{renamed.name} now"))
+        click.echo(clean(f"{address} is now {handle.container.name}/{renamed.name}."))
 
 
 for _command in SHARED:

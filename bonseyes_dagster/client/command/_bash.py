@@ -1,4 +1,4 @@
-"""Completion in bash, which takes a word apart at `=` and `:` and puts a blank after what it completes."""
+"""Completion in bash, which splits a word at `=` and `:` and adds a blank after each completed word."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import BashComplete, CompletionItem, add_completion_
 
 __all__ = ["BashCompletion"]
 
-# The whole line goes to the command: COMP_WORDS has `-p epochs=5` in three words after `-p`.
+# The script passes the whole line to the command, because COMP_WORDS splits `epochs=5` into three words.
 _SCRIPT = """\
 %(complete_func)s() {
     local type value
@@ -32,13 +32,13 @@ _OPEN_ENDS = ("=", "/")
 
 
 class BashCompletion(BashComplete):
-    """Completes the word that the person sees, and hands bash the part of it that bash replaces."""
+    """Completes the whole word at the cursor, and gives bash the part that bash replaces."""
 
     source_template = _SCRIPT
     _replaced_from = ""
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """Return the words before the one at the cursor, and that one."""
+        """Return the words before the word at the cursor, and the word at the cursor."""
         line = os.environ.get("COMP_LINE", "")
         words: list[str] = split_arg_string(line)
         incomplete = "" if not words or line[-1:].isspace() else words.pop()

@@ -1,4 +1,4 @@
-"""Values that are one of a few: another one is refused with the list, and with the value probably meant."""
+"""Values from a fixed list. The error for another value has the list, and suggests the nearest value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Choice", "check_choice", "suggestion"]
 
 
 class Choice(click.Choice[str]):
-    """A choice whose refusal suggests a value."""
+    """A choice that suggests a value when it refuses one."""
 
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Return the sentence that refuses `value`."""
@@ -22,14 +22,14 @@ class Choice(click.Choice[str]):
 
 
 def check_choice(value: str, choices: Collection[str], what: str) -> None:
-    """Raise InvalidError when `value` is none of `choices`."""
+    """Raise InvalidError when `value` is not one of `choices`."""
     if value not in choices:
         raise InvalidError(f"{what}: {refusal(value, sorted(choices))}")
 
 
 def refusal(value: str, choices: Sequence[str]) -> str:
     """Return the sentence that refuses `value`."""
-    return f"{value!r} is none of {', '.join(choices) or 'none'}.{suggestion(value, choices)}"
+    return f"{value!r} is not one of {', '.join(choices) or 'none'}.{suggestion(value, choices)}"
 
 
 def suggestion(value: str, choices: Collection[str]) -> str:

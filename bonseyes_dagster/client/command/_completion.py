@@ -1,4 +1,4 @@
-"""Shell completion: the shells' scripts, and the names of what is there."""
+"""Shell completion: the scripts for the shells, and the names that exist in the project."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(
-    epilog='\b\nFor this shell:  eval "$(bonseyes completion bash)"\nFor all of them: put that line into ~/.bashrc',
+    epilog='\b\nFor this shell:  eval "$(bonseyes completion bash)"\nFor every shell: put that line into ~/.bashrc',
 )
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
     """Print a shell's completion script.
 
-    With it the shell completes commands, options and the names of what is there.
+    With it, the shell completes commands, options and the names that exist in the project.
     """
     script = get_completion_class(shell)
     if script is None:
-        raise click.UsageError(f"cannot complete for {shell}")
+        raise click.UsageError(f"There is no completion for {shell}.")
     click.echo(script(click.Command("bonseyes"), {}, "bonseyes", "_BONSEYES_COMPLETE").source())
 
 
@@ -60,17 +60,17 @@ def complete_container(context: click.Context, _: click.Parameter, incomplete: s
 
 
 def complete_address(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return CONTAINER/ until there is a slash, and the artifacts or runs of that container then."""
+    """Return `CONTAINER/` words before the slash, and the addresses of that container's artifacts or runs after it."""
     return _items(incomplete, lambda: _addresses(context, incomplete))
 
 
 def complete_file(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the files of the artifact that the command line names."""
+    """Return the files of the artifact on the command line."""
     return _items(incomplete, lambda: [(entry.path, "") for entry in _artifact(context).manifest().files])
 
 
 def complete_metric(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the metrics of the artifact that the command line names."""
+    """Return the metrics of the artifact on the command line."""
     return _items(incomplete, lambda: [(name, "") for name in _artifact(context).metrics()])
 
 
@@ -78,14 +78,15 @@ def complete_output_type(context: click.Context, _: click.Parameter, incomplete:
     """Return the output types that the project's containers make."""
 
     def types() -> Iterable[tuple[str, str]]:
-        return sorted({(said.output_type, "") for said in _project(context).containers().values() if said})
+        descriptions = _project(context).containers().values()
+        return sorted({(description.output_type, "") for description in descriptions if description})
 
     return _items(incomplete, types)
 
 
 def complete_parameter(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return KEY= for the parameters of the container or pipeline that the command line names, and values after it."""
-    # An option without its value stops click before it gives out the arguments: they are still in `args` then.
+    """Return `KEY=` for each parameter of the container on the command line; after the `=`, return values."""
+    # At an option without its value, click stops before it fills in the arguments: they are still in `args`.
     given = context.params.get("pipeline") or context.params.get("address") or next(iter(context.args), "")
     container = str(given).partition("/")[0]
     wants_files = option.name == "files"
@@ -108,7 +109,7 @@ def complete_parameter(context: click.Context, option: click.Parameter, incomple
 
 
 def _values(context: click.Context, parameter: Parameter, value: str) -> Iterable[tuple[str, str]]:
-    """Return the values of a parameter that are known, each with a text."""
+    """Return the known values of a parameter, each with a help text."""
     if parameter.type == "artifact":
         return _addresses(context, value)
     if parameter.type == "json" and value.startswith("@"):
@@ -126,7 +127,7 @@ def _addresses(context: click.Context, incomplete: str) -> Iterable[tuple[str, s
 
 
 def _paths(incomplete: str) -> list[str]:
-    """Return the paths that begin with `incomplete`, folders with a slash at their end."""
+    """Return the paths that begin with `incomplete`; a folder's path ends with a slash."""
     folder, name = os.path.split(incomplete)
     try:
         found = sorted(Path(folder or ".").expanduser().iterdir())
@@ -145,11 +146,12 @@ def _artifact(context: click.Context) -> Artifact:
 
 
 def _containers(context: click.Context) -> list[tuple[str, str]]:
-    return [(name, said.description if said else "") for name, said in _project(context).containers().items()]
+    found = _project(context).containers()
+    return [(name, described.description if described else "") for name, described in found.items()]
 
 
 def _project(context: click.Context) -> Project:
-    # Callbacks do not run while completing: the root's options are taken from where click left them.
+    # click runs no callbacks while it completes, so read the root's options from its context.
     root = context.find_root().params
     return State(url=root.get("url"), token=root.get("token"), retry_s=0.0).project
 
@@ -158,7 +160,7 @@ def _items(incomplete: str, names: Callable[[], Iterable[tuple[str, str]]]) -> l
     try:
         return [CompletionItem(name, help=text) for name, text in names() if name.startswith(incomplete)]
     except BonseyesError:
-        # A shell has no place for an error while it completes.
+        # A shell cannot show an error while it completes.
         return []
 
 

@@ -1,4 +1,4 @@
-"""What can be done with an artifact or a run that exists: sub-commands of `bonseyes artifact` and `bonseyes runs`."""
+"""The sub-commands that `bonseyes artifact` and `bonseyes runs` share; each takes an existing artifact or run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["SHARED"]
 @json_option
 @pass_state
 def show(state: State, address: str) -> None:
-    """Show what is known about one."""
+    """Show the status, times, size and parameters of an artifact or a run."""
     handle = find_artifact(state, address)
     if state.json:
         print_json(handle.info())
@@ -52,7 +52,7 @@ def show(state: State, address: str) -> None:
             ("size", size(status.size)),
             ("digest", status.digest),
             ("reused from", status.reused_from),
-            ("code", "changed since start; never re-used" if status.code_changed else None),
+            ("code", "changed since the start; never re-used" if status.code_changed else None),
             ("run id", status.run_id),
             ("dagster", status.dagster_url),
             *((f"-p {key}", value) for key, value in handle.input_parameters().items()),
@@ -78,7 +78,7 @@ def _progress(status: Status) -> str:
 
 
 def _existing(state: State, address: str) -> Artifact:
-    """Return an artifact or run that answers now; what follows would wait a minute for a project that is not up."""
+    """Return an artifact or run that answers now; a wait for a project that is down would take a minute."""
     handle = find_artifact(state, address)
     handle.status()
     return handle
@@ -87,24 +87,24 @@ def _existing(state: State, address: str) -> Artifact:
 @click.command("wait")
 @address_argument
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
-              help="Give up after this long (exit 9); it goes on.")  # fmt: skip
+              help="Stop waiting after this time (exit 9); the artifact or run goes on.")  # fmt: skip
 @json_option
 @pass_state
 def wait_command(state: State, address: str, timeout_s: float | None) -> None:
-    """Wait for one; exit 1 if it failed."""
+    """Wait for an artifact or a run; exit 1 if it failed."""
     finish(state, _existing(state, address), timeout_s)
 
 
 @click.command(epilog="\b\nbonseyes artifact log training/first_train --follow")
 @address_argument
-@click.option("-f", "--follow", is_flag=True, help="Go on until it is final.")
-@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Begin here.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the artifact or run is final.")
+@click.option("--offset", type=click.IntRange(min=0), default=0, metavar="BYTES", help="Begin at this byte.")
 @json_option
 @pass_state
 def log(state: State, address: str, follow: bool, offset: int) -> None:
-    """Print its log.
+    """Print the log of an artifact or a run.
 
-    That of a run has the logs of all its steps in it, in order of time.
+    The log of a run holds the logs of all its steps, in order of time.
     """
     chunks = _existing(state, address).iter_log(offset, follow)
     if state.json:
@@ -118,7 +118,7 @@ def log(state: State, address: str, follow: bool, offset: int) -> None:
 @json_option
 @pass_state
 def files(state: State, address: str) -> None:
-    """List its files: size, sha256, path."""
+    """List the files of an artifact or a run: size, sha256, path."""
     manifest = find_artifact(state, address).manifest()
     if state.json:
         print_json(manifest.to_json())
@@ -138,20 +138,20 @@ def files(state: State, address: str) -> None:
     "--output",
     type=click.Path(allow_dash=True),
     metavar="TARGET",
-    help="Folder (or, for one file, file) to write to; - is standard output.",
+    help="The folder to write to, or with PATH the file; - is standard output.",
 )
 @json_option
 @pass_state
 def data(state: State, address: str, path: str | None, output: str | None) -> None:
-    """Fetch its files, or the one at PATH.
+    """Download all files of an artifact or a run, or the file at PATH.
 
-    Without -o they go into a folder with the artifact's name. What broke off goes on where it stopped, and every
-    file is verified by its digest.
+    Without -o, the files go into a folder with the artifact's name. A broken download continues where it stopped.
+    The digest of every file is verified.
     """
     handle = find_artifact(state, address)
     if output == "-":
         if path is None or state.json:
-            raise click.UsageError("-o - takes one PATH and no --json")
+            raise click.UsageError("-o - needs a PATH, and does not go with --json.")
         write_bytes([handle.read(path)])
         return
     if path is None:
@@ -169,17 +169,19 @@ def data(state: State, address: str, path: str | None, output: str | None) -> No
 
 @click.command()
 @address_argument
-@click.option("--with-artifacts", is_flag=True, help="Remove what a run made in all containers, too. Of runs only.")
+@click.option(
+    "--with-artifacts", is_flag=True, help="Also remove the run's artifacts in all containers. For runs only."
+)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @json_option
 @pass_state
 def delete(state: State, address: str, with_artifacts: bool, yes: bool) -> None:
-    """Remove it; cancel it first if need be."""
+    """Remove an artifact or a run; cancel it first if it is not final."""
     handle = find_artifact(state, address)
     if with_artifacts and handle.container.kind != "runs":
-        raise click.UsageError("--with-artifacts is of runs: PIPELINE/NAME")
+        raise click.UsageError("--with-artifacts is for runs only: PIPELINE/NAME.")
     if not yes and sys.stdin.isatty() and not state.json:
-        click.confirm(f"Remove {address}{' and all that it made' if with_artifacts else ''}?", abort=True, err=True)
+        click.confirm(f"Remove {address}{' and all its artifacts' if with_artifacts else ''}?", abort=True, err=True)
     kept = handle.delete(with_artifacts)
     if state.json:
         print_json({"result": "success", "address": address, "kept": kept})
@@ -194,7 +196,7 @@ def delete(state: State, address: str, with_artifacts: bool, yes: bool) -> None:
 @json_option
 @pass_state
 def cancel(state: State, address: str) -> None:
-    """Cancel it; harmless when it has ended."""
+    """Cancel an artifact or a run; a final one stays as it is."""
     status = find_artifact(state, address).cancel()
     if state.json:
         print_json(status.to_json())
@@ -211,9 +213,9 @@ def cancel(state: State, address: str) -> None:
 @json_option
 @pass_state
 def metrics(state: State, address: str, metric: str | None) -> None:
-    """List its metrics, or the points of METRIC.
+    """List the metrics of an artifact or a run, or the points of METRIC.
 
-    The list has the last step and value of each; points are time, step and value.
+    The list has the last step and value of each metric. A point is a time, a step and a value.
     """
     handle = find_artifact(state, address)
     if metric is not None:

@@ -1,4 +1,4 @@
-"""What the command's exit codes mean, and which error ends in which."""
+"""The meaning of the command's exit codes, and the exit code of each error."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ EXITS: dict[int, str] = {
     INVALID: "wrong usage, parameters, files or settings; nothing was started",
     NOT_FOUND: "there is no such container, pipeline, artifact, run or file",
     CONFLICT: "the name is taken",
-    UNREACHABLE: "no answer, or none that makes sense, from the project",
-    REFUSED: "the project refuses: token, host or policy",
-    FULL: "no room now: queue or disk full, or the upload is too large",
-    DAMAGED: "what came has not the digest that was promised",
+    UNREACHABLE: "the project does not answer, or its answer breaks the contract",
+    REFUSED: "the project refuses the request: token, host or policy",
+    FULL: "no room now: the queue or the disk is full, or the upload is too large",
+    DAMAGED: "the downloaded bytes do not have the promised digest",
     TIMED_OUT: "--timeout passed before the result was final",
-    INTERNAL: "a fault inside the project; its log knows more",
-    INTERRUPTED: "interrupted with Ctrl-C; what was started goes on",
-    PIPE_CLOSED: "whoever read the output stopped reading",
+    INTERNAL: "a fault inside the project; its log has the details",
+    INTERRUPTED: "interrupted with Ctrl-C; the artifact or the run goes on",
+    PIPE_CLOSED: "the reader of the output stopped reading",
 }
 
 _BY_ERROR: tuple[tuple[type[errors.BonseyesError], int], ...] = (
@@ -60,5 +60,5 @@ _BY_ERROR: tuple[tuple[type[errors.BonseyesError], int], ...] = (
 
 
 def exit_code(error: errors.BonseyesError) -> int:
-    """Return the exit code that an error ends in."""
+    """Return the exit code of an error."""
     return next((code for cls, code in _BY_ERROR if isinstance(error, cls)), INTERNAL)

@@ -1,4 +1,4 @@
-"""Commands that other packages bring along, found by the entry-point group `bonseyes.commands`."""
+"""Commands of other packages, found by the entry-point group `bonseyes.commands`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _GROUP_HELP = {"tool": "Write and try tools."}
 
 
 class ExtensibleGroup(click.Group):
-    """A group of commands to which entry points add: `up`, or in a group of their own `tool run`.
+    """A group to which entry points add commands: `up`, or `tool run` in a sub-group.
 
-    They are imported when they are called or listed, so that the others stay quick, and do not show when what they
-    need is not installed.
+    It imports such a command only to call or to list it, so that other commands start fast. It does not list a command
+    whose packages are not installed.
     """
 
     def __init__(self, *args: Any, words: tuple[str, ...] = (), **options: Any) -> None:
@@ -51,8 +51,8 @@ class ExtensibleGroup(click.Group):
             if ctx is None or ctx.resilient_parsing:
                 return None
             raise click.UsageError(
-                f"`bonseyes {' '.join(words)}` needs {error.name}, which is not installed: "
-                "pip install 'bonseyes-dagster[local]'"
+                f"`bonseyes {' '.join(words)}` needs {error.name}, which is not installed; "
+                "run `pip install 'bonseyes-dagster[local]'`."
             ) from error
         return command if isinstance(command, click.Command) else None
 

@@ -1,4 +1,4 @@
-"""What creates and waits: shared by `run`, `artifact create` and `wait`."""
+"""Create an artifact or a run, and wait for it: shared by `run`, `artifact create` and `wait`."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def find_artifact(state: State, address: str) -> Artifact:
         address.removeprefix("http://").replace("/artifacts/", "/").replace("/runs/", "/").partition("/")
     )
     if not (container and slash and name) or "/" in name:
-        raise InvalidError(f"{address!r} is no address: write CONTAINER/NAME, as in training/first_train")
+        raise InvalidError(f"{address!r} is not an address: write CONTAINER/NAME, such as training/first_train.")
     return state.project.container(container).artifact(name)
 
 
 def launch_options(command: _F) -> _F:
-    """Add what `run` and `artifact create` both take."""
+    """Add the options that `run` and `artifact create` share."""
     for option in reversed(
         (
             click.option("-p", "--parameter", "values", metavar="KEY=VALUE", multiple=True,
-                         shell_complete=complete_parameter, help="A parameter; may be given many times."),
+                         shell_complete=complete_parameter, help="A parameter; may be repeated."),
             click.option("-f", "--file", "files", metavar="PARAM=PATH", multiple=True,
-                         shell_complete=complete_parameter, help="A file to upload; may be given many times."),
+                         shell_complete=complete_parameter, help="A file to upload; may be repeated."),
             click.option("--wait", "-w", "waits", is_flag=True, help="Wait for the result and exit 1 if it failed."),
             click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), metavar="SECONDS",
-                         help="Give up waiting after this long (exit 9); what was started goes on."),
+                         help="Stop waiting after this time (exit 9); the artifact or run goes on."),
         )
     ):  # fmt: skip
         command = option(command)
@@ -64,7 +64,7 @@ def launch(
     waits: bool,
     timeout_s: float | None,
 ) -> None:
-    """Create an artifact or a run, say so, and wait if that is wanted."""
+    """Create an artifact or a run; with `waits`, wait for it, otherwise print its address."""
     parameters, files = read_parameters(container.describe().parameters, *words)
     artifact = container.create(name, parameters, {**files}, reuse=reuse)
     group = "runs" if container.kind == "runs" else "artifact"
@@ -73,7 +73,7 @@ def launch(
             print_json({"name": artifact.name, "container": container.name, "url": artifact.url})
         else:
             click.echo(clean(f"{container.name}/{artifact.name}"))
-            print_note(f"Watch it with: bonseyes {group} wait {container.name}/{artifact.name}")
+            print_note(f"To watch it: bonseyes {group} wait {container.name}/{artifact.name}")
         return
     finish(state, artifact, timeout_s)
 
@@ -93,7 +93,7 @@ def finish(state: State, artifact: Artifact, timeout_s: float | None) -> None:
 
 
 def ask_all(things: Sequence[_K], ask: Callable[[_K], _T]) -> list[tuple[_K, _T]]:
-    """Ask containers at the same time; those that do not answer are named on standard error and left out."""
+    """Return `ask` of each thing, called in parallel threads; print each error to standard error and leave it out."""
 
     def attempt(thing: _K) -> _T | BonseyesError:
         try:

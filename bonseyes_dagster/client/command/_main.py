@@ -1,4 +1,4 @@
-"""The root of the command: its options, how errors are told, and what it exits with."""
+"""The root of the command: its options, its error messages and its exit code."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ __all__ = ["cli", "main"]
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXITS.items())
 
-# By the noun after "There is no": which command lists those that there are.
+# By the noun after "There is no": the command that lists the existing ones.
 _HINTS = {
-    "container": "`bonseyes containers` lists those that there are.\n",
-    "artifact": "`bonseyes artifacts` lists those that there are.\n",
-    "run": "`bonseyes runs` lists those that there are.\n",
+    "container": "`bonseyes containers` lists all containers.\n",
+    "artifact": "`bonseyes artifacts` lists all artifacts.\n",
+    "run": "`bonseyes runs` lists all runs.\n",
 }
 
 
 class _PipeClosedError(Exception):
-    """Whoever read our output has left."""
+    """The reader of our output has closed the pipe."""
 
 
 class _Root(ExtensibleGroup):
     def invoke(self, ctx: click.Context) -> Any:
-        """Invoke the command; what it printed is out when this returns."""
+        """Invoke the command, and flush its output."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError as error:
-            # click would turn this into the exit code of a failed run.
+            # click would exit with 1, the code of a failed run.
             raise _PipeClosedError from error
         return result
 
 
-_HELP = """Run pipelines of tool containers and see what they make.
+_HELP = """Run pipelines of tool containers, and get their results.
 
 \b
 bonseyes up                                      start the project on this machine
 bonseyes run digits-cnn --name first --wait -f train-images=images.gz ...
-bonseyes runs                                    what has run
-bonseyes runs log digits-cnn/first --follow      watch one
+bonseyes runs                                    list the runs
+bonseyes runs log digits-cnn/first --follow      watch a run
 bonseyes artifact data benchmarking/first_benchmark -o report
 """
 
@@ -80,12 +80,12 @@ for _command in (*_runs.COMMANDS, *_artifacts.COMMANDS, *_project.COMMANDS, *_co
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command and exit with a code that means something; expected errors are sentences, not tracebacks."""
+    """Run the command and exit with its code. Print a sentence for an expected error, not a traceback."""
     state = State()
     try:
         code = cli.main(argv, prog_name="bonseyes", standalone_mode=False, obj=state)
     except _PipeClosedError:
-        # Python would complain once more when it flushes at exit.
+        # Python flushes standard output at exit: let it write to /dev/null, or it prints another error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
     except (click.Abort, KeyboardInterrupt):
@@ -96,12 +96,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             print_json({"error": {"code": "usage", "message": error.format_message(), "detail": None}})
         sys.exit(error.exit_code)
     except BonseyesError as error:
-        _tell(error, state)
+        _print_error(error, state)
         sys.exit(exit_code(error))
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: BonseyesError, state: State) -> None:
+def _print_error(error: BonseyesError, state: State) -> None:
     click.echo(f"bonseyes: {clean(error.message)}", err=True)
     if isinstance(error.detail, dict):
         for field, sentence in error.detail.items():
@@ -111,9 +111,9 @@ def _tell(error: BonseyesError, state: State) -> None:
     if isinstance(error, NotFoundError):
         click.echo(_HINTS.get(" ".join(error.message.split()[3:4]), ""), err=True, nl=False)
     if isinstance(error, UnauthorizedError):
-        click.echo("The project wants a token: BONSEYES_TOKEN or --token.", err=True)
+        click.echo("The project wants a token: set BONSEYES_TOKEN or give --token.", err=True)
     if error.request_id and exit_code(error) in (INTERNAL, UNREACHABLE):
-        # Whoever reads the logs finds it by this; the other errors explain themselves.
+        # The id finds the request in the logs; other errors need no look into the logs.
         click.echo(f"(request {clean(error.request_id)})", err=True)
     if state.json:
         print_json(error.to_json())

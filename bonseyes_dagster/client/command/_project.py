@@ -1,4 +1,4 @@
-"""`bonseyes containers`, `pipelines` and `task`: what the project consists of."""
+"""`bonseyes containers`, `pipelines` and `task`: the parts of the project."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["COMMANDS"]
 @json_option
 @pass_state
 def containers(state: State) -> None:
-    """List containers and whether they answer."""
+    """List the containers, and whether they answer."""
     known = state.project.containers()
-    # What the dashboard knows may be what it heard last.
+    # Ask each container: the dashboard's answer may be old.
     healthy = dict(ask_all(sorted(known), lambda name: state.project.container(name).is_healthy()))
     rows = [
         {
             "name": name,
             "status": "started" if healthy.get(name) else "missing",
-            "description": said.description if said else "",
-            "code_changed": bool(said and said.code_changed),
+            "description": described.description if described else "",
+            "code_changed": bool(described and described.code_changed),
         }
-        for name, said in sorted(known.items())
+        for name, described in sorted(known.items())
     ]
     if state.json:
         print_json(rows)
@@ -36,7 +36,7 @@ def containers(state: State) -> None:
     print_table(("CONTAINER", "STATUS", "DESCRIPTION"), ([str(row[key]) for key in columns] for row in rows))
     for row in rows:
         if row["code_changed"]:
-            print_note(f"{row['name']}: code changed since start; restart the container to use it.")
+            print_note(f"The code of {row['name']} changed since it started; restart the container to use it.")
 
 
 @click.command()
@@ -44,7 +44,7 @@ def containers(state: State) -> None:
 @json_option
 @pass_state
 def pipelines(state: State, pipeline: str | None) -> None:
-    """List pipelines, or the parameters of one."""
+    """List the pipelines, or the parameters of one."""
     if pipeline is not None:
         description = state.pipeline(pipeline).describe()
         if state.json:
@@ -69,9 +69,9 @@ def pipelines(state: State, pipeline: str | None) -> None:
 @json_option
 @pass_state
 def task(state: State, pipeline: str) -> None:
-    """Show what a pipeline's model is for.
+    """Show the task of a pipeline's model.
 
-    Its eight fields say what the model is wanted for and what it is judged by.
+    Its eight fields describe the purpose of the model and the criteria for it.
     """
     body = state.pipeline(pipeline).task().to_json()
     if state.json:

@@ -1,4 +1,4 @@
-"""`bonseyes run` launches a pipeline; `bonseyes runs` lists what has run and looks into it."""
+"""`bonseyes run` launches a pipeline; `bonseyes runs` lists runs, and its sub-commands show and change one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["COMMANDS"]
     epilog="\b\nbonseyes run digits-cnn --name first --wait \\\n"
     "    -f train-images=train-images.gz -f train-labels=train-labels.gz \\\n"
     "    -f test-images=test-images.gz -f test-labels=test-labels.gz -p epochs=3\n\n"
-    "\b\nValues are read as the pipeline describes them (bonseyes pipelines --json):\n"
+    "\b\nThe pipeline describes the type of each value (bonseyes pipelines --json):\n"
     "true and false, 3, 0.5, JSON or @FILE with JSON in it.\n\n"
-    "Ctrl-C stops the waiting only: the run goes on."
+    "Ctrl-C only stops the wait: the run goes on."
 )
 @click.argument("pipeline", shell_complete=complete_pipeline)
-@click.option("--name", help="The run's name; the pipeline makes one when not given.")
+@click.option("--name", help="The run's name; without it, the pipeline makes one.")
 @launch_options
-@click.option("--no-reuse", is_flag=True, help="Make everything anew, even what was made before from the same inputs.")
+@click.option("--no-reuse", is_flag=True, help="Make all artifacts anew, even if equal ones exist.")
 @json_option
 @pass_state
 def run(
@@ -44,14 +44,14 @@ def run(
 ) -> None:
     """Run a pipeline.
 
-    Prints the run's address at once, or with --wait its result.
+    Prints the run's address at once; with --wait, prints its result.
     """
     container = state.pipeline(pipeline)
     launch(state, container, name, (values, files), reuse=not no_reuse, waits=waits, timeout_s=timeout_s)
 
 
 class _RunsGroup(ExtensibleGroup):
-    """`runs [PIPELINE]` lists without saying `list`."""
+    """The group `runs`: without a sub-command, it calls `list`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         is_listing = not args or (args[0] not in ("-h", "--help") and self.get_command(ctx, args[0]) is None)
@@ -60,7 +60,7 @@ class _RunsGroup(ExtensibleGroup):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete sub-commands and, since `list` need not be said, pipelines."""
+        """Complete sub-commands, and pipelines, because `list` is optional."""
         return [*super().shell_complete(ctx, incomplete), *complete_pipeline(ctx, click.Argument(["x"]), incomplete)]
 
 
@@ -71,9 +71,9 @@ class _RunsGroup(ExtensibleGroup):
     epilog="\b\nbonseyes runs\nbonseyes runs digits-cnn\nbonseyes runs log digits-cnn/first --follow",
 )
 def runs() -> None:
-    """List runs, or look into one.
+    """List runs, or show and change one.
 
-    Without a COMMAND, lists the runs of PIPELINE or of all pipelines; COMMANDs take a run as PIPELINE/NAME.
+    Without a COMMAND, lists the runs of PIPELINE or of all pipelines. COMMANDs take a run as PIPELINE/NAME.
     """
 
 

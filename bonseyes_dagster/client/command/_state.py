@@ -1,4 +1,4 @@
-"""What every command is given: the project that was addressed and whether JSON is wanted."""
+"""The options of the root command, for every sub-command: the project's address and token, and `--json`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 @dataclass
 class State:
-    """The root's options, for all commands below it."""
+    """The options of the root command."""
 
     url: str | None = None
     token: str | None = None
     json: bool = False
-    # A person waits for the answer: nobody there should be said soon.
+    # Fail fast: a person is waiting for this answer.
     retry_s: float = 1.0
 
     @cached_property
     def settings(self) -> Settings:
-        """Return what the environment sets."""
+        """Return the settings of the environment."""
         return Settings.from_environ()
 
     @cached_property
@@ -40,14 +40,14 @@ class State:
         return Project(self.url or self.settings.gateway_url, token, retry_s=self.retry_s)
 
     def pipeline(self, name: str) -> Container:
-        """Return a pipeline's container by its own name or the pipeline's; InvalidError when it is a tool's."""
+        """Return a pipeline's container by its own name or the pipeline's; raise InvalidError for a tool's."""
         container = self.project.container(name)
         try:
             is_pipeline = container.kind == "runs"
         except NotFoundError:
             return self.project.pipeline(name)
         if not is_pipeline:
-            raise InvalidError(f"{name} is a tool, not a pipeline: bonseyes artifact create {name}/NAME")
+            raise InvalidError(f"{name} is a tool, not a pipeline: use `bonseyes artifact create {name}/NAME`.")
         return container
 
 
@@ -55,7 +55,7 @@ pass_state = click.make_pass_decorator(State, ensure=True)
 
 
 def json_option(command: _F) -> _F:
-    """Let a command take `--json`; it finds it in `State.json`."""
+    """Add the option `--json` to a command, which finds its value in `State.json`."""
     return click.option(
         "--json",
         is_flag=True,

@@ -1,4 +1,4 @@
-"""What follows `-p` and `-f`, made into parameters as the container describes them; wrong ones are never sent."""
+"""Convert the words after `-p` and `-f` to the parameters that the container describes; never send a wrong one."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 def read_parameters(
     described: Sequence[Parameter], values: Sequence[str], files: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return (parameters, files) from `KEY=VALUE` and `PARAM=PATH` words; InvalidError names every wrong one."""
+    """Return (parameters, files) of `KEY=VALUE` and `PARAM=PATH` words; raise InvalidError with every wrong word."""
     by_name = {parameter.name: parameter for parameter in described}
     wrong: dict[str, str] = {}
     parameters = _read(values, "-p KEY=VALUE", by_name, _value, wrong)
     uploads = _read(files, "-f PARAM=PATH", by_name, _file, wrong)
     for name in parameters.keys() & uploads.keys():
-        wrong[name] = "given with -p and with -f; one is enough"
+        wrong[name] = "It is given with -p and with -f; use one of them."
     for parameter in described:
         is_given = parameter.name in parameters or parameter.name in uploads or parameter.name in wrong
         if parameter.required and not is_given:
             flag = "-f" if parameter.type == "file" else "-p"
-            wrong[parameter.name] = f"is required: {flag} {parameter.name}={parameter.type.upper()}"
+            wrong[parameter.name] = f"It is required: {flag} {parameter.name}={parameter.type.upper()}."
     if wrong:
-        raise InvalidError("these parameters are wrong; nothing was sent", detail=wrong)
+        raise InvalidError("These parameters are wrong; nothing was sent.", detail=wrong)
     return parameters, uploads
 
 
@@ -50,11 +50,11 @@ def _read(
         key, equals, text = word.partition("=")
         parameter = by_name.get(key) or by_name.get(key.replace("_", "-"))
         if not equals or not key:
-            wrong[word] = f"write {form}"
+            wrong[word] = f"Write {form}."
         elif parameter is None:
             wrong[key] = _unknown(key, by_name)
         elif parameter.name in result:
-            wrong[key] = "given twice"
+            wrong[key] = "It is given twice; give it once."
         else:
             try:
                 result[parameter.name] = convert(parameter, text)
@@ -66,30 +66,30 @@ def _read(
 def _unknown(key: str, by_name: Mapping[str, Parameter]) -> str:
     near = difflib.get_close_matches(key, by_name, n=1)
     if near:
-        return f"no such parameter; {near[0]}?"
-    return f"no such parameter; there is {', '.join(by_name) or 'none'}"
+        return f"There is no such parameter; did you mean {near[0]!r}?"
+    return f"There is no such parameter; the parameters are: {', '.join(by_name) or 'none'}."
 
 
 def _file(parameter: Parameter, text: str) -> Path:
     if parameter.type != "file":
-        raise ValueError(f"is no file but of type {parameter.type}: -p {parameter.name}=VALUE")
+        raise ValueError(f"It is not a file but of type {parameter.type}: -p {parameter.name}=VALUE.")
     path = Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser() fails for an unknown user
     if not path.exists():
-        raise ValueError(f"there is no file {text}")
+        raise ValueError(f"There is no file {text}.")
     if not path.is_file():
-        raise ValueError(f"{text} is not a file")
+        raise ValueError(f"{text} is not a file.")
     try:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"cannot read {text}: {error.strerror}") from error
+        raise ValueError(f"{text} cannot be read: {error.strerror}.") from error
 
 
 def _value(parameter: Parameter, text: str) -> Any:
     if parameter.type == "file":
         if text.startswith(("http://", "https://")):
             return text
-        raise ValueError(f"is a file: -f {parameter.name}=PATH (or -p {parameter.name}=URL)")
+        raise ValueError(f"It is a file: -f {parameter.name}=PATH (or -p {parameter.name}=URL).")
     value = _PARSERS.get(parameter.type, str)(text)
     _check(parameter, value)
     return value
@@ -97,13 +97,13 @@ def _value(parameter: Parameter, text: str) -> Any:
 
 def _check(parameter: Parameter, value: Any) -> None:
     if parameter.choices and value not in parameter.choices:
-        raise ValueError(f"must be one of {', '.join(parameter.choices)}, not {value!r}")
+        raise ValueError(f"It must be one of {', '.join(parameter.choices)}, not {value!r}.")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if parameter.minimum is not None and value < parameter.minimum:
-            raise ValueError(f"must be at least {parameter.minimum:g}, not {_shown(value)}")
+            raise ValueError(f"It must be at least {parameter.minimum:g}, not {_shown(value)}.")
         if parameter.maximum is not None and value > parameter.maximum:
-            raise ValueError(f"must be at most {parameter.maximum:g}, not {_shown(value)}")
-    # The container checks the pattern: here it would run in `re`, which a hostile one holds up for ever.
+            raise ValueError(f"It must be at most {parameter.maximum:g}, not {_shown(value)}.")
+    # The container checks the pattern. Here it would run in `re`, and a hostile pattern never ends there.
 
 
 def _shown(number: float) -> str:
@@ -115,7 +115,7 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise ValueError(f"must be an integer, not {text!r}") from None
+        raise ValueError(f"It must be an integer, not {text!r}.") from None
 
 
 def _number(text: str) -> float | int:
@@ -126,9 +126,9 @@ def _number(text: str) -> float | int:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"must be a number, not {text!r}") from None
+        raise ValueError(f"It must be a number, not {text!r}.") from None
     if not math.isfinite(value):
-        raise ValueError(f"must be a finite number, not {text!r}")
+        raise ValueError(f"It must be a finite number, not {text!r}.")
     return value
 
 
@@ -136,20 +136,20 @@ def _boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.lower()]
     except KeyError:
-        raise ValueError(f"must be true or false, not {text!r}") from None
+        raise ValueError(f"It must be true or false, not {text!r}.") from None
 
 
 def _json(text: str) -> Any:
-    """Parse JSON, or with `@FILE` the JSON in a file."""
+    """Parse JSON; with `@FILE`, parse the JSON in that file."""
     try:
         if text.startswith("@"):
             file = os.path.expanduser(text[1:])  # noqa: PTH111 - Path.expanduser() fails for an unknown user
             text = Path(file).read_text(encoding="utf-8")
         return parse_json(text)
     except OSError as error:
-        raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from error
+        raise ValueError(f"{text[1:]} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"must be JSON (or @FILE with JSON in it): {error}") from error
+        raise ValueError(f"It must be JSON (or @FILE with JSON in it): {str(error).rstrip('.')}.") from error
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {

@@ -1,5 +1,5 @@
-// The dashboard page, live: the address after # says which container, form, run or artifact is shown, and everything
-// is read from the containers' own HTTP APIs through the gateway. Text is only ever set as text, never as HTML.
+// The dashboard page. The URL after # selects the view: a container, a form, a run or an artifact. The page reads all
+// data through the gateway from the HTTP APIs of the containers. It sets every text as text, never as HTML.
 
 const root = document.body.dataset.root;
 const main = document.getElementById("main");
@@ -9,7 +9,7 @@ const FINAL = new Set(["completed", "failed", "cancelled", "interrupted"]);
 const PAGE = 500, SHOWN = 100, LOG_CHARACTERS = 400_000;
 
 let containers = JSON.parse(overview.dataset.known);
-let view = new AbortController(); // aborted when the view is left: ends its requests and its polling
+let view = new AbortController(); // leaving the view aborts it: this ends the view's requests and polling
 
 // ---- the HTTP API ------------------------------------------------------------------------------------------------
 
@@ -28,8 +28,8 @@ async function send(url, options = {}) {
 
 const ask = async (url, options) => (await send(url, options)).json();
 
-// The statuses of a container's artifacts. What is final at the beginning of the list is asked for again only now and
-// then, to notice deletions.
+// The statuses of a container's artifacts. A refresh starts at the first artifact that is in progress. Every 30 seconds
+// it reads the whole list, to notice deletions.
 class Listing {
   constructor(container) { this.url = api(container, kindOf(container)); this.items = []; this.wholeAt = 0; }
 
@@ -44,7 +44,7 @@ class Listing {
       try {
         page = await ask(`${this.url}?detail=1&limit=${PAGE}${after}`);
       } catch (error) {
-        this.wholeAt = 0; // the one to go on from may have been deleted
+        this.wholeAt = 0; // the artifact in `after` may be deleted: read the whole list next time
         throw error;
       }
       items.push(...page);
@@ -55,7 +55,7 @@ class Listing {
   }
 }
 
-// Repeat until the view is left or `task` returns false; slowly while nobody sees the page.
+// Repeat `task` until the user leaves the view or `task` returns false; ten times slower while the page is hidden.
 async function poll(every_ms, task) {
   const { signal } = view;
   while (!signal.aborted) {
@@ -64,7 +64,7 @@ async function poll(every_ms, task) {
       trouble("");
     } catch (error) {
       if (signal.aborted) return;
-      trouble(error.status ? error.message : "The project does not answer. Trying again…");
+      trouble(error.status ? error.message : "The project does not answer. The page tries again…");
     }
     await pause(document.hidden ? every_ms * 10 : every_ms, signal);
   }
@@ -152,7 +152,7 @@ function table(caption, columns) {
   return { body, node: el("div", { class: "scroll" }, el("table", { "aria-label": caption }, el("thead", {}, head), body)) };
 }
 
-// Bring rows up to date; a row whose item is as before stays the same element, so focus and selection survive.
+// Update the rows of a table. The row of an unchanged item stays the same element: it keeps focus and selection.
 function fill(body, items, render) {
   const before = new Map([...body.children].map((row) => [row.dataset.key, row]));
   const rows = items.map((item) => {
@@ -224,7 +224,7 @@ async function checkHealth(cell) {
   }
 }
 
-// A container came, or says something new of itself: the server renders the overview again.
+// When a container is new or has a new description, get the overview from the server again.
 async function refreshOverview() {
   const now = await ask(`${root}/containers`);
   if (JSON.stringify(now) === JSON.stringify(containers)) return;
@@ -271,7 +271,7 @@ function dagsterLink(dagster) {
   return dagster?.job ? (webAddress(dagster.url) ? link(dagster.job, webAddress(dagster.url)) : dagster.job) : null;
 }
 
-// Return an address that may be linked to: never a script.
+// Return a URL with the scheme http or https, else null: a link must never run a script.
 function webAddress(text) {
   try {
     const url = new URL(text.startsWith("/") && root && !text.startsWith(root) ? root + text : text, location.href);
@@ -346,7 +346,7 @@ function drawButtons({ item, container, kind, name }, status, buttons) {
 }
 
 async function cancel(item, what, name) {
-  if (!await confirm(`Cancel the ${what} ${name}? What it has done so far is lost.`, `Cancel the ${what}`)) return;
+  if (!await confirm(`Cancel the ${what} ${name}? Its work so far is lost.`, `Cancel the ${what}`)) return;
   await send(`${item}/cancel`, { method: "POST" }).catch((error) => trouble(error.message));
 }
 
@@ -385,7 +385,7 @@ async function showFiles({ item, name, after, files }) {
   const entries = await ask(`${item}/files`);
   const report = entries.find((entry) => entry.path.split("/").at(-1) === "report.json" && entry.size < 4e6);
   if (report) {
-    // Any tool may write a report.json, with anything in it; the files are shown all the same.
+    // A tool may write any content into report.json. After an error, the page still shows the files.
     await showReport(item, report, entries, after).catch((error) => {
       if (view.signal.aborted) throw error;
       show(after, el("p", { class: "note" }, `${report.path} cannot be shown as a report: ${error.message}`));
@@ -420,7 +420,7 @@ async function showReport(item, file, entries, target) {
 
 const verdict = (passed) => el("span", { class: `phase ${passed ? "completed" : "failed"}` }, passed ? "passed" : "failed");
 
-// Precision and recall of each class: one column for each number.
+// The results of each class, for example precision and recall, with one column for each number.
 function classTable(classes) {
   if (!Array.isArray(classes) || !classes.length) return null;
   const columns = Object.keys(classes[0]).filter((key) => key !== "name");
@@ -482,7 +482,7 @@ function showForm(container) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     message.hidden = true;
-    const isRight = fields.map((entry) => entry.check()).every(Boolean); // every field is checked, so that every error shows
+    const isRight = fields.map((entry) => entry.check()).every(Boolean); // check all fields, to show all errors
     if (!isRight) return focusError(form);
     submit.disabled = true;
     try {
@@ -504,7 +504,7 @@ function showForm(container) {
 
 const focusError = (form) => form.querySelector("[aria-invalid=true]")?.focus();
 
-// Show the answer's errors next to their fields; return whether every one found its field.
+// Show each error of the answer next to its field; return whether every error has a field.
 function showErrors(fields, error) {
   if (error.status === 409) return fields[0].fail(error.message);
   if (error.status !== 422 || typeof error.detail !== "object" || !error.detail) return false;
@@ -529,7 +529,7 @@ function field(key, parameter) {
     fail(sentence);
     return !sentence;
   };
-  // While typing, not on leaving: a line that goes when the button is pressed would move the button from under the pointer.
+  // Check on input, not on blur: on blur, the error line would disappear and move the button away from the pointer.
   input.addEventListener("input", () => { if (input.getAttribute("aria-invalid") === "true") check(); });
   const list = parameter.type === "artifact" ? el("datalist", { id: `${id}-list` }) : null;
   if (list) suggest(list, parameter["artifact-type"]);
@@ -586,12 +586,12 @@ function upload(url, fields, onProgress) {
     else if (parameter.type === "file") { if (input.files[0]) body.append(key, input.files[0]); }
     else if (input.value.trim() !== "") data[key] = valueOf(parameter.type, input.value);
   }
-  // `name` and `data` come before the files: the server knows what it gets before it takes gigabytes.
+  // `name` and `data` come first: the server can refuse the request before it receives large files.
   const ordered = new FormData();
   ordered.append("name", fields[0].input.value.trim());
   ordered.append("data", JSON.stringify(data));
   for (const [key, file] of body) ordered.append(key, file);
-  // fetch cannot tell how much of a body is sent
+  // Not fetch, which does not report the progress of an upload.
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     request.responseType = "json";
@@ -601,7 +601,7 @@ function upload(url, fields, onProgress) {
       if (request.status < 300) resolve(request.response);
       else reject(Object.assign(new Error(error.message ?? `${request.status} ${request.statusText}`), { status: request.status, detail: error.detail }));
     };
-    request.onerror = () => reject(new Error("The project does not answer. Nothing was started; try again."));
+    request.onerror = () => reject(new Error("The project does not answer; try again."));
     view.signal.addEventListener("abort", () => request.abort(), { once: true });
     request.open("POST", url);
     request.send(ordered);
@@ -628,7 +628,7 @@ function route(event) {
   else if (name) showItem(container, kind, name);
   else if (kind === "new") showForm(container);
   else showContainer(container);
-  if (event) { // not on the first load: the browser's own focus is right then
+  if (event) { // not on the first load, when the browser sets the right focus
     (detail.querySelector("h1") ?? main).focus();
     scrollTo(0, 0);
   }

@@ -1,1 +1,1 @@
-"""`bonseyes check`: whether tools, images, services and pipelines fit together."""
+"""`bonseyes check`: rules that tools, images, services and pipelines must fit together."""

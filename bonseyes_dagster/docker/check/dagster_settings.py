@@ -1,4 +1,4 @@
-"""The project's own `dagster.yaml`: its keys are looked at here, its values by Dagster in a process of its own."""
+"""Check the project's own `dagster.yaml`: the keys in this process, the values with Dagster in a child process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TIMEOUT_S = 120.0
 
 
 def check_settings(folder: Path) -> list[Finding]:
-    """Return what is wrong with `dagster.yaml`, without Dagster of its keys only."""
+    """Return the findings about `dagster.yaml`; without Dagster, only about its keys."""
     try:
         settings = read_settings(folder)
     except SettingsError as error:
@@ -39,12 +39,12 @@ def _wrong(folder: Path, message: str) -> Finding:
         rule="dagster_settings",
         file=Path(SETTINGS_FILE),
         problem=message.replace(str(folder / SETTINGS_FILE), "").lstrip(": "),
-        remedy="docs/operations.md tells what it may set.",
+        remedy="docs/operations.md lists the settings.",
     )
 
 
 def main(folder: str) -> None:
-    """Say on standard error what is wrong."""
+    """Print the error of the values to standard error."""
     try:
         check_values(Path(folder))
     except SettingsError as error:

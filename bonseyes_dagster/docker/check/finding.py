@@ -1,4 +1,4 @@
-"""What a rule finds: where, what is wrong there, and what would be right."""
+"""A finding of a rule: the place, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Finding", "line_of"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One inconsistency. `line` counts from 1, None for all of the file; `rule` is the name of what found it."""
+    """One problem. `line` counts from 1, and is None for the whole file; `rule` is the name of the rule."""
 
     file: Path
     line: int | None = None
@@ -21,7 +21,7 @@ class Finding:
     rule: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return it for programs."""
+        """Return it as JSON for programs."""
         return {**asdict(self), "file": str(self.file)}
 
     def __str__(self) -> str:
@@ -30,7 +30,7 @@ class Finding:
 
 
 def line_of(file: Path, name: str) -> int | None:
-    """Return the first line of a YAML file that begins the entry `name` below the top level."""
+    """Return the number of the first line in a YAML file that begins an entry `name` below the top level."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""Rules about images: what is built is there to be built, and what is deployed is what is built."""
+"""Rules about images: each image can be built, and each service uses an image that is built."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def _at_image(subject: Subject, image: Image, problem: str, remedy: str) -> Find
 
 
 def dockerfile_there(subject: Subject) -> Iterator[Finding]:
-    """Each entry of a build file leads to a Dockerfile that can be read, with the stage that it names."""
+    """Each entry of a build file names a readable Dockerfile that has the entry's `target`."""
     for image in subject.images.values():
         if not image.dockerfile.exists():
-            yield _at_image(subject, image, f"there is no {subject.shown(image.dockerfile)}.", "Write it.")
+            yield _at_image(subject, image, f"there is no {subject.shown(image.dockerfile)}.", "Add this file.")
             continue
         try:
             image.bases()
@@ -35,31 +35,31 @@ def dockerfile_there(subject: Subject) -> Iterator[Finding]:
 
 
 def base_is_built(subject: Subject) -> Iterator[Finding]:
-    """An image of ours that another is made from is built by an entry, too."""
+    """If an image is based on another image of the project, a build file makes that one, too."""
     built = {image.repository for image in subject.images.values()}
     for image in subject.images.values():
         try:
             bases = image.bases()
         except SettingsError:
-            continue  # told by `dockerfile_there`
+            continue  # `dockerfile_there` reports it
         for base in sorted(bases - built):
             if subject.is_ours(base):
                 yield _at_image(
                     subject,
                     image,
                     f"it is made from {base}, which no build file makes.",
-                    f"There are: {', '.join(sorted(built))}.",
+                    f"The images are: {', '.join(sorted(built))}.",
                 )
 
 
 def image_has_tool(subject: Subject) -> Iterator[Finding]:
-    """An image that runs a tool has a tool to run."""
+    """The tool that an image runs exists."""
     inner = {tool.inner: tool.name for tool in subject.tools}
-    deployed = {service.repository for service in subject.services.values()}
+    used = {service.repository for service in subject.services.values()}
     for image in subject.images.values():
         path = subject.tool_of(image)
-        # What is deployed is told of at its service.
-        if path and path not in inner and image.repository not in deployed:
+        # The rule `service_runs_its_tool` reports an image that a service uses.
+        if path and path not in inner and image.repository not in used:
             yield _at_image(
                 subject,
                 image,
@@ -69,7 +69,7 @@ def image_has_tool(subject: Subject) -> Iterator[Finding]:
 
 
 def service_image(subject: Subject) -> Iterator[Finding]:
-    """A service runs an image that is built under that very name, and a tool its own."""
+    """A service uses an image by its exact name in the build file, and a tool's service uses the tool's image."""
     by_repository = {image.repository: image for image in subject.images.values()}
     for service in subject.services.values():
         tool = subject.tool_services.get(service.name)
@@ -91,7 +91,7 @@ def service_image(subject: Subject) -> Iterator[Finding]:
             yield subject.at_service(
                 service.name,
                 f"its image is {service.image!r}, which no build file makes.",
-                "Add it to one, or name one that is built.",
+                "Add it to a build file, or use an image that is built.",
             )
 
 

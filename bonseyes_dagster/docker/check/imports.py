@@ -1,6 +1,6 @@
-"""Whether each tool's code can be imported, asked in a process of its own: `python -m ...check.imports FOLDER`.
+"""Import the code of each tool in a child process: `python -m bonseyes_dagster.docker.check.imports FOLDER`.
 
-Importing runs the tool's code, which must neither stay in the process that checks nor end it.
+The import runs the tool's code. It must not stay in the checking process, and must not end it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LAST_LINES = 3
 
 
 def check_imports(subject: Subject) -> tuple[list[Finding], list[str]]:
-    """Import the code of every tool; return what is wrong, and the sentences about what could not be looked at."""
+    """Import the code of every tool; return the findings, and a text for each tool that could not be checked."""
     findings: list[Finding] = []
     skipped: list[str] = []
     environ = chosen_environ(os.environ, Settings.from_environ().pass_env)
@@ -40,12 +40,14 @@ def check_imports(subject: Subject) -> tuple[list[Finding], list[str]]:
             if problem:
                 findings.append(_finding(subject, tool, problem))
             if missing:
-                skipped.append(f"all of {tool.name}: the package {missing!r} is not installed here, maybe in its image")
+                skipped.append(
+                    f"the whole code of {tool.name}: the package {missing!r} is not installed here (maybe in its image)"
+                )
     return findings, skipped
 
 
 def _ask(tool: Tool, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """Return what is wrong with a tool's code, and the name of a package that is not here."""
+    """Return the problem of a tool's code, and the name of a package that is not installed."""
     try:
         done = subprocess.run(
             [sys.executable, "-P", "-B", "-m", __name__, str(tool.folder)],
@@ -63,8 +65,8 @@ def _ask(tool: Tool, environ: Mapping[str, str]) -> tuple[str | None, str | None
         answer = json.loads(done.stdout.splitlines()[-1])
         return answer["problem"], answer["missing"]
     except (ValueError, LookupError, TypeError):
-        said = " ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
-        return f"its import ended the process with status {done.returncode}{': ' if said else ''}{said}", None
+        output = " ".join(done.stderr.strip().splitlines()[-_LAST_LINES:])
+        return f"its import ended the process with status {done.returncode}{': ' if output else ''}{output}", None
 
 
 def _finding(subject: Subject, tool: Tool, problem: str) -> Finding:
@@ -72,18 +74,18 @@ def _finding(subject: Subject, tool: Tool, problem: str) -> Finding:
         rule="tool_imports",
         file=subject.shown(tool.folder),
         problem=f"The code of {tool.name} cannot be loaded: {problem.replace(f'{subject.folder}/', '')}.",
-        remedy="Mend it there: its container cannot start with it.",
+        remedy="Correct the code: the container cannot start with it.",
     )
 
 
-def _look(tool: ToolFolder) -> tuple[str | None, str | None]:
+def _import_code(tool: ToolFolder) -> tuple[str | None, str | None]:
     folders = [tool.folder, *tool.code]
     try:
         load_function(tool)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing and missing not in sys.modules and importlib.util.find_spec(missing) is None:
-            # What comes after that import was not looked at.
+            # The import stopped at the missing package; check the syntax of all files instead.
             return next(_syntax_errors(folders), None), missing
         return describe_code_error(error, folders), None
     except (Exception, SystemExit) as error:
@@ -100,15 +102,15 @@ def _syntax_errors(folders: Sequence[Path]) -> Iterator[str]:
 
 
 def main(folder: str) -> None:
-    """Print what is wrong with the code of the tool in `folder` as JSON."""
+    """Import the code of the tool in `folder`, and print the result as JSON."""
     try:
         tool = load_tool(Path(folder))
     except SettingsError:
-        tool = None  # which the rule `tool_description` tells
-    problem, missing = (None, None) if tool is None or tool.command else _look(tool)
+        tool = None  # the rule `tool_description` reports it
+    problem, missing = (None, None) if tool is None or tool.command else _import_code(tool)
     sys.stdout.write(f"\n{json.dumps({'problem': problem, 'missing': missing})}\n")
     sys.stdout.flush()
-    # Threads that the tool's modules started need not end.
+    # Do not wait for threads that the tool's modules have started.
     os._exit(0)
 
 

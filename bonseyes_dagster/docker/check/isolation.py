@@ -1,4 +1,4 @@
-"""Rules about isolation: whom a container can reach, who can reach it, and what is open to the world."""
+"""Rules about isolation: which containers a container can reach, and which ports are published."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Iterator
 
 from bonseyes_dagster.docker.check.finding import Finding
 from bonseyes_dagster.docker.check.subject import DASHBOARD, Subject
-from bonseyes_dagster.docker.compose.files import Service, read_deployment
+from bonseyes_dagster.docker.compose.files import ComposeService, read_compose_model
 
 __all__ = ["RULES"]
 
 GATEWAY = "gateway"
-# Where tools are asked from; a tool can connect to tools and the dashboard there, and to nothing else.
+# The networks on which tools listen. On them, a tool can connect to tools and the dashboard, and to nothing else.
 TOOL_NETWORKS = frozenset({"tools", "browse"})
 OUTBOUND = "outbound"
-# What does not listen on any network, by a word of its command.
+# Services that listen on no network, by a word of their command.
 _SILENT = frozenset(
     {
         "bonseyes_dagster.orchestration.run_server",
@@ -23,53 +23,55 @@ _SILENT = frozenset(
         "dagster-daemon",
     }
 )
-# Keeps a bridge without an address, at which the machine would be reached.
+# With this option, the machine has no address on the network.
 _INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
-_ELSEWHERE = "198.51.100.7"  # of a range that is kept for examples
+_ELSEWHERE = "198.51.100.7"  # an address reserved for examples
 
 
 def networks_are_declared(subject: Subject) -> Iterator[Finding]:
-    """A network stands among those of the file."""
+    """The file declares each network."""
     for name, service in subject.services.items():
         for network in service.networks:
-            if subject.deployment and network not in subject.deployment.networks:
+            if subject.compose_model and network not in subject.compose_model.networks:
                 yield subject.at_service(
-                    name, f"it is on the network {network!r}.", f"Add {network!r} to the networks of the file."
+                    name,
+                    f"it is on the network {network!r}, which the file does not declare.",
+                    f"Add {network!r} to `networks`.",
                 )
 
 
 def own_network(subject: Subject) -> Iterator[Finding]:
-    """No container is in the machine's network, or in that of another container."""
+    """No container uses the machine's network, or the network of another container."""
     for name, service in subject.services.items():
         mode = service.raw.get("network_mode")
         if mode not in (None, "none"):
             yield subject.at_service(
-                name, f"its network_mode is {mode!r}.", "Name the `networks` that it is on; the only mode is `none`."
+                name, f"its network_mode is {mode!r}.", "List its `networks`; the only mode allowed is `none`."
             )
 
 
 def tool_networks(subject: Subject) -> Iterator[Finding]:
-    """A tool is where tools are, and nowhere else."""
+    """A tool is on the networks of tools, and on no other network."""
     for name in subject.tool_services:
         service = subject.services[name]
         if service.raw.get("network_mode", "none") != "none":
-            continue  # told by `own_network`
+            continue  # `own_network` reports it
         for network in sorted(set(service.networks) - TOOL_NETWORKS - {OUTBOUND}):
             yield subject.at_service(
                 name,
-                f"it is on the network {network!r}, from which it could reach what is no tool.",
+                f"it is on the network {network!r}, where it could reach other services than tools.",
                 "Tools are on `networks: [tools, browse]`.",
             )
         for network in sorted(TOOL_NETWORKS - set(service.networks)):
             yield subject.at_service(
                 name,
-                f"it is not on the network {network!r}, where it is looked for.",
+                f"it is not on the network {network!r}, where other services connect to it.",
                 "Tools are on `networks: [tools, browse]`.",
             )
 
 
 def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
-    """Who is where tools are, without being a tool or the dashboard, listens at its address on another network only."""
+    """A service on a network of tools that is neither a tool nor the dashboard listens only on another network."""
     for name, service in subject.services.items():
         if name in subject.tool_services or DASHBOARD in service.command or _is_silent(service):
             continue
@@ -83,17 +85,17 @@ def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
                 name,
                 f"it is on the network {shared[0]!r}, where every tool could connect to it.",
                 f"Have it bind {address}, with `aliases: [{address}]` on the network {network!r}; "
-                "or say `x-listens: false`, if it does not listen at all.",
+                "or set `x-listens: false`, if it does not listen at all.",
             )
         elif bound and address not in service.networks[network]:
             yield subject.at_service(
                 name,
-                f"it binds {address}, which is not its name there.",
+                f"it binds {address}, which is not its alias there.",
                 f"Give it `aliases: [{address}]` on the network {network!r}.",
             )
 
 
-def _is_silent(service: Service) -> bool:
+def _is_silent(service: ComposeService) -> bool:
     return service.raw.get("x-listens") is False or bool(_SILENT.intersection(service.command))
 
 
@@ -102,10 +104,10 @@ def _is_bound(address: str, command: str) -> bool:
 
 
 def networks_are_internal(subject: Subject) -> Iterator[Finding]:
-    """No network leads to the machine or out of it but the gateway's, and the one of tools that say so."""
-    if subject.deployment is None:
+    """Only the gateway's network and `outbound` lead to the machine or out of it."""
+    if subject.compose_model is None:
         return
-    for network, entry in subject.deployment.networks.items():
+    for network, entry in subject.compose_model.networks.items():
         members = {service.name for service in subject.services.values() if network in service.networks}
         if network == OUTBOUND or not members - {GATEWAY}:
             continue
@@ -120,50 +122,52 @@ def networks_are_internal(subject: Subject) -> Iterator[Finding]:
 
 
 def outbound_is_said(subject: Subject) -> Iterator[Finding]:
-    """BONSEYES_OUTBOUND and the network `outbound` stand together: either alone has no effect, or too much."""
+    """A service has both BONSEYES_OUTBOUND and the network `outbound`: one alone has no effect, or too much."""
     for name, service in subject.services.items():
-        says, can = "BONSEYES_OUTBOUND" in service.environment, OUTBOUND in service.networks
-        if says and not can:
+        is_set, is_connected = "BONSEYES_OUTBOUND" in service.environment, OUTBOUND in service.networks
+        if is_set and not is_connected:
             yield subject.at_service(
                 name,
                 f"BONSEYES_OUTBOUND is set, but it is not on the network {OUTBOUND!r}.",
-                "Without it nothing outside can be reached.",
+                "Without this network it can reach nothing outside.",
             )
-        elif can and not says:
+        elif is_connected and not is_set:
             yield subject.at_service(
                 name,
                 f"it is on the network {OUTBOUND!r}, but BONSEYES_OUTBOUND is not set.",
-                "Name the hosts that it may fetch from.",
+                "Set it to the hosts from which the tool may fetch.",
             )
 
 
 def outbound_is_open(subject: Subject) -> Iterator[Finding]:
-    """The network `outbound` leads out."""
-    if subject.deployment and subject.deployment.networks.get(OUTBOUND, {}).get("internal"):
-        yield subject.at_service(OUTBOUND, "the network is internal.", "It is to lead out.")
+    """The network `outbound` leads to the world."""
+    if subject.compose_model and subject.compose_model.networks.get(OUTBOUND, {}).get("internal"):
+        yield subject.at_service(
+            OUTBOUND, "the network is internal.", "Remove `internal`: this network must lead to the world."
+        )
 
 
 def ports(subject: Subject) -> Iterator[Finding]:
-    """One port is published, the gateway's, on this machine alone unless BONSEYES_HOST says otherwise."""
-    if subject.deployment is None:
+    """Only the gateway's port is published, at the address BONSEYES_HOST, by default only on this machine."""
+    if subject.compose_model is None:
         return
-    deployment, environ = subject.deployment, {"BONSEYES_HOST": _ELSEWHERE}
-    elsewhere = read_deployment(deployment.file, environ, override=deployment.override).services
+    compose_model, environ = subject.compose_model, {"BONSEYES_HOST": _ELSEWHERE}
+    elsewhere = read_compose_model(compose_model.file, environ, override=compose_model.override).services
     for name, service in subject.services.items():
         if name != GATEWAY and service.ports:
             yield subject.at_service(
                 name,
                 f"it publishes {', '.join(service.ports)}.",
-                "Only the gateway's port is published: it is what asks for the token.",
+                "Publish only the gateway's port: only the gateway asks for the token.",
             )
         elif any(not port.startswith("127.0.0.1:") for port in service.ports):
             yield subject.at_service(
                 name,
                 f"it publishes {', '.join(service.ports)}.",
-                "Unless told otherwise it is bound to this machine: ${BONSEYES_HOST:-127.0.0.1}.",
+                "By default it must be bound to this machine: ${BONSEYES_HOST:-127.0.0.1}.",
             )
         elif any(not port.startswith(f"{_ELSEWHERE}:") for port in elsewhere[name].ports):
-            yield subject.at_service(name, "it does not heed BONSEYES_HOST.", "Bind it to ${BONSEYES_HOST:-127.0.0.1}.")
+            yield subject.at_service(name, "it ignores BONSEYES_HOST.", "Bind it to ${BONSEYES_HOST:-127.0.0.1}.")
 
 
 RULES = (

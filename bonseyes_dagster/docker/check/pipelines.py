@@ -1,6 +1,6 @@
-"""The pipelines of definitions.py, asked of it in a process of its own: `python -m ...check.pipelines FOLDER`.
+"""Load the pipelines of definitions.py in a child process: `python -m bonseyes_dagster.docker.check.pipelines FOLDER`.
 
-Loading definitions runs the project's code and needs Dagster; neither is to stay in the process that checks.
+Loading definitions runs the project's code and imports Dagster. Neither may stay in the checking process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _TIMEOUT_S = 120.0
 
 
 def ask_pipelines(folder: Path) -> tuple[Mapping[str, tuple[str, ...]] | None, str | None, list[Finding]]:
-    """Return the containers of each pipeline by its name; or None, and why they are not known or what is wrong."""
+    """Return the containers of each pipeline by its name, or None with a reason or with findings."""
     if not (folder / DEFINITIONS).exists():
         return None, f"there is no {DEFINITIONS}", []
     if importlib.util.find_spec("dagster") is None:
-        return None, "Dagster is not installed: pip install 'bonseyes-dagster[pipeline]'", []
+        return None, "Dagster is not installed (run `pip install 'bonseyes-dagster[pipeline]'`)", []
     chosen = chosen_environ(os.environ, Settings.from_environ().pass_env)
     try:
         done = subprocess.run(
@@ -42,9 +42,9 @@ def ask_pipelines(folder: Path) -> tuple[Mapping[str, tuple[str, ...]] | None, s
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return None, None, [_wrong(f"it was not loaded within {_TIMEOUT_S:.0f} s.")]
+        return None, None, [_wrong(f"the import did not end within {_TIMEOUT_S:.0f} s.")]
     if done.returncode != 0:
-        return None, None, [_wrong((done.stderr.strip().splitlines() or ["it ended its process"])[-1])]
+        return None, None, [_wrong((done.stderr.strip().splitlines() or ["it ended its process."])[-1])]
     found = json.loads(done.stdout.splitlines()[-1])
     return {name: tuple(containers) for name, containers in found.items()}, None, []
 
@@ -54,13 +54,13 @@ def _wrong(problem: str) -> Finding:
         rule="definitions_load",
         file=Path(DEFINITIONS),
         problem=f"It cannot be loaded: {problem}",
-        remedy="Its pipelines could not be checked.",
+        remedy="The pipelines could not be checked.",
     )
 
 
 def main(folder: str) -> None:
     """Print the pipelines of the project in `folder` as JSON."""
-    from bonseyes_dagster.orchestration.project import load_pipelines  # here: it imports Dagster
+    from bonseyes_dagster.orchestration.project import load_pipelines  # it imports Dagster
 
     try:
         pipelines = load_pipelines(Path(folder))

@@ -1,4 +1,4 @@
-"""All rules, in the order in which they are told, and the check itself."""
+"""All rules, in the order of the report, and the check itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULES: tuple[Callable[[Subject], Iterator[Finding]], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a check found; `skipped` says what could not be looked at, and why."""
+    """The result of a check; `skipped` has a text for each part that could not be checked, with the reason."""
 
     subject: Subject
     findings: tuple[Finding, ...]
@@ -35,20 +35,20 @@ class Report:
 
 def check_project(folder: Path) -> Report:
     """Check the project in `folder` by every rule."""
-    pipelines, why, findings = ask_pipelines(folder)
+    pipelines, reason, findings = ask_pipelines(folder)
     subject, wrong = read_subject(folder, pipelines)
-    unloadable, unseen = check_imports(subject)
+    unloadable, unchecked = check_imports(subject)
     findings = [*findings, *check_settings(folder), *wrong, *find(subject), *unloadable]
-    skipped = [*([f"the pipelines: {why}"] if why else []), *unseen]
+    skipped = [*([f"the pipelines: {reason}"] if reason else []), *unchecked]
     return Report(subject=subject, findings=tuple(findings), skipped=tuple(skipped))
 
 
 def find(subject: Subject) -> Iterator[Finding]:
-    """Yield what the rules find, in the deployment as it is and as each override makes it; each but once."""
-    told = set()
+    """Yield the findings of all rules, without and with each override file; each finding only once."""
+    seen = set()
     for each in subject.variants():
         for rule in RULES:
             for finding in rule(each):
-                if (said := (rule, finding.problem)) not in told:
-                    told.add(said)
+                if (key := (rule, finding.problem)) not in seen:
+                    seen.add(key)
                     yield replace(finding, rule=rule.__name__)

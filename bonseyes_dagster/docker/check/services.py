@@ -1,4 +1,4 @@
-"""Rules about services: each pipeline has its own, and what a service keeps is kept for it alone."""
+"""Rules about services: each pipeline has a service, and each service has its own volume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from bonseyes_dagster.docker.check.finding import Finding
 from bonseyes_dagster.docker.check.subject import DASHBOARD, Subject
-from bonseyes_dagster.docker.compose.files import DEPLOY_FILE, Service
+from bonseyes_dagster.docker.compose.files import COMPOSE_FILE, ComposeService
 
 __all__ = ["RULES"]
 
@@ -15,31 +15,33 @@ _VOLUME = "/volume"
 
 
 def pipeline_has_service(subject: Subject) -> Iterator[Finding]:
-    """Each pipeline of definitions.py is served."""
+    """A service serves each pipeline of definitions.py."""
     served = set(subject.pipeline_services.values())
     for name in subject.pipelines or ():
-        if subject.deployment and name not in served:
+        if subject.compose_model and name not in served:
             yield Finding(
                 file=subject.shown(subject.folder / "definitions.py"),
-                problem=f"No service of {DEPLOY_FILE} serves the pipeline {name!r}.",
+                problem=f"No service of {COMPOSE_FILE} serves the pipeline {name!r}.",
                 remedy=f"Add a service {name!r} there, with BONSEYES_PIPELINE: {name}.",
             )
 
 
 def service_serves_its_pipeline(subject: Subject) -> Iterator[Finding]:
-    """A pipeline's service is called as the pipeline is, and the pipeline exists."""
+    """A pipeline's service has the name of the pipeline, and the pipeline exists."""
     for name, pipeline in subject.pipeline_services.items():
         if subject.pipelines is not None and pipeline not in subject.pipelines:
             there = ", ".join(sorted(subject.pipelines)) or "none"
             yield subject.at_service(name, f"BONSEYES_PIPELINE is {pipeline!r}.", f"definitions.py has: {there}.")
         elif name != pipeline:
             yield subject.at_service(
-                name, f"it serves the pipeline {pipeline!r}.", f"A service is called as its pipeline is: {pipeline!r}."
+                name,
+                f"it serves the pipeline {pipeline!r}.",
+                f"Give the service the name of its pipeline: {pipeline!r}.",
             )
 
 
 def container_name(subject: Subject) -> Iterator[Finding]:
-    """A container calls itself what others call it: it registers under that name, and links to its artifacts by it."""
+    """A container has the name of its service: it registers under it, and uses it in links to its artifacts."""
     named = {name: tool.name for name, tool in subject.tool_services.items() if tool} | subject.pipeline_services
     for name in (name for name, of in named.items() if name == of):
         tool = subject.tool_services.get(name)
@@ -49,47 +51,47 @@ def container_name(subject: Subject) -> Iterator[Finding]:
 
 
 def has_volume(subject: Subject) -> Iterator[Finding]:
-    """What a container keeps lies in a named volume, or it would be gone with the container."""
+    """A container keeps its data in a named volume: other data is lost with the container."""
     for service in _keepers(subject):
         if _place(service) is None:
             path = service.environment.get("BONSEYES_VOLUME", _VOLUME)
             yield subject.at_service(
                 service.name,
-                f"no named volume is mounted at {path}, where it keeps all that it makes.",
-                f'Add `volumes: ["{service.name}:{path}"]`, and {service.name!r} to those at the end of the file.',
+                f"no named volume is mounted at {path}, where it keeps its data.",
+                f'Add `volumes: ["{service.name}:{path}"]`, and add {service.name!r} to the volumes of the file.',
             )
 
 
 def volume_is_declared(subject: Subject) -> Iterator[Finding]:
-    """A named volume stands among those of the file."""
+    """The file declares each named volume."""
     for service in subject.services.values():
-        assert subject.deployment is not None
+        assert subject.compose_model is not None
         for mount in service.mounts:
-            if mount.kind == "volume" and mount.source and mount.source not in subject.deployment.volumes:
+            if mount.kind == "volume" and mount.source and mount.source not in subject.compose_model.volumes:
                 yield subject.at_service(
                     service.name,
-                    f"it mounts the volume {mount.source!r}.",
-                    f"Add {mount.source!r} to the volumes at the end of the file.",
+                    f"it mounts the volume {mount.source!r}, which the file does not declare.",
+                    f"Add {mount.source!r} to `volumes` at the end of the file.",
                 )
 
 
 def volume_is_its_own(subject: Subject) -> Iterator[Finding]:
-    """No two containers keep what they keep in the same place."""
+    """No two containers keep their data in the same place."""
     owners: dict[tuple[str, str], str] = {}
     for service in _keepers(subject):
         place = _place(service)
         if service.name in subject.tool_services or place is None:
-            continue  # `volume_of_a_tool` asks for more
+            continue  # `volume_of_a_tool` is stricter
         if owners.setdefault(place, service.name) != service.name:
             yield subject.at_service(
                 service.name,
-                f"it keeps all in the volume {place[0]!r}, as {owners[place]!r} does.",
-                "Give each a volume of its own.",
+                f"it keeps its data in the volume {place[0]!r}, as {owners[place]!r} does.",
+                "Give each service its own volume.",
             )
 
 
 def volume_of_a_tool(subject: Subject) -> Iterator[Finding]:
-    """What a tool mounts is mounted by nobody else."""
+    """No other service mounts a volume of a tool."""
     kept: dict[str, str] = {}
     users: dict[str, list[str]] = {}
     for service in subject.services.values():
@@ -106,11 +108,11 @@ def volume_of_a_tool(subject: Subject) -> Iterator[Finding]:
                 yield subject.at_service(
                     name,
                     f"it mounts the volume {volume!r}, as {other!r} does.",
-                    "A tool has its volumes to itself; its artifacts are asked for over HTTP.",
+                    "Only the tool may mount its volumes; other services get its artifacts over HTTP.",
                 )
 
 
-def _keepers(subject: Subject) -> list[Service]:
+def _keepers(subject: Subject) -> list[ComposeService]:
     return [
         service
         for service in subject.services.values()
@@ -120,8 +122,8 @@ def _keepers(subject: Subject) -> list[Service]:
     ]
 
 
-def _place(service: Service) -> tuple[str, str] | None:
-    """Return the named volume in which a service keeps what it keeps, and the folder there; None when there is none."""
+def _place(service: ComposeService) -> tuple[str, str] | None:
+    """Return the named volume in which a service keeps its data, and the folder in it; None without one."""
     path = PurePosixPath(service.environment.get("BONSEYES_VOLUME", _VOLUME))
     for mount in service.mounts:
         if mount.kind == "volume" and mount.source and not mount.is_read_only and path.is_relative_to(mount.target):

@@ -1,4 +1,4 @@
-"""What is checked: the project's tools, images, services and pipelines, each read once for all rules."""
+"""The project under check: its tools, images, services and pipelines, each read once for all rules."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from bonseyes_dagster.docker.check.finding import Finding, line_of
 from bonseyes_dagster.docker.compose.files import (
     BUILD_FILE,
-    DEPLOY_FILE,
-    Deployment,
+    COMPOSE_FILE,
+    ComposeModel,
+    ComposeService,
     Image,
-    Service,
-    read_deployment,
+    read_compose_model,
     read_images,
     repository_of,
 )
@@ -23,9 +23,9 @@ from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["DASHBOARD", "PROJECT", "SOCKET_PROXY", "Subject", "Tool", "read_subject"]
 
-# Where a project lies in its images: its tools' folders are below it as they are on disk.
+# The project's folder in its images. The tools' folders below it have the same paths as on disk.
 PROJECT = PurePosixPath("/project")
-# The dashboard is known by the module that it runs, and may have any name; the socket proxy is known by both.
+# The dashboard is recognized by its module, under any name; the socket proxy by its module and its name.
 DASHBOARD = "bonseyes_dagster.dashboard"
 SOCKET_PROXY = "socket-proxy"
 _OVERRIDES = "docker-compose.*.yml"
@@ -36,7 +36,7 @@ _HEALTHCHECK = re.compile(r"^HEALTHCHECK\s+(?!NONE)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool's folder; `build_file` is where its image belongs, which is its component's if it has one."""
+    """A tool's folder; `build_file` is the build file for its image: its component's, or the project's."""
 
     name: str
     folder: Path
@@ -45,34 +45,34 @@ class Tool:
 
     @property
     def title(self) -> str | None:
-        """What the tool.yml calls it, which is its container's name unless that is told another."""
+        """The name in tool.yml, which is the container's name if BONSEYES_CONTAINER is not set."""
         found = re.search(r"^name:\s*[\"']?([^\s\"'#]+)", _text(self.folder / "tool.yml"), re.MULTILINE)
         return found[1] if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A project as its files have it. `pipelines` maps their names to their containers; None when they are not known.
+    """The content of a project's files. `pipelines` maps names to containers, and is None when they are not known.
 
-    Without `deployment` the project is run by `bonseyes up` alone. `overrides` are what it becomes with each of the
-    files that can be laid over it.
+    Without a `compose_model` the project runs embedded only. `overrides` are the models with each of the files
+    that can be merged over docker-compose.yml.
     """
 
     folder: Path
     tools: tuple[Tool, ...]
     images: Mapping[str, Image] = field(default_factory=dict)
-    deployment: Deployment | None = None
-    overrides: tuple[Deployment, ...] = ()
+    compose_model: ComposeModel | None = None
+    overrides: tuple[ComposeModel, ...] = ()
     pipelines: Mapping[str, tuple[str, ...]] | None = None
 
     @property
-    def services(self) -> Mapping[str, Service]:
-        """The services of the deployment."""
-        return self.deployment.services if self.deployment else {}
+    def services(self) -> Mapping[str, ComposeService]:
+        """The services of the compose file."""
+        return self.compose_model.services if self.compose_model else {}
 
     @cached_property
     def tool_services(self) -> dict[str, Tool | None]:
-        """The services that run tools, each with the tool that it says it runs, None when there is no such folder."""
+        """The services that run tools, each with its tool; None when the folder of the tool does not exist."""
         by_place = {tool.inner: tool for tool in self.tools}
         by_name = {tool.name: tool for tool in self.tools}
         found: dict[str, Tool | None] = {}
@@ -90,12 +90,12 @@ class Subject:
         return {name: pipeline for name, pipeline in named.items() if pipeline}
 
     def variants(self) -> Iterator[Subject]:
-        """Yield the project as it is deployed, and as it is with each override."""
+        """Yield the project without an override, and with each override."""
         yield self
-        for deployment in self.overrides:
-            yield replace(self, deployment=deployment, overrides=())
+        for compose_model in self.overrides:
+            yield replace(self, compose_model=compose_model, overrides=())
 
-    def image_of(self, service: Service) -> Image | None:
+    def image_of(self, service: ComposeService) -> Image | None:
         """Return the image of a service, if the project builds it."""
         return self._built.get(service.repository)
 
@@ -104,37 +104,37 @@ class Subject:
         return {image.repository: image for image in self.images.values()}
 
     def is_ours(self, repository: str) -> bool:
-        """Tell whether an image has the first name of those that this project builds; others are pulled."""
+        """Tell whether the first part of an image's name is that of the images that this project builds."""
         return "/" in repository and repository.split("/")[0] in {
             ours.split("/")[0] for ours in self._built if "/" in ours
         }
 
     def user_of(self, repository: str) -> str:
-        """Return as whom an image runs, "" when nothing here says; raise SettingsError when it cannot be built."""
+        """Return the user that an image runs as, "" if unknown; raise SettingsError when no build file makes it."""
         image = self._built.get(repository)
         if image is None and self.is_ours(repository):
             raise SettingsError(f"No build file makes {repository}.")
         user, base = image.user() if image else ("", "")
         return user if user is not None else self.user_of(repository_of(base))
 
-    def command_of(self, service: Service) -> str:
-        """Return what a service runs: its command, or all of its image's Dockerfile, which then has it."""
+    def command_of(self, service: ComposeService) -> str:
+        """Return a service's command; without one, the text of its image's Dockerfile, which has the command."""
         image = self.image_of(service)
         return " ".join(service.command) or (_text(image.dockerfile) if image else "")
 
-    def tool_path(self, service: Service) -> str | None:
-        """Return the path in its container of the tool that a service runs, as it or its image says."""
+    def tool_path(self, service: ComposeService) -> str | None:
+        """Return the path of a service's tool in its container, from its environment or its image."""
         image = self.image_of(service)
         return service.environment.get("BONSEYES_TOOL") or (self.tool_of(image) if image else None)
 
     @staticmethod
     def tool_of(image: Image) -> str | None:
-        """Return the path in its container of the tool that an image runs, as its Dockerfile says."""
-        said = _ENV.findall(_text(image.dockerfile))
-        return said[-1] if said else None
+        """Return the path of an image's tool in its container, from its Dockerfile."""
+        paths = _ENV.findall(_text(image.dockerfile))
+        return paths[-1] if paths else None
 
     def has_healthcheck(self, image: Image | None) -> bool:
-        """Tell whether an image, or one that it is made from, brings a health check along."""
+        """Tell whether an image, or an image that it is based on, has a health check."""
         if image is None:
             return False
         if _HEALTHCHECK.search(_text(image.dockerfile)):
@@ -146,14 +146,14 @@ class Subject:
         return any(self.has_healthcheck(self._built.get(base)) for base in bases - {image.repository})
 
     def at_service(self, name: str, problem: str, remedy: str) -> Finding:
-        """Return a finding about a service, which begins with its name."""
-        assert self.deployment is not None
-        files = [file for file in (self.deployment.override, self.deployment.file) if file]
+        """Return a finding about a service; its text begins with the service's name."""
+        assert self.compose_model is not None
+        files = [file for file in (self.compose_model.override, self.compose_model.file) if file]
         file = next((file for file in files if line_of(file, name)), files[0])
         return Finding(file=self.shown(file), line=line_of(file, name), problem=f"{name}: {problem}", remedy=remedy)
 
     def shown(self, file: Path) -> Path:
-        """Return a path as a reader in the project's folder writes it."""
+        """Return a path relative to the project's folder."""
         return file.relative_to(self.folder) if file.is_relative_to(self.folder) else file
 
 
@@ -161,15 +161,15 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return ""  # which `dockerfile_there` has a finding for
+        return ""  # the rule `dockerfile_there` reports it
 
 
 def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None = None) -> tuple[Subject, list[Finding]]:
-    """Read a project; what cannot be read is a finding, and left out."""
+    """Read a project; return it, with a finding for each file that cannot be read."""
     wrong: list[Finding] = []
     images: Mapping[str, Image] = {}
-    deployment: Deployment | None = None
-    # Without the environment: what is checked is what is written, wherever the check runs.
+    compose_model: ComposeModel | None = None
+    # Use no environment variables: the check must find the same problems on every machine.
     environ: dict[str, str] = {}
     try:
         if (folder / BUILD_FILE).exists() or list(folder.glob(f"components/*/{BUILD_FILE}")):
@@ -177,21 +177,21 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
     except SettingsError as error:
         wrong.append(_unreadable(folder, BUILD_FILE, error))
     try:
-        if (folder / DEPLOY_FILE).exists():
-            deployment = read_deployment(folder / DEPLOY_FILE, environ)
+        if (folder / COMPOSE_FILE).exists():
+            compose_model = read_compose_model(folder / COMPOSE_FILE, environ)
     except SettingsError as error:
-        wrong.append(_unreadable(folder, DEPLOY_FILE, error))
+        wrong.append(_unreadable(folder, COMPOSE_FILE, error))
     overrides = []
-    for file in sorted(folder.glob(_OVERRIDES)) if deployment else ():
+    for file in sorted(folder.glob(_OVERRIDES)) if compose_model else ():
         try:
-            overrides.append(read_deployment(folder / DEPLOY_FILE, environ, override=file))
+            overrides.append(read_compose_model(folder / COMPOSE_FILE, environ, override=file))
         except SettingsError as error:
             wrong.append(_unreadable(folder, file.name, error))
     subject = Subject(
         folder=folder,
         tools=tuple(_tools(folder)),
         images=images,
-        deployment=deployment,
+        compose_model=compose_model,
         overrides=tuple(overrides),
         pipelines=pipelines,
     )
@@ -200,7 +200,9 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
 
 def _unreadable(folder: Path, file: str, error: SettingsError) -> Finding:
     problem = error.message.replace(f"{folder}/", "").removeprefix(f"{file}: ")
-    return Finding(rule="readable", file=Path(file), problem=problem, remedy="What depends on it could not be checked.")
+    return Finding(
+        rule="readable", file=Path(file), problem=problem, remedy="The parts that depend on it could not be checked."
+    )
 
 
 def _tools(folder: Path) -> Iterator[Tool]:

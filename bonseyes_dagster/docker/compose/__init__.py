@@ -1,1 +1,1 @@
-"""Reads the compose files and Dockerfiles of a project."""
+"""Readers of the compose files and Dockerfiles of a project."""

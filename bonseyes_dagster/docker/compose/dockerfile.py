@@ -1,4 +1,4 @@
-"""What an image stands on, which is the order of building, and as whom it runs, read from its Dockerfile."""
+"""Read from a Dockerfile on which images it is based, which gives the order of builds, and as which user it runs."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Stage:
-    """`sources` is what it is made from, other stages by name: first what it begins with, then what it copies from."""
+    """One stage. `sources` are images or names of stages: first its base, then those it copies from."""
 
     sources: list[str] = field(default_factory=list)
     user: str | None = None
 
 
 def bases_of(file: Path, args: Mapping[str, str], target: str | None = None) -> frozenset[str]:
-    """Return the references of the images that `target` (the last stage by default) of a Dockerfile is made from.
+    """Return the references of the images that a Dockerfile's stage `target` (by default the last) is made from.
 
-    `args` are the build arguments, which take the place of the defaults in the file.
+    `args` are the build arguments, which replace the defaults in the file.
     """
     return _ask(file, args, target, lambda stages, stage: frozenset(_images(stages, stage)))
 
 
 def user_of(file: Path, args: Mapping[str, str], target: str | None = None) -> tuple[str | None, str]:
-    """Return whom the last USER of `target` names, None when there is none, and the image that `target` begins with."""
+    """Return the user of the last USER line of `target`, None without one, and the base image of `target`."""
     return _ask(file, args, target, _user)
 
 
 def _ask(
     file: Path, args: Mapping[str, str], target: str | None, question: Callable[[Mapping[str, _Stage], str], _T]
 ) -> _T:
-    """Return the answer to a question about a stage; raise SettingsError with the file when there is none."""
+    """Return `question(stages, name)` for a stage; raise SettingsError when the file has no such stage."""
     try:
         stages = _stages(file.read_text(encoding="utf-8"), args)
         return question(stages, target or list(stages)[-1])
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}") from error
+        raise SettingsError(f"{file} cannot be read: {error}.") from error
     except SettingsError as error:
         raise SettingsError(f"{file}: {error.message}") from error
     except (KeyError, IndexError):
@@ -61,13 +61,13 @@ def _ask(
 
 
 def _stages(text: str, args: Mapping[str, str]) -> dict[str, _Stage]:
-    """Return the stages by name, or number."""
+    """Return the stages by name; a stage without a name has its number."""
     lines = (line.strip() for line in _CONTINUED.sub(" ", text).splitlines())
     given: dict[str, str] = {}
     stages: dict[str, _Stage] = {}
     current = _Stage()
     for line in lines:
-        if (found := _ARG.match(line)) and not stages:  # only those before the first stage count in FROM
+        if (found := _ARG.match(line)) and not stages:  # FROM can use only an ARG before the first stage
             for name, _, default in (word.partition("=") for word in shlex.split(found[1])):
                 given[name] = args.get(name, interpolate(default, given))
         elif found := _FROM.match(line):

@@ -1,4 +1,4 @@
-"""The one reader of compose files: which images are built of what, and how the project is deployed."""
+"""Read compose files: the images of the build files, and the services of docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.formats.yaml_file import read_yaml
 from bonseyes_dagster.project.environment import compose_environ
 
-__all__ = ["BUILD_FILE", "DEPLOY_FILE", "Deployment", "Image", "Mount", "Service", "read_deployment", "read_images"]
+__all__ = [
+    "BUILD_FILE",
+    "COMPOSE_FILE",
+    "ComposeModel",
+    "ComposeService",
+    "Image",
+    "Mount",
+    "read_compose_model",
+    "read_images",
+]
 
 BUILD_FILE = "docker-compose-build.yml"
-DEPLOY_FILE = "docker-compose.yml"
-# The network of services that name none.
+COMPOSE_FILE = "docker-compose.yml"
+# The network of services that list no network.
 DEFAULT = "default"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image that a build file says how to make; `name` is its service there, all paths are absolute."""
+    """An image that a build file describes; `name` is its service there. All paths are absolute."""
 
     name: str
     reference: str
@@ -47,7 +56,7 @@ class Image:
         return self.reference.removeprefix(self.repository).removeprefix(":") or "latest"
 
     def references(self) -> frozenset[str]:
-        """Return the references of the images that it is made from, as its Dockerfile says."""
+        """Return the references of the images that it is made from, by its Dockerfile."""
         return bases_of(self.dockerfile, self.args, self.target)
 
     def bases(self) -> frozenset[str]:
@@ -55,13 +64,13 @@ class Image:
         return frozenset(map(repository_of, self.references()))
 
     def user(self) -> tuple[str | None, str]:
-        """Return whom its Dockerfile has it run as, None when it does not say, and the image that it begins with."""
+        """Return the user in its Dockerfile, None without one, and its base image."""
         return user_of(self.dockerfile, self.args, self.target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One entry of a service's `volumes`; `kind` is `volume`, `bind` or `tmpfs`, `source` empty where there is none."""
+    """One entry of a service's `volumes`; `kind` is `volume`, `bind` or `tmpfs`, `source` may be empty."""
 
     kind: str
     source: str
@@ -70,10 +79,10 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """A service of the deployment; `networks` maps each network's name to the service's aliases there.
+class ComposeService:
+    """A service of a compose file; `networks` maps each network's name to the service's aliases there.
 
-    `command` begins with the entry point, where the file has one.
+    `command` begins with the entry point, if the file has one.
     """
 
     name: str
@@ -94,15 +103,15 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deployment:
-    """What a compose file deploys; `networks` and `volumes` are its top-level entries as written.
+class ComposeModel:
+    """The content of a compose file; `networks` and `volumes` are its top-level entries as written.
 
-    `override` is the file that changes what is in the first one, if there is any.
+    `override` is the second file that was merged over the first one, if there is any.
     """
 
     file: Path
     override: Path | None = None
-    services: Mapping[str, Service]
+    services: Mapping[str, ComposeService]
     networks: Mapping[str, Mapping[str, Any]]
     volumes: Mapping[str, Mapping[str, Any]]
 
@@ -115,9 +124,9 @@ def repository_of(reference: str) -> str:
 
 
 def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict[str, Image]:
-    """Return the images of the project's build file and of its components' by name; raise SettingsError if wrong.
+    """Return the images of all build files of the project, by name; raise SettingsError for a wrong file.
 
-    `environ` is all that their variables are filled in from; by default what compose would take.
+    The variables in the files get their values from `environ`; by default, from the environment and `.env`.
     """
     environ = compose_environ(project) if environ is None else environ
     images: dict[str, Image] = {}
@@ -125,19 +134,19 @@ def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict
     for file in (file.absolute() for file in files if file.exists()):
         for name, service in _services(merge({}, _read(file, environ)), file):
             if name in images:
-                raise SettingsError(f"Two images are called {name!r}: in {images[name].file} and {file}.")
+                raise SettingsError(f"Two images have the name {name!r}: in {images[name].file} and in {file}.")
             images[name] = _image(name, service, file)
     if not images:
         raise SettingsError(f"There is no {BUILD_FILE} in {project} or its components.")
     return images
 
 
-def read_deployment(
+def read_compose_model(
     file: Path, environ: Mapping[str, str] | None = None, *, override: Path | None = None
-) -> Deployment:
-    """Return what a compose file deploys, or what another makes of it that is laid over it.
+) -> ComposeModel:
+    """Return the content of a compose file, with the file `override` merged over it.
 
-    Raise SettingsError that names what is wrong. `environ` as for images.
+    Raises SettingsError for a wrong file. `environ` is as in `read_images`.
     """
     environ = compose_environ(file.parent) if environ is None else environ
     document = merge({}, _read(file, environ))
@@ -147,7 +156,7 @@ def read_deployment(
     networks = {name: entry or {} for name, entry in (document.get("networks") or {}).items()}
     if any(DEFAULT in service.networks for service in services.values()):
         networks.setdefault(DEFAULT, {})
-    return Deployment(
+    return ComposeModel(
         file=file,
         override=override,
         services=services,
@@ -159,12 +168,12 @@ def read_deployment(
 def _change(
     document: Mapping[str, Any], services: Mapping[str, Any], override: Path, environ: Mapping[str, str]
 ) -> Any:
-    """Return a document as another file changes it, whose services are changes of `services` or have an image."""
+    """Return a document with the file `override` merged over it; a new service there must have an image."""
     changes = _read(override, environ)
     for name, service in _services({"services": {}, **changes}, override):
         if name not in services and not service.get("image"):
             raise SettingsError(
-                f"{override}: there is no service {name!r} in {DEPLOY_FILE}; rename it here, too, or give it an image."
+                f"{override}: {COMPOSE_FILE} has no service {name!r}; rename it here, too, or give it an image."
             )
     return merge(document, changes)
 
@@ -181,7 +190,7 @@ def _read(file: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SettingsError(f"{file} must hold a mapping with the key 'services'.")
     if "include" in document:
-        raise SettingsError(f"{file}: 'include' is not followed; write what it brings in here.")
+        raise SettingsError(f"{file}: 'include' is not supported; write the included content into the file.")
     return document
 
 
@@ -200,7 +209,7 @@ def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
     if not isinstance(service.get("image"), str) or not build:
         raise SettingsError(f"{file}: service {name!r} must have 'image' and 'build'.")
     build = {"context": build} if isinstance(build, str) else build
-    # As compose does: paths lead from the file's folder, the Dockerfile's from the context.
+    # Like Compose: the context is relative to the file's folder, the Dockerfile's path to the context.
     context = (file.parent / build.get("context", ".")).resolve()
     return Image(
         name=name,
@@ -214,12 +223,12 @@ def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
     )
 
 
-def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
+def _service(name: str, service: Mapping[str, Any], file: Path) -> ComposeService:
     networks = service.get("networks") or ({} if service.get("network_mode") else [DEFAULT])
     if not isinstance(networks, Mapping):
         networks = dict.fromkeys(networks)
     try:
-        return Service(
+        return ComposeService(
             name=name,
             image=service.get("image", ""),
             command=(*_words(service.get("entrypoint")), *_words(service.get("command"))),
@@ -232,7 +241,7 @@ def _service(name: str, service: Mapping[str, Any], file: Path) -> Service:
             raw=service,
         )
     except (AttributeError, KeyError, TypeError) as error:
-        raise SettingsError(f"{file}: service {name!r} is not as compose wants it: {error}") from error
+        raise SettingsError(f"{file}: service {name!r} is not valid for Compose: {error}.") from error
 
 
 def _words(command: str | Sequence[Any] | None) -> tuple[str, ...]:
@@ -240,7 +249,7 @@ def _words(command: str | Sequence[Any] | None) -> tuple[str, ...]:
 
 
 def _pairs(entries: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
-    """Return `args` or `environment`, both of which may be a list of `NAME=value`; what only names one is left out."""
+    """Return `args` or `environment`, which may be a list of `NAME=value`, as a mapping without empty names."""
     if isinstance(entries, Mapping):
         return {name: _text(value) for name, value in entries.items() if value is not None}
     return dict(entry.split("=", 1) for entry in entries or () if "=" in entry)
@@ -259,7 +268,7 @@ def _mount(entry: str | Mapping[str, Any]) -> Mount:
             is_read_only=bool(entry.get("read_only")),
         )
     source, target, mode = [*(entry.split(":") if ":" in entry else ["", entry]), ""][:3]
-    # An empty name is a variable's that is not set, which may be any path.
+    # An empty source comes from a variable that is not set; the variable could hold any path.
     kind = "bind" if source.startswith((".", "/", "~")) or entry.startswith(":") else "volume"
     return Mount(kind=kind, source=source, target=target, is_read_only="ro" in mode.split(","))
 

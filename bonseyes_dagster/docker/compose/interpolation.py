@@ -1,4 +1,4 @@
-"""Variables in compose files and Dockerfiles: `$NAME`, `${NAME:-default}` and their kin, as Docker reads them."""
+"""Variables in compose files and Dockerfiles: `$NAME`, `${NAME:-default}` and the like, filled in as Docker does."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from bonseyes_dagster.errors import SettingsError
 
 __all__ = ["interpolate"]
 
-# Innermost first: what stands after the operator holds no further variable.
+# Matches the innermost variable: the text after the operator holds no further variable.
 _BRACED = re.compile(r"\$\{([A-Za-z_]\w*)(?:(:?[-+?])([^${}]*))?\}")
 _BARE = re.compile(r"\$([A-Za-z_]\w*)")
-# Stands for a dollar sign that is one: written `$$`, or part of a value.
+# Marks a literal dollar sign: it is written `$$`, or it is part of a value.
 _DOLLAR = "\0"
 
 
 def interpolate(value: Any, environ: Mapping[str, str]) -> Any:
-    """Fill in the variables of every string in `value`, a text or what YAML holds; keys are left alone."""
+    """Return `value`, a string or a YAML document, with the variables in all strings filled in, except in keys."""
     if isinstance(value, str):
         return _fill(value, environ)
     if isinstance(value, Mapping):
@@ -37,7 +37,7 @@ def _fill(text: str, environ: Mapping[str, str]) -> str:
         previous, text = text, _BRACED.sub(lambda found: _value(found, environ).replace("$", _DOLLAR), text)
     text = _BARE.sub(lambda found: environ.get(found[1], "").replace("$", _DOLLAR), text)
     if "$" in text:
-        raise SettingsError(f"{whole!r}: a '$' that begins no variable is written '$$'.")
+        raise SettingsError(f"{whole!r} has a '$' that begins no variable; write '$$'.")
     return text.replace(_DOLLAR, "$")
 
 

@@ -1,4 +1,4 @@
-"""How Compose lays one file over another: mappings by key, lists by adding, a few in ways of their own."""
+"""Merge one compose file over another, as Compose does: mappings by key, lists by addition, with a few exceptions."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from bonseyes_dagster.formats.yaml_file import StrictLoader
 
 __all__ = ["Loader", "merge"]
 
-# The one key of what is written as `!override VALUE`, or as `!reset`, which has no value.
+# The only key of the mapping that stands for `!override VALUE`, or for `!reset`, which has no value.
 _OVERRIDE: Final = "!override"
-# Lists that the later file writes anew.
+# Lists that the later file replaces.
 _REPLACED = frozenset({"command", "entrypoint", "test"})
-# Lists that stand for mappings: of names alone, or of NAME=VALUE.
+# Lists that are short for mappings: they hold names, or NAME=VALUE.
 _NAMED = frozenset({"networks", "depends_on", "environment", "labels", "args"})
 
 
 class Loader(StrictLoader):
-    """Reads Compose's own tags, too."""
+    """A YAML loader that knows Compose's tags `!override` and `!reset`."""
 
     def construct_override(self, node: yaml.Node) -> Any:
-        """Keep in mind that a value takes the place of another as it is."""
+        """Mark a value that replaces the earlier one."""
         plain = copy(node)
         plain.tag = self.resolve(type(node), node.value, (True, False))  # type: ignore[no-untyped-call]
         return {_OVERRIDE: self.construct_object(plain, deep=True)}
 
     def construct_reset(self, node: yaml.Node) -> Any:
-        """Keep in mind that there is to be no value."""
+        """Mark a value that removes the earlier one."""
         return {_OVERRIDE: None}
 
 
@@ -39,7 +39,7 @@ Loader.add_constructor("!reset", Loader.construct_reset)
 
 
 def merge(base: Any, over: Any, key: str = "") -> Any:
-    """Return `base` with the changes of `over`, both what YAML holds; `key` is whose value they are."""
+    """Return the YAML value `base` with `over` merged over it; both are values of `key`."""
     if key in _NAMED and isinstance(base, list | Mapping) and isinstance(over, list | Mapping):
         base, over = _by_name(base), _by_name(over)
     if isinstance(over, Mapping):
@@ -68,7 +68,7 @@ def _by_name(entries: list[Any] | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _target(entry: Any) -> str:
-    """Return where a volume is mounted."""
+    """Return the path where a volume is mounted."""
     if isinstance(entry, Mapping):
         return str(entry.get("target"))
     return [*str(entry).split(":"), ""][1] or str(entry)

@@ -1,1 +1,1 @@
-"""What runs inside the containers of a deployment, beside the services: preparation, health, the engine's proxy."""
+"""Programs inside the containers of a docker project: preparation, the daemon's health check, the socket proxy."""

@@ -1,10 +1,10 @@
-"""Prepare a deployment for Dagster, before any of its processes starts; Compose runs each step once at every `up`.
+"""Prepare a docker project for Dagster before its processes start; Compose runs each step once at every `up`.
 
     python -m bonseyes_dagster.docker.inside.prepare secrets    the database's password, before Postgres starts
     python -m bonseyes_dagster.docker.inside.prepare storage    tables, dagster.yaml, workspace.yaml, when it is healthy
 
-Both may be repeated at any time, also while the project is running: what is there is kept, what has changed is
-replaced whole. `storage` migrates the tables of an older Dagster.
+Both steps can run again at any time, also while the project is running: they keep existing data, and replace a
+changed file in one step. `storage` migrates the tables of an older Dagster.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from bonseyes_dagster.settings import Settings
 __all__ = ["main", "make_password", "prepare_storage"]
 
 _CODE_SERVER = "code-server.dagster:4000"
-# What the run server has memory for, and Postgres connections (docker-compose.yml).
+# The run server has memory, and Postgres connections, for this many runs (docker-compose.yml).
 _MOST_RUNS = 200
 
 
 def make_password(file: Path) -> bool:
-    """Make the database's password unless there is one; say whether it was made.
+    """Make the database's password unless it exists; tell whether it is new.
 
-    Postgres runs as a user of its own and must read it: the volume, which no other service mounts, is what protects it.
+    Every user may read the file, because Postgres runs as another user. No other service mounts the volume.
     """
     if file.exists():
         return False
@@ -46,7 +46,7 @@ def make_password(file: Path) -> bool:
         new.flush()
         os.fsync(new.fileno())
     try:
-        with contextlib.suppress(FileExistsError):  # another was first: Postgres may have read that one
+        with contextlib.suppress(FileExistsError):  # keep another process's password: Postgres may have read it
             file.hardlink_to(draft)
             return True
         return False
@@ -59,7 +59,7 @@ def make_password(file: Path) -> bool:
 
 def prepare_storage(home: Path, settings: Settings, *, code_server: str = _CODE_SERVER) -> None:
     """Write the files that every Dagster process reads at its start, and bring the storage up to date."""
-    # Here: the other step is to be quick, and these import Dagster.
+    # These modules import Dagster, which takes seconds, and the other step does not need them.
     from bonseyes_dagster.execution.containers.run_container import launcher_config
     from bonseyes_dagster.execution.storage.instance import write_instance, write_workspace
     from bonseyes_dagster.execution.storage.instance_settings import check_values
@@ -77,7 +77,7 @@ def prepare_storage(home: Path, settings: Settings, *, code_server: str = _CODE_
     }
     if settings.run_launcher == "docker":
         if not settings.compose_project:
-            raise SettingsError("BONSEYES_COMPOSE_PROJECT must name the Docker project when runs are containers.")
+            raise SettingsError("BONSEYES_COMPOSE_PROJECT must name the Compose project when runs are containers.")
         options["launcher_config"] = launcher_config(settings, os.environ)
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home):
@@ -87,7 +87,7 @@ def prepare_storage(home: Path, settings: Settings, *, code_server: str = _CODE_
 
 
 def _database_url(settings: Settings) -> str | None:
-    """Return the database's URL with its password in it."""
+    """Return the database's URL, with its password."""
     if not settings.postgres:
         return None
     parts = urlsplit(settings.postgres)
@@ -107,7 +107,7 @@ def _database_url(settings: Settings) -> str | None:
 
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
-    """Let one process at a time do this: two that make or migrate tables spoil it for each other."""
+    """Let only one process at a time make or migrate tables: two would disturb each other."""
     descriptor = os.open(home / ".prepare.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -117,7 +117,7 @@ def _locked(home: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    """Do one of the two steps."""
+    """Run one of the two steps."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.docker.inside.prepare", description=__doc__)
     parser.add_argument("step", choices=["secrets", "storage"])
     parser.add_argument("--code-server", default=_CODE_SERVER, help="HOST:PORT of the code server (%(default)s)")
@@ -128,9 +128,9 @@ def main() -> None:
         settings = Settings.from_environ()
         if arguments.step == "secrets":
             if settings.postgres_password_file is None:
-                raise SettingsError("BONSEYES_POSTGRES_PASSWORD_FILE must say where the password is kept.")
+                raise SettingsError("BONSEYES_POSTGRES_PASSWORD_FILE must be the path of the password's file.")
             is_new = make_password(settings.postgres_password_file)
-            print("made a password for the database" if is_new else "the database's password is there")
+            print("The database has a new password." if is_new else "The database has its password already.")
         else:
             prepare_storage(_home(), settings, code_server=arguments.code_server)
     except BonseyesError as error:

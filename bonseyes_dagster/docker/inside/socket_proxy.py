@@ -1,9 +1,9 @@
-"""Stands before the Docker engine's socket, and lets through what launching runs in containers asks for; nothing else.
+"""A proxy before the Docker engine's socket. It forwards only the calls that launch runs in containers.
 
-Who has the engine's socket has the machine. Of the project's services only this one has it, and it knows seven calls:
-make a container as `run_container.py` says, connect it to the project's two networks, start it, look at
-it, signal it, remove it, and list those. Containers that it has not made are not there for it. What is not let
-through is answered by 403 and the reason, and logged; so is every change that is.
+A process with access to the engine's socket controls the machine. Of the project's services only this one has it, and
+it knows seven calls: create a container as `run_container.py` describes it, connect it to the project's two networks,
+start it, inspect it, signal it, remove it, and list such containers. It refuses calls for any other container. It
+answers a refused call with 403 and the reason. It logs each refusal and each change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bonseyes_dagster.execution.containers.run_container import API_VERSION, LAB
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.hosts import is_own_host, own_names
 
-__all__ = ["Engine", "RefusedError", "SocketProxy", "main"]
+__all__ = ["Engine", "ProxyRefusedCallError", "SocketProxy", "main"]
 
 logger = logging.getLogger("bonseyes.socket_proxy")
 
@@ -41,8 +41,8 @@ _ID = r"([0-9a-f]{64})"
 Answer = tuple[int, bytes]
 
 
-class RefusedError(Exception):
-    """Not let through; the text says why."""
+class ProxyRefusedCallError(Exception):
+    """The proxy refuses a call; the text has the reason."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -57,13 +57,13 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Engine:
-    """The engine behind its socket."""
+    """The client of the engine's socket."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def ask(self, method: str, path: str, body: Any = None) -> Answer:
-        """Return status and body of the engine's answer; OSError when there is none."""
+        """Return status and body of the engine's answer; raise OSError when it does not answer."""
         connection = _UnixConnection(self._path)
         try:
             content = b"" if body is None else json.dumps(body).encode()
@@ -72,13 +72,13 @@ class Engine:
             answer = connection.getresponse()
             return answer.status, answer.read(_ANSWER_BYTES)
         except http.client.HTTPException as error:
-            raise OSError(f"the engine's answer is none: {error!r}") from error
+            raise OSError(f"the engine's answer is not HTTP: {error!r}") from error
         finally:
             connection.close()
 
 
-class Rules:
-    """What each call must look like; what reaches the engine is written anew, not passed on."""
+class CallRules:
+    """The rules for each call. The proxy builds the engine's request itself, and never forwards the client's."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self._engine = engine
@@ -100,7 +100,7 @@ class Rules:
         ]
 
     def answer(self, method: str, target: str, body: Any) -> Answer:
-        """Return the engine's answer, or raise RefusedError."""
+        """Return the engine's answer; raise ProxyRefusedCallError for a call outside the rules."""
         path, _, text = target.partition("?")
         path = path.removeprefix(f"/v{API_VERSION}")
         query = dict(parse_qsl(text))
@@ -109,8 +109,10 @@ class Rules:
             if wanted == method and found:
                 return call(*found.groups(), query=query, body=body)
         if path == "/images/create":
-            raise RefusedError(f"images are not pulled: build {self._settings.run_image} first, by `bonseyes build`")
-        raise RefusedError("launching runs does not need this call")
+            raise ProxyRefusedCallError(
+                f"Images cannot be pulled; run `bonseyes build` to make {self._settings.run_image}."
+            )
+        raise ProxyRefusedCallError("Launching runs does not need this call.")
 
     def _ping(self, *, query: dict[str, str], body: Any) -> Answer:
         return self._engine.ask("GET", "/_ping")
@@ -120,11 +122,11 @@ class Rules:
 
     def _create(self, *, query: dict[str, str], body: Any) -> Answer:
         if query:
-            raise RefusedError("the container's name and platform are not to be chosen")
+            raise ProxyRefusedCallError("The call must not choose the container's name or platform.")
         try:
             return self._engine.ask("POST", "/containers/create", check_creation(body, self._settings))
         except ValueError as error:
-            raise RefusedError(f"this is no container of a run: {error}") from error
+            raise ProxyRefusedCallError(f"This is not a container of a run: {str(error).rstrip('.')}.") from error
 
     def _list(self, *, query: dict[str, str], body: Any) -> Answer:
         own = urlencode({"all": "1", "filters": json.dumps({"label": [self._mark]})})
@@ -140,7 +142,7 @@ class Rules:
     def _kill(self, container: str, *, query: dict[str, str], body: Any) -> Answer:
         name = query.get("signal")
         if name not in _SIGNALS:
-            raise RefusedError(f"the signal must be {' or '.join(_SIGNALS)}")
+            raise ProxyRefusedCallError(f"The signal must be {' or '.join(_SIGNALS)}.")
         self._own(container)
         return self._engine.ask("POST", f"/containers/{container}/kill?signal={name}")
 
@@ -151,14 +153,14 @@ class Rules:
     def _network(self, name: str, *, query: dict[str, str], body: Any) -> Answer:
         status, answer = self._engine.ask("GET", f"/networks/{quote(name)}")
         if status == http.client.OK and json.loads(answer)["Name"] not in self._networks:
-            raise RefusedError("that network is not one of runs")
+            raise ProxyRefusedCallError("The network is not one of the networks for runs.")
         return status, answer
 
     def _connect(self, name: str, *, query: dict[str, str], body: Any) -> Answer:
         given = {key: value for key, value in body.items() if value} if isinstance(body, dict) else {}
         container = given.get("Container")
         if set(given) != {"Container"} or not re.fullmatch(_ID, str(container)):
-            raise RefusedError("a container is connected as it is, by its id")
+            raise ProxyRefusedCallError("The call must have the container's id and nothing else.")
         self._own(str(container))
         status, answer = self._network(name, query={}, body=None)
         if status != http.client.OK:
@@ -166,17 +168,17 @@ class Rules:
         return self._engine.ask("POST", f"/networks/{json.loads(answer)['Id']}/connect", {"Container": container})
 
     def _own(self, container: str) -> Answer:
-        """Return what the engine says of a container of a run; raise RefusedError for any other."""
+        """Return the engine's description of a run's container; raise ProxyRefusedCallError for any other container."""
         status, answer = self._engine.ask("GET", f"/containers/{container}/json")
         if status == http.client.OK:
             labels = json.loads(answer)["Config"]["Labels"] or {}
             if labels.get(LABEL) != self._settings.compose_project:
-                raise RefusedError("that container is no run's")
+                raise ProxyRefusedCallError("The container does not belong to a run.")
         return status, answer
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection; answers every request from the rules."""
+    """One connection; it answers every request by the rules."""
 
     protocol_version = "HTTP/1.1"
     server_version = "socket-proxy"
@@ -188,23 +190,25 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             body = self._body()
             if not is_own_host(self.headers.get("Host"), self.server.names):
-                raise RefusedError("a request names the proxy as its Host")
+                raise ProxyRefusedCallError("The Host header must name the proxy.")
             status, content = self.server.rules.answer(self.command, self.path, body)
             reason = ""
-        except RefusedError as error:
+        except ProxyRefusedCallError as error:
             status, reason = 403, str(error)
         except OSError as error:
-            status, reason = 502, f"the engine does not answer: {error}"
+            status, reason = 502, f"The engine does not answer: {error}."
         if reason:
             content = json.dumps({"message": f"socket-proxy: {reason}"}).encode()
-            logger.warning("%s %s %s: %d, %s", self.client_address[0], self.command, self.path[:200], status, reason)
+            logger.warning("%s %s %s: %d %s", self.client_address[0], self.command, self.path[:200], status, reason)
         else:
-            level = logging.DEBUG if self.command == "GET" else logging.INFO  # the watch looks every two seconds
+            level = (
+                logging.DEBUG if self.command == "GET" else logging.INFO
+            )  # the run watch sends a GET every two seconds
             logger.log(level, "%s %s %s: %d", self.client_address[0], self.command, self.path[:200], status)
         self._send(status, content)
 
     def __getattr__(self, name: str) -> Any:
-        """Answer every method, such as `do_GET`, alike."""
+        """Return the same handler for every method, such as `do_GET`."""
         if name.startswith("do_"):
             return self._answer
         raise AttributeError(name)
@@ -213,16 +217,16 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isascii() or not length.isdigit():
             self.close_connection = True
-            raise RefusedError("a request says its length")
+            raise ProxyRefusedCallError("A request must have a Content-Length.")
         if int(length) > _REQUEST_BYTES:
             self.close_connection = True
-            raise RefusedError(f"a request has {_REQUEST_BYTES} bytes at most")
+            raise ProxyRefusedCallError(f"A request may have {_REQUEST_BYTES} bytes at most.")
         content = self.rfile.read(int(length))
         if not content:
             return None
         with contextlib.suppress(ValueError, RecursionError):
             return json.loads(content)
-        raise RefusedError("the body is no JSON")
+        raise ProxyRefusedCallError("The body must be JSON.")
 
     def _send(self, status: int, content: bytes) -> None:
         self.send_response_only(status)
@@ -236,28 +240,32 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class SocketProxy(ThreadingHTTPServer):
-    """The server; each connection has a thread."""
+    """The server, with one thread per connection."""
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], engine: Engine, settings: Settings) -> None:
         if not settings.compose_project or not settings.run_image:
-            raise SettingsError("BONSEYES_COMPOSE_PROJECT and BONSEYES_RUN_IMAGE must say whose runs are launched.")
-        self.rules = Rules(engine, settings)
+            raise SettingsError(
+                "BONSEYES_COMPOSE_PROJECT and BONSEYES_RUN_IMAGE must name the project and the image of its runs."
+            )
+        self.rules = CallRules(engine, settings)
         self.names = own_names(settings, _NAME)
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log in one line what ended a connection."""
+        """Log in one line the error that ended a connection."""
         logger.warning("%s: %r", client_address[0], sys.exception())
 
 
 def main() -> None:
-    """Serve in the foreground."""
+    """Run the server in the foreground."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.docker.inside.socket_proxy", description=__doc__)
     parser.add_argument("--bind", default="127.0.0.1:2375", help="address and port to listen at (%(default)s)")
-    parser.add_argument("--socket", type=Path, default=Path("/var/run/docker.sock"), help="the engine's (%(default)s)")
+    parser.add_argument(
+        "--socket", type=Path, default=Path("/var/run/docker.sock"), help="the engine's socket (%(default)s)"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     host, _, port = arguments.bind.rpartition(":")

@@ -1,1 +1,1 @@
-"""A container for each run, where a deployment wants that."""
+"""Starts a container for each run, where the docker project is configured so."""

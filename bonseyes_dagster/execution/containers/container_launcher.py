@@ -1,9 +1,13 @@
-"""Dagster's launcher that gives each run a container, for a project that shares DAGSTER_HOME with these containers.
+"""A run launcher that starts a container for each run. The project and these containers share DAGSTER_HOME.
 
-`BONSEYES_RUN_LAUNCHER=docker` has dagster.yaml name it, with what run_container.py says. To DockerRunLauncher it adds:
-a run has one process, because each locks the run's record (run_record.py), whatever the number of containers; the
-command holds no password; an engine behind a proxy; errors that callers know. run_watch.py sees to runs whose
-container is gone, and to containers whose run is over.
+With `BONSEYES_RUN_LAUNCHER=docker`, dagster.yaml names this launcher and has its configuration from run_container.py.
+It adds to DockerRunLauncher:
+- A run has one process, whatever the number of its containers: each process locks the run's record (process_record.py).
+- The command line has no password.
+- The engine may be behind a proxy.
+- Errors of the engine become DagsterLaunchFailedError.
+
+run_watch.py handles runs whose container is gone, and containers whose run is over.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,9 +32,9 @@ from bonseyes_dagster.execution.containers.dagster_internals import (
 )
 from bonseyes_dagster.execution.containers.run_container import API_VERSION, LABEL, RUN_ID_LABEL, command
 from bonseyes_dagster.execution.launching.run_protocol import default_socket, records_folder
+from bonseyes_dagster.execution.runs.process_record import read_record
 from bonseyes_dagster.execution.runs.run_end import cancel_run, close_steps, fail_run_that_took_too_long
 from bonseyes_dagster.execution.runs.run_lease import was_launched
-from bonseyes_dagster.execution.runs.run_record import read_record
 
 __all__ = ["ContainerRunLauncher"]
 
@@ -38,7 +42,7 @@ _TIMEOUT_S = 60
 
 
 class ContainerRunLauncher(DockerRunLauncher):
-    """See the module."""
+    """Starts, stops and checks the containers of runs."""
 
     def __init__(
         self, engine_url: str | None = None, inst_data: ConfigurableClassData | None = None, **options: Any
@@ -50,17 +54,17 @@ class ContainerRunLauncher(DockerRunLauncher):
     def config_type(cls) -> Any:
         """Describe the configuration: the superclass's and `engine_url`."""
         inherited: Any = super().config_type()  # type: ignore[no-untyped-call]
-        where = Field(StringSource, is_required=False, description="Where the engine listens; DOCKER_HOST without it.")
-        return {**inherited, "engine_url": where}
+        description = "URL of the Docker engine; DOCKER_HOST by default."
+        return {**inherited, "engine_url": Field(StringSource, is_required=False, description=description)}
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Make one from dagster.yaml."""
+        """Create the launcher from dagster.yaml."""
         return cls(inst_data=inst_data, **config_value)
 
     @property
     def records(self) -> Path:
-        """Return where the processes of runs keep their records."""
+        """Return the folder of the records of runs' processes."""
         return records_folder(default_socket(self._instance.root_directory))
 
     def _get_client(self, container_context: Any = None) -> Any:
@@ -78,7 +82,7 @@ class ContainerRunLauncher(DockerRunLauncher):
             client.close()
 
     def containers(self, run_id: str | None = None) -> list[dict[str, Any]]:
-        """Return what the engine lists of the containers of runs, or of one run."""
+        """Return the engine's list of the containers of all runs, or of one run."""
         with self.engine() as client:
             listed = client.api.containers(all=True, filters={"label": LABEL})
         return [each for each in listed if run_id is None or each["Labels"].get(RUN_ID_LABEL) == run_id]
@@ -90,12 +94,12 @@ class ContainerRunLauncher(DockerRunLauncher):
         self.start(context.dagster_run, is_resumed=False)
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Start another container for a run whose old one is gone."""
+        """Start a new container for a run whose old container is gone."""
         if was_launched(self._instance, context.dagster_run.run_id):
             self.start(context.dagster_run, is_resumed=True)
 
     def start(self, run: DagsterRun, *, is_resumed: bool) -> None:
-        """Start a container, unless the run has a process; raise DagsterLaunchFailedError when the engine does not."""
+        """Start a container, unless the run has a process; raise DagsterLaunchFailedError if the engine fails."""
         if read_record(self.records, run.run_id)[1]:
             return
         image: str = self._get_docker_image(run.job_code_origin)  # type: ignore[no-untyped-call]
@@ -103,23 +107,23 @@ class ContainerRunLauncher(DockerRunLauncher):
         try:
             self._launch_container_with_command(run, image, argv)  # type: ignore[no-untyped-call]
         except (DockerException, RequestException) as error:
-            sentence = f"The run's container cannot be started: {_sentence(error)}"
-            raise DagsterLaunchFailedError(sentence) from error  # type: ignore[no-untyped-call]
+            message = f"The run's container cannot be started: {_explanation(error)}"
+            raise DagsterLaunchFailedError(message) from error  # type: ignore[no-untyped-call]
 
     # --- ending
 
     def terminate(self, run_id: str) -> bool:
-        """Ask a run to stop; what does not within the grace period is killed by whoever watches over the containers."""
+        """Send a run SIGTERM; run_watch.py kills the run if it does not stop within the grace period."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         is_failed = run.status is DagsterRunStatus.CANCELING and fail_run_that_took_too_long(self._instance, run)
         if run.status is not DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
-        is_told = self.send("SIGTERM", self.containers(run_id))
-        if not is_told and not read_record(self.records, run_id)[1]:
+        was_sent = self.send("SIGTERM", self.containers(run_id))
+        if not was_sent and not read_record(self.records, run_id)[1]:
             self._end(run)
-        # The run monitoring fails a run once more that it hears to be terminated.
+        # On True, the run monitoring would fail the run a second time.
         return not is_failed
 
     def _end(self, run: DagsterRun) -> None:
@@ -130,25 +134,25 @@ class ContainerRunLauncher(DockerRunLauncher):
             close_steps(self._instance, final, "The run's process is gone.")
 
     def send(self, signal: str, listed: list[dict[str, Any]]) -> bool:
-        """Send a signal to those containers that run; say whether there were any."""
-        is_told = False
+        """Send a signal to the running containers; tell whether there were any."""
+        was_sent = False
         with self.engine() as client:
             for each in listed:
                 if each["State"] == "running":
-                    with _unless_it_is_gone():
+                    with _ignore_gone_container():
                         client.api.kill(each["Id"], signal)
-                        is_told = True
-        return is_told
+                        was_sent = True
+        return was_sent
 
     def remove(self, container: str) -> None:
         """Remove a container."""
-        with self.engine() as client, _unless_it_is_gone():
+        with self.engine() as client, _ignore_gone_container():
             client.api.remove_container(container, force=True)
 
-    # --- looking
+    # --- checking
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Tell whether the run has a process, or is being given one: only one of its containers has to live."""
+        """Tell whether the run has a process or a running container; one of its containers is enough."""
         if read_record(self.records, run.run_id)[1]:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         states = [each["State"] for each in self.containers(run.run_id)]
@@ -158,14 +162,18 @@ class ContainerRunLauncher(DockerRunLauncher):
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
         if not states and not was_launched(self._instance, run.run_id):
-            # The watch ends it when it had a process with a record.
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "no launcher was asked for this run")
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"containers: {', '.join(states) or 'none'}")
+            # The watch ends this run if it had a process with a record.
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "The state of the run is not known: no launcher started it."
+            )
+        return CheckRunHealthResult(
+            WorkerStatus.NOT_FOUND, f"The run has no process; states of its containers: {', '.join(states) or 'none'}."
+        )
 
 
 @contextmanager
-def _unless_it_is_gone() -> Iterator[None]:
-    """Let pass that a container has ended, is being removed or was, since it was listed."""
+def _ignore_gone_container() -> Iterator[None]:
+    """Ignore the engine's error if a container has ended or was removed after it was listed."""
     try:
         yield
     except APIError as error:
@@ -173,5 +181,5 @@ def _unless_it_is_gone() -> Iterator[None]:
             raise
 
 
-def _sentence(error: Exception) -> str:
+def _explanation(error: Exception) -> str:
     return str(getattr(error, "explanation", None) or error)

@@ -1,13 +1,11 @@
-"""What `execution/containers/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/containers/` uses. A new version of Dagster may move them."""
 
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.launcher import CheckRunHealthResult, LaunchRunContext, ResumeRunContext, WorkerStatus
 from dagster._core.storage.dagster_run import RunRecord
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._serdes import ConfigurableClassData
 
 __all__ = [
-    "GRPC_INFO_TAG",
     "CheckRunHealthResult",
     "ConfigurableClassData",
     "DagsterLaunchFailedError",

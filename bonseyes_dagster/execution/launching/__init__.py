@@ -1,1 +1,1 @@
-"""How any process of Dagster has a run started: through the run server, at once or when there is room."""
+"""Starts runs for any process of Dagster: the coordinator queues or launches a run, the launcher starts its process."""

@@ -1,7 +1,7 @@
-"""Where launches pass on their way, from Dagster's UI, its CLI, schedules, sensors and `POST /runs`.
+"""The run coordinator. Every launch passes it: from Dagster's UI, its CLI, schedules, sensors and `POST /runs`.
 
-Each run gets its name. It is launched at once while fewer runs are live than may be; else it waits in Dagster's queue,
-from which Dagster's daemon launches it.
+It gives each run a name. It launches the run at once while fewer runs are live than the limit. Otherwise the run waits
+in Dagster's queue, and Dagster's daemon launches it later.
 """
 
 import contextlib
@@ -32,23 +32,23 @@ from bonseyes_dagster.execution.runs.run_names import name_run
 __all__ = ["NamingRunCoordinator", "QueuePlace", "queue_place"]
 
 _COUNTED = [*ACTIVE_RUN_STATUSES, DagsterRunStatus.QUEUED]
-# Dagster's name for its daemon that launches queued runs; importing the daemon takes half a second.
+# Dagster's name of the daemon that launches queued runs. It is copied, because the import takes half a second.
 _DAEMON = "QUEUED_RUN_COORDINATOR"
 # The daemon writes a heartbeat every 30 s.
-_SILENCE_S = 75.0
-_MOST_SORTED = 1000
+_HEARTBEAT_TIMEOUT_S = 75.0
+_SORT_LIMIT = 1000
 
 
 class NamingRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queued coordinator, which here queues only what must wait, and a name for each run."""
+    """Dagster's queued coordinator, with two changes: it names each run, and it queues only runs that must wait."""
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
-        """Name the run, then launch it, or queue it when as many runs are live as may be."""
+        """Name the run, then launch it, or queue it when the limit of live runs is reached."""
         run = context.dagster_run
         name_run(self._instance, run)
         if run.status is not DagsterRunStatus.NOT_STARTED:
             return super().submit_run(context)
-        with self._turn():
+        with self._lock():
             if not self._has_room(run):
                 return super().submit_run(context)
             starting = DagsterEvent(DagsterEventType.PIPELINE_STARTING.value, job_name=run.job_name)
@@ -57,7 +57,7 @@ class NamingRunCoordinator(QueuedRunCoordinator):
         return self._read(run.run_id)
 
     def _launch(self, context: SubmitRunContext) -> None:
-        """Launch a run that is announced, as `DagsterInstance.launch_run` does."""
+        """Launch a run after its RUN_STARTING event, as `DagsterInstance.launch_run` does."""
         run = self._read(context.dagster_run.run_id)
         try:
             self._instance.run_launcher.launch_run(LaunchRunContext(dagster_run=run, workspace=context.workspace))
@@ -69,24 +69,24 @@ class NamingRunCoordinator(QueuedRunCoordinator):
 
     def _read(self, run_id: str) -> DagsterRun:
         run = self._instance.get_run_by_id(run_id)
-        assert run is not None, f"The run {run_id} is gone."
+        assert run is not None, f"The run {run_id} was deleted while it was launched."
         return run
 
     def _has_room(self, run: DagsterRun) -> bool:
         """Tell whether the run may be launched now. Queued runs count as live: the daemon is about to launch them."""
         limits = _limits(self._instance)
         if self._instance.get_concurrency_config().pool_config.pool_granularity is PoolGranularity.RUN:
-            return False  # the daemon alone counts these
+            return False  # only the daemon counts these pools
         if limits.tag_concurrency_limits:
             others = list(self._instance.get_runs(RunsFilter(statuses=_COUNTED)))
             if TagConcurrencyLimitsCounter(limits.tag_concurrency_limits, others).is_blocked(run):
                 return False
-        most = limits.max_concurrent_runs
-        return most == -1 or self._instance.get_runs_count(RunsFilter(statuses=_COUNTED)) < most
+        limit = limits.max_concurrent_runs
+        return limit == -1 or self._instance.get_runs_count(RunsFilter(statuses=_COUNTED)) < limit
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Let one process at a time count the live runs and announce another, so that they keep the limit together."""
+    def _lock(self) -> Iterator[None]:
+        """Let one process at a time count the live runs and add one, so that all processes together keep the limit."""
         path = Path(self._instance.root_directory) / "coordinator.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -98,15 +98,15 @@ class NamingRunCoordinator(QueuedRunCoordinator):
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a queued run stands: `position` counts from 1, `reason` says what it waits for."""
+    """The position of a queued run, from 1, and the reason why it waits, as a sentence."""
 
     position: int
     reason: str
 
 
 def queue_place(instance: DagsterInstance, run: DagsterRun) -> QueuePlace:
-    """Return where a queued run stands, in the order in which the daemon launches."""
-    queued = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED]), limit=_MOST_SORTED, ascending=True)
+    """Return the place of a queued run, in the order in which the daemon launches runs."""
+    queued = instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.QUEUED]), limit=_SORT_LIMIT, ascending=True)
     order = [each.run_id for each in sorted(queued, key=_priority, reverse=True)]
     position = order.index(run.run_id) + 1 if run.run_id in order else len(order) + 1
     return QueuePlace(position, _reason(instance))
@@ -114,14 +114,14 @@ def queue_place(instance: DagsterInstance, run: DagsterRun) -> QueuePlace:
 
 def _reason(instance: DagsterInstance) -> str:
     heartbeat = instance.get_daemon_heartbeats().get(_DAEMON)
-    silence_s = time.time() - heartbeat.timestamp if heartbeat else None
-    if silence_s is None or silence_s > _SILENCE_S:
-        since = f"has been silent for {silence_s:.0f} s" if silence_s is not None else "has not started yet"
+    heartbeat_age_s = time.time() - heartbeat.timestamp if heartbeat else None
+    if heartbeat_age_s is None or heartbeat_age_s > _HEARTBEAT_TIMEOUT_S:
+        since = f"has been silent for {heartbeat_age_s:.0f} s" if heartbeat_age_s is not None else "has not started yet"
         return f"The run waits for Dagster's daemon, which launches queued runs and {since}."
     live = instance.get_runs_count(RunsFilter(statuses=ACTIVE_RUN_STATUSES))
-    most = _limits(instance).max_concurrent_runs
-    if most != -1 and live >= most:
-        return f"{live} runs are live, and {most} may be at once (concurrency.runs.max_concurrent_runs)."
+    limit = _limits(instance).max_concurrent_runs
+    if limit != -1 and live >= limit:
+        return f"{live} runs are live, and {limit} may be at once (concurrency.runs.max_concurrent_runs)."
     return "Dagster's daemon launches the run within seconds, unless a limit on its tags or pools holds it back."
 
 

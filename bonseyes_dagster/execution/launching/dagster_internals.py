@@ -1,4 +1,4 @@
-"""What `execution/launching/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/launching/` uses. A new version of Dagster may move them."""
 
 from dagster._core.events import EngineEventData
 from dagster._core.instance.config import PoolGranularity

@@ -1,14 +1,14 @@
-"""Dagster's run launcher that asks the run server for a ready process.
+"""A run launcher that asks the run server for a ready process.
 
-In dagster.yaml (both of its settings may be left out; the socket is then DAGSTER_HOME/run_server/socket):
+In dagster.yaml (the settings are optional; the default socket is DAGSTER_HOME/run_server/socket):
     run_launcher:
       module: bonseyes_dagster.execution.launching.launcher
       class: WarmRunLauncher
       config: {socket: /path/of/socket, grace_s: 10}
 
-It keeps no connection, and no state but what it started itself, so the webserver, the daemon, the CLI and a Flask
-process with threads may all have one. Without a run server it launches as Dagster does (DefaultRunLauncher: a process
-of the code server), and resumes in a process that loads everything first.
+The launcher keeps no connection; its only state is the set of runs that it started itself. So any process may use it:
+the webserver, the daemon, the CLI, and a Flask process with threads. Without a run server it launches with Dagster's
+DefaultRunLauncher, which starts a process of the code server. It then resumes in a process that loads everything first.
 """
 
 import json
@@ -46,6 +46,7 @@ from bonseyes_dagster.execution.launching.run_protocol import (
     records_folder,
     storage_id,
 )
+from bonseyes_dagster.execution.runs.process_record import ProcessRecord, read_record
 from bonseyes_dagster.execution.runs.run_end import (
     cancel_run,
     close_steps,
@@ -53,13 +54,12 @@ from bonseyes_dagster.execution.runs.run_end import (
     fail_unlaunched,
 )
 from bonseyes_dagster.execution.runs.run_lease import was_launched
-from bonseyes_dagster.execution.runs.run_record import RunRecord, read_record
 
 __all__ = ["WarmRunLauncher"]
 
 
 class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
-    """See the module."""
+    """Starts, resumes, stops and checks runs through the run server."""
 
     def __init__(
         self,
@@ -75,46 +75,50 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         self._timeout_s = timeout_s
         self._inst_data = inst_data
         self._stock: Any = DefaultRunLauncher()
-        # Runs whose processes, started here, still live: such a one takes seconds to load before it locks its record.
+        # Live runs whose process this launcher started. Such a process loads for seconds before it locks its record.
         self._cold: set[str] = set()
         super().__init__()  # type: ignore[no-untyped-call]
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """Return what dagster.yaml says."""
+        """Return the configuration in dagster.yaml."""
         return self._inst_data
 
     @classmethod
     def config_type(cls) -> Any:
         """Describe the configuration."""
         return {
-            "socket": Field(StringSource, is_required=False, description="Where the run server listens."),
-            "fallback": Field(bool, default_value=True, description="Launch as Dagster does without a run server."),
+            "socket": Field(StringSource, is_required=False, description="Socket of the run server."),
+            "fallback": Field(
+                bool, default_value=True, description="Without a run server, launch with DefaultRunLauncher."
+            ),
             "grace_s": Field(float, default_value=10.0, description="Seconds from SIGTERM to SIGKILL."),
-            "timeout_s": Field(float, default_value=60.0, description="How long to wait for a server that is loading."),
+            "timeout_s": Field(
+                float, default_value=60.0, description="Seconds to wait for a run server that loads code."
+            ),
         }
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
-        """Make one from dagster.yaml."""
+        """Create the launcher from dagster.yaml."""
         return cls(inst_data=inst_data, **config_value)
 
     def register_instance(self, instance: DagsterInstance) -> None:
-        """Take the instance, for the stock launcher as well."""
+        """Register the instance, also with the stock launcher."""
         super().register_instance(instance)
         if not self._stock.has_instance:
             self._stock.register_instance(instance)
 
     @property
     def socket_path(self) -> Path:
-        """Return where the run server of this instance listens."""
+        """Return the path of the run server's socket."""
         if self._socket:
             return Path(self._socket)
         return default_socket(os.environ.get("DAGSTER_HOME") or self._instance.root_directory)
 
     @property
     def records(self) -> Path:
-        """Return where the processes of runs keep their records."""
+        """Return the folder of the records of runs' processes."""
         return records_folder(self.socket_path)
 
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
@@ -123,31 +127,37 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
     # --- launching and resuming
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Start the run's process; it is the run's only one when this returns."""
+        """Start the run's process; when this returns, the run has exactly one process."""
         run = context.dagster_run
         try:
             self._start(run, is_resumed=False)
         except RunServerGoneError as error:
             if not self._has_fallback or context.workspace is None:
                 raise
-            self._instance.report_engine_event(f"Launching as Dagster does: {error.message}.", run, cls=WarmRunLauncher)
+            self._instance.report_engine_event(
+                f"The run is launched by DefaultRunLauncher: {error.message}", run, cls=WarmRunLauncher
+            )
             self._stock.launch_run(context)
 
     @property
     def supports_resume_run(self) -> bool:
-        """Say that runs can be resumed: the concurrent executor can."""
+        """Return True: the concurrent executor can resume runs."""
         return True
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Start a new process for a run whose old one is gone."""
-        # Takes a moment, and only the daemon, which has it already, comes here.
-        from bonseyes_dagster.execution.runs.run_recovery import MOST_FRUITLESS_ATTEMPTS, fail_run, fruitless_attempts
+        """Start a new process for a run whose old process is gone."""
+        # Imported here, because the import takes time, and only the daemon calls this; it has the module already.
+        from bonseyes_dagster.execution.runs.run_recovery import (
+            MAX_ATTEMPTS_WITHOUT_PROGRESS,
+            attempts_without_progress,
+            fail_run,
+        )
 
         run = context.dagster_run
         if not was_launched(self._instance, run.run_id):
             return
-        # This attempt is counted already.
-        if fruitless_attempts(self._instance, run.run_id) > MOST_FRUITLESS_ATTEMPTS:
+        # The count includes this attempt.
+        if attempts_without_progress(self._instance, run.run_id) > MAX_ATTEMPTS_WITHOUT_PROGRESS:
             fail_run(self._instance, run, "The run had no process.")
             return
         try:
@@ -156,7 +166,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             if not self._has_fallback:
                 raise
             self._instance.report_engine_event(
-                f"Resuming in a process that loads everything first: {error.message}.", run, cls=WarmRunLauncher
+                f"The run resumes in a process that loads everything first: {error.message}", run, cls=WarmRunLauncher
             )
             self._start_cold(run)
 
@@ -165,7 +175,7 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         try:
             self._ask("launch", run_id=run.run_id, storage=storage, resume=is_resumed)
         except RunServerAnswerError:
-            # It may have died between starting the process and saying so.
+            # The server may have died after it started the process and before it answered.
             if not read_record(self.records, run.run_id)[1]:
                 raise
 
@@ -192,21 +202,21 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             process.wait()
             self._cold.discard(run.run_id)
 
-        # Waited for, so that it is no zombie to us when it ends.
+        # Wait for the process, so that it does not stay a zombie.
         threading.Thread(target=wait, name=f"wait for run {run.run_id}", daemon=True).start()
 
     # --- ending
 
     def terminate(self, run_id: str) -> bool:
-        """Ask a run to stop: SIGTERM, after the grace period SIGKILL to all that it started."""
+        """Send a run SIGTERM; after the grace period its process group gets SIGKILL."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
         record, is_alive = read_record(self.records, run_id)
         if GRPC_INFO_TAG in run.tags and (record is None or not record.is_dedicated):
-            is_told = bool(self._stock.terminate(run_id))
-            if is_told or record is None:
-                return is_told
+            is_terminated = bool(self._stock.terminate(run_id))
+            if is_terminated or record is None:
+                return is_terminated
         is_failed = run.status is DagsterRunStatus.CANCELING and fail_run_that_took_too_long(self._instance, run)
         if run.status is not DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
@@ -214,45 +224,45 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
             self._ask("terminate", run_id=run_id)
         except (RunServerGoneError, RunServerAnswerError):
             self._terminate_here(run, record, is_alive)
-        # The run monitoring fails a run once more that it hears to be terminated.
+        # On True, the run monitoring would fail the run a second time.
         return not is_failed
 
-    def _terminate_here(self, run: DagsterRun, record: RunRecord | None, is_alive: bool) -> None:
-        """Do what the run server would do, as far as the run's process is in reach; the next one does the rest."""
+    def _terminate_here(self, run: DagsterRun, record: ProcessRecord | None, is_alive: bool) -> None:
+        """Stop a run without the run server, if its process is on this machine; the next run server does the rest."""
         if not is_alive:
-            self._end_here(run)
+            self._close_run(run)
         elif record is not None and record.is_dedicated and record.send(signal.SIGTERM):
-            threading.Thread(target=self._see_to_end, args=(run, record), daemon=True).start()
+            threading.Thread(target=self._kill_after_grace, args=(run, record), daemon=True).start()
 
-    def _see_to_end(self, run: DagsterRun, record: RunRecord) -> None:
+    def _kill_after_grace(self, run: DagsterRun, record: ProcessRecord) -> None:
         deadline = time.monotonic() + self._grace_s
         while record.names_a_process() and time.monotonic() < deadline:
             time.sleep(0.1)
         if record.send(signal.SIGKILL, to_group=True):
             time.sleep(0.5)
-        self._end_here(run)
+        self._close_run(run)
 
-    def _end_here(self, run: DagsterRun) -> None:
+    def _close_run(self, run: DagsterRun) -> None:
         final = self._instance.get_run_by_id(run.run_id)
         if final is not None and not final.is_finished:
             cancel_run(self._instance, final)
         elif final is not None and not final.is_success:
             close_steps(self._instance, final, "The run's process was stopped.")
 
-    # --- looking
+    # --- checking
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Say that Dagster's run monitoring may ask."""
+        """Return True: Dagster's run monitoring may check runs."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Tell whether the run has a process, or is being given one."""
+        """Tell whether the run has a process, or gets one."""
         record, is_alive = read_record(self.records, run.run_id)
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(record.pid) if record else None)
         if run.run_id in self._cold:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "its process is loading")
+            return CheckRunHealthResult(WorkerStatus.RUNNING, "The run's process is loading.")
         if record is None and GRPC_INFO_TAG in run.tags:
             return self._check_stock(run)
         if not was_launched(self._instance, run.run_id):
@@ -260,41 +270,47 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
         try:
             answer = self._ask("status", run_id=run.run_id)
         except RunServerAnswerError as error:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, f"The state of the run is not known: {error.message}", transient=True
+            )
         except RunServerGoneError as error:
             if not self.records.is_dir():
-                # Another machine's runs: whoever shares their folder knows.
-                return CheckRunHealthResult(WorkerStatus.RUNNING, f"not known: {error.message}", transient=True)
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process, and there is no run server")
+                # The runs of another machine: only processes that share the folder of records know them.
+                return CheckRunHealthResult(
+                    WorkerStatus.RUNNING, f"The state of the run is not known: {error.message}", transient=True
+                )
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no process, and there is no run server.")
         if answer["alive"]:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         current = self._instance.get_run_by_id(run.run_id)
         if current is not None and current.is_finished:
             return CheckRunHealthResult(WorkerStatus.SUCCESS)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run has no process")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run has no process.")
 
-    def _check_unlaunched(self, run: DagsterRun, record: RunRecord | None) -> CheckRunHealthResult:
-        """End a run that nobody launched, and whose process is gone; of one without record nothing is known."""
+    def _check_unlaunched(self, run: DagsterRun, record: ProcessRecord | None) -> CheckRunHealthResult:
+        """Fail a run that no launcher started, and whose process is gone; without a record, leave it alone."""
         if record is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "not known: no launcher was asked for this run")
+            return CheckRunHealthResult(
+                WorkerStatus.RUNNING, "The state of the run is not known: no launcher started it."
+            )
         current = self._instance.get_run_by_id(run.run_id)
         if current is not None and not current.is_finished:
             fail_unlaunched(self._instance, current)
-        return CheckRunHealthResult(WorkerStatus.SUCCESS, "its process has ended")
+        return CheckRunHealthResult(WorkerStatus.SUCCESS, "The run's process has ended.")
 
     def _check_stock(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Ask the code server about a run that was launched through it."""
+        """Ask the code server about a run that DefaultRunLauncher started through it."""
         where = json.loads(run.tags[GRPC_INFO_TAG])
         try:
             client = DagsterGrpcClient(port=where.get("port"), socket=where.get("socket"), host=where.get("host"))
             reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
             is_alive = deserialize_value(reply, CanCancelExecutionResult).can_cancel
         except Exception as error:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"its code server is gone: {error}")
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"The run's code server is gone: {error}")
         if is_alive:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its code server does not have it any more")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The run's code server does not have the run any more.")
 
     def join(self, timeout: int = 30) -> None:
-        """Wait for runs that were launched as Dagster does; the others are nobody's children here."""
+        """Wait for runs of the stock launcher; the other runs are not children of this process."""
         self._stock.join(timeout)

@@ -1,4 +1,4 @@
-"""How a launcher talks to the run server: a JSON line to a unix socket, a JSON line back, once for each connection."""
+"""The protocol of launchers and run server: a connection to a unix socket carries one JSON line each way."""
 
 import contextlib
 import json
@@ -27,13 +27,13 @@ PROTOCOL_VERSION = 1
 
 
 class RunServerGoneError(BonseyesError):
-    """Nobody listens at the run server's socket; nothing was asked of anybody."""
+    """No run server listens at the socket; no request was sent."""
 
     code = "run_server_gone"
 
 
 class RunServerAnswerError(BonseyesError):
-    """The run server refused, or did not say whether it did what was asked; `reason` is its code."""
+    """The run server refused a request, or did not answer it; `reason` is the code of the refusal."""
 
     code = "run_server_refused"
 
@@ -43,23 +43,23 @@ class RunServerAnswerError(BonseyesError):
 
 
 def default_socket(dagster_home: str | Path) -> Path:
-    """Return where a project's run server listens unless told otherwise."""
+    """Return the default socket of a project's run server."""
     return Path(dagster_home) / "run_server" / "socket"
 
 
 def records_folder(socket_path: Path) -> Path:
-    """Return where the run server that listens there keeps its records."""
+    """Return the folder of records of the run server that listens at a socket."""
     return socket_path.parent / "runs"
 
 
 def storage_id(instance: Any) -> str:
-    """Return what tells an instance's run storage from every other: runs must not be sought in the wrong one."""
+    """Return the unique id of an instance's run storage: a server must not look for runs in another storage."""
     return str(instance.run_storage.get_run_storage_id())
 
 
 @contextmanager
 def socket_address(path: Path) -> Iterator[str]:
-    """Yield an address for a socket at `path`, however long: addresses of unix sockets end at 107 bytes."""
+    """Yield a short address for a socket at `path`: the address of a unix socket has at most 107 bytes."""
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -68,16 +68,16 @@ def socket_address(path: Path) -> Iterator[str]:
 
 
 class RunServerClient:
-    """Asks one run server; keeps nothing open, so any thread and any forked process may use it."""
+    """Sends requests to one run server. It keeps nothing open, so any thread and any forked process may use it."""
 
     def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
         self.path = path
         self._timeout_s = timeout_s
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """Return the server's answer; wait for a server that is loading new code.
+        """Return the server's answer; wait for a server that loads new code.
 
-        Raises RunServerGoneError when nobody listens, RunServerAnswerError when the answer is a refusal or none came.
+        Raises RunServerGoneError if no server listens, and RunServerAnswerError if it refuses or does not answer.
         """
         request = json.dumps({"version": PROTOCOL_VERSION, "command": command, **arguments}).encode() + b"\n"
         deadline = time.monotonic() + self._timeout_s
@@ -87,16 +87,16 @@ class RunServerClient:
                 line = self._exchange(request, deadline)
             except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as error:
                 if not was_sent:
-                    raise RunServerGoneError(f"no run server listens at {self.path}") from error
+                    raise RunServerGoneError(f"No run server listens at {self.path}.") from error
                 line = b""
             except OSError as error:
-                raise RunServerAnswerError(f"the run server at {self.path} did not answer: {error}") from error
+                raise RunServerAnswerError(f"The run server at {self.path} did not answer: {error}.") from error
             if line.endswith(b"\n"):
                 return self._read(line)
-            # It hung up, as it does when it starts itself anew with new code: all commands may be repeated.
+            # The server closes connections when it starts again with new code. All commands may be repeated.
             was_sent = True
             if time.monotonic() >= deadline:
-                raise RunServerAnswerError(f"the run server at {self.path} hung up")
+                raise RunServerAnswerError(f"The run server at {self.path} closed the connection without an answer.")
             time.sleep(0.05)
 
     def _exchange(self, request: bytes, deadline: float) -> bytes:

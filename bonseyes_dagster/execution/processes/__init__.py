@@ -1,1 +1,1 @@
-"""A process for each run, forked from a server that has everything loaded."""
+"""Starts a process for each run, forked from a server that has loaded Dagster and the definitions."""

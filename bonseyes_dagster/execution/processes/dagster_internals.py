@@ -1,9 +1,8 @@
-"""What `execution/processes/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/processes/` uses. A new version of Dagster may move them."""
 
 from dagster._cli.api import _execute_run_command_body, _execute_step_command_body, _resume_run_command_body
 from dagster._core.code_pointer import CodePointer
 from dagster._core.definitions.reconstruct import ReconstructableRepository, reconstructable
-from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.workspace.autodiscovery import (
     LoadableTarget,
     loadable_targets_from_python_file,
@@ -14,7 +13,6 @@ from dagster._serdes import deserialize_value, serialize_value
 from dagster._utils.interrupts import capture_interrupts
 
 __all__ = [
-    "GRPC_INFO_TAG",
     "CodePointer",
     "ExecuteStepArgs",
     "LoadableTarget",

@@ -1,14 +1,15 @@
-"""A process that has Dagster and the project's definitions loaded, and forks a ready process for each run.
+"""The run server: it loads Dagster and the project's definitions, and forks a ready process for each run.
 
-`python -m bonseyes_dagster.execution.processes.run_server -f definitions.py --working-directory DIR`, with DAGSTER_HOME
-set; one for each code location. A project's is `orchestration/run_server.py`, which also cancels what runs ordered.
-launcher.py asks it to start, stop and look at runs (run_protocol.py).
+`python -m bonseyes_dagster.execution.processes.run_server -f definitions.py --working-directory DIR` starts it, with
+DAGSTER_HOME set; one for each code location. Projects start `orchestration/run_server.py`, which also cancels the work
+that ended runs left in tools. launcher.py sends it requests to start, stop and check runs (run_protocol.py).
 
-It is one thread around one selector, because it forks. Runs are its children, but they do not depend on it: each keeps
-a locked record (run_record.py). A server that comes back adopts the runs that live, and brings those that do not on
-their way (run_recovery.py); one that finds its code changed replaces itself by `exec` and keeps socket and children.
+The server has one thread with one selector, because it forks. The processes of runs are its children, but do not depend
+on it: each keeps its record locked (process_record.py). A new server adopts the live runs and recovers the lost runs
+(run_recovery.py). When its code changes, the server replaces itself by `exec`, and keeps its socket and its children.
 
-SIGTERM, SIGINT: stop; runs go on and are adopted later, or with `--on-stop terminate` get SIGTERM too. SIGHUP: reload.
+SIGTERM and SIGINT stop the server. Runs go on, and the next server adopts them; with `--on-stop terminate` they get
+SIGTERM. SIGHUP reloads the code.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from bonseyes_dagster.execution.launching.run_protocol import (
 from bonseyes_dagster.execution.processes.run_keeper import RunKeeper
 from bonseyes_dagster.execution.processes.source_watch import SourceWatch
 from bonseyes_dagster.execution.processes.warm_definitions import Target, load_target, warm_up
-from bonseyes_dagster.execution.runs.run_end import Withdraw, withdraw_nothing
+from bonseyes_dagster.execution.runs.run_end import Withdraw, close_left_steps
 from bonseyes_dagster.execution.threads.step_streams import route_streams
 from bonseyes_dagster.urls import is_name
 
@@ -47,16 +48,16 @@ __all__ = ["RunServer", "main"]
 
 logger = logging.getLogger("bonseyes.run_server")
 
-WATCH_S = 1.0
-SWEEP_S = 15.0
-KILL_S = 0.1
-ANSWER_S = 5.0
+CODE_CHECK_S = 1.0
+RUN_CHECK_S = 15.0
+KILL_CHECK_S = 0.1
+ANSWER_TIMEOUT_S = 5.0
 REQUEST_LIMIT_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What the command line says."""
+    """The options of the command line."""
 
     target: Target
     socket: Path
@@ -67,7 +68,7 @@ class ServerOptions:
 
 
 class _Client:
-    """A connection with one request."""
+    """A connection, which carries one request."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -77,12 +78,12 @@ class _Client:
         try:
             self.connection.sendall(json.dumps(body).encode() + b"\n")
         except OSError:
-            logger.info("a launcher has gone before its answer")
+            logger.info("A launcher closed its connection before it got its answer.")
         self.connection.close()
 
 
 class RunServer:
-    """The loop and the requests; its keeper has the runs."""
+    """Runs the loop and answers the requests; its RunKeeper handles the runs."""
 
     def __init__(self, options: ServerOptions, listener: socket.socket, instance: DagsterInstance) -> None:
         self._options = options
@@ -105,30 +106,30 @@ class RunServer:
         )
 
     def load(self) -> None:
-        """Load the code; what cannot be loaded is reported by each run, and again tried when it changes."""
+        """Load the code. If that fails, each run reports the error, and the next change of the code is tried."""
         self._load_error = load_target(self._options.target)
         if self._load_error:
-            logger.error("the definitions cannot be loaded:\n%s", self._load_error)
+            logger.error("The definitions cannot be loaded:\n%s", self._load_error)
         self._watch = SourceWatch(Path(self._options.target.working_directory))
         warm_up()
 
     def serve(self) -> bool:
-        """Serve until told to stop (False) or to start anew with new code (True)."""
+        """Serve until a signal or new code; return False to stop, True to start again with the new code."""
         self._prepare()
         self._keeper.adopt()
-        swept = watched = time.monotonic()
+        runs_checked_at = code_checked_at = time.monotonic()
         while not self._signals & {signal.SIGTERM, signal.SIGINT}:
             self._wait()
             now = time.monotonic()
-            if now - watched >= WATCH_S:
-                watched = now
+            if now - code_checked_at >= CODE_CHECK_S:
+                code_checked_at = now
                 if self._watch.has_changed():
                     self._signals.add(signal.SIGHUP)
             if signal.SIGHUP in self._signals and not self._keeper.is_launching:
                 return True
-            if now - swept >= SWEEP_S:
-                swept = now
-                self._keeper.sweep()
+            if now - runs_checked_at >= RUN_CHECK_S:
+                runs_checked_at = now
+                self._keeper.check_runs()
             self._keeper.kill_overdue()
         self._stop()
         return False
@@ -138,26 +139,26 @@ class RunServer:
             signal.signal(number, lambda number, _frame: self._signals.add(number))
         signal.set_wakeup_fd(self._wake_writer, warn_on_full_buffer=False)
         self._listener.setblocking(False)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, self._drain_wakeups)
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def _wait(self) -> None:
-        for key, _ in self._selector.select(KILL_S if self._keeper.is_terminating else WATCH_S):
-            if key.fd in self._selector.get_map():  # an earlier one of these may have unregistered it
+        for key, _ in self._selector.select(KILL_CHECK_S if self._keeper.is_terminating else CODE_CHECK_S):
+            if key.fd in self._selector.get_map():  # an earlier call may have unregistered it
                 key.data()
 
-    def _drain(self) -> None:
+    def _drain_wakeups(self) -> None:
         os.read(self._wake_reader, 65536)
 
     def _stop(self) -> None:
-        logger.info("stopping; %d runs are alive", len(self._keeper.pids))
+        logger.info("Stopping; %d runs are alive.", len(self._keeper.pids))
         self._options.socket.unlink(missing_ok=True)
         self._listener.close()
         if self._options.stops_runs:
             self._keeper.stop_all()
 
     def _close(self) -> None:
-        """Close what a forked child is not to have."""
+        """Close the descriptors that a forked child must not have."""
         self._listener.close()
         for client in self._clients:
             client.connection.close()
@@ -183,7 +184,7 @@ class RunServer:
         if chunk and not is_whole and len(client.received) < REQUEST_LIMIT_BYTES:
             return
         self._selector.unregister(client.connection)
-        client.connection.settimeout(ANSWER_S)
+        client.connection.settimeout(ANSWER_TIMEOUT_S)
         if is_whole:
             self._serve_request(client)
         else:
@@ -201,12 +202,16 @@ class RunServer:
             version, serve = request.pop("version"), commands[request.pop("command")]
             inspect.signature(serve).bind(client, **request)
         except (ValueError, KeyError, AttributeError, TypeError):
-            self._refuse(client, "bad_request", "that is no request this server knows")
+            self._refuse(
+                client, "bad_request", "The request must be a JSON object with a known command and its arguments."
+            )
             return
         if version != PROTOCOL_VERSION:
-            self._refuse(client, "version", f"this server speaks version {PROTOCOL_VERSION}, not {version}")
+            self._refuse(
+                client, "version", f"The request has version {version}; this server needs version {PROTOCOL_VERSION}."
+            )
         elif not is_name(str(request.get("run_id", "none"))):
-            self._refuse(client, "bad_request", "that is no run id")
+            self._refuse(client, "bad_request", "The run_id of the request is not valid; it must be a run id.")
         else:
             serve(client, **request)
 
@@ -228,9 +233,13 @@ class RunServer:
 
     def _launch(self, client: _Client, *, run_id: str, storage: str, resume: bool = False) -> None:
         if storage != self._storage_id:
-            self._refuse(client, "other_instance", "this server serves another Dagster instance")
+            self._refuse(
+                client,
+                "other_instance",
+                "The run is in another Dagster instance than the run server's; DAGSTER_HOME must be the same.",
+            )
         elif self._watch.has_changed():
-            # The launcher asks again when it finds the connection closed, and waits for the new code.
+            # The launcher repeats its request when the connection is closed, and waits for the new code.
             self._signals.add(signal.SIGHUP)
             self._hang_up(client)
         elif self._keeper.has_process(run_id):
@@ -239,7 +248,7 @@ class RunServer:
             try:
                 self._keeper.start(run_id, resume, lambda taken, pid: self._answer(client, taken=taken, pid=pid))
             except OSError as error:
-                self._refuse(client, "no_process", f"no process can be started: {error}")
+                self._refuse(client, "no_process", f"No process can be started: {error}.")
 
     def _status(self, client: _Client, *, run_id: str) -> None:
         if not self._keeper.has_process(run_id):
@@ -251,14 +260,14 @@ class RunServer:
 
 
 def _listen(path: Path) -> tuple[socket.socket, int]:
-    """Bind the socket, as the only server there is; return it and the descriptor of the lock that says so."""
+    """Bind the socket as the only server; return the socket and the descriptor of the lock file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        # Of this process alone: runs that outlive it must not keep its successor out.
+        # A POSIX lock is not inherited, so runs that outlive this server do not lock out the next server.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise SystemExit(f"another run server listens at {path}") from None
+        raise SystemExit(f"Another run server listens at {path}; stop it, or give another --socket.") from None
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     with socket_address(path) as address:
@@ -269,18 +278,22 @@ def _listen(path: Path) -> tuple[socket.socket, int]:
     return listener, lock
 
 
-def main(withdraw: Withdraw = withdraw_nothing) -> None:
-    """Run the server in the foreground; `withdraw` is called for each run that failed or was cancelled."""
+def main(withdraw: Withdraw = close_left_steps) -> None:
+    """Run the server in the foreground; call `withdraw` for each run that failed or was cancelled."""
     parser = argparse.ArgumentParser(description="Fork a ready process for each run of a Dagster code location.")
     code = parser.add_mutually_exclusive_group(required=True)
-    code.add_argument("-f", "--python-file", help="file with the definitions")
-    code.add_argument("-m", "--module", help="module with the definitions")
-    parser.add_argument("-a", "--attribute", help="which definitions of several")
+    code.add_argument("-f", "--python-file", help="File with the definitions.")
+    code.add_argument("-m", "--module", help="Module with the definitions.")
+    parser.add_argument("-a", "--attribute", help="Name of the definitions, if there are several.")
     parser.add_argument("-d", "--working-directory", default=".")
-    parser.add_argument("--socket", type=Path, help="where to listen; DAGSTER_HOME/run_server/socket by default")
-    parser.add_argument("--grace", type=float, default=10.0, help="seconds from SIGTERM to SIGKILL of a run")
-    parser.add_argument("--on-stop", choices=["leave", "terminate"], default="leave", help="what becomes of runs")
-    parser.add_argument("--logs", type=Path, help="folder for each run process's own output; this one's by default")
+    parser.add_argument("--socket", type=Path, help="Socket to listen at; DAGSTER_HOME/run_server/socket by default.")
+    parser.add_argument("--grace", type=float, default=10.0, help="Seconds from SIGTERM to SIGKILL of a run.")
+    parser.add_argument(
+        "--on-stop", choices=["leave", "terminate"], default="leave", help="What to do with runs when the server stops."
+    )
+    parser.add_argument(
+        "--logs", type=Path, help="Folder for the output of run processes; the server's output by default."
+    )
     parser.add_argument("--inherited", help=argparse.SUPPRESS)  # socket and lock, after `exec`
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
@@ -299,7 +312,7 @@ def _options(arguments: argparse.Namespace, withdraw: Withdraw) -> ServerOptions
     file = str(Path(arguments.python_file).absolute()) if arguments.python_file else None
     home = os.environ.get("DAGSTER_HOME")
     if not home:
-        raise SystemExit("DAGSTER_HOME is not set; it names the folder of the instance whose runs these are")
+        raise SystemExit("DAGSTER_HOME is not set; it must name the folder of the Dagster instance.")
     return ServerOptions(
         target=Target(file, arguments.module, arguments.attribute, folder),
         socket=(arguments.socket or default_socket(home)).absolute(),
@@ -316,19 +329,19 @@ def _run(options: ServerOptions, listener: socket.socket, lock: int) -> None:
     with DagsterInstance.get() as instance:
         server = RunServer(options, listener, instance)
         server.load()
-        logger.info("ready after %.1f s, listening at %s", time.monotonic() - started, options.socket)
+        logger.info("Ready after %.1f s, listening at %s.", time.monotonic() - started, options.socket)
         is_reloading = server.serve()
     if is_reloading:
-        logger.info("the code has changed: starting anew")
+        logger.info("The code has changed: starting again.")
         for descriptor in (listener.fileno(), lock):
             os.set_inheritable(descriptor, True)
         kept = [argument for argument in sys.argv[1:] if not argument.startswith("--inherited=")]
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # stays so until the new one handles it
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # stays ignored until the new server handles it
         inherited = f"--inherited={listener.fileno()},{lock}"
         program = sys.modules["__main__"].__spec__
         assert program is not None  # it was started by `python -m`
         command = [sys.executable, "-P", "-m", program.name, *kept, inherited]
-        os.execv(sys.executable, command)  # noqa: S606 - that is the point: no shell, same process
+        os.execv(sys.executable, command)  # noqa: S606 - no shell, and the same process
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""A run's process: forked by the run server for each run, or started cold by `python -m`: without it, in a container.
+"""The process of a run.
 
-It does what `dagster api execute_run` and `resume_run` do. It first locks the run's record, so that it is the run's
-only process, and ends without Python's finalisation, so that ops which cannot be interrupted do not keep it.
+The run server forks one for each run. `python -m` starts one without the run server, and in a container. The process
+does the same as `dagster api execute_run` and `resume_run`. It first locks the run's record, so that the run has no
+second process. It exits without Python's finalisation, so that ops which cannot be interrupted do not delay it.
 """
 
 import argparse
@@ -20,54 +21,57 @@ from bonseyes_dagster.execution.processes.dagster_internals import (
     _resume_run_command_body,
     capture_interrupts,
 )
-from bonseyes_dagster.execution.runs.run_end import Withdraw
-from bonseyes_dagster.execution.runs.run_record import RecordLock, remove_record
+from bonseyes_dagster.execution.runs.process_record import RecordLock
 from bonseyes_dagster.execution.storage.sqlite_storage import with_kept_open_connections
 from bonseyes_dagster.execution.threads.multiprocess_resume import resume_multiprocess
 from bonseyes_dagster.execution.threads.step_streams import route_streams
 from bonseyes_dagster.system.prctl import set_process_name
 
-__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "open_worker_instance", "take_back", "work"]
+__all__ = ["STARTED", "TAKEN", "WAIT_SIGNALS", "execute_run", "open_worker_instance", "restore_signals"]
 
 STARTED = b"S"
 TAKEN = b"T"
-# Held back from before the fork until the run's process can take them as what they mean to a run.
+# Blocked from before the fork until the child has the signal handlers of a run.
 WAIT_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD}
 
 
 def open_worker_instance(instance: DagsterInstance) -> DagsterInstance:
-    """Open the same instance as run processes use it."""
+    """Open the same instance with the storages of run processes: their connections stay open."""
     ref = with_kept_open_connections(instance.get_ref())
     if ref.storage_data is not None and "Postgres" in ref.storage_data.class_name:
-        # Here: who keeps runs in SQLite needs no driver for Postgres.
+        # Imported here, because a project with SQLite needs no driver for Postgres.
         from bonseyes_dagster.execution.storage.postgres_storage import with_pooled_connections
 
         ref = with_pooled_connections(ref)
     return DagsterInstance.from_ref(ref)
 
 
-def work(
+def execute_run(
     instance: DagsterInstance,
     folder: Path,
     run_id: str,
     *,
     is_resumed: bool,
-    tell: Callable[[bytes], None] = lambda _: None,
+    report: Callable[[bytes], None] = lambda _: None,
     log: Path | None = None,
 ) -> int:
-    """Execute a run to its end in this process, which is its own from here on; return the exit code."""
-    _reset_signals()
+    """Execute a run to its end in this process and return the exit code.
+
+    It calls `report` with STARTED when it has locked the run's record, or with TAKEN if another process has the lock.
+    `log` is the file for the process's own output.
+    """
+    _reset_handlers()
     with capture_interrupts():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
         if not RecordLock(folder, run_id).acquire():
-            tell(TAKEN)
+            report(TAKEN)
             return 0
         if is_resumed and not _is_in_progress(instance, run_id):
-            return 0  # another process did what was left while this one loaded
+            return 0  # another process completed the run while this one loaded
         set_process_name(f"run {run_id[:8]}")
-        # `kill -USR1` shows in the process's output what each of its threads is doing.
+        # `kill -USR1` prints the stack of each thread to the process's output.
         faulthandler.register(signal.SIGUSR1, file=2)
-        tell(STARTED)
+        report(STARTED)
         if log is not None:
             _write_output_to(log)
         route_streams()
@@ -83,18 +87,14 @@ def _is_in_progress(instance: DagsterInstance, run_id: str) -> bool:
     return run is not None and run.status in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED)
 
 
-def take_back(instance: DagsterInstance, folder: Path, run_id: str, withdraw: Withdraw) -> int:
-    """Cancel, in a process of its own, what an ended run left in progress, and forget the run; return the exit code."""
-    _reset_signals()
+def restore_signals() -> None:
+    """Give a forked process the signal handlers and the signal mask of a new program."""
+    _reset_handlers()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WAIT_SIGNALS)
-    if not withdraw(instance, run_id):
-        return 1
-    remove_record(folder, run_id)
-    return 0
 
 
-def _reset_signals() -> None:
-    """Take signals as a program does that was just started; Dagster maps SIGTERM to whatever SIGINT does."""
+def _reset_handlers() -> None:
+    """Set the signal handlers of a new program. Dagster handles SIGTERM in the same way as SIGINT."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -111,15 +111,15 @@ def _write_output_to(log: Path) -> None:
 
 
 def main() -> None:
-    """Resume (or execute) one run, loading everything first."""
+    """Load Dagster and the definitions, then execute or resume one run."""
     parser = argparse.ArgumentParser(description="Execute one run of the instance at DAGSTER_HOME.")
-    parser.add_argument("--folder", type=Path, help="where records are kept; below DAGSTER_HOME by default")
+    parser.add_argument("--folder", type=Path, help="Folder of the records; below DAGSTER_HOME by default.")
     parser.add_argument("--run-id", required=True)
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     instance = open_worker_instance(DagsterInstance.get())
     folder = options.folder or records_folder(default_socket(instance.root_directory))
-    code = work(instance, folder, options.run_id, is_resumed=options.resume)
+    code = execute_run(instance, folder, options.run_id, is_resumed=options.resume)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

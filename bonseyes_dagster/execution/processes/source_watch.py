@@ -1,4 +1,4 @@
-"""Tells the run server that the code it has loaded is no longer what is on disk."""
+"""Tells the run server when files of its loaded code have changed on disk."""
 
 import site
 import sys
@@ -8,21 +8,21 @@ from pathlib import Path
 
 __all__ = ["SourceWatch"]
 
-# Where a project has the descriptions that its ops are made from.
+# A project makes ops from these tool descriptions.
 _DESCRIPTIONS = ("tool.yml", "containers/*/tool.yml", "components/*/containers/*/tool.yml")
 
 
 class SourceWatch:
-    """The project's loaded modules and the tool descriptions below its folder, with their times and sizes."""
+    """Remembers the times and sizes of the project's loaded modules and of its tool descriptions."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._installed = {Path(path).resolve() for path in _installed_folders()}
-        self._seen = self._look(self._files())
+        self._seen = self._stamps(self._files())
 
     def has_changed(self) -> bool:
         """Tell whether any file was changed, removed or, for tool descriptions, added."""
-        return self._look(self._seen) != self._seen or bool(self._descriptions() - set(self._seen))
+        return self._stamps(self._seen) != self._seen or bool(self._descriptions() - set(self._seen))
 
     def _files(self) -> set[Path]:
         modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
@@ -32,7 +32,7 @@ class SourceWatch:
     def _descriptions(self) -> set[Path]:
         return {path.resolve() for pattern in _DESCRIPTIONS for path in self._folder.glob(pattern)}
 
-    def _look(self, files: Iterable[Path]) -> dict[Path, tuple[int, int] | None]:
+    def _stamps(self, files: Iterable[Path]) -> dict[Path, tuple[int, int] | None]:
         return {file: _stamp(file) for file in files}
 
 
@@ -45,6 +45,6 @@ def _stamp(file: Path) -> tuple[int, int] | None:
 
 
 def _installed_folders() -> set[str]:
-    """Return where code lies that changes only by installing: the standard library and installed packages."""
+    """Return the folders of the standard library and of installed packages; only an installation changes them."""
     paths = sysconfig.get_paths()
     return {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}

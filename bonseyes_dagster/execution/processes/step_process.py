@@ -1,8 +1,9 @@
 """The process of one step that may end its process; isolated_step.py starts it.
 
-`python -m bonseyes_dagster.execution.processes.step_process EVENTS PARENT`: EVENTS is the descriptor to which the events
-of the step go, a line of JSON each, PARENT is the run's process. Standard input has Dagster's ExecuteStepArgs. It does what
-`dagster api execute_step` does: it writes the events to Dagster's storage itself.
+Command: `python -m bonseyes_dagster.execution.processes.step_process EVENTS PARENT`. EVENTS is a file descriptor; the
+process writes each event of the step to it as one line of JSON. PARENT is the pid of the run's process. Standard input
+has Dagster's ExecuteStepArgs. Like `dagster api execute_step`, the process itself writes the events to Dagster's
+storage.
 """
 
 import os
@@ -15,18 +16,18 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Execute one step; end with the process that started this one."""
+    """Execute one step; the kernel kills this process when the run's process ends."""
     events, parent = (int(argument) for argument in sys.argv[1:])
     end_with_parent(parent, signal.SIGKILL)
     _execute(events, sys.stdin.read())
     sys.stdout.flush()
     sys.stderr.flush()
-    # Without Python's finalisation, so that threads which an op left behind do not keep it.
+    # Without Python's finalisation, so that threads which an op left behind do not delay the exit.
     os._exit(0)
 
 
 def _execute(events: int, arguments: str) -> None:
-    # After the process is bound to its parent: this takes seconds.
+    # Imported after end_with_parent(), because the import takes seconds.
     from dagster import DagsterInstance
 
     from bonseyes_dagster.execution.processes.dagster_internals import (

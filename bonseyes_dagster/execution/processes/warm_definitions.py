@@ -1,4 +1,7 @@
-"""Loads Dagster and a project's definitions and runs a scratch job, so that a forked process has it all at hand."""
+"""Loads Dagster and a project's definitions and runs a scratch job, so that forked processes need no loading.
+
+run_server.py calls it.
+"""
 
 import gc
 import logging
@@ -30,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the definitions are: as `dagster` itself takes it, a file or a module, and a working directory."""
+    """The place of the definitions, as in the options of `dagster`: a file or a module, and a working directory."""
 
     python_file: str | None
     module: str | None
@@ -38,7 +41,7 @@ class Target:
     working_directory: str
 
     def pointer(self, attribute: str) -> CodePointer:
-        """Return Dagster's pointer to `attribute`; runs carry the same."""
+        """Return Dagster's pointer to `attribute`; a run of this code has an equal pointer."""
         if self.python_file:
             return CodePointer.from_python_file(self.python_file, attribute, self.working_directory)
         return CodePointer.from_module(str(self.module), attribute, self.working_directory)
@@ -52,7 +55,7 @@ class Target:
         return [target for target in found if self.attribute in (None, target.attribute)]
 
     def has(self, pointer: object) -> bool:
-        """Tell whether a run's pointer leads to this code."""
+        """Tell whether a run's pointer names this code."""
         if self.python_file:
             file = getattr(pointer, "python_file", None)
             return file is not None and os.path.realpath(file) == os.path.realpath(self.python_file)
@@ -60,14 +63,14 @@ class Target:
 
 
 def load_target(target: Target) -> str | None:
-    """Load the definitions whole; return the place and the error if that fails; a run's own process reports it, too."""
+    """Load all definitions; if that fails, return the place and the error. Each run's process reports it, too."""
     try:
         with importing_from(target.working_directory):
             for found in target.targets():
                 repository = ReconstructableRepository(target.pointer(found.attribute)).get_definition()
                 repository.load_all_definitions()
     except Exception as error:
-        logger.debug("the definitions cannot be loaded", exc_info=True)
+        logger.debug("The definitions cannot be loaded.", exc_info=True)
         return describe_code_error(_inner(error), [Path(target.working_directory)])
     return None
 
@@ -95,7 +98,7 @@ def _scratch_job() -> None:
 
 
 def warm_up() -> None:
-    """Run a job once: what Dagster imports, compiles and caches on the way is then there for every fork."""
+    """Run a job once, so that every fork has what Dagster imports, compiles and caches during a run."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = {
             "storage": {
@@ -122,4 +125,4 @@ def warm_up() -> None:
     gc.freeze()
     if threading.active_count() > 1:
         names = ", ".join(thread.name for thread in threading.enumerate())
-        logger.warning("the definitions have started threads, which forked run processes will not have: %s", names)
+        logger.warning("The definitions have started threads; forked run processes do not have them: %s.", names)

@@ -1,1 +1,1 @@
-"""What is known of a run, whoever executes it: its name, its record, its lease, how it goes on and how it ends."""
+"""State of a run that does not depend on its executor: its name, process record and lease, its recovery and its end."""

@@ -1,11 +1,13 @@
-"""What `execution/runs/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/runs/` uses. A new version of Dagster may move them."""
 
 from dagster._core.events import JobFailureData, RunFailureReason
 from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
 from dagster._core.execution.stats import StepEventStatus
 from dagster._core.storage.dagster_run import RunRecord
+from dagster._core.storage.tags import GRPC_INFO_TAG
 
 __all__ = [
+    "GRPC_INFO_TAG",
     "RESUME_RUN_LOG_MESSAGE",
     "JobFailureData",
     "RunFailureReason",
@@ -15,6 +17,6 @@ __all__ = [
     "UserFailureData",
 ]
 
-# `dagster._daemon.monitoring.run_monitoring` has it; to import that module takes half a second, and every process of
-# Dagster would.
+# A copy of the constant in `dagster._daemon.monitoring.run_monitoring`. The import of that module takes half a second,
+# in every process of Dagster.
 RESUME_RUN_LOG_MESSAGE = "Launching a new run worker to resume run"

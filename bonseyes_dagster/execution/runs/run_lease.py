@@ -1,9 +1,9 @@
-"""What the executor holds while it executes a run, so that nobody takes the run for lost; executor.py takes it.
+"""The lease of a run: the executor (executor.py) holds it while it executes, so that the run does not look lost.
 
-A process that was made for a run holds the run's record from its first moment (run_worker.py): there is nothing to do.
-Any other process takes the record here: that of `dagster job execute`, of `dagster asset materialize`, of a code
-server, or one that calls `execute_in_process`. A thread of it then looks at the run: nobody sends such a process a
-signal, because it may be somebody's notebook.
+A process that was started for a run has locked the run's record already (run_worker.py). There the lease does nothing.
+Any other process locks the record here: `dagster job execute`, `dagster asset materialize`, a code server, or a caller
+of `execute_in_process`. Such a process may be a notebook, so it gets no signals. Instead, a thread of it polls the
+run's status.
 """
 
 import threading
@@ -14,49 +14,50 @@ from pathlib import Path
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus
 
-from bonseyes_dagster.execution.runs.run_record import RecordLock, is_held
+from bonseyes_dagster.execution.runs.process_record import RecordLock, holds_record
 
-__all__ = ["LOOK_S", "RunLease", "RunTakenError", "lease", "was_launched"]
+__all__ = ["POLL_S", "RunLease", "RunTakenError", "lease", "was_launched"]
 
-LOOK_S = 1.0
-# A run that was interrupted, to be resumed, does not end with its executor.
-_LINGER_S = 30.0
+POLL_S = 1.0
+# An interrupted run that will be resumed does not end with its executor. The lease waits this long for the run's end.
+_END_TIMEOUT_S = 30.0
 
 
 def was_launched(instance: DagsterInstance, run_id: str) -> bool:
-    """Tell whether a launcher was asked for a run: Dagster writes so down before it asks.
+    """Tell whether a launcher was asked to start a run: Dagster writes RUN_STARTING before it asks.
 
-    A run of `dagster job execute` or of `execute_in_process` was not. It is executed by the process that created it.
+    A run of `dagster job execute` or `execute_in_process` has no launcher. The process that creates it executes it.
     """
     return bool(instance.get_records_for_run(run_id, of_type=DagsterEventType.RUN_STARTING, limit=1).records)
 
 
 class RunTakenError(Exception):
-    """Another process executes this run."""
+    """Raised when another process executes the run."""
 
 
 class RunLease:
-    """Of a run that this process was made for: always launched, and stopped by signals."""
+    """The lease in a process that was started for the run: a launcher started it, and signals stop it."""
 
-    is_guest = False
+    # As in ProcessRecord: this process was started for the run.
+    is_dedicated = True
 
     def is_launched(self) -> bool:
-        """Tell whether a launcher was asked for the run, so that it is resumed when its process is gone."""
+        """Tell whether a launcher was asked for the run, so that the run is resumed after the loss of its process."""
         return True
 
-    def takes_stop(self) -> bool:
-        """Tell, once, that the run is to stop."""
+    def receive_stop(self) -> bool:
+        """Return True once when the run must stop."""
         return False
 
     def cancel_unlaunched(self) -> bool:
-        """Cancel the run if nobody resumes it after an interruption of its process; tell whether it was so."""
+        """Cancel an interrupted run if no launcher started it; tell whether that is so."""
         return False
 
 
-class _GuestLease(RunLease):
-    """Of a run in somebody else's process."""
+class _SharedProcessLease(RunLease):
+    """The lease in a process that was not started for the run."""
 
-    is_guest = True
+    is_dedicated = False
 
     def __init__(self, instance: DagsterInstance, run_id: str, record: RecordLock | None) -> None:
         self._instance = instance
@@ -65,12 +66,12 @@ class _GuestLease(RunLease):
         self._must_stop = threading.Event()
         self._has_stopped = False
         self._leave_at = float("inf")
-        threading.Thread(target=self._look, name=f"lease of run {run_id[:8]}", daemon=True).start()
+        threading.Thread(target=self._poll, name=f"lease of run {run_id[:8]}", daemon=True).start()
 
     def is_launched(self) -> bool:
         return was_launched(self._instance, self._run_id)
 
-    def takes_stop(self) -> bool:
+    def receive_stop(self) -> bool:
         if self._has_stopped or not self._must_stop.is_set():
             return False
         self._has_stopped = True
@@ -85,16 +86,16 @@ class _GuestLease(RunLease):
         return True
 
     def end(self) -> None:
-        """Keep the record until the run has ended, too."""
-        self._leave_at = time.monotonic() + _LINGER_S
+        """Keep the record locked until the run has ended, or _END_TIMEOUT_S is over."""
+        self._leave_at = time.monotonic() + _END_TIMEOUT_S
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while time.monotonic() < self._leave_at:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             is_executing = self._leave_at == float("inf")
             try:
                 run = self._instance.get_run_by_id(self._run_id)
-            except Exception:  # the database may be away; or the instance was closed after the run
+            except Exception:  # the database may be away, or the instance was closed after the run
                 if is_executing:
                     continue
                 break
@@ -109,22 +110,22 @@ class _GuestLease(RunLease):
 
 @contextmanager
 def lease(instance: DagsterInstance, run: DagsterRun) -> Iterator[RunLease]:
-    """Hold a run's record while its steps are executed, and until the run has ended; raise RunTakenError."""
-    if is_held(run.run_id) or instance.is_ephemeral:
+    """Hold a run's record until the run has ended; raise RunTakenError if another process holds it."""
+    if holds_record(run.run_id) or instance.is_ephemeral:
         yield RunLease()
         return
     folder = _records_of(instance)
     record = RecordLock(folder, run.run_id, is_dedicated=False) if folder is not None else None
     if record is not None and not record.acquire():
         raise RunTakenError(f"Another process executes run {run.run_id}; this one ends.")
-    guest = _GuestLease(instance, run.run_id, record)
+    held = _SharedProcessLease(instance, run.run_id, record)
     try:
-        yield guest
+        yield held
     finally:
-        guest.end()
+        held.end()
 
 
 def _records_of(instance: DagsterInstance) -> Path | None:
-    """Return where the launcher of the instance looks for the records of runs; Dagster's own look nowhere."""
+    """Return the folder of records of the instance's launcher; None for Dagster's own launchers, which have none."""
     records = getattr(instance.run_launcher, "records", None)
     return records if isinstance(records, Path) else None

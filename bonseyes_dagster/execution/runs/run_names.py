@@ -1,4 +1,4 @@
-"""How runs are called: each has a name of its own, which stands in a tag and which its id may be made of."""
+"""Names of runs. Each run has a unique name in a tag; the run id may be derived from it."""
 
 import re
 import uuid
@@ -27,40 +27,41 @@ _ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
 
 def run_id_of(name: str) -> str:
-    """Return the id of the run `name`: the same for everybody, so that Dagster's storage decides who creates it.
+    """Return the id of the run `name`: always the same, so that Dagster's storage lets only one caller create it.
 
-    Names are the project's, not the pipeline's: pipelines share containers, where artifacts are `{run}_{op}`.
+    A name is unique in the project, not only in its pipeline: pipelines share containers, where artifacts are
+    `{run}_{op}`.
     """
     return str(uuid.uuid5(_NAMESPACE, name))
 
 
 def pipeline_name(run: DagsterRun) -> str:
-    """Return the pipeline that a run is of; a job made without `Pipeline` counts as one of its own name."""
+    """Return the pipeline of a run; for a job without `Pipeline`, the name of the job."""
     return run.tags.get(PIPELINE_TAG) or run.job_name
 
 
 def run_name(run: DagsterRun) -> str:
-    """Return the name of a run; one that no coordinator has seen (`dagster job execute`) is named when read."""
+    """Return the name of a run; a run without a name (`dagster job execute`) gets its default name."""
     name = run.tags.get(RUN_TAG, "")
     return name if is_name(name) else _default_name(pipeline_name(run), run.run_id)
 
 
 def new_run_name(pipeline: str) -> str:
-    """Return a good name for a run that has none and no id yet."""
+    """Return a name for a run that has no name and no id yet."""
     return _default_name(pipeline, uuid.uuid4().hex)
 
 
 def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
-    """See to it that a run that is about to be launched has a name of its own, and return it.
+    """Give a run a unique name before its launch, and return the name.
 
-    A nameless run gets one. One that bears another run's name gets a new one, too: re-executions and retries come
-    with their parent's tags.
+    A run without a name gets one. A run with the name of another run gets a new one: re-executions and retries have
+    the tags of their parent.
     """
     return run_name(settle_name(instance, run)[0])
 
 
 def settle_name(instance: DagsterInstance, run: DagsterRun) -> tuple[DagsterRun, str]:
-    """Give a run a name of its own in Dagster's storage; return it so, and the name that it bore and another has."""
+    """Store a unique name for a run; return the run with that name, and the taken name it had before (or "")."""
     own = own_name(instance, run)
     if run.tags.get(RUN_TAG) == own:
         return run, ""
@@ -70,15 +71,15 @@ def settle_name(instance: DagsterInstance, run: DagsterRun) -> tuple[DagsterRun,
 
 
 def own_name(instance: DagsterInstance, run: DagsterRun) -> str:
-    """Return the name by which a run is known; another one than its tag says if that is another run's.
+    """Return the unique name of a run; it differs from the run's tag if the name in the tag belongs to another run.
 
-    Of several runs with one name, the run with the id that is made from the name has it, else the oldest.
+    Of several runs with one name, the run whose id is derived from the name keeps it, else the oldest run.
     """
     name = run_name(run)
     if run.run_id == run_id_of(name) or name.endswith(f"-{run.run_id[:8]}"):
         return name
     stored = instance.get_run_by_id(run.run_id)
-    if stored is not None and run_name(stored) != name:  # it was named anew since `run` was read
+    if stored is not None and run_name(stored) != name:  # it got a new name since `run` was read
         return run_name(stored)
     owner = named_record(instance, name)
     is_own = owner is None or owner.dagster_run.run_id == run.run_id
@@ -86,7 +87,7 @@ def own_name(instance: DagsterInstance, run: DagsterRun) -> str:
 
 
 def named_record(instance: DagsterInstance, name: str) -> RunRecord | None:
-    """Return the record of the run that has a name, of all pipelines."""
+    """Return Dagster's record of the run with a name, in all pipelines; None if there is none."""
     for filters in (RunsFilter(run_ids=[run_id_of(name)]), RunsFilter(tags={RUN_TAG: name})):
         found = instance.get_run_records(filters, limit=1, ascending=True)
         if found:
@@ -99,5 +100,5 @@ def _default_name(pipeline: str, run_id: str) -> str:
 
 
 def _suffixed(name: str, run_id: str) -> str:
-    # Room is left for the steps' names, which artifacts add.
+    # Artifacts append the name of the step: leave room for it.
     return f"{name[: NAME_LENGTH // 2]}-{run_id[:8]}"

@@ -1,9 +1,9 @@
-"""What becomes of a run whose process is gone: resumed, failed or cancelled, as Dagster's run monitoring would decide.
+"""Resumes, fails or cancels a run whose process is gone. It decides as Dagster's run monitoring does.
 
 The daemon's monitoring finds such a run at its next poll; the run server knows at once. Both count attempts by the same
-events in the run's log, and both start a process through the same lock, so they do not get in each other's way.
-Attempts count from the last step that ended: a run that gets on may lose its process as often as it likes. A step that
-ends its process each time fails by itself (step_losses.py); the limit here is for what ends the process of a run else.
+events in the run's log. Both start a process under the same lock, so that they do not disturb each other.
+Attempts count from the last step that ended. So a run that makes progress may lose its process any number of times.
+A step that always ends its process fails alone (step_losses.py). The limit here is for all other causes.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from bonseyes_dagster.execution.runs.dagster_internals import RESUME_RUN_LOG_MES
 from bonseyes_dagster.execution.runs.run_end import cancel_run, fail_run_with, fail_unlaunched
 from bonseyes_dagster.execution.runs.run_lease import was_launched
 
-__all__ = ["MOST_FRUITLESS_ATTEMPTS", "fail_run", "fruitless_attempts", "recover_run"]
+__all__ = ["MAX_ATTEMPTS_WITHOUT_PROGRESS", "attempts_without_progress", "fail_run", "recover_run"]
 
-MOST_FRUITLESS_ATTEMPTS = 10
-# After these, resuming waits for whoever looks next: what kills may be over by then, as when memory is short.
+MAX_ATTEMPTS_WITHOUT_PROGRESS = 10
+# Later attempts wait for the next check. By then the cause may be over, for example a shortage of memory.
 _ATTEMPTS_AT_ONCE = 3
-# A process that lived for so long was not killed by what it did when it resumed.
+# A process that was alive for this long was not killed by its first actions after the resume.
 _LONG_LIFE_S = 300.0
 _STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, DagsterEventType.STEP_SKIPPED}
 
@@ -27,23 +27,24 @@ _STEP_ENDS = {DagsterEventType.STEP_SUCCESS, DagsterEventType.STEP_FAILURE, Dags
 def recover_run(
     instance: DagsterInstance,
     run_id: str,
-    why: str,
+    cause: str,
     start: Callable[[str, bool], None],
     *,
     had_record: bool,
-    is_news: bool = False,
+    has_just_ended: bool = False,
 ) -> bool:
-    """Bring a run without process on its way; say whether it is to have a new process.
+    """Resume a run without process, or end it; tell whether the run gets a new process.
 
-    `why` says what happened to the old one, which is news when it has just ended; `start(run_id, is_resumed)` starts
-    the new one. `had_record` tells whether the old one had a record. A run that nobody launched is never started: it
-    fails when the process with its record is gone, and is left alone when it had no record.
+    `cause` is a sentence about the end of the old process, for the run's log. `start(run_id, is_resumed)` starts the
+    new process. `had_record` tells whether the old process had a record. If it `has_just_ended`, later attempts wait
+    for the next check.
+    A run that no launcher started is never resumed. It fails if it had a record, and is left alone if it had none.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return False
     if run.status == DagsterRunStatus.CANCELING:
-        cancel_run(instance, run, f"{why} The run was being cancelled, and is now.")
+        cancel_run(instance, run, f"{cause} The run was being cancelled, and is now.")
         return False
     if run.status not in (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED):
         return False
@@ -51,22 +52,22 @@ def recover_run(
         if had_record:
             fail_unlaunched(instance, run)
         return False
-    attempts = fruitless_attempts(instance, run_id)
-    if attempts >= MOST_FRUITLESS_ATTEMPTS or not instance.run_will_resume(run_id):
-        fail_run(instance, run, why)
+    attempts = attempts_without_progress(instance, run_id)
+    if attempts >= MAX_ATTEMPTS_WITHOUT_PROGRESS or not instance.run_will_resume(run_id):
+        fail_run(instance, run, cause)
         return False
-    if is_news and attempts >= _ATTEMPTS_AT_ONCE:
-        instance.report_engine_event(f"{why} Resuming the run in a new one after a pause.", run)
+    if has_just_ended and attempts >= _ATTEMPTS_AT_ONCE:
+        instance.report_engine_event(f"{cause} Resuming the run in a new one after a pause.", run)
         return True
-    instance.report_engine_event(f"{why} Resuming the run in a new one.", run)
+    instance.report_engine_event(f"{cause} Resuming the run in a new one.", run)
     instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, run)
-    # What never reached its start is started, not resumed: only a start is announced to Dagster as one.
+    # A run that never started is started, not resumed: only a start writes RUN_START.
     start(run_id, run.status == DagsterRunStatus.STARTED)
     return True
 
 
-def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
-    """Return how often a run was resumed since one of its steps ended, or a process of it lived for a while."""
+def attempts_without_progress(instance: DagsterInstance, run_id: str) -> int:
+    """Return how often a run was resumed since a step ended, or since a process of it was alive for _LONG_LIFE_S."""
     count, resumed_at = 0, 0.0
     for entry in instance.all_logs(run_id, of_type={DagsterEventType.ENGINE_EVENT, *_STEP_ENDS}):
         if entry.dagster_event is not None and entry.dagster_event.event_type in _STEP_ENDS:
@@ -77,13 +78,13 @@ def fruitless_attempts(instance: DagsterInstance, run_id: str) -> int:
     return count
 
 
-def fail_run(instance: DagsterInstance, run: DagsterRun, why: str) -> None:
-    """End a run that is not to be resumed."""
+def fail_run(instance: DagsterInstance, run: DagsterRun, cause: str) -> None:
+    """Fail a run that must not be resumed."""
     if instance.run_will_resume(run.run_id):
-        reason = f"{MOST_FRUITLESS_ATTEMPTS} times it was resumed, and lost its process before a step ended"
+        reason = f"{MAX_ATTEMPTS_WITHOUT_PROGRESS} times it was resumed, and lost its process before a step ended"
     elif instance.run_monitoring_enabled:
         reason = f"max_resume_run_attempts is {instance.run_monitoring_max_resume_run_attempts}"
     else:
         reason = "resuming is switched off"
-    sentence = f"{why} The run has failed: {reason}."
+    sentence = f"{cause} The run has failed: {reason}."
     fail_run_with(instance, run, sentence, RunFailureReason.UNEXPECTED_TERMINATION)

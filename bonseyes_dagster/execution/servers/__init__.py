@@ -1,1 +1,1 @@
-"""Dagster's code server and webserver, as the project starts them."""
+"""Starts Dagster's code server and webserver for the project."""

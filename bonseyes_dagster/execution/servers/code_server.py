@@ -1,13 +1,13 @@
-"""Dagster's code server, which can load the definitions anew.
+"""Dagster's code server, with a reload that loads the definitions again.
 
-`python -m bonseyes_dagster.execution.servers.code_server` starts it.
-Arguments are those of `dagster api grpc`, whose "Reload definitions" answers LOADED and loads nothing. `dagster
-code-server start` does load, in a second process that imports Dagster again. Here the first process imports Dagster,
-opens nothing and forks the server. To reload it forks another, which loads the definitions and listens at the same
-port or unix socket; then the former one ends. A reload whose server does not come up leaves the former one at work.
+`python -m bonseyes_dagster.execution.servers.code_server` starts it, with the arguments of `dagster api grpc`. In
+`dagster api grpc`, "Reload definitions" answers LOADED but loads nothing. `dagster code-server start` does reload, but
+in a second process that imports Dagster again. Here the parent process imports Dagster, opens nothing and forks a
+server. For a reload it forks a second server, the successor. The successor loads the definitions and listens at the
+same port or unix socket; then the former server ends. If the successor fails, the former server goes on.
 
-When a server has loaded the definitions, at the start or at a reload, the file `definitions-loaded` of DAGSTER_HOME is
-touched: the pipeline containers load anew, too.
+At the start and after each reload, the server touches the file `definitions-loaded` in DAGSTER_HOME. The pipeline
+containers then load the definitions again, too.
 """
 
 import gc
@@ -36,27 +36,27 @@ __all__ = ["CodeServer", "main"]
 
 logger = logging.getLogger("bonseyes.code_server")
 
-# Loading the definitions takes two seconds, on a machine at work many more.
+# Loading the definitions takes two seconds, and many more on a busy machine.
 RELOAD_S = 120.0
-# What a former server still answers has so long. It ends when the runs have ended that it launched itself.
+# Time for the requests that a former server still answers. It ends when the runs that it launched itself have ended.
 _GRACE_S = 30.0
 _READY, _RELOAD, _TAKEN_OVER, _FAILED = b"ready", b"reload", b"taken over", b"failed"
 
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """A forked server; `control` carries its requests and the answers, and is at its end when the server is."""
+    """A forked server. The socket `control` carries its requests and the answers, and closes when the server ends."""
 
     pid: int
     control: socket.socket
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A server binds the socket `own` and, once it listens, renames it to `public`.
+class _SocketPaths:
+    """A server binds the path `own`, and renames it to `public` when it listens.
 
-    So there is always one server at `public`. gRPC unlinks the path that it has bound when a server stops: by then it
-    would be the socket of the successor.
+    So there is always one server at `public`. gRPC unlinks the path that it bound when a server stops. If that path
+    were `public`, gRPC would unlink the socket of the successor.
     """
 
     public: Path
@@ -71,7 +71,7 @@ def _socket_in(arguments: Sequence[str]) -> Path | None:
 
 
 class CodeServer:
-    """The parent: forks servers, replaces them, ends with the one at work."""
+    """The parent process: it forks and replaces servers, and ends with the current server."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._arguments = list(arguments)
@@ -79,26 +79,26 @@ class CodeServer:
         self._forks = 0
         self._current: _Server | None = None
         self._successor: _Server | None = None
-        self._asked_s = 0.0
+        self._reload_began_at = 0.0
         self._former: list[_Server] = []
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Serve until the server at work ends; return its exit status."""
+        """Serve until the current server ends; return its exit status."""
         if self._socket is not None:
             claim(self._socket)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
+            signal.signal(number, self._forward_signal)
         self._current = self._fork()
         while True:
             for key, _ in self._selector.select(1.0):
-                status = self._hear(key.data)
+                status = self._handle_message(key.data)
                 if status is not None:
                     return status
-            if self._successor is not None and time.monotonic() - self._asked_s > RELOAD_S:
-                logger.error("the definitions were not loaded within %.0f s", RELOAD_S)
+            if self._successor is not None and time.monotonic() - self._reload_began_at > RELOAD_S:
+                logger.error("The definitions were not loaded within %.0f s; the former server goes on.", RELOAD_S)
                 os.kill(self._successor.pid, signal.SIGKILL)
-                self._asked_s = time.monotonic()
+                self._reload_began_at = time.monotonic()
 
     def _fork(self, *more: str) -> _Server:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -109,19 +109,19 @@ class CodeServer:
             self._selector.close()
             for other in (ours, *(each.control for each in (self._current, *self._former) if each)):
                 other.close()
-            _serve([*self._arguments, *more], self._place(), theirs, parent)
+            _serve([*self._arguments, *more], self._paths(), theirs, parent)
         theirs.close()
         server = _Server(pid, ours)
         self._selector.register(ours, selectors.EVENT_READ, server)
         return server
 
-    def _place(self) -> _Place | None:
+    def _paths(self) -> _SocketPaths | None:
         if self._socket is None:
             return None
-        return _Place(self._socket, self._socket.with_name(f"{self._socket.name}.{self._forks}"))
+        return _SocketPaths(self._socket, self._socket.with_name(f"{self._socket.name}.{self._forks}"))
 
-    def _hear(self, server: _Server) -> int | None:
-        """Do what a server asks; return the exit status when the one at work has ended."""
+    def _handle_message(self, server: _Server) -> int | None:
+        """Handle a message of a server; return the exit status if the current server has ended."""
         try:
             message = server.control.recv(64)
         except ConnectionError:
@@ -129,24 +129,25 @@ class CodeServer:
         if not message:
             return self._reap(server)
         if message == _RELOAD and server is self._current and self._successor is None:
-            self._asked_s = time.monotonic()
-            # Definitions that cannot be loaded are shown as what they are: runs would fail with them, too.
+            self._reload_began_at = time.monotonic()
+            # The successor also serves definitions that cannot be loaded, so that the UI shows their error. Runs fail
+            # as well.
             self._successor = self._fork("--lazy-load-user-code")
         elif message == _RELOAD:
             _send(server, _FAILED)
         elif message == _READY and server is self._successor:
             self._take_over()
         elif message == _READY:
-            _tell_loaded()
+            _touch_loaded_file()
         return None
 
     def _take_over(self) -> None:
-        assert self._current is not None  # it asked
+        assert self._current is not None  # it sent the request
         former, self._current, self._successor = self._current, self._successor, None
         self._former.append(former)
-        _tell_loaded()
+        _touch_loaded_file()
         _send(former, _TAKEN_OVER)
-        logger.info("the definitions are loaded anew")
+        logger.info("The definitions are loaded again.")
 
     def _reap(self, server: _Server) -> int | None:
         self._selector.unregister(server.control)
@@ -171,14 +172,14 @@ class CodeServer:
                 with suppress(ProcessLookupError):
                     os.kill(other.pid, signal.SIGTERM)
 
-    def _pass_on(self, *_: object) -> None:
+    def _forward_signal(self, *_: object) -> None:
         for server in (self._current, self._successor, *self._former):
             if server is not None:
                 with suppress(ProcessLookupError):
                     os.kill(server.pid, signal.SIGTERM)
 
 
-def _tell_loaded() -> None:
+def _touch_loaded_file() -> None:
     with suppress(OSError, KeyError):
         (Path(os.environ["DAGSTER_HOME"]) / LOADED_FILE).touch()
 
@@ -188,17 +189,17 @@ def _send(server: _Server, message: bytes) -> None:
         server.control.send(message)
 
 
-def _serve(arguments: list[str], place: _Place | None, control: socket.socket, parent: int) -> NoReturn:
-    """Be Dagster's code server, in the forked process."""
+def _serve(arguments: list[str], paths: _SocketPaths | None, control: socket.socket, parent: int) -> NoReturn:
+    """Run Dagster's code server in the forked process."""
     code = 1
     try:
         end_with_parent(parent, signal.SIGTERM)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         gc.enable()
-        _can_reload(control, place)
-        if place is not None:
-            arguments = [str(place.own) if argument == str(place.public) else argument for argument in arguments]
+        _patch_reload(control, paths)
+        if paths is not None:
+            arguments = [str(paths.own) if argument == str(paths.public) else argument for argument in arguments]
         grpc_command.main(arguments, prog_name="dagster api grpc", standalone_mode=False)
         code = 0
     except SystemExit as error:
@@ -211,33 +212,33 @@ def _serve(arguments: list[str], place: _Place | None, control: socket.socket, p
         os._exit(code)
 
 
-def _can_reload(control: socket.socket, place: _Place | None) -> None:
-    """Give Dagster's server a `ReloadCode` that does what it says, and have it tell when it listens."""
-    turn = threading.Lock()
+def _patch_reload(control: socket.socket, paths: _SocketPaths | None) -> None:
+    """Give Dagster's server a `ReloadCode` that loads the code, and let it report when it listens."""
+    lock = threading.Lock()
 
     class ListeningServer(dagster_server.DagsterGrpcServer):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
             start = self.server.start
 
-            def start_and_tell() -> None:
+            def start_and_report() -> None:
                 start()
-                if place is not None:
-                    place.own.chmod(0o600)
-                    place.own.replace(place.public)
+                if paths is not None:
+                    paths.own.chmod(0o600)
+                    paths.own.replace(paths.public)
                 control.send(_READY)
 
-            self.server.start = start_and_tell
+            self.server.start = start_and_report
             servers.append(self.server)
 
     servers: list[Any] = []
 
     def reload(_self: object, _request: object, _context: object) -> object:
-        with turn:
+        with lock:
             control.send(_RELOAD)
             if control.recv(64) != _TAKEN_OVER:
-                raise RuntimeError("The definitions could not be loaded anew; the code server's log tells why.")
-            # New connections reach the successor from here on; this answer, too, still goes out.
+                raise RuntimeError("The definitions could not be loaded again; the code server's log has the reason.")
+            # From here on, new connections reach the successor. This server still sends the answer to this request.
             for server in servers:
                 server.stop(_GRACE_S)
         return dagster_api_pb2.ReloadCodeReply()
@@ -247,7 +248,7 @@ def _can_reload(control: socket.socket, place: _Place | None) -> None:
 
 
 def main() -> None:
-    """Serve in the foreground; arguments are those of `dagster api grpc`."""
+    """Serve in the foreground, with the arguments of `dagster api grpc`."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What `execution/servers/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/servers/` uses. A new version of Dagster may move them."""
 
 from dagster._cli import utils
 from dagster._cli.api import grpc_command

@@ -1,7 +1,8 @@
-"""What Dagster's own processes take from the project's `.env`; whoever starts one in this process calls it before.
+"""Limits the variables that Dagster's own processes load from the project's `.env`.
 
-Dagster loads `.env` of the working folder into itself: it lets the file hide the shell, and gives definitions the
-settings of all services, the token among them. `bonseyes up` has read those settings already.
+A process that starts Dagster calls `leave_settings_alone` first. Dagster loads `.env` of the working folder into its
+environment. There the file would override the shell, and the definitions would see the settings of all services, also
+the token. `bonseyes up` has read those settings already.
 """
 
 import os
@@ -10,7 +11,7 @@ __all__ = ["leave_settings_alone"]
 
 
 def leave_settings_alone() -> None:
-    """Let Dagster take from `.env` only variables that are no settings, and are not set already."""
+    """Let Dagster load only variables from `.env` that are not settings, and that are not set already."""
     from bonseyes_dagster.execution.servers.dagster_internals import get_env_var_dict, utils
 
     def variables(folder: str) -> dict[str, str]:

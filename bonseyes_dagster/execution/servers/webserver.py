@@ -1,7 +1,8 @@
-"""`python -m bonseyes_dagster.execution.servers.webserver`: Dagster's webserver, for whom the gateway sends.
+"""Dagster's webserver behind the gateway. `python -m bonseyes_dagster.execution.servers.webserver` starts it.
 
-With a port, as in Docker, Dagster executes what comes in a link, mutations too: a page of any site could have a browser
-ask for it, past the gateway, which alone knows whose pages may do so. The containers refuse that, too.
+With a port, as in the docker project, Dagster executes GraphQL from a link, mutations as well. A page of any site could
+make a browser send such a request past the gateway, and only the gateway knows which pages may. So this module refuses
+these requests. The containers refuse them, too.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ _NAME = "dagster-webserver"
 
 
 class RefusePages:
-    """Refuse what has another Host than `names`, and what a browser asks that the gateway has not forwarded.
+    """Refuses requests with a Host that is not in `names`, and requests of browsers that the gateway did not forward.
 
-    A page of another site cannot set the header that tells the latter. A page whose name resolves to this server can:
-    its Host gives it away.
+    A page of another site cannot set the header of forwarded requests. A page whose host name resolves to this server
+    can set it, but sends its own name as Host.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
@@ -47,7 +48,7 @@ class RefusePages:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or have Dagster answer."""
+        """Refuse the request, or pass it to Dagster."""
         try:
             if scope["type"] != "lifespan":
                 self._check(Headers(scope=scope))
@@ -60,15 +61,17 @@ class RefusePages:
     def _check(self, headers: Headers) -> None:
         hosts = headers.getlist("host")
         check_own_host(hosts[0] if len(hosts) == 1 else None, self._names)
-        is_browsers = "origin" in headers or "sec-fetch-site" in headers
-        if is_browsers and "x-forwarded-host" not in headers:
-            raise ForbiddenError("A browser asks Dagster through the gateway only.")
+        is_from_browser = "origin" in headers or "sec-fetch-site" in headers
+        if is_from_browser and "x-forwarded-host" not in headers:
+            raise ForbiddenError(
+                "This request of a browser did not pass the gateway; open Dagster at the address of the gateway."
+            )
 
 
 def main() -> None:
-    """Serve; arguments are those of `dagster-webserver`, and `--socket PATH` in the place of a host and a port."""
+    """Serve, with the arguments of `dagster-webserver`; `--socket PATH` replaces a host and a port."""
     path = _take_socket(sys.argv)
-    # It looks these up at the start, and has no option for them.
+    # Dagster looks up these names when it starts, and has no option for them.
     if path is None:
         vars(cli)[create_app_from_workspace_process_context.__name__] = _create_guarded
     else:
@@ -118,7 +121,7 @@ def _at_socket(path: Path) -> Callable[..., None]:
             listener.bind(str(path))
             os.umask(mask)
             server = uvicorn.Server(uvicorn.Config(app, log_level=log_level))
-            with suppress(KeyboardInterrupt):  # Dagster's answer to a signal
+            with suppress(KeyboardInterrupt):  # Dagster's reaction to a signal
                 server.run([listener])
 
     return serve

@@ -1,1 +1,1 @@
-"""Dagster's instance: its settings, its tables, and connections that stay open."""
+"""Dagster's instance: its settings, its tables, and storages that keep connections open."""

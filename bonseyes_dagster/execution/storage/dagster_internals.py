@@ -1,4 +1,4 @@
-"""What `execution/storage/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/storage/` uses. A new version of Dagster may move them."""
 
 from dagster._check import CheckError
 from dagster._config import validate_config

@@ -1,4 +1,4 @@
-"""A project's Dagster instance: `dagster.yaml` and the workspace, written where DAGSTER_HOME points."""
+"""Writes the files of a project's Dagster instance: `dagster.yaml` and the workspace, in DAGSTER_HOME."""
 
 import contextlib
 import hashlib
@@ -10,13 +10,14 @@ from typing import Any, Literal
 import yaml
 
 from bonseyes_dagster.execution.storage.instance_settings import SETTINGS_FILE, merge_settings, read_settings
+from bonseyes_dagster.system.replacing import replace_file
 
 __all__ = ["Launcher", "instance_config", "write_instance", "write_workspace"]
 
 Launcher = Literal["warm", "stock", "docker"]
 WORKSPACE = "workspace.yaml"
 LOCATION = "definitions"
-# In DAGSTER_HOME; its time says when the code server last loaded the definitions anew.
+# A file in DAGSTER_HOME. Its modification time is the time of the code server's last load of the definitions.
 LOADED_FILE = "definitions-loaded"
 
 logger = logging.getLogger(__name__)
@@ -26,27 +27,27 @@ _LAUNCHERS: dict[str, dict[str, Any]] = {
     "warm": {"module": "bonseyes_dagster.execution.launching.launcher", "class": "WarmRunLauncher"},
     "docker": {"module": "bonseyes_dagster.execution.containers.container_launcher", "class": "ContainerRunLauncher"},
 }
-# Dagster checks on every run this often, and takes one up again whose process is gone.
+# Dagster checks every run at this interval, and resumes a run whose process is gone.
 _MONITORING = {
     "enabled": True,
     "start_timeout_seconds": 60,
     "cancel_timeout_seconds": 60,
     "poll_interval_seconds": 5,
 }
-# So often in a run's whole life. Our launcher itself ends a run that gets no further (run_recovery.py).
-_MOST_RESUMES: dict[Launcher, int] = {"warm": 1000, "docker": 3}
-# A waiting run takes 34 MB. Half of the memory is left to all else, tools above all.
+# The limit for the whole life of a run. run_recovery.py itself ends a run that makes no progress.
+_MAX_RESUMES: dict[Launcher, int] = {"warm": 1000, "docker": 3}
+# A waiting run takes 34 MB. Half of the memory is for everything else, mainly the tools.
 _RUN_BYTES = 40 << 20
-_FEWEST_RUNS, _MOST_RUNS = 20, 1000
-# How often Dagster's daemon looks for queued runs that may be launched.
+_MIN_RUNS, _MAX_RUNS = 20, 1000
+# The interval at which Dagster's daemon looks for queued runs that may be launched.
 _DEQUEUE_S = 1
 _HEADER = """\
-# Written at each start of the project. Put settings into dagster.yaml beside definitions.py, which is laid over this;
-# docs/operations.md tells which. What is changed here is set aside as {aside} at the next start.
+# Each start of the project writes this file. Put settings into dagster.yaml beside definitions.py: it overrides this
+# file, and docs/operations.md lists its settings. If you edit this file, the next start renames it to {aside}.
 # sha256 of what follows: {digest}
 """
 _ASIDE = "dagster.yaml.edited"
-# What nobody reads again after a while: ticks, not runs.
+# Old ticks are removed, runs are not.
 _RETENTION = {
     "schedule": {"purge_after_days": 90},
     "sensor": {"purge_after_days": {"skipped": 1, "failure": 30, "success": 90}},
@@ -64,9 +65,9 @@ def instance_config(
 ) -> dict[str, Any]:
     """Return the content of `dagster.yaml`.
 
-    Runs and events are in SQLite below `home`, or in the database with the URL `postgres`, whose tables are there. So
-    many runs as `max_runs` are live at once, by default as many as the machine has memory for; more are queued. What
-    `dagster.yaml` of the folder `project` sets goes before all that. Raises SettingsError if that file is wrong.
+    Runs and events are in SQLite below `home`, or in the database with the URL `postgres`, which must have the tables.
+    At most `max_runs` runs are live at once, further runs are queued; the default depends on the memory of the machine.
+    Settings in `dagster.yaml` of the folder `project` override all of this. Raises SettingsError if that file is wrong.
     """
     config: dict[str, Any] = {
         "storage": {"custom": _postgres(postgres) if postgres else _sqlite(home)},
@@ -77,7 +78,7 @@ def instance_config(
         },
         "run_coordinator": {
             **_COORDINATOR,
-            "config": {"max_concurrent_runs": max_runs or _most_runs(), "dequeue_interval_seconds": _DEQUEUE_S},
+            "config": {"max_concurrent_runs": max_runs or _max_runs(), "dequeue_interval_seconds": _DEQUEUE_S},
         },
         "retention": _RETENTION,
         "telemetry": {"enabled": False},
@@ -87,23 +88,23 @@ def instance_config(
         config["run_launcher"] = dict(_LAUNCHERS[launcher])
         if launcher_config:
             config["run_launcher"]["config"] = launcher_config
-    # Dagster's own launcher cannot tell whether a run's process lives, and cannot resume one.
+    # Dagster's own launcher cannot tell whether a run's process is alive, and cannot resume a run.
     config["run_monitoring"] = _monitoring(launcher)
     return merge_settings(config, read_settings(project)) if project else config
 
 
-def _most_runs() -> int:
-    """Return how many runs the machine has memory for, or the control group that this process is in."""
+def _max_runs() -> int:
+    """Return how many runs fit into the memory of the machine, or of this process's control group."""
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):  # no control group, or "max"
         memory_bytes = min(memory_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return min(max(memory_bytes // 2 // _RUN_BYTES, _FEWEST_RUNS), _MOST_RUNS)
+    return min(max(memory_bytes // 2 // _RUN_BYTES, _MIN_RUNS), _MAX_RUNS)
 
 
 def _monitoring(launcher: Launcher) -> dict[str, Any]:
     if launcher == "stock":
         return {"enabled": False}
-    return {**_MONITORING, "max_resume_run_attempts": _MOST_RESUMES[launcher]}
+    return {**_MONITORING, "max_resume_run_attempts": _MAX_RESUMES[launcher]}
 
 
 def _sqlite(home: Path) -> dict[str, Any]:
@@ -113,15 +114,15 @@ def _sqlite(home: Path) -> dict[str, Any]:
 
 def _postgres(url: str) -> dict[str, Any]:
     module = "bonseyes_dagster.execution.storage.postgres_storage"
-    # Looking for the tables at each start costs time, and a process that starts while the database is away its life.
+    # A check for the tables at each start takes time. It also fails a process that starts while the database is away.
     config = {"postgres_url": url, "should_autocreate_tables": False}
     return {"module": module, "class": "PooledPostgresStorage", "config": config}
 
 
 def write_instance(home: Path, **options: Any) -> Path:
-    """Write `dagster.yaml` into `home`, which is made if need be, and return it; see `instance_config`.
+    """Write `dagster.yaml` into the folder `home`, with the options of `instance_config`, and return its path.
 
-    A file there that somebody has changed by hand is kept beside it, and a warning says so.
+    A file that was changed by hand is kept beside it, with a warning in the log.
     """
     config = yaml.safe_dump(instance_config(home, **options), sort_keys=False)
     home.mkdir(parents=True, exist_ok=True)
@@ -136,7 +137,7 @@ def write_instance(home: Path, **options: Any) -> Path:
 
 
 def _is_edited(file: Path) -> bool:
-    """Tell whether a file that this module has written is not as it was written; earlier versions left no digest."""
+    """Tell whether a file was edited after this module wrote it; files of earlier versions have no digest."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -154,18 +155,14 @@ def write_workspace(
     socket: Path | None = None,
     location: str = LOCATION,
 ) -> Path:
-    """Write the workspace file that points at a code server, at a port or a unix socket, and return it."""
+    """Write the workspace file for a code server at a port or a unix socket, and return its path."""
     address = {"socket": str(socket)} if socket else {"host": host, "port": port}
     server = {"grpc_server": {**address, "location_name": location}}
     return _write(home / WORKSPACE, yaml.safe_dump({"load_from": [server]}, sort_keys=False))
 
 
 def _write(file: Path, content: str) -> Path:
-    """Replace the file whole: others may be reading it."""
-    draft = file.with_suffix(f".{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
+    """Replace the file in one step, because other processes may read it."""
     # It may hold the database's password.
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
-        new.write(content)
-    draft.replace(file)
+    replace_file(file, content.encode(), mode=0o600)
     return file

@@ -1,6 +1,6 @@
-"""A project's own `dagster.yaml`, beside `definitions.py`: what it may set of Dagster's instance.
+"""The project's own `dagster.yaml`, beside `definitions.py`: its settings for Dagster's instance.
 
-`instance.py` lays it over what the project itself needs. Reading it needs no Dagster; `check_values` does.
+`instance.py` merges it over the configuration that the project needs. Only `check_values` imports Dagster.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ _ALLOWED = (
     "telemetry",
 )
 _STORAGE = "the project keeps runs and events itself; BONSEYES_POSTGRES chooses a database"
-_OWN = {
+_REFUSED = {
     "storage": _STORAGE,
     "run_storage": _STORAGE,
     "event_log_storage": _STORAGE,
@@ -49,7 +49,7 @@ _OWN = {
 
 
 def read_settings(project: Path) -> dict[str, Any]:
-    """Return what a project's `dagster.yaml` sets, nothing if there is none; raise SettingsError that names the key."""
+    """Return the settings in a project's `dagster.yaml`, or {}; raise SettingsError that names a wrong key."""
     file = project / SETTINGS_FILE
     try:
         found = read_yaml(file)
@@ -65,8 +65,8 @@ def read_settings(project: Path) -> dict[str, Any]:
 
 
 def _check_key(file: Path, key: str, value: object) -> None:
-    if key in _OWN:
-        raise SettingsError(f"{file}: {key} cannot be set here: {_OWN[key]}.")
+    if key in _REFUSED:
+        raise SettingsError(f"{file}: {key} cannot be set here: {_REFUSED[key]}.")
     if key not in _ALLOWED:
         raise SettingsError(f"{file}: {key} is not one of {', '.join(_ALLOWED)}.")
     if not isinstance(value, dict):
@@ -74,9 +74,9 @@ def _check_key(file: Path, key: str, value: object) -> None:
 
 
 def merge_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Dagster's configuration with a project's settings laid over it, key by key."""
+    """Return Dagster's configuration, with a project's settings merged over it key by key."""
     settings = dict(settings)
-    # Dagster takes its `run_queue` or a coordinator of ours, not both; ours takes the same keys.
+    # Dagster accepts `run_queue` or a custom coordinator, not both. Our coordinator takes the keys of `run_queue`.
     queue = settings.pop("run_queue", {})
     merged = _merge(config, settings)
     if queue:
@@ -85,11 +85,11 @@ def merge_settings(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
 
 
 def check_values(project: Path) -> None:
-    """Have Dagster check what a project's `dagster.yaml` sets; raise SettingsError that names file and key."""
+    """Check the values in a project's `dagster.yaml` with Dagster; raise SettingsError that names file and key."""
     settings = read_settings(project)
     if not settings:
         return
-    # Here: importing Dagster takes a second, which reading the file need not.
+    # Imported here: the import takes a second, and `read_settings` does not need Dagster.
     from dagster import DagsterInvalidConfigError
 
     from bonseyes_dagster.execution.storage.dagster_internals import (

@@ -1,6 +1,6 @@
-"""Dagster's tables before any of its processes starts: made when there are none, migrated when an older one made them.
+"""Creates Dagster's tables, or migrates the tables of an older Dagster, before any process of Dagster starts.
 
-One process does this, before all others: two that make SQLite's files at the same time spoil them for each other.
+One process does this before all others. Two processes that create SQLite's files at the same time damage them.
 """
 
 import logging
@@ -23,27 +23,27 @@ logger = logging.getLogger(__name__)
 
 
 def bring_up_to_date(home: Path, *, postgres: str | None = None, must_upgrade: bool = False) -> None:
-    """Make the tables, or migrate those of an older Dagster; with `must_upgrade` look for more than the runs' tables.
+    """Create the tables, or migrate those of an older Dagster.
 
-    Raises UnavailableError when the database does not answer.
-
-    Raises SettingsError when a newer Dagster has migrated them: this one would spoil what it does not know.
+    Without `must_upgrade`, only the version of the runs' tables decides whether a migration is needed.
+    Raises UnavailableError if the database does not answer. Raises SettingsError if a newer Dagster has migrated the
+    tables, because this version could damage them.
     """
     storage: dict[str, Any] = instance_config(home, postgres=postgres)["storage"]
     if postgres:
         storage["custom"]["config"]["should_autocreate_tables"] = True
     try:
         with DagsterInstance.from_ref(InstanceRef.from_dir(str(home), overrides={"storage": storage})) as instance:
-            _touch(instance)
+            _create_files(instance)
             if must_upgrade or _is_behind(instance):
-                logger.info("migrating the tables of Dagster's storage")
+                logger.info("Migrating the tables of Dagster's storage.")
                 instance.upgrade(lambda line: logger.info(line))
     except (DagsterPostgresException, UnavailableError) as error:
         raise UnavailableError(_sentence(error)) from error
 
 
-def _touch(instance: DagsterInstance) -> None:
-    """Let SQLite's storages make their files; Postgres' have made their tables when they were opened."""
+def _create_files(instance: DagsterInstance) -> None:
+    """Make SQLite's storages create their files; Postgres' storages have created their tables already."""
     instance.get_run_ids(limit=1)
     instance.all_asset_keys()
     instance.all_instigator_state()
@@ -68,5 +68,5 @@ def _sentence(error: Exception) -> str:
     cause = getattr(error.__cause__, "orig", None) or error.__cause__ or error
     text = f"The database of Dagster's runs does not answer: {str(cause).strip().partition(chr(10))[0]}"
     if "password authentication failed" in text:
-        text += ". Its volume was made with another password than that in the volume `secrets`"
+        text += "; its volume was made with another password than the one in the volume `secrets`"
     return f"{text}."

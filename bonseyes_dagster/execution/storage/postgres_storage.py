@@ -1,10 +1,10 @@
-"""Dagster's Postgres storages with pooled connections that bear forks, and a database that is away for a while.
+"""Dagster's Postgres storages with a connection pool. They survive forks, and a database that is away for a while.
 
-Dagster connects anew for each statement, keeps a pool only in its webserver, gives up after six seconds, and breaks off
-when the database ends under a statement. Here the three storages of a process share one pool, what a broken connection
-leaves undone is done on a new one, once, and run processes wait long: an op must not fail because its log could not be
-written. A run process that waits holds no connection, for there may be hundreds.
-In dagster.yaml, for all processes:
+Dagster opens a connection for each statement, and has a pool only in its webserver. It gives up after six seconds, and
+it fails when the database ends during a statement. Here, the three storages of a process share one pool. A write whose
+connection broke is repeated on a new connection, and is stored only once. Run processes wait long, because an op must
+not fail when its log cannot be written. A run process that waits holds no connection, because there may be hundreds of
+them. In dagster.yaml, for all processes:
     storage:
       custom:
         module: bonseyes_dagster.execution.storage.postgres_storage
@@ -57,18 +57,18 @@ from bonseyes_dagster.execution.threads.compute_logs import removing_output
 __all__ = ["PooledPostgresStorage", "with_pooled_connections"]
 
 _STOCK = ("dagster_postgres", "DagsterPostgresStorage")
-# SQLAlchemy takes the plain name for another driver than the one that dagster-postgres brings.
+# For the plain name, SQLAlchemy chooses another driver than dagster-postgres installs.
 _DRIVER = "postgresql+psycopg2"
-# Of a process; half of them are kept open, by a run for so long after it has used one.
+# Limits for each process. Half of the connections stay open. A run closes them _RUN_KEEP_S seconds after the last use.
 _CONNECTIONS = 10
 _RUN_CONNECTIONS = 4
 _RUN_KEEP_S = 1
-# Somebody waits for an answer, or will ask again; a run has nobody else to go to.
+# Other processes answer with an error or try again. A run can do neither, so it waits longer.
 _PATIENCE_S = 6
 _RUN_PATIENCE_S = 600
-_PAUSE_S = (0.05, 2.0)
+_RETRY_PAUSE_S = (0.05, 2.0)
 _TABLES_LOCK = 0x626F6E73657965
-# A database whose machine is gone says nothing at all: notice that, too.
+# If the machine of the database is gone, no error arrives: the timeouts detect it.
 _CONNECT_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -81,25 +81,25 @@ _CONNECT_ARGS = {
 _T = TypeVar("_T")
 
 
-class _Patience:
-    """Tells for how long to go on trying."""
+class _RetryDeadline:
+    """Decides whether to try again, until a deadline."""
 
     def __init__(self, limit_s: float) -> None:
         self._deadline = time.monotonic() + limit_s
-        self._pause_s, self._longest_s = _PAUSE_S
+        self._pause_s, self._longest_s = _RETRY_PAUSE_S
 
     def wait(self, error: Exception) -> None:
-        """Sleep before the next attempt; raise UnavailableError when there is to be none, other errors as they are."""
+        """Sleep before the next attempt; raise UnavailableError after the deadline, and other errors at once."""
         if not _is_passing(error):
             raise error
         if time.monotonic() >= self._deadline:
-            raise UnavailableError(f"The database of Dagster's runs does not answer: {_sentence(error)}") from error
+            raise UnavailableError(f"The database of Dagster's runs does not answer: {_first_line(error)}.") from error
         time.sleep(self._pause_s)
         self._pause_s = min(2 * self._pause_s, self._longest_s)
 
 
 def _is_passing(error: Exception) -> bool:
-    """Tell whether the connection is what failed: a server that answers gives its errors a code."""
+    """Tell whether only the connection failed: the errors of a server that answers have a code."""
     if isinstance(error, PoolTimeoutError):
         return True
     if not isinstance(error, DBAPIError):
@@ -108,39 +108,39 @@ def _is_passing(error: Exception) -> bool:
     return error.connection_invalidated or (isinstance(error, OperationalError) and not has_code)
 
 
-def _sentence(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
-class _PatientConnection(Connection):
-    """A connection that makes itself anew when it breaks; in Dagster's AUTOCOMMIT each statement stands alone."""
+class _RetryingConnection(Connection):
+    """A connection that reconnects when it breaks. In Dagster's AUTOCOMMIT, each statement is a transaction."""
 
     patience_s: float = 0.0
 
     def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:
-        """Execute a statement; again, if the connection broke and this is no transaction of several."""
-        patience = _Patience(self.patience_s)
+        """Execute a statement. Repeat it if the connection broke, unless it is part of a longer transaction."""
+        deadline = _RetryDeadline(self.patience_s)
         while True:
             try:
                 return super().execute(statement, parameters, execution_options=execution_options)
             except DBAPIError as error:
-                if not self.patience_s or self._is_one_of_several():
+                if not self.patience_s or self._is_in_long_transaction():
                     raise
                 self.rollback()
-                patience.wait(error)
+                deadline.wait(error)
 
     def begin(self) -> Any:
-        """Begin a transaction, within another one a part of it."""
+        """Begin a transaction, or a savepoint inside another transaction."""
         return self.begin_nested() if self.in_transaction() else super().begin()
 
-    def _is_one_of_several(self) -> bool:
+    def _is_in_long_transaction(self) -> bool:
         return "isolation_level" in self.get_execution_options()
 
 
 class _Pool:
-    """The connections of one process, closed when none has been used for `keep_s` seconds; 0 keeps them.
+    """The connections of one process. It closes them after `keep_s` seconds without use; with 0 it keeps them.
 
-    Closing takes a thread, so who forks keeps them.
+    A thread closes them. A process that forks must not have threads, so it keeps its connections.
     """
 
     def __init__(self, engine: Engine, keep_s: float) -> None:
@@ -154,7 +154,7 @@ class _Pool:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Leave connections open meanwhile."""
+        """Keep the connections open during the `with` block."""
         with self._lock:
             self._users += 1
         try:
@@ -180,7 +180,7 @@ class _Pool:
 
 
 class _Database:
-    """The database as this process sees it; a forked one has a pool of its own."""
+    """The database, with a pool for this process; a forked process gets its own pool."""
 
     def __init__(self, url: str, connections: int, patience_s: float, keep_s: float) -> None:
         given = make_url(url)
@@ -196,20 +196,20 @@ class _Database:
 
     @property
     def url(self) -> str:
-        """Return the address, with its password and the name of the driver."""
+        """Return the URL, with the password and the name of the driver."""
         return self._url.render_as_string(hide_password=False)
 
     @property
     def engine(self) -> Engine:
-        """Return what makes connections."""
+        """Return SQLAlchemy's engine of this process."""
         return self._pool.engine
 
     @property
     def _pool(self) -> _Pool:
         """Return the pool.
 
-        A forked process leaves the connections to its parent. Not a hook of `os.register_at_fork`: uWSGI forks without
-        calling those.
+        A forked process leaves the connections to its parent. `os.register_at_fork` does not help, because uWSGI forks
+        without calling its hooks.
         """
         pool = self._pool_here
         if pool is not None and pool.pid != os.getpid():
@@ -234,13 +234,13 @@ class _Database:
             max_overflow=self._connections - kept,
             pool_timeout=self.patience_s,
             pool_use_lifo=True,
-            pool_pre_ping=not self._keep_s,  # what was used a moment ago is not asked whether it is still there
-            use_native_hstore=False,  # which is a question to the server for each connection
+            pool_pre_ping=not self._keep_s,  # no ping for connections that were used a moment ago
+            use_native_hstore=False,  # it costs a query for each connection
             connect_args={**_CONNECT_ARGS, **options},
         )
 
     def limit_statements(self, timeout_ms: int) -> None:
-        """Have the server break off statements that take longer."""
+        """Set the time after which the server cancels a statement."""
         if timeout_ms != self._statement_timeout_ms:
             self._statement_timeout_ms = timeout_ms
             former, self._pool_here = self._pool_here, None
@@ -249,7 +249,7 @@ class _Database:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """Yield a connection of the pool, or that of what this thread is writing; wait for a server that is away."""
+        """Yield a connection of the pool, or the one of this thread's transaction; wait for a server that is away."""
         writing: Connection | None = getattr(self._write, "connection", None)
         if writing is not None:
             yield writing
@@ -261,52 +261,53 @@ class _Database:
             finally:
                 connection.close()
 
-    def _connect(self) -> _PatientConnection:
-        patience = _Patience(self.patience_s)
+    def _connect(self) -> _RetryingConnection:
+        deadline = _RetryDeadline(self.patience_s)
         while True:
             try:
-                connection = _PatientConnection(self.engine)
+                connection = _RetryingConnection(self.engine)
                 connection.patience_s = self.patience_s
                 return connection
             except (DBAPIError, PoolTimeoutError) as error:
-                patience.wait(error)
+                deadline.wait(error)
 
     def write_once(
         self, write: Callable[[], _T], find: Callable[[], _T | None] = lambda: None, *, is_one_statement: bool = False
     ) -> _T:
-        """Return what `write` does, in one transaction.
+        """Call `write` in one transaction, and return its result.
 
-        If the connection breaks, nobody knows whether the server has committed it: it is written again unless `find`
-        finds it. Without `find` it must bear that. Within another `write` it is a part of that.
+        If the connection breaks, it is unknown whether the server has committed. Then `write` is called again, unless
+        `find` finds the rows. Without `find`, a second `write` must be harmless. Inside another `write`, the call is
+        part of that transaction.
         """
         if getattr(self._write, "connection", None) is not None:
             return write()
-        patience = _Patience(self.patience_s)
+        deadline = _RetryDeadline(self.patience_s)
         while True:
             try:
                 with self._writing(is_one_statement):
                     return write()
             except DBAPIError as error:
-                patience.wait(error)
-            self._outlast(self._write.backend)
+                deadline.wait(error)
+            self._wait_for_backend(self._write.backend)
             found = find()
             if found is not None:
                 return found
 
-    def _outlast(self, backend: int) -> None:
-        """Wait until the server's process for a broken connection has ended: it may have a commit before it.
+    def _wait_for_backend(self, backend: int) -> None:
+        """Wait until the server's process for a broken connection has ended: until then it may still commit.
 
-        Not for long: after a restart of the server another connection's process may bear its number.
+        The wait is short: after a restart of the server, the process of another connection may have the same pid.
         """
         busy = "SELECT 1 FROM pg_stat_activity WHERE pid = :pid AND pid <> pg_backend_pid() AND state <> 'idle'"
         deadline = time.monotonic() + _PATIENCE_S
         with self.connect() as connection:
             while time.monotonic() < deadline and connection.execute(db.text(busy), {"pid": backend}).first():
-                time.sleep(_PAUSE_S[0])
+                time.sleep(_RETRY_PAUSE_S[0])
 
     @contextmanager
     def _writing(self, is_one_statement: bool) -> Iterator[None]:
-        """Have all that this thread does use one connection, which is not made anew when it breaks."""
+        """Use one connection for all statements of this thread; it does not reconnect when it breaks."""
         with self.connect() as connection:
             connection.patience_s = 0.0  # type: ignore[attr-defined]
             self._write.backend = connection.connection.driver_connection.get_backend_pid()  # type: ignore[union-attr]
@@ -321,7 +322,7 @@ class _Database:
 
 
 class _Pooled:
-    """What the three storages have in common."""
+    """Base class of the three storages."""
 
     def __init__(self, database: _Database, creates_tables: bool) -> None:
         self.database = database
@@ -333,7 +334,7 @@ class _Pooled:
 
     @_engine.setter
     def _engine(self, engine: Engine) -> None:
-        """Leave the superclass's own, which has not connected yet."""
+        """Ignore the engine of the superclass; it has not connected yet."""
 
     def connect(self, run_id: str | None = None) -> Any:
         return self.database.connect()
@@ -345,7 +346,7 @@ class _Pooled:
 
 
 class _RunStorage(_Pooled, PostgresRunStorage):
-    """What is in several rows is written in one transaction: a run has all of its tags, or is not there."""
+    """Writes several rows in one transaction: a run has all of its tags, or does not exist."""
 
     def _core_add_run(self, col_values: dict[str, Any], tags: Mapping[str, str]) -> None:
         try:
@@ -355,7 +356,7 @@ class _RunStorage(_Pooled, PostgresRunStorage):
                 raise
 
     def _has_added(self, col_values: dict[str, Any]) -> bool:
-        """Tell whether the run is there since this very call, whose first attempt the server had committed."""
+        """Tell whether this call created the run: the server may have committed the first attempt."""
         table = RunsTable.c
         mine = [table[column] == col_values[column] for column in ("run_id", "create_timestamp")]
         with self.connect() as connection:
@@ -366,7 +367,9 @@ class _RunStorage(_Pooled, PostgresRunStorage):
 
     def handle_run_event(self, run_id: str, event: DagsterEvent, update_timestamp: datetime | None = None) -> None:
         handle = partial(super().handle_run_event, run_id, event, update_timestamp)
-        if event.event_type is DagsterEventType.PIPELINE_FAILURE:  # whose reason becomes a tag; the others update a row
+        if (
+            event.event_type is DagsterEventType.PIPELINE_FAILURE
+        ):  # its reason becomes a tag; other events only update a row
             self.database.write_once(handle)
         else:
             handle()
@@ -394,7 +397,7 @@ class _ScheduleStorage(_Pooled, PostgresScheduleStorage):
 
 class _EventLogStorage(_Pooled, PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
-        """Store an event, and in the same transaction what it says of an asset."""
+        """Store an event, and in the same transaction the rows of its asset."""
         about = event.dagster_event
         is_of_asset = about is not None and about.event_type in ASSET_EVENTS | ASSET_CHECK_EVENTS
         write = super().store_event if is_of_asset else self._insert
@@ -402,12 +405,12 @@ class _EventLogStorage(_Pooled, PostgresEventLogStorage):
         self.database.write_once(partial(write, event), find, is_one_statement=not is_of_asset)
 
     def delete_events(self, run_id: str) -> None:
-        """Remove the events of a run, which is how every door deletes one, and what its steps printed and gave out."""
+        """Remove a run's events, and the logs and output values of its steps; every deletion of a run calls this."""
         with removing_output(self._instance, run_id) if self.has_instance else contextlib.nullcontext():
             super().delete_events(run_id)
 
     def _insert(self, event: EventLogEntry) -> None:
-        # The superclass notifies listeners as well, which its readers have long ceased to be.
+        # The superclass also sends a notification, but Dagster no longer listens to it.
         with self.connect() as connection:
             connection.execute(self.prepare_insert_event(event))
 
@@ -429,8 +432,11 @@ def _parts(database: _Database, *, creates_tables: bool = False) -> _Parts:
     )
 
 
-def _make_tables(database: _Database) -> _Parts:
-    """Make what is not there, one process after the other; in one transaction, for what is there is taken for whole."""
+def _create_tables(database: _Database) -> _Parts:
+    """Create missing tables, one process at a time.
+
+    It uses one transaction: Dagster assumes that the tables are complete if there are any.
+    """
     with database.connect() as connection:
         connection.execute(db.text(f"SELECT pg_advisory_xact_lock({_TABLES_LOCK})"))
     return _parts(database, creates_tables=True)
@@ -439,8 +445,8 @@ def _make_tables(database: _Database) -> _Parts:
 class PooledPostgresStorage(DagsterPostgresStorage):
     """DagsterPostgresStorage over the same tables.
 
-    `connections` is how many this process may have open, `patience_s` how long it waits for a server that is away,
-    `keep_s` after how long without use it closes those that it has, if not 0.
+    `connections` limits the open connections of this process. `patience_s` is how long it waits for a server that is
+    away. After `keep_s` seconds without use it closes its connections; with 0 it never does.
     """
 
     def __init__(
@@ -452,18 +458,18 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         keep_s: int = 0,
         inst_data: ConfigurableClassData | None = None,
     ) -> None:
-        # Not the superclass's, which makes its parts by name.
+        # Skip the superclass's constructor, which creates its own storages.
         super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
         database = _Database(postgres_url, connections, patience_s, keep_s)
         self.postgres_url = database.url
         self.should_autocreate_tables = should_autocreate_tables
         self._inst_data = inst_data
-        parts = database.write_once(partial(_make_tables, database)) if should_autocreate_tables else _parts(database)
+        parts = database.write_once(partial(_create_tables, database)) if should_autocreate_tables else _parts(database)
         self._run_storage, self._event_log_storage, self._schedule_storage = parts
 
     @classmethod
     def config_type(cls) -> Any:
-        """Describe the configuration: the superclass's and what is ours."""
+        """Describe the configuration: the superclass's, and the options of the pool."""
         inherited: Any = super().config_type()
         return {
             **inherited,
@@ -474,7 +480,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
-        """Make one from dagster.yaml."""
+        """Create the storage from dagster.yaml."""
         ours = ("connections", "patience_s", "keep_s")
         options = {name: config_value[name] for name in ours if name in config_value}
         url = pg_url_from_config(config_value)
@@ -489,6 +495,6 @@ def with_pooled_connections(ref: InstanceRef) -> InstanceRef:
     if data is None or (data.module_name, data.class_name) not in (_STOCK, ours):
         return ref
     limits = {"connections": _RUN_CONNECTIONS, "patience_s": _RUN_PATIENCE_S, "keep_s": _RUN_KEEP_S}
-    # It has tables if it has a run; looking for them would fail while the database is away.
+    # If there is a run, there are tables. A check for them would fail while the database is away.
     config = {**yaml.safe_load(data.config_yaml), **limits, "should_autocreate_tables": False}
     return ref._replace(storage_data=ConfigurableClassData(*ours, yaml.safe_dump(config)))

@@ -1,18 +1,19 @@
-"""Dagster's SQLite storages over the same files, with connections kept open and new runs' files copied from a template.
+"""Dagster's SQLite storages over the same files. Connections stay open, and the file of a new run is copied.
 
-Dagster opens a database anew for each statement, and makes each run's file by asking Alembic, which loads 90 revisions:
-together that is most of what submitting a run and executing its steps cost. In dagster.yaml, for all processes:
+Dagster opens the database for each statement, and creates each run's file with Alembic, which loads 90 revisions.
+Together that is most of the cost of submitting a run and executing its steps. Here, the file is a copy of a template.
+In dagster.yaml, for all processes:
     storage:
       custom:
         module: bonseyes_dagster.execution.storage.sqlite_storage
         class: KeptOpenSqliteStorage
         config: {base_dir: /path/of/storage}
-With Dagster's own storage configured, run processes use this one all the same (run_worker.py).
+Run processes use this storage even if dagster.yaml names Dagster's own (run_worker.py).
 
-Run processes write with `synchronous=NORMAL`: in WAL mode a commit then needs no fsync. A process that is killed loses
-nothing. A machine that loses power may lose the last events, never an older one before a newer: a resumed run does
-those steps again, and finds their artifacts complete by idempotency key. All else, such as creating a run, is written
-with FULL, as Dagster does.
+Run processes write with `synchronous=NORMAL`: in WAL mode a commit then needs no fsync. A killed process loses nothing.
+A machine that loses power may lose the last events, but never an older event before a newer one. A resumed run then
+executes those steps again, and finds their artifacts complete by idempotency key. All other processes write with FULL,
+as Dagster does; for example, they create runs.
 """
 
 import contextlib
@@ -49,23 +50,23 @@ from bonseyes_dagster.execution.threads.compute_logs import removing_output
 __all__ = ["KeptOpenSqliteStorage", "close_connections", "with_kept_open_connections"]
 
 _STOCK = ("dagster._core.storage.sqlite_storage", "DagsterSqliteStorage")
-# A webserver reads many runs; what it reads no more is closed.
+# A webserver reads many runs. The least recently used files are closed.
 _MAX_OPEN = 16
 
 
 def _url(base_dir: str, db_name: str) -> str:
-    """Return the URL of a database file, whichever characters its path has."""
+    """Return the URL of a database file; its path may have any characters."""
     path = Path(base_dir).absolute() / f"{db_name}.db"
     return db.URL.create("sqlite", database=str(path)).render_as_string()
 
 
-# Dagster puts the path into the URL as it is: of `a?b` SQLAlchemy opens the file `a`, and of `a%41` the file `aA`.
+# Dagster does not quote the path in the URL: for `a?b` SQLAlchemy opens the file `a`, and for `a%41` the file `aA`.
 for _module in (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage):
-    _module.create_db_conn_string = _url  # type: ignore[attr-defined]  # mypy takes the three for any module
+    _module.create_db_conn_string = _url  # type: ignore[attr-defined]  # for mypy, the three are plain modules
 
 
 class _Engines:
-    """Open databases of this process, the most recently used last."""
+    """The open databases of this process, the most recently used last."""
 
     def __init__(self) -> None:
         self._engines: OrderedDict[tuple[str, str], tuple[Engine, tuple[int, int] | None]] = OrderedDict()
@@ -73,7 +74,7 @@ class _Engines:
         self._pid = os.getpid()
 
     def get(self, conn_string: str, synchronous: str) -> Engine:
-        """Return the database's engine; a new one if its file was replaced, as `dagster run wipe` does."""
+        """Return the engine of a database; a new one if the file was replaced, as `dagster run wipe` does."""
         if self._pid != os.getpid():
             self._forget()
         file = _identity(conn_string)
@@ -86,20 +87,20 @@ class _Engines:
                 engine = _open(conn_string, synchronous)
             self._engines[(conn_string, synchronous)] = (engine, known or file)
             while len(self._engines) > _MAX_OPEN:
-                # Connections in use stay usable, and are closed when they are given back.
+                # Connections in use stay usable, and are closed when they return to the pool.
                 self._engines.popitem(last=False)[1][0].dispose()
             return engine
 
     def close(self) -> None:
-        """Close what is open; connections in use when they are given back."""
+        """Close all connections; connections in use are closed when they return to the pool."""
         with self._lock:
             while self._engines:
                 self._engines.popitem()[1][0].dispose()
 
     def _forget(self) -> None:
-        """Leave the parent's connections to the parent: SQLite's must not be used, nor closed, across a fork.
+        """Leave the parent's connections to the parent: after a fork, a SQLite connection must not be used or closed.
 
-        Not a hook of `os.register_at_fork`: uWSGI forks without calling those.
+        `os.register_at_fork` does not help, because uWSGI forks without calling its hooks.
         """
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -135,10 +136,11 @@ _engines = _Engines()
 
 
 def close_connections() -> None:
-    """Close this process's databases, as must be done before a fork whose child uses them.
+    """Close this process's databases. Call it before a fork whose child uses them.
 
-    SQLite counts the locks of a process in memory, which the child inherits: it would not take those that its parent
-    holds, and whoever closes a database next would find it unused and remove the log that the child writes to.
+    SQLite counts the locks of a process in memory, and the child inherits the counts. So the child would not take the
+    locks that its parent holds. The next process that closes the database would find it unused, and would remove the
+    log that the child writes to.
     """
     _engines.close()
 
@@ -170,12 +172,12 @@ class _EventLogStorage(SqliteEventLogStorage):
                 yield connection
 
     def delete_events(self, run_id: str) -> None:
-        """Remove the events of a run, which is how every door deletes one, and what its steps printed and gave out."""
+        """Remove a run's events, and the logs and output values of its steps; every deletion of a run calls this."""
         with removing_output(self._instance, run_id) if self.has_instance else contextlib.nullcontext():
             super().delete_events(run_id)
 
     def _copy_template(self, path: Path) -> None:
-        """Make a run's file whole, or leave it if another process was first."""
+        """Create a run's file completely, or leave it if another process was first."""
         with tempfile.NamedTemporaryFile(dir=self._base_dir, prefix="new-") as new:
             with self._template().open("rb") as template:
                 shutil.copyfileobj(template, new)
@@ -185,7 +187,7 @@ class _EventLogStorage(SqliteEventLogStorage):
                 path.hardlink_to(new.name)
 
     def _template(self) -> Path:
-        """Return an empty run's file as this Dagster makes it."""
+        """Return the file of an empty run, as the installed Dagster creates it."""
         template = Path(self._base_dir) / f"empty-{dagster.__version__}.template"
         if not template.exists():
             with tempfile.TemporaryDirectory(dir=self._base_dir, prefix="template-") as folder:
@@ -205,7 +207,7 @@ class KeptOpenSqliteStorage(DagsterSqliteStorage):
         super().__init__(base_dir, inst_data)
         runs: Any = self._run_storage
         events: Any = self._event_log_storage
-        # The superclass makes its parts by name; these have the same state and other connections.
+        # The superclass creates its own storages. These classes have the same state, but other connections.
         runs.__class__ = _RunStorage
         events.__class__ = _EventLogStorage
         runs.synchronous = events.synchronous = synchronous
@@ -218,7 +220,7 @@ class KeptOpenSqliteStorage(DagsterSqliteStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData, config_value: Any) -> Self:
-        """Make one from an instance's reference; the superclass would make one of its own kind."""
+        """Create the storage from an instance's reference; the superclass would create Dagster's own storage."""
         return cls(inst_data=inst_data, **config_value)
 
 

@@ -1,1 +1,1 @@
-"""A run in one process: each step in a thread, with streams and logs of its own."""
+"""Executes a run in one process: each step has a thread, with its own streams and logs."""

@@ -1,4 +1,4 @@
-"""Dagster's bookkeeping of which steps may run, able to continue where a run process that died left off."""
+"""Dagster's bookkeeping of the steps of a run, which can also continue after the loss of the run's process."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +19,9 @@ _PROGRESS = {
 
 
 def read_progress(instance: DagsterInstance, run_id: str) -> list[DagsterEvent]:
-    """Return what earlier processes of a run achieved, oldest first; outputs of attempts cut short are left out.
+    """Return the events of steps from earlier processes of a run, oldest first, without outputs of unfinished attempts.
 
-    Such a step runs again and gives its outputs again; taken twice, a dynamic output would be mapped twice.
+    Such a step runs again and yields its outputs again. With both outputs, a dynamic output would be mapped twice.
     """
     entries = instance.all_logs(run_id, of_type=_PROGRESS)
     events = [entry.dagster_event for entry in entries if entry.dagster_event and entry.dagster_event.step_key]
@@ -41,17 +41,17 @@ def read_progress(instance: DagsterInstance, run_id: str) -> list[DagsterEvent]:
 
 
 class ResumableExecution(ActiveExecution):
-    """Takes the events of an earlier process as if this one had seen them happen."""
+    """Replays the events of an earlier process, as if they had happened in this process."""
 
     def replay(self, events: Sequence[DagsterEvent]) -> None:
-        """Bring every step to where `events` left it; what is left to do is then ready or pending as usual.
+        """Set every step to its state after `events`; the steps that are left are then ready or pending.
 
-        `rebuild_from_events` of the superclass obeys limits and retry delays while it replays, and so can find a step
-        that has ended to be one that it has not let start. Here a step was started because it ended.
+        `rebuild_from_events` of the superclass obeys limits and retry delays during the replay. So it can meet the end
+        of a step that it has not let start. Here, a step that has ended counts as started.
         """
         for event in events:
             key = str(event.step_key)
-            # Looks at every pending step, so not for each event.
+            # An update visits every pending step, so do not call it for each event.
             if event.is_step_skipped or self._new_dynamic_mappings:
                 self._update()
             if event.is_step_skipped:
@@ -76,18 +76,18 @@ class ResumableExecution(ActiveExecution):
         self._prep_for_dynamic_outputs(self.get_step_by_key(key))
 
     def count_losses(self, losses: Mapping[str, int]) -> None:
-        """Count the losses of the run's process as attempts of the steps that were in flight and are to run again."""
+        """Count the losses of the run's process as attempts of the steps that must run again."""
         for key, count in losses.items():
             for _ in range(count if key in self._executable or key in self._waiting_to_retry else 0):
                 self._retry_state.mark_attempt(key)
 
     def wait_s(self, longest_s: float) -> float:
-        """Return how long the executor may sleep before there is something new by itself; ask after starting steps."""
+        """Return how long the executor may sleep until a retry is due; call it after steps are started."""
         if self._pending_skip or self._pending_abandon:
             return 0.0
         due_s = [at_time - time.time() for at_time in self._waiting_to_retry.values()]
         return max(0.0, min([longest_s, *due_s]))
 
     def failures(self, events: Sequence[DagsterEvent]) -> Iterator[DagsterEvent]:
-        """Yield the failures among `events`, which a resumed run must not forget when it ends."""
+        """Yield the failures among `events`; a resumed run needs them to end as failed."""
         return (event for event in events if event.is_step_failure)

@@ -1,4 +1,4 @@
-"""What `execution/threads/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private parts of Dagster that `execution/threads/` uses. A new version of Dagster may move them."""
 
 from dagster._core.definitions.executor_definition import multiple_process_executor_requirements
 from dagster._core.errors import DagsterExecutionInterruptedError

@@ -1,10 +1,11 @@
-"""Runs a run's ready ops at the same time, in threads of the one run process; `Definitions(executor=...)` chooses it.
+"""The concurrent executor: it runs the ready ops of a run at the same time, in threads of the run's one process.
 
-Our ops wait on HTTP and need no process of their own; Dagster's multiprocess executor gives them one each, at 3.5 CPU
-seconds a step. Retries, hooks, pools, limits by tag, dynamic and optional outputs, re-execution and resuming are
-Dagster's: this module only decides where a step runs. Ops wait through interruption.py so that cancelling is prompt.
+Choose it by `Definitions(..., executor=concurrent_executor)` or `@job(executor_def=concurrent_executor)`.
 
-Plugs in as `Definitions(..., executor=concurrent_executor)` or `@job(executor_def=concurrent_executor)`.
+Our ops wait on HTTP and need no process each. Dagster's multiprocess executor starts one for each step, which takes 3.5
+CPU seconds. This module only decides where a step runs. Dagster does the rest: retries, hooks, pools, limits by tag,
+dynamic and optional outputs, re-execution and resume. Ops wait through interruption.py, so that a cancelled run stops
+quickly.
 """
 
 import os
@@ -29,7 +30,7 @@ from dagster import (
     executor,
 )
 
-from bonseyes_dagster.execution.runs.run_lease import LOOK_S, RunLease, RunTakenError, lease
+from bonseyes_dagster.execution.runs.run_lease import POLL_S, RunLease, RunTakenError, lease
 from bonseyes_dagster.execution.runs.run_names import run_name, settle_name
 from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
 from bonseyes_dagster.execution.threads.compute_logs import StepComputeLogManager
@@ -63,36 +64,36 @@ from bonseyes_dagster.execution.threads.step_losses import (
 )
 from bonseyes_dagster.execution.threads.step_thread import StepContext, StepMessage, StepThread
 
-__all__ = ["ConcurrentExecutor", "concurrent_executor", "take_run"]
+__all__ = ["ConcurrentExecutor", "acquire_run", "concurrent_executor"]
 
 MAX_CONCURRENT = 128
-# How long a cancelled run waits for ops that do not wait interruptibly, before it leaves them to die with the process.
+# A cancelled run waits this long for ops that do not wait through interruption.py. They then end with the process.
 GRACE_S = 5.0
-# The main thread is woken by messages and signals; this is only for what nobody can announce.
+# Messages and signals wake the main thread. This timeout is for changes that send neither.
 IDLE_S = 30.0
 POOL_POLL_S = 0.25
 
 
-def take_run(
+def acquire_run(
     plan_context: PlanOrchestrationContext, stack: ExitStack
 ) -> Generator[DagsterEvent, None, tuple[RunLease, DagsterRun]]:
-    """Hold the run's record until the stack is closed; return the lease, and the run with a name of its own."""
+    """Hold the lease of a run until the stack is closed; return the lease, and the run with a unique name."""
     run = plan_context.dagster_run
     try:
-        held = stack.enter_context(lease(plan_context.instance, run))
+        run_lease = stack.enter_context(lease(plan_context.instance, run))
     except RunTakenError as error:
         yield DagsterEvent.engine_event(plan_context, str(error), EngineEventData())
         raise DagsterExecutionInterruptedError(str(error)) from error
-    if held.is_guest:
+    if not run_lease.is_dedicated:
         run, former = settle_name(plan_context.instance, run)
         if former:
-            sentence = f"Another run is called {former}; this one is called {run_name(run)}."
-            yield DagsterEvent.engine_event(plan_context, sentence, EngineEventData())
-    return held, run
+            message = f"Another run is called {former}; this one is called {run_name(run)}."
+            yield DagsterEvent.engine_event(plan_context, message, EngineEventData())
+    return run_lease, run
 
 
 class ConcurrentExecutor(Executor):
-    """Dagster's executor interface over StepThread."""
+    """Implements Dagster's executor interface with StepThread."""
 
     def __init__(
         self,
@@ -110,13 +111,17 @@ class ConcurrentExecutor(Executor):
         return self._retries
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        """Yield the events of the run's steps as they happen; raise when the run was interrupted."""
+        """Yield the events of the run's steps as they happen; raise if the run was interrupted."""
         with ExitStack() as stack:
-            held, run = yield from take_run(plan_context, stack)
-            yield from self._execute(plan_context, execution_plan, held, run)
+            run_lease, run = yield from acquire_run(plan_context, stack)
+            yield from self._execute(plan_context, execution_plan, run_lease, run)
 
     def _execute(
-        self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan, held: RunLease, run: DagsterRun
+        self,
+        plan_context: PlanOrchestrationContext,
+        execution_plan: ExecutionPlan,
+        run_lease: RunLease,
+        run: DagsterRun,
     ) -> Iterator[DagsterEvent]:
         yield DagsterEvent.engine_event(
             plan_context,
@@ -134,11 +139,11 @@ class ConcurrentExecutor(Executor):
             output_capture=plan_context.output_capture,
             step_dependency_config=self.step_dependency_config,
         )
-        iterator = partial(self._run_steps, is_resumed=plan_context.resume_from_failure, held=held)
+        iterator = partial(self._run_steps, is_resumed=plan_context.resume_from_failure, run_lease=run_lease)
         yield from iter(ExecuteRunWithPlanIterable(execution_plan, iterator, context_manager))
 
     def _run_steps(
-        self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan, is_resumed: bool, held: RunLease
+        self, job_context: PlanExecutionContext, execution_plan: ExecutionPlan, is_resumed: bool, run_lease: RunLease
     ) -> Iterator[DagsterEvent]:
         with ExitStack() as stack:
             claims = stack.enter_context(InstanceConcurrencyContext(job_context.instance, job_context.dagster_run))
@@ -156,22 +161,22 @@ class ConcurrentExecutor(Executor):
             if is_resumed:
                 yield from _resume(job_context, active)
                 suspects = _count_losses(job_context, active)
-            yield from _RunLoop(job_context, active, claims, held, suspects).events()
+            yield from _RunLoop(job_context, active, claims, run_lease, suspects).events()
 
 
 def _resume(job_context: PlanExecutionContext, active: ResumableExecution) -> Iterator[DagsterEvent]:
-    """Take over from a process that died: what it finished stays finished, what it had begun begins again."""
-    # The dead process cannot give its places in pools back.
+    """Continue the run of a process that died: its finished steps stay finished, its steps in flight start again."""
+    # The dead process cannot release its slots in pools.
     job_context.instance.event_log_storage.free_concurrency_slots_for_run(job_context.run_id)
     progress = read_progress(job_context.instance, job_context.run_id)
     active.replay(progress)
     yield DagsterEvent.engine_event(job_context, f"{RESUMING} (pid: {os.getpid()})", EngineEventData())
-    # They are in the log already; Dagster must see them go by to know at the end that the run has failed.
+    # These events are in the log already. Dagster must see them again, so that it fails the run at the end.
     yield from active.failures(progress)
 
 
 def _count_losses(job_context: PlanExecutionContext, active: ResumableExecution) -> set[str]:
-    """Have each loss of the run's process be an attempt of the steps in flight; return the steps that are suspects."""
+    """Count each loss of the run's process as an attempt of the steps in flight; return the suspects among them."""
     losses = {
         key: count
         for key, count in read_losses(job_context.instance, job_context.run_id).items()
@@ -182,32 +187,33 @@ def _count_losses(job_context: PlanExecutionContext, active: ResumableExecution)
 
 
 class _RunLoop:
-    """The main thread of a run: starts what is ready, hears what happens, stops when told to."""
+    """The loop of a run's main thread: it starts ready steps, handles their messages, and stops on an interruption."""
 
     def __init__(
         self,
         job_context: PlanExecutionContext,
         active: ResumableExecution,
         claims: InstanceConcurrencyContext,
-        held: RunLease,
+        run_lease: RunLease,
         suspects: set[str],
     ) -> None:
         self._context = job_context
         self._suspects = suspects
-        self._lease = held
+        self._lease = run_lease
         self._active = active
         self._claims = claims
         self._process = ProcessState()
         self._threads: dict[str, StepThread | IsolatedStep] = {}
-        # Attempts that ended so, by step; the next one must not begin before the thread of this one is done.
+        # The retry events, by step. The next attempt must not begin before the thread of this attempt has ended.
         self._up_for_retry: dict[str, DagsterEvent] = {}
         self._error: BaseException | None = None
-        # Looking for ready steps costs time for each step of the plan: too much to do so for each event of each step.
+        # A search for ready steps takes time for each step of the plan. That is too much for each event of each step.
         self._is_plan_due = True
         self._planned_at = 0.0
         self._is_stopping = False
         self._leave_at = float("inf")
-        # Dagster's own manager swaps descriptors of the whole process: with it, the run has one log for all steps.
+        # Dagster's own manager redirects the descriptors of the whole process. With it, the run has one log for all
+        # steps.
         self._captures_steps = isinstance(job_context.instance.compute_log_manager, StepComputeLogManager)
 
     def events(self) -> Iterator[DagsterEvent]:
@@ -217,15 +223,14 @@ class _RunLoop:
             if not self._captures_steps:
                 yield from self._capture_run(stack)
             while True:
-                if self._active.check_for_interrupts() or self._lease.takes_stop():
+                if self._active.check_for_interrupts() or self._lease.receive_stop():
                     yield from self._stop()
                 if not self._is_stopping and self._is_plan_due:
                     yield from self._plan()
-                # Only then: between the end of a step and the next look for ready ones, steps that dynamic outputs
-                # call for are neither pending nor done.
+                # Only after a plan: before it, the steps that new dynamic outputs require are neither pending nor done.
                 if (self._is_stopping or self._is_plan_due) and self._is_over():
                     break
-                yield from self._take_all()
+                yield from self._handle_messages()
         self._finish()
 
     def _plan(self) -> Iterator[DagsterEvent]:
@@ -234,13 +239,13 @@ class _RunLoop:
         self._start_ready()
         yield from self._active.concurrency_event_iterator(self._context)
 
-    def _take_all(self) -> Iterator[DagsterEvent]:
-        """Sleep until there is something to take; retries and places in pools become due without a message."""
+    def _handle_messages(self) -> Iterator[DagsterEvent]:
+        """Wait for messages and handle them. Retries and slots in pools become due without a message."""
         messages = 0
         self._is_plan_due = False
         for message in self._mailbox.wait(self._wait_s()):
             messages += 1
-            yield from self._take(message)
+            yield from self._handle(message)
         if not messages or time.monotonic() - self._planned_at >= POOL_POLL_S:
             self._is_plan_due = True
 
@@ -252,7 +257,7 @@ class _RunLoop:
     def _wait_s(self) -> float:
         if self._is_stopping:
             return max(0.0, min(self._leave_at - time.monotonic(), IDLE_S))
-        idle_s = LOOK_S if self._lease.is_guest else IDLE_S
+        idle_s = IDLE_S if self._lease.is_dedicated else POLL_S
         return self._active.wait_s(POOL_POLL_S if self._claims.has_pending_claims() else idle_s)
 
     def _capture_run(self, stack: ExitStack) -> Iterator[DagsterEvent]:
@@ -286,7 +291,7 @@ class _RunLoop:
         self._threads[step.key] = thread
         thread.start()
 
-    def _take(self, message: StepMessage) -> Iterator[DagsterEvent]:
+    def _handle(self, message: StepMessage) -> Iterator[DagsterEvent]:
         if message.event is not None:
             yield message.event
             if message.event.is_step_up_for_retry:
@@ -304,7 +309,7 @@ class _RunLoop:
             if not self._is_stopping:
                 yield from self._stop()
         elif message.error is not None:
-            yield from self._give_up(message)
+            yield from self._abort(message)
         self._active.verify_complete(self._context, message.key)
 
     def _restore_process(self) -> None:
@@ -312,8 +317,8 @@ class _RunLoop:
         if warning:
             self._context.log.warning(warning)
 
-    def _give_up(self, message: StepMessage) -> Iterator[DagsterEvent]:
-        """End the run because a step's thread broke, or because the caller of this run wants errors raised."""
+    def _abort(self, message: StepMessage) -> Iterator[DagsterEvent]:
+        """End the run, because a step's thread failed, or because the caller of this run wants errors raised."""
         self._error = self._error or message.error
         self._is_stopping = True
         self._leave_at = time.monotonic() + GRACE_S
@@ -323,11 +328,11 @@ class _RunLoop:
             raised: Any = (type(error), error, error.__traceback__)
             info = serializable_error_info_from_exc_info(raised)
             yield DagsterEvent.engine_event(
-                self._context, f"The thread of step {message.key} broke", EngineEventData(error=info)
+                self._context, f"The thread of step {message.key} failed.", EngineEventData(error=info)
             )
 
     def _stop(self) -> Iterator[DagsterEvent]:
-        """Start nothing more, and interrupt what runs, unless another process is going to resume the run."""
+        """Start no more steps, and interrupt the running steps, unless another process will resume the run."""
         is_second = self._is_stopping
         self._is_stopping = True
         self._active.mark_interrupted()
@@ -337,7 +342,7 @@ class _RunLoop:
         else:
             self._leave_at = time.monotonic() + GRACE_S
             self._interruption.set()
-            message = "Interrupted; telling the steps in flight to stop"
+            message = "Interrupted; the steps in flight are being stopped."
         yield DagsterEvent.engine_event(
             self._context,
             message,
@@ -345,7 +350,7 @@ class _RunLoop:
         )
 
     def _will_resume(self) -> bool:
-        """Tell whether this process, not the run, is being stopped: steps must not fail for that."""
+        """Tell whether only this process is being stopped, and not the run; steps must not fail then."""
         instance = self._context.instance
         run = instance.get_run_by_id(self._context.run_id)
         if run is None or run.is_finished or run.status is DagsterRunStatus.CANCELING:
@@ -367,7 +372,7 @@ class _RunLoop:
         "max_concurrent": Field(
             Noneable(Int),
             default_value=None,
-            description=f"How many ops of a run may run at the same time; {MAX_CONCURRENT} unless told.",
+            description=f"How many ops of a run may run at the same time; {MAX_CONCURRENT} by default.",
         ),
         "retries": get_retries_config(),  # type: ignore[no-untyped-call]
         "tag_concurrency_limits": get_tag_concurrency_limits_config(),  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
-"""How an op learns that its run is being cancelled, under whichever executor it runs; executor.py raises the flag.
+"""Interrupts ops when their run is cancelled, with any executor. executor.py sets the flag.
 
-Dagster tells a run process to stop by a signal, and Python hands signals to the main thread only. Ops that the
-concurrent executor runs live in other threads: they wait here instead of in `time.sleep`, and are woken at once.
+Dagster stops a run's process by a signal, and Python delivers signals only to the main thread. The concurrent executor
+runs ops in other threads. These ops wait with the functions here, instead of `time.sleep`, and are woken at once.
 """
 
 import contextvars
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _flag: contextvars.ContextVar[threading.Event | None] = contextvars.ContextVar("interruption", default=None)
-# Threads that an op starts by itself have no context of ours; a run process has one run, so its flag is theirs.
+# A thread that an op starts has no context variable of this module. A run's process has one run, so its flag applies.
 _latest: list[threading.Event] = []
 
 
@@ -31,7 +31,7 @@ def _current() -> threading.Event | None:
 
 @contextmanager
 def interruption_scope() -> Iterator[threading.Event]:
-    """Make a flag that ops started within see; the executor sets it when the run is to stop."""
+    """Yield a flag for the ops that start inside the `with` block; the executor sets it when the run must stop."""
     flag = threading.Event()
     token = _flag.set(flag)
     _latest.append(flag)
@@ -61,23 +61,24 @@ def interruptible_wait(timeout_s: float) -> None:
 def interruptible_call(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Return `function(...)`, or raise DagsterExecutionInterruptedError as soon as the run is cancelled.
 
-    For calls that block, such as a long poll: the call goes on in a daemon thread whose result nobody takes.
+    For calls that block, such as a long poll. After an interruption the call goes on in a daemon thread, and its result
+    is lost.
     """
     outcome: list[tuple[bool, Any]] = []
-    wakened = threading.Event()
+    is_done = threading.Event()
     context = contextvars.copy_context()
 
     def work() -> None:
         try:
             outcome.append((True, context.run(function, *args, **kwargs)))
-        except BaseException as error:  # carried over to the caller, whatever it is
+        except BaseException as error:  # raised again in the caller
             outcome.append((False, error))
-        wakened.set()
+        is_done.set()
 
     threading.Thread(target=work, name="interruptible-call", daemon=True).start()
     flag = _current()
-    # A flag set by another thread cannot be waited on together with `wakened`; 50 ms is what cancelling may take.
-    while not wakened.wait(0.05 if flag is not None else None):
+    # One thread cannot wait for `is_done` and the flag together. So check the flag every 50 ms.
+    while not is_done.wait(0.05 if flag is not None else None):
         if flag is not None and flag.is_set():
             raise DagsterExecutionInterruptedError("The run was interrupted while this op waited for an answer.")
     succeeded, value = outcome[0]

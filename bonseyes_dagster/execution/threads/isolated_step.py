@@ -1,7 +1,7 @@
-"""One attempt of a step in a process of its own, for a step that may have ended the run's process (step_losses.py).
+"""One attempt of a step in its own process, for a step that may have ended the run's process (step_losses.py).
 
-Like step_thread.py, to executor.py: a thread here starts the process and passes its events on. A process that ends
-before its step has is the step's failure, or a retry if its RetryPolicy allows one more.
+executor.py uses it like step_thread.py. A thread starts the process and forwards its events. If the process ends before
+the step, the step fails, or is retried if its RetryPolicy allows another retry.
 """
 
 import os
@@ -34,15 +34,15 @@ from bonseyes_dagster.execution.threads.step_thread import StepContext, StepMess
 
 __all__ = ["IsolatedStep"]
 
-_LOOK_S = 0.1
-# From SIGTERM to SIGKILL, of the executor's GRACE_S.
+_POLL_S = 0.1
+# From SIGTERM to SIGKILL; less than GRACE_S of the executor.
 _GRACE_S = 4.0
-# Each loads Dagster and the definitions.
-_places = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
+# Limits the number of processes, because each loads Dagster and the definitions.
+_slots = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
 
 
 class IsolatedStep:
-    """Runs an attempt of a step in a process."""
+    """Runs an attempt of a step in its own process."""
 
     def __init__(self, context: StepContext, plan_context: PlanExecutionContext, mailbox: Mailbox[StepMessage]) -> None:
         self._context = context
@@ -55,13 +55,13 @@ class IsolatedStep:
         )
 
     def start(self) -> None:
-        """Start; from here on the mailbox hears everything, a message without event last."""
+        """Start the thread. The mailbox gets all events, and at the end a message without an event."""
         self._thread.start()
 
     def _events(self) -> Iterator[DagsterEvent]:
-        with self._place():
-            sentence = "The run has lost its process while this step was in flight: it gets a process of its own."
-            yield DagsterEvent.step_worker_starting(self._context, sentence, metadata={})
+        with self._slot():
+            message = "The run lost its process while this step was in flight; the step now runs in its own process."
+            yield DagsterEvent.step_worker_starting(self._context, message, metadata={})
             with ExitStack() as stack:
                 reader, process = self._start_process(stack)
                 for line in self._lines(reader, process):
@@ -82,18 +82,18 @@ class IsolatedStep:
         return self._context.interruption.is_set()
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Wait until fewer than so many steps have processes."""
-        while not _places.acquire(timeout=_LOOK_S):
+    def _slot(self) -> Iterator[None]:
+        """Wait for a free slot, and hold it during the `with` block."""
+        while not _slots.acquire(timeout=_POLL_S):
             if self._is_interrupted:
                 raise DagsterExecutionInterruptedError("The run was interrupted.")
         try:
             yield
         finally:
-            _places.release()
+            _slots.release()
 
     def _start_process(self, stack: ExitStack) -> tuple[int, "subprocess.Popen[bytes]"]:
-        # A file, not a pipe: nobody has to wait until the process reads it.
+        # A file, not a pipe: a write to a full pipe would wait until the process reads it.
         arguments = os.memfd_create("step", os.MFD_CLOEXEC)
         stack.callback(os.close, arguments)
         os.write(arguments, serialize_value(self._arguments()).encode())
@@ -101,7 +101,7 @@ class IsolatedStep:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         stack.callback(os.close, reader)
         try:
-            # In the process group of the run, which is killed before the run is resumed.
+            # The process is in the process group of the run, which is killed before the run is resumed.
             process = subprocess.Popen(
                 [
                     sys.executable,
@@ -121,7 +121,7 @@ class IsolatedStep:
 
     def _arguments(self) -> ExecuteStepArgs:
         run = self._context.dagster_run
-        assert run.job_code_origin is not None  # a run that is resumed was launched
+        assert run.job_code_origin is not None  # only launched runs are resumed
         return ExecuteStepArgs(
             job_origin=run.job_code_origin,
             run_id=run.run_id,
@@ -132,7 +132,7 @@ class IsolatedStep:
         )
 
     def _lines(self, reader: int, process: "subprocess.Popen[bytes]") -> Iterator[bytes]:
-        """Yield what the process writes until it ends; tell it to stop when the run is to."""
+        """Yield the lines that the process writes until it ends; stop the process when the run must stop."""
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         kill_at = float("inf")
@@ -143,8 +143,8 @@ class IsolatedStep:
                 kill_at = time.monotonic() + _GRACE_S
             if time.monotonic() >= kill_at:
                 process.kill()
-            if not poll.poll(_LOOK_S * 1000):
-                # What the op started may have the descriptor still.
+            if not poll.poll(_POLL_S * 1000):
+                # A process that the op started may still have the descriptor open.
                 if process.poll() is None:
                     continue
                 if not poll.poll(0):
@@ -155,15 +155,15 @@ class IsolatedStep:
             *lines, rest = (rest + chunk).split(b"\n")
             yield from lines
 
-    def _end(self, sentence: str) -> DagsterEvent:
-        """Write that the attempt has failed, or is to be followed by another one."""
-        error = SerializableErrorInfo(message=sentence, stack=[], cls_name="StepProcessEnded")
+    def _end(self, description: str) -> DagsterEvent:
+        """Return the event for the failure of the attempt, or for a retry."""
+        error = SerializableErrorInfo(message=description, stack=[], cls_name="StepProcessEnded")
         attempts, policy = self._context.previous_attempt_count, self._context.op_retry_policy
         if policy is not None and not self._context.retry_mode.disabled and attempts < policy.max_retries:
             delay_s = policy.calculate_delay(attempts + 1)
             retry = StepRetryData(error=error, seconds_to_wait=delay_s)  # type: ignore[no-untyped-call]
             return DagsterEvent.step_retry_event(self._context, retry)
-        cause = UserFailureData(label="process ended", description=sentence)  # type: ignore[no-untyped-call]
+        cause = UserFailureData(label="process ended", description=description)  # type: ignore[no-untyped-call]
         failure = StepFailureData(error=error, user_failure_data=cause)  # type: ignore[no-untyped-call]
         return DagsterEvent.step_failure_event(step_context=self._context, step_failure_data=failure)
 

@@ -1,4 +1,4 @@
-"""Where the executor's main thread sleeps until a step has something to say or a signal comes; it never polls."""
+"""A queue of messages from steps. The executor's main thread sleeps in it until a message or a signal arrives."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ T = TypeVar("T")
 class Mailbox(Generic[T]):
     """A queue whose reader also wakes when its process gets a signal.
 
-    `queue.get` would sleep through a signal whose handler only sets a flag, as Dagster's does.
+    `queue.get` does not return on a signal whose handler only sets a flag, such as Dagster's handler.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Mailbox(Generic[T]):
             os.close(self._writer)
 
     def put(self, message: T) -> None:
-        """Leave a message; any thread may."""
+        """Add a message; any thread may call this."""
         self._messages.append(message)
         with self._lock:
             if not self._is_closed:
@@ -52,7 +52,7 @@ class Mailbox(Generic[T]):
                     os.write(self._writer, b"\0")
 
     def wait(self, timeout_s: float) -> Iterator[T]:
-        """Sleep until there is a message, a signal, or no time left; then yield all messages, which may be none."""
+        """Sleep until a message, a signal or the timeout; then yield all messages, possibly none."""
         if not self._messages:
             self._poll.poll(max(0, int(timeout_s * 1000)))
         with contextlib.suppress(BlockingIOError):

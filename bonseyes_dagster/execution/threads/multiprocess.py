@@ -1,8 +1,8 @@
-"""Dagster's multiprocess executor as `Pipeline(executor="multiprocess")` takes it: each op in a process of its own.
+"""Dagster's multiprocess executor for `Pipeline(executor="multiprocess")`: each op runs in its own process.
 
-Its processes are forked from one that has loaded Dagster: Dagster's default starts Python anew for each op, which
-takes seconds of processor time. The configuration is that of the concurrent executor. A run in somebody else's process
-holds a lease here as there (run_lease.py).
+The processes are forked from a process that has loaded Dagster. Dagster's default starts Python again for each op,
+which takes seconds of processor time. The configuration is the same as the concurrent executor's. As with that
+executor, a run whose process no launcher started holds a lease (run_lease.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,19 +23,19 @@ from bonseyes_dagster.execution.threads.dagster_internals import (
     get_tag_concurrency_limits_config,
     multiple_process_executor_requirements,
 )
-from bonseyes_dagster.execution.threads.executor import take_run
+from bonseyes_dagster.execution.threads.executor import acquire_run
 
 __all__ = ["SeparateExecutor", "separate_executor"]
 
 
 class SeparateExecutor(dagster_multiprocess.MultiprocessExecutor):
-    """Dagster's executor, with a lease of the run and a stop that needs no signal."""
+    """Dagster's executor, with the lease of the run, and a stop that needs no signal."""
 
     def execute(self, plan_context: PlanOrchestrationContext, execution_plan: ExecutionPlan) -> Iterator[DagsterEvent]:
-        """Yield the events of the run's steps as they happen; raise when the run was interrupted."""
+        """Yield the events of the run's steps as they happen; raise if the run was interrupted."""
         with ExitStack() as stack:
-            held, run = yield from take_run(plan_context, stack)
-            if not held.is_guest:
+            run_lease, run = yield from acquire_run(plan_context, stack)
+            if run_lease.is_dedicated:
                 yield from super().execute(plan_context, execution_plan)
                 return
             context = PlanOrchestrationContext(
@@ -45,28 +45,28 @@ class SeparateExecutor(dagster_multiprocess.MultiprocessExecutor):
                 output_capture=plan_context.output_capture,
                 resume_from_failure=plan_context.resume_from_failure,
             )
-            execution = _stoppable(held)
-            # Not by a change of Dagster's module: a notebook may execute two runs at the same time.
+            execution = _stoppable(run_lease)
+            # Do not patch Dagster's module instead: a notebook may execute two runs at the same time.
             names = {**vars(dagster_multiprocess), "ActiveExecution": execution}
             execute = FunctionType(dagster_multiprocess.MultiprocessExecutor.execute.__code__, names)
             yield from execute(self, context, execution_plan)
 
 
-def _stoppable(held: RunLease) -> type[ActiveExecution]:
-    """Return Dagster's bookkeeping, which also ends when the lease says that the run is to stop."""
+def _stoppable(run_lease: RunLease) -> type[ActiveExecution]:
+    """Return a class of Dagster's bookkeeping that also stops when the lease receives a stop."""
 
     class StoppableExecution(ActiveExecution):
         def check_for_interrupts(self) -> bool:
             if super().check_for_interrupts():
-                held.cancel_unlaunched()
+                run_lease.cancel_unlaunched()
                 return True
-            return held.takes_stop()
+            return run_lease.receive_stop()
 
     return StoppableExecution
 
 
 def separate_executor(preloaded: Sequence[str]) -> ExecutorDefinition:
-    """Return the executor; the process from which those of ops are forked has imported the modules `preloaded`."""
+    """Return the executor; the processes of ops are forked from one that has imported the modules `preloaded`."""
 
     @executor(
         name="multiprocess",
@@ -82,7 +82,7 @@ def separate_executor(preloaded: Sequence[str]) -> ExecutorDefinition:
         requirements=multiple_process_executor_requirements(),
     )
     def definition(init_context: InitExecutorContext) -> SeparateExecutor:
-        """Run each op in a process of its own."""
+        """Run each op in its own process."""
         config: Any = init_context.executor_config
         return SeparateExecutor(
             retries=RetryMode.from_config(config["retries"]) or RetryMode.ENABLED,

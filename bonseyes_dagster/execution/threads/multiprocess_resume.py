@@ -1,6 +1,6 @@
-"""Lets a run on Dagster's multiprocess executor go on in a new process where the old one left off.
+"""Resumes a run of Dagster's multiprocess executor: a new process continues where the old process stopped.
 
-run_worker.py calls it for a run that is resumed. Dagster's executor itself would execute every step again.
+run_worker.py calls it. Without it, Dagster's executor would execute every step again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from dagster import DagsterEvent, DagsterInstance
 from bonseyes_dagster.execution.threads.active_execution import ResumableExecution, read_progress
 from bonseyes_dagster.execution.threads.dagster_internals import dagster_multiprocess
 
-# Dagster's executor looks its bookkeeping up by this name when it begins.
+# Dagster's executor looks up its bookkeeping class in this module when it starts.
 multiprocess: Any = dagster_multiprocess
 
 __all__ = ["resume_multiprocess"]
@@ -22,15 +22,15 @@ _INTERRUPTED = {"DagsterExecutionInterruptedError", "KeyboardInterrupt"}
 
 @contextmanager
 def resume_multiprocess(instance: DagsterInstance, run_id: str) -> Iterator[None]:
-    """Within, have Dagster's multiprocess executor begin with what earlier processes of the run achieved."""
+    """Make Dagster's multiprocess executor start from the progress of earlier processes, inside the `with` block."""
     original = multiprocess.ActiveExecution
 
     class _Resumed(_ResumedExecution):
         def __enter__(self) -> Self:
             super().__enter__()
-            # The dead process cannot give its places in pools back.
+            # The dead process cannot release its slots in pools.
             instance.event_log_storage.free_concurrency_slots_for_run(run_id)
-            self.take_up(read_progress(instance, run_id))
+            self.load_progress(read_progress(instance, run_id))
             return self
 
     multiprocess.ActiveExecution = _Resumed
@@ -41,11 +41,11 @@ def resume_multiprocess(instance: DagsterInstance, run_id: str) -> Iterator[None
 
 
 class _ResumedExecution(ResumableExecution):
-    """Shows the executor the failures of the earlier processes, so that the run ends as failed."""
+    """Yields the failures of earlier processes to the executor, so that the run ends as failed."""
 
     _failures: list[DagsterEvent]
 
-    def take_up(self, progress: Sequence[DagsterEvent]) -> None:
+    def load_progress(self, progress: Sequence[DagsterEvent]) -> None:
         kept = [event for event in progress if not _is_interruption(event)]
         self._failures = list(self.failures(kept))
         self.replay(kept)

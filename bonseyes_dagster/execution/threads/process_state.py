@@ -1,7 +1,7 @@
-"""What all ops in the threads of a run's process share, and how it comes back to what it was.
+"""Restores the process state that all ops in the threads of a run's process share.
 
-executor.py asks for it when a step has ended. While other steps are at work, nothing is restored: one of them may have
-changed it, and may rely on it. Signal handlers need no restoring, since Python lets only the main thread set them.
+executor.py calls it when a step has ended. While other steps run, nothing is restored: one of them may have changed the
+state and may need it. Signal handlers need no restoring, because Python lets only the main thread set them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _UMASK = re.compile(r"^Umask:\s*([0-7]+)$", re.MULTILINE)
 
 
 class ProcessState:
-    """The process as it was when the run began."""
+    """The state of the process at the start of the run."""
 
     def __init__(self) -> None:
         self._steps: list[str] = []
@@ -27,28 +27,29 @@ class ProcessState:
         self._state = _read()
 
     def begin(self, step: str) -> None:
-        """Note that a step is at work."""
+        """Remember the name of a step that starts."""
         if step not in self._steps:
             self._steps.append(step)
 
     def restore(self) -> str | None:
-        """Restore what the steps since the last call have left changed, and return a sentence about it.
+        """Restore the state that steps have changed since the last call; return a warning, or None if nothing changed.
 
-        Call it when no step is at work.
+        Call it when no step runs.
         """
         steps, self._steps = self._steps, []
         changed = [*self._restore_state(), *self._restore_environment()]
         if not changed:
             return None
-        # Without steps, it is a thread that an earlier step has left at work.
-        who = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
-        who = f"The step {steps[0]}" if len(steps) == 1 else who
-        return f"{who} left changed: {', '.join(changed)}. It is as at the run's start again."
+        # Without steps, the cause is a thread that an earlier step has left running.
+        subject = f"One of the steps {', '.join(steps)}" if steps else "An earlier step"
+        subject = f"The step {steps[0]}" if len(steps) == 1 else subject
+        names = ", ".join(changed)
+        return f"{subject} changed and did not restore {names}; the values from the run's start are set again."
 
     def _restore_state(self) -> list[str]:
         changed = [name for name, value in _read().items() if value != self._state[name]]
         for name in changed:
-            # A folder may be gone, a locale not there any more.
+            # The folder or the locale may be gone.
             with contextlib.suppress(OSError, locale.Error):
                 _write(name, self._state[name])
         return changed
@@ -63,7 +64,7 @@ class ProcessState:
                 os.environ[name] = self._environment[name]
             else:
                 del os.environ[name]
-        # Not the values: they may be secrets.
+        # No values: they may be secrets.
         return [f"the environment variable {name}" for name in names]
 
 
@@ -99,6 +100,6 @@ def _working_directory() -> str:
 
 
 def _umask() -> int:
-    """Return the umask without changing it, which another thread might see."""
+    """Return the umask. `os.umask` would change it for a moment, and another thread could see that."""
     match = _UMASK.search(Path("/proc/self/status").read_text())
     return int(match[1], 8) if match else 0o022

@@ -1,8 +1,9 @@
-"""Which steps may have ended a run's process: read from the run's log when another process takes the run up.
+"""Finds the steps that may have ended a run's process. executor.py calls it when a new process resumes the run.
 
-A process that is lost is an attempt of each step that was in flight. A step that was in flight at two losses is a
-suspect: from then on executor.py runs it in a process of its own (isolated_step.py), and what ends that process is the
-step's doing. Tool ops are no suspects: they only wait on HTTP, and attach to what their tools make.
+It reads the run's log. A loss of the process counts as an attempt of each step in flight. A step that was in flight at
+two losses is a suspect: from then on executor.py runs it in its own process (isolated_step.py). If that process ends,
+the step is the cause. Tool ops are never suspects: they only wait on HTTP, and attach to artifacts that their tools
+make.
 """
 
 from dagster import DagsterEventType, DagsterInstance
@@ -12,7 +13,7 @@ from bonseyes_dagster.tags import CONTAINER_TAG
 
 __all__ = ["INTERRUPTED", "RESUMING", "SUSPECT_AFTER", "is_tool_step", "read_losses"]
 
-# In whose messages a process says that it took a run up, and that it ends without having finished its steps.
+# Start of the message of a process that resumes a run, and of a process that stops before its steps have finished.
 RESUMING = "Resuming the run in a new process"
 INTERRUPTED = "Interrupted; the steps in flight are left as they are"
 SUSPECT_AFTER = 2
@@ -27,14 +28,14 @@ _ENDS = {
 
 
 def read_losses(instance: DagsterInstance, run_id: str) -> dict[str, int]:
-    """Return how often each step was in flight when the run lost its process, SUSPECT_AFTER at most.
+    """Return for each step how often it was in flight when the run lost its process, at most SUSPECT_AFTER.
 
-    A suspect has a process of its own. A later loss of the run's process is not its doing.
+    A suspect has its own process, so it is not the cause of a later loss of the run's process.
     """
     losses: dict[str, int] = {}
     in_flight: set[str] = set()
 
-    def lose() -> None:
+    def count_loss() -> None:
         for key in in_flight:
             losses[key] = min(losses.get(key, 0) + 1, SUSPECT_AFTER)
         in_flight.clear()
@@ -51,11 +52,11 @@ def read_losses(instance: DagsterInstance, run_id: str) -> dict[str, int]:
         elif message.startswith(INTERRUPTED):
             in_flight.clear()
         elif message.startswith(RESUMING):
-            lose()
-    lose()
+            count_loss()
+    count_loss()
     return losses
 
 
 def is_tool_step(step: ExecutionStep) -> bool:
-    """Tell whether a step's op is one of `tool_op`."""
+    """Tell whether `tool_op` made the op of a step."""
     return CONTAINER_TAG in step.tags

@@ -1,9 +1,9 @@
 """Gives each step its own `sys.stdout` and `sys.stderr`, while several steps share one process.
 
-compute_logs.py opens a capture for each step. A front in `sys.stdout` passes what is written to the step that writes;
-a context variable says which that is. An op that sets `sys.stdout`, as `contextlib.redirect_stdout` does, sets it for
-itself: the module `sys` has a class here whose `stdout` and `stderr` are properties. `print` reads the dictionary of
-the module and finds the front, everybody else reads the property.
+compute_logs.py opens a capture for each step. An object in `sys.stdout`, the front, forwards each write to the file of
+the current step. A context variable names this step. An op that sets `sys.stdout`, as `contextlib.redirect_stdout`
+does, sets it only for itself: this module gives `sys` a class whose `stdout` and `stderr` are properties. `print` reads
+the dictionary of the module `sys` and finds the front. All other code reads the property.
 """
 
 import contextvars
@@ -19,7 +19,7 @@ __all__ = ["capture_streams", "route_streams"]
 
 
 class _Capture:
-    """The two open files of one step, and what its op has set `sys.stdout` and `sys.stderr` to."""
+    """The two open files of one step, and the streams that its op has set as `sys.stdout` and `sys.stderr`."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         self.files = {"stdout": out, "stderr": err}
@@ -32,11 +32,11 @@ _lock = threading.Lock()
 
 
 def _current() -> _Capture | None:
-    """Return the capture of the step that is writing.
+    """Return the capture of the step that writes.
 
-    A thread that an op started has no context of ours: while only one step is captured, it is that step's.
+    A thread that an op started has no context variable. It belongs to a step if only this step is captured.
     """
-    # Other threads begin and end captures meanwhile.
+    # Copied, because other threads begin and end captures at the same time.
     captures = tuple(_open_captures)
     capture = _capture.get()
     if capture is None and len(captures) == 1:
@@ -50,7 +50,7 @@ def _target(name: str) -> TextIO | None:
 
 
 class _Router(io.TextIOBase):
-    """What an op reads as `sys.stdout` or `sys.stderr`: the step's file, or outside of steps the original."""
+    """The `sys.stdout` or `sys.stderr` of an op. It writes to the step's file, outside of steps to the original."""
 
     def __init__(self, name: str, original: TextIO) -> None:
         self._name = name
@@ -65,7 +65,7 @@ class _Router(io.TextIOBase):
         if target is not None:
             try:
                 count = target.write(text)
-            except ValueError:  # closed under the hands of a thread that outlived its step
+            except ValueError:  # the step has ended, and this thread goes on
                 return self.original.write(text)
             if self.is_mirrored:
                 self.original.write(text)
@@ -97,14 +97,14 @@ class _Router(io.TextIOBase):
 
     @property
     def buffer(self) -> Any:
-        """Return the binary layer, as code that writes bytes to `sys.stdout.buffer` expects."""
+        """Return the binary stream, for code that writes bytes to `sys.stdout.buffer`."""
         stream = self._stream()
         stream.flush()
         return stream.buffer
 
 
 class _Front:
-    """What `print` finds in the dictionary of `sys`: passes all on to what the step reads as `sys.stdout`."""
+    """The object that `print` finds in the dictionary of `sys`: it forwards to the current step's `sys.stdout`."""
 
     def __init__(self, router: _Router) -> None:
         self.router = router
@@ -115,7 +115,7 @@ class _Front:
 
 
 class _SteppedSys(ModuleType):
-    """The module `sys`, in which each step has a `stdout` and a `stderr` of its own."""
+    """The class of the module `sys`, in which each step has its own `stdout` and `stderr`."""
 
     @property
     def stdout(self) -> Any:
@@ -153,7 +153,7 @@ def _set(name: str, stream: Any) -> None:
         vars(sys)[name] = _fronts.get(name) if stream is _router(name) else stream
 
 
-# Kept, because `print` does not hold the stream that it writes to, and another thread may put the original back.
+# Keeps a reference to each front: `print` has none, and another thread may put the original stream back.
 _fronts: dict[str, _Front] = {}
 
 
@@ -162,7 +162,7 @@ def _router(name: str) -> _Router | None:
 
 
 def route_streams(is_mirrored: bool = False) -> None:
-    """Put the fronts in place, once; handlers made after this that write to `sys.stderr` are routed as well."""
+    """Put the fronts in place, once. Log handlers that are created later and write to `sys.stderr` use them, too."""
     for name in ("stdout", "stderr"):
         stream = vars(sys)[name]
         if not isinstance(stream, _Front):
@@ -184,7 +184,7 @@ def _begin_routing(is_mirrored: bool) -> None:
 
 
 def _end_routing() -> None:
-    """Put the streams back when the last capture ends, if captures had put the fronts there."""
+    """Put the original streams back when the last capture ends, if a capture had replaced them."""
     global _is_routed_for_captures
     if _open_captures or not _is_routed_for_captures:
         return
@@ -198,7 +198,7 @@ def _end_routing() -> None:
 
 @contextmanager
 def capture_streams(out: TextIO, err: TextIO, *, is_mirrored: bool) -> Iterator[None]:
-    """Write to these files what the current context writes; other contexts may be captured at the same time."""
+    """Write the output of the current context to these files; other contexts may be captured at the same time."""
     capture = _Capture(out, err)
     with _lock:
         _begin_routing(is_mirrored)

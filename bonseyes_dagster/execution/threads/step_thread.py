@@ -1,4 +1,4 @@
-"""One attempt of one step in a thread of its own: what executor.py starts, and what it hears from it."""
+"""One attempt of a step in its own thread. executor.py starts it and reads its messages from the mailbox."""
 
 import asyncio
 import contextvars
@@ -33,7 +33,7 @@ _running_step: contextvars.ContextVar[str | None] = contextvars.ContextVar("runn
 
 
 class StepMessage(NamedTuple):
-    """What a step says: an event, or (with no event) that its thread is done, and with which error if any."""
+    """A message from a step: an event, or without an event the end of its thread, with the error if there was one."""
 
     key: str
     event: DagsterEvent | None
@@ -41,18 +41,18 @@ class StepMessage(NamedTuple):
 
 
 def post_events(key: str, events: Iterator[DagsterEvent], mailbox: Mailbox[StepMessage]) -> None:
-    """Put each event of a step into the mailbox, and last a message without event, with the error if there was one."""
+    """Put each event of a step into the mailbox, and at the end a message without an event."""
     error: BaseException | None = None
     try:
         for event in events:
             mailbox.put(StepMessage(key, event))
-    except BaseException as raised:  # the main thread decides what it means for the run
+    except BaseException as raised:  # the main thread decides the consequence for the run
         error = raised
     mailbox.put(StepMessage(key, None, error))
 
 
 class StepContext(StepExecutionContext):
-    """Dagster's step context, with what steps must not share when they run at the same time."""
+    """Dagster's step context, with its own event loop and interruption: concurrent steps must not share them."""
 
     interruption: threading.Event
 
@@ -64,7 +64,7 @@ class StepContext(StepExecutionContext):
         known_state: KnownExecutionState,
         interruption: threading.Event,
     ) -> "StepContext":
-        """Do what `plan_context.for_step` does."""
+        """Return the same context as `plan_context.for_step`, for a thread."""
         context = cls(
             plan_data=plan_context.plan_data,
             execution_data=plan_context._execution_data,
@@ -83,19 +83,19 @@ class StepContext(StepExecutionContext):
 
     @property
     def event_loop(self) -> asyncio.AbstractEventLoop:
-        """Return this step's own loop: two asynchronous ops cannot run on one at the same time."""
+        """Return this step's own loop: two asynchronous ops cannot run in one loop at the same time."""
         return self._own_loop
 
     @property
     def step_launcher(self) -> Any:
-        """Return what runs the step's core: the user's launcher if there is one, else `launch_step` below."""
+        """Return the object that runs the step: the user's launcher if there is one, else this context."""
         return super().step_launcher or self
 
     def launch_step(self, _context: StepExecutionContext) -> Iterator[DagsterEvent]:
-        """Run the op, and do not let an interruption become a retry.
+        """Run the op; an interruption must not become a retry.
 
-        Dagster takes an interruption inside an op that has a RetryPolicy for a failure of that op, and asks for a
-        retry; a cancelled run would be left with a step that is up for one.
+        For Dagster, an interruption inside an op with a RetryPolicy is a failure of the op, which it retries. A
+        cancelled run would keep a step that waits for a retry.
         """
         try:
             yield from core_dagster_event_sequence_for_step(self)
@@ -105,14 +105,14 @@ class StepContext(StepExecutionContext):
             raise DagsterExecutionInterruptedError("The run was interrupted; this step is not retried.") from request
 
     def close(self) -> None:
-        """Let go of what the step had for itself."""
+        """Close the step's event loop."""
         if "_own_loop" in self.__dict__:
             self._own_loop.run_until_complete(self._own_loop.shutdown_asyncgens())
             self._own_loop.close()
 
 
 class StepThread:
-    """Runs an attempt of a step: its log capture, its events, its hooks."""
+    """Runs an attempt of a step, with its log capture and its hooks."""
 
     def __init__(
         self,
@@ -128,12 +128,12 @@ class StepThread:
         self._mailbox = mailbox
         self._captures_logs = captures_logs
         self.key = context.step.key
-        _keep_records_apart(context, is_alone)
+        _filter_records(context, is_alone)
         variables = contextvars.copy_context()
         self._thread = threading.Thread(target=variables.run, args=(self._run,), name=f"step {self.key}", daemon=True)
 
     def start(self) -> None:
-        """Start; from here on the mailbox hears everything, a message without event last."""
+        """Start the thread. The mailbox gets all events, and at the end a message without an event."""
         self._thread.start()
 
     def _run(self) -> None:
@@ -159,7 +159,7 @@ class StepThread:
                 yield from _handle_compute_log_teardown_error(self._plan_context, sys.exc_info())
 
     def _capture_logs(self, capture: ExitStack) -> Iterator[DagsterEvent]:
-        """Give this attempt a log of its own; a retry gets another, as under Dagster's executors."""
+        """Give this attempt its own log; a retry gets another log, as with Dagster's executors."""
         manager = self._plan_context.instance.compute_log_manager
         key = manager.build_log_key_for_run(self._plan_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
         try:
@@ -169,21 +169,23 @@ class StepThread:
             yield from _handle_compute_log_setup_error(self._plan_context, sys.exc_info())
 
 
-def _keep_records_apart(context: StepContext, is_alone: Callable[[], bool]) -> None:
-    """Let the step's handler take only this step's records from loggers that all steps share.
+def _filter_records(context: StepContext, is_alone: Callable[[], bool]) -> None:
+    """Let the step's handler accept only this step's records from loggers that all steps share.
 
-    While an op runs, Dagster hangs the step's handler on Python's loggers. With several steps at a time every record
-    would land on all of them. Records from a thread that an op started cannot be told apart: they go to the step when
-    it is the only one. Records of `context.log` (the logger named `dagster`) are the step's own in any thread.
+    While an op runs, Dagster adds the step's handler to Python's loggers. With concurrent steps, each record would go
+    to all of them. The step of a record from a thread that an op started is unknown. Such a record goes to a step only
+    if no other step runs. A record of `context.log` (the logger `dagster`) belongs to the step in any thread.
     """
     for handler in context.log.handlers:
-        takes = handler.filter
+        accepts = handler.filter
 
         def filter_record(
-            record: logging.LogRecord, takes: Callable[[logging.LogRecord], Any] = takes, key: str = context.step.key
+            record: logging.LogRecord,
+            accepts: Callable[[logging.LogRecord], Any] = accepts,
+            key: str = context.step.key,
         ) -> Any:
             running = _running_step.get()
             is_ours = record.name == "dagster" or running == key or (running is None and is_alone())
-            return is_ours and takes(record)
+            return is_ours and accepts(record)
 
         handler.filter = filter_record  # type: ignore[method-assign]

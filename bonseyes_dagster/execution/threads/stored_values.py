@@ -1,20 +1,19 @@
-"""How a value that an op gives out is kept: as text in the run's event log, or as a file of the Dagster home.
+"""Stores the output values of ops, as text in the run's event log or as files in DAGSTER_HOME.
 
-references.py calls it. A value comes back equal and of the same type, as with Dagster's `fs_io_manager`:
+references.py calls it. A loaded value is equal to the stored one and has the same type, as with Dagster's
+`fs_io_manager`:
 
-- A small value that JSON gives back exactly is in the event log.
+- A small value that JSON restores exactly is in the event log.
 - Any other value (a tuple, a dict with integers as keys, an object, a large list) is pickled into
-  `DAGSTER_HOME/storage/RUN/STEP/OUTPUT.pickle`, and the event log has its digest. A file with another digest is
-  not loaded: loading a pickle executes what it says.
+  `DAGSTER_HOME/storage/RUN/STEP/OUTPUT.pickle`. The event log has the digest of the file. A file with another digest is
+  not loaded, because loading a pickle executes code in it.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,10 @@ from typing import IO, Any
 
 from dagster import DagsterInstance, DagsterInvariantViolationError
 
+from bonseyes_dagster.system.replacing import replacing
+
 __all__ = [
-    "MOST_LOGGED_CHARACTERS",
+    "MAX_LOGGED_CHARACTERS",
     "OutputPlace",
     "delete_values_set_aside",
     "load_value",
@@ -31,15 +32,15 @@ __all__ = [
     "store_value",
 ]
 
-# A larger value would slow down everything that reads the run's events.
-MOST_LOGGED_CHARACTERS = 4096
-# Before the id of a run in the name of a folder that is being removed.
-_DOOMED = ".deleted-"
+# A larger value would slow down every reader of the run's events.
+MAX_LOGGED_CHARACTERS = 4096
+# The prefix of a folder that is being removed; the id of the run follows.
+_DELETED_PREFIX = ".deleted-"
 
 
 @dataclass(frozen=True)
 class OutputPlace:
-    """One output of one step of one run; `mapping_key` tells the values of a dynamic output apart."""
+    """One output of one step of one run; the values of a dynamic output differ in `mapping_key`."""
 
     run_id: str
     step_key: str
@@ -47,7 +48,7 @@ class OutputPlace:
     mapping_key: str | None
 
     def __str__(self) -> str:
-        """Return how messages call it."""
+        """Return the name of the output in messages."""
         return f"the output {self._value!r} of the op {self.step_key!r}"
 
     @property
@@ -55,60 +56,60 @@ class OutputPlace:
         return f"{self.output}[{self.mapping_key}]" if self.mapping_key else self.output
 
     def file(self, storage: Path) -> Path:
-        """Return the file that a value of this output is pickled into."""
+        """Return the file for a pickled value of this output."""
         return storage / self.run_id / self.step_key / f"{self._value}.pickle"
 
 
 def store_value(value: object, place: OutputPlace, storage: Path) -> dict[str, Any]:
-    """Keep a value; return what the event log is to have of it, from which `load_value` makes it again."""
+    """Store a value; return the entry for the event log, from which `load_value` loads the value."""
     text = _exact_json(value)
     return {"json": text} if text is not None else {"pickle": _write(value, place, storage)}
 
 
 def load_value(kept: Mapping[str, Any], place: OutputPlace, storage: Path) -> object:
-    """Return the value that `store_value` has kept, a new object each time."""
+    """Return a value that `store_value` has stored, as a new object on each call."""
     if "json" in kept:
         return json.loads(kept["json"])
     if "pickle" in kept:
         return _read(kept["pickle"]["sha256"], place, storage)
-    return kept["value"]  # in the logs of older runs
+    return kept["value"]  # from the logs of older runs
 
 
 def set_values_aside(instance: DagsterInstance, run_id: str) -> None:
-    """Rename the folder of what the ops of a run that is being deleted gave out, whichever IO manager wrote it."""
+    """Rename the folder of the output values of a run that is being deleted; any IO manager may have written them."""
     storage = Path(instance.storage_directory())
-    doomed = storage / f"{_DOOMED}{run_id}"
-    if doomed.exists():  # of an earlier run of this id
-        shutil.rmtree(doomed, ignore_errors=True)
+    deleted = storage / f"{_DELETED_PREFIX}{run_id}"
+    if deleted.exists():  # of an earlier run with this id
+        shutil.rmtree(deleted, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):
-        (storage / run_id).rename(doomed)
+        (storage / run_id).rename(deleted)
 
 
 def delete_values_set_aside(instance: DagsterInstance, run_id: str | None = None) -> None:
-    """Remove what was set aside of a run, or of all."""
+    """Remove the folders that were set aside, of one run or of all runs."""
     storage = Path(instance.storage_directory())
-    for doomed in storage.glob(f"{_DOOMED}*") if run_id is None else [storage / f"{_DOOMED}{run_id}"]:
-        shutil.rmtree(doomed, ignore_errors=True)
+    for deleted in storage.glob(f"{_DELETED_PREFIX}*") if run_id is None else [storage / f"{_DELETED_PREFIX}{run_id}"]:
+        shutil.rmtree(deleted, ignore_errors=True)
 
 
 def _exact_json(value: object) -> str | None:
-    """Return a small value as JSON, or None if JSON would give back something else."""
+    """Return a small value as JSON, or None if JSON would not restore it exactly."""
     if not _is_small_and_plain(value):
         return None
     try:
         text = json.dumps(value, allow_nan=False)
         # JSON joins the two halves of a surrogate pair.
-        return text if len(text) <= MOST_LOGGED_CHARACTERS and json.loads(text) == value else None
-    except (ValueError, RecursionError):  # NaN, or an integer of more digits than Python reads, or deeply nested
+        return text if len(text) <= MAX_LOGGED_CHARACTERS and json.loads(text) == value else None
+    except (ValueError, RecursionError):  # NaN, an integer with more digits than Python parses, or deep nesting
         return None
 
 
 def _is_small_and_plain(value: object) -> bool:
-    """Tell whether a value consists of few parts, each of a type that JSON has; no subclass, no cycle."""
+    """Tell whether a value has few parts, each of exactly a type that JSON has, and no cycle."""
     parts: list[Any] = [value]
     for part in parts:
         kind = type(part)
-        if kind in (list, dict, str) and len(part) + len(parts) > MOST_LOGGED_CHARACTERS:
+        if kind in (list, dict, str) and len(part) + len(parts) > MAX_LOGGED_CHARACTERS:
             return False
         if kind is list:
             parts += part
@@ -122,7 +123,7 @@ def _is_small_and_plain(value: object) -> bool:
 
 
 class _DigestingFile:
-    """A file to write a pickle into, which digests what is written."""
+    """A file object for a pickle that computes the digest of the written content."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -136,20 +137,13 @@ class _DigestingFile:
 
 
 def _write(value: object, place: OutputPlace, storage: Path) -> dict[str, Any]:
-    """Write the file whole and durably: the event that speaks of it comes later."""
+    """Write the file completely and with fsync, before the event that names its digest."""
     file = place.file(storage)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as new:
-                written = _DigestingFile(new)
-                _pickle(value, written, place)
-                new.flush()
-                os.fsync(new.fileno())
-            Path(draft).replace(file)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+        with replacing(file, mode=0o600, is_durable=True) as new:
+            written = _DigestingFile(new)
+            _pickle(value, written, place)
     except OSError as error:
         raise DagsterInvariantViolationError(f"Cannot store {place} in {file}: {error}.") from error
     return {"sha256": written.digest.hexdigest(), "size_bytes": written.size_bytes}
@@ -163,7 +157,7 @@ def _pickle(value: object, written: _DigestingFile, place: OutputPlace) -> None:
     except Exception as error:  # pickling calls methods of the value's class
         raise DagsterInvariantViolationError(
             f"Cannot store {place}, a value of type {type(value).__name__}: {error}. "
-            "An op must give out an artifact reference or a value that pickle can store."
+            "An op must return an artifact reference or a value that pickle can store."
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""The sensor of the inbox: a run for each set of archives that arrives."""
+"""The sensor of the inbox: it launches a run for each set of archives that arrives."""

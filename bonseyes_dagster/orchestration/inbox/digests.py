@@ -1,4 +1,4 @@
-"""Reads the archives of an inbox once, a slice at each look, to know sets by their bytes."""
+"""Computes digests of the archives in an inbox. It reads each file once, a part of it at each look of the sensor."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from bonseyes_dagster.orchestration.inbox.files import ArchiveFile, ArchiveSet, 
 
 __all__ = ["ArchiveChangedError", "DigestReader"]
 
-# Dagster gives a sensor 60 s. Beside the reading it has to list the folders and to answer.
+# Dagster gives a sensor 60 s, in which it also lists the folders and answers.
 BUDGET_S = 10.0
 CHUNK_BYTES = 4 << 20
 
@@ -21,7 +21,7 @@ class ArchiveChangedError(Exception):
 
 
 class _Reading:
-    """One file that is being read."""
+    """The state of one file that is being read."""
 
     def __init__(self) -> None:
         self.digest: Any = hashlib.sha256()
@@ -30,7 +30,7 @@ class _Reading:
 
 
 class DigestReader:
-    """Digests sets within a budget of time; what one look has read of a file, the next one does not read again."""
+    """Computes digests of sets within a time budget; the next look continues where the last one stopped reading."""
 
     def __init__(self) -> None:
         self._readings: dict[tuple[str, tuple[int, int, int, int]], _Reading] = {}
@@ -47,7 +47,7 @@ class DigestReader:
     def digest(self, archives: ArchiveSet) -> str | None:
         """Return the sha256 of a set's parameters and bytes, or None when the budget of this look is used up.
 
-        Raises OSError for a file that cannot be read, ArchiveChangedError for one that changes meanwhile.
+        Raises OSError if a file cannot be read, ArchiveChangedError if a file changes while it is read.
         """
         whole = hashlib.sha256()
         for parameter, file in sorted(archives.files.items()):
@@ -58,12 +58,12 @@ class DigestReader:
         return whole.hexdigest()[:40]
 
     def done_bytes(self, archives: ArchiveSet) -> int:
-        """Return how much of a set has been read."""
+        """Return how many bytes of a set have been read."""
         readings = [self._readings.get((file.path, file.stamp)) for file in archives.files.values()]
         return sum(reading.done_bytes for reading in readings if reading)
 
     def forget(self, archives: Collection[ArchiveFile]) -> None:
-        """Drop what is known of files; their set is remembered elsewhere."""
+        """Drop the state of files; `InboxState` remembers the digest of their set."""
         for file in archives:
             self._readings.pop((file.path, file.stamp), None)
 
@@ -83,7 +83,7 @@ class DigestReader:
             raise
 
     def _read_on(self, file: ArchiveFile, reading: _Reading) -> str | None:
-        # Not blocking: the name may be a pipe's by now.
+        # Do not block: a pipe may have the name now.
         descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb", buffering=0) as opened:
             self._check(file, os.fstat(descriptor))
@@ -103,7 +103,7 @@ class DigestReader:
         return reading.result
 
     def _is_over(self) -> bool:
-        """Tell whether the budget is used up; each look reads something, however slow the disk is."""
+        """Tell whether the budget is used up; even on a slow disk each look reads one chunk."""
         return self._has_read and time.monotonic() >= self._until_s
 
     def _check(self, file: ArchiveFile, found: os.stat_result) -> None:

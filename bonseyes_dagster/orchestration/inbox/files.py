@@ -1,6 +1,6 @@
-"""The sets of archives in an inbox: which file belongs to which parameter, and why a set is not complete.
+"""Finds the sets of archives in an inbox: the file for each parameter, and the reason why a set is incomplete.
 
-`inbox.py` calls it at each look. One set that cannot be read never hides another.
+`sensor.py` calls it at each look. A set that cannot be read does not hide the other sets.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ from pathlib import Path
 
 __all__ = ["ArchiveFile", "ArchiveSet", "is_within", "printable", "read_sets", "stamp_of"]
 
-# What a browser, rsync, wget or an editor calls a file that it has not finished.
+# Suffixes that a browser, rsync, wget or an editor gives to an unfinished file.
 _UNFINISHED = (
     *(".part", ".partial", ".crdownload", ".download", ".opdownload", ".filepart", ".unfinished", ".aria2", ".!ut"),
     *(".tmp", ".temp", ".swp"),
 )
-# What lies beside a file that is whole: its checksum, its signature, an editor's copy of it.
+# Suffixes of files that belong to a complete file: its checksum, its signature, an editor's copy.
 _COMPANIONS = (
     *(".md5", ".sha1", ".sha224", ".sha256", ".sha384", ".sha512", ".b2", ".crc32", ".sfv"),
     *(".md5sum", ".sha1sum", ".sha256sum", ".sha512sum", ".asc", ".sig", ".minisig", "~"),
 )
-# Such a file can be what a parameter wants, but not beside another one that has the parameter's name.
+# A file with such a suffix counts as a parameter's file only if no other file has the parameter's name.
 _NOTES = (".txt", ".md", ".rst", ".log", ".nfo", ".html", ".pdf", ".bak", ".old", ".orig")
-# What the system, a file server or an archiver puts into a folder.
+# Folders that the system, a file server or an archiver creates.
 _SYSTEM_FOLDERS = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "__MACOSX"})
 # MNIST calls its files `train-images-idx3-ubyte.gz` and `t10k-labels-idx1-ubyte.gz`.
 _MNIST = re.compile(r"[-.]idx\d+-ubyte(?=\.|$)")
@@ -34,7 +34,7 @@ _MNIST_TEST = "t10k-"
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFile:
-    """A regular file; `stamp` changes when its bytes may have changed. It lies below `inside`, a path without links."""
+    """A regular file below `inside`, a path without links; `stamp` changes when its bytes may have changed."""
 
     path: str
     inside: str
@@ -44,7 +44,7 @@ class ArchiveFile:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveSet:
-    """A folder of the inbox ("" for the inbox itself), the file of each parameter, and why it cannot be run."""
+    """A folder of the inbox ("" for the inbox itself), the file of each parameter, and why no run can start."""
 
     name: str
     files: Mapping[str, ArchiveFile]
@@ -52,19 +52,19 @@ class ArchiveSet:
 
     @property
     def title(self) -> str:
-        """Return the name for people."""
+        """Return the name that messages show."""
         return printable(self.name) or "the inbox itself"
 
     @property
     def size(self) -> int:
-        """Return the bytes of all files."""
+        """Return the size of all files together, in bytes."""
         return sum(file.size for file in self.files.values())
 
     @property
     def stamp(self) -> str:
-        """Return what changes when any of the files may have changed."""
-        told = repr(sorted((name, file.path, file.stamp) for name, file in self.files.items()))
-        return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:20]
+        """Return a text that changes when any of the files may have changed."""
+        stamps = repr(sorted((name, file.path, file.stamp) for name, file in self.files.items()))
+        return hashlib.sha256(stamps.encode(errors="surrogateescape")).hexdigest()[:20]
 
 
 def read_sets(root: Path, wanted: Iterable[str]) -> list[ArchiveSet]:
@@ -75,13 +75,13 @@ def read_sets(root: Path, wanted: Iterable[str]) -> list[ArchiveSet]:
         found = sorted(entries, key=lambda entry: entry.name)
     folders = [entry for entry in found if not _is_ignored(entry.name) and _is_folder(entry)]
     own = _choose("", str(root), inside, found, wanted)
-    # Who uses subfolders has nothing in the inbox itself, and need not be told what it lacks.
+    # A user of subfolders puts no archives into the inbox itself. Do not report that it lacks files.
     is_used = bool(own.files) or not folders
     return [*([own] if is_used or "lacks" not in (own.problem or "") else []), *_subfolders(folders, inside, wanted)]
 
 
 def printable(name: str) -> str:
-    """Return a file's name as text that can be stored and shown: bytes that are not UTF-8 as escapes."""
+    """Return a file's name as text that can be stored and shown; bytes that are not UTF-8 become escapes."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -99,7 +99,7 @@ def _subfolder(folder: "os.DirEntry[str]", inside: str, wanted: list[str]) -> Ar
     except OSError as error:
         return ArchiveSet(folder.name, {}, f"cannot be read: {error.strerror}")
     try:
-        # The folder that is open counts: a link may take its place at any time.
+        # Check the open folder: a link may take its place at any time.
         if not is_within(descriptor, inside):
             return ArchiveSet(
                 folder.name, {}, "is a link out of the inbox, which is not followed; move the folder here"
@@ -114,7 +114,7 @@ def _subfolder(folder: "os.DirEntry[str]", inside: str, wanted: list[str]) -> Ar
 
 
 def _choose(name: str, folder: str, inside: str, entries: list["os.DirEntry[str]"], wanted: list[str]) -> ArchiveSet:
-    """Give each parameter its file, or say what is wrong with the first that has none."""
+    """Return the set with the file of each parameter, and the reasons why a file is missing or cannot be used."""
     files: dict[str, ArchiveFile] = {}
     problems: list[str] = []
     missing = []
@@ -142,7 +142,7 @@ def _choose(name: str, folder: str, inside: str, entries: list["os.DirEntry[str]
 
 
 def _rest(file: str, parameter: str) -> str | None:
-    """Return what follows the parameter's name in a file's, None when the file is not called after it."""
+    """Return the part of a file's name after the parameter's name; None if the name begins differently."""
     plain = _MNIST.sub("", file, count=1)
     names = [file, plain]
     if plain != file and plain.startswith(_MNIST_TEST):
@@ -160,7 +160,7 @@ def _candidates(suffixes: Mapping[str, str]) -> list[str]:
 
 
 def _read_file(entry: "os.DirEntry[str]", folder: str, inside: str) -> ArchiveFile | str:
-    """Return the file, or a sentence's end that says why it cannot be taken."""
+    """Return the file, or the end of a sentence that says why it cannot be used."""
     name = printable(entry.name)
     if name != entry.name:
         return f"holds {name}, whose name is not UTF-8; rename it"
@@ -179,7 +179,7 @@ def _read_file(entry: "os.DirEntry[str]", folder: str, inside: str) -> ArchiveFi
 
 
 def stamp_of(found: os.stat_result) -> tuple[int, int, int, int]:
-    """Return what changes when a file's bytes may have changed."""
+    """Return values of which one changes when a file's bytes may have changed."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -195,7 +195,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 
 def is_within(descriptor: int, inside: str) -> bool:
-    """Tell whether an open file or folder lies below `inside`, a path without links."""
+    """Tell whether an open file or folder is below `inside`, a path without links."""
     return _is_below(str(Path(f"/proc/self/fd/{descriptor}").readlink()), inside)
 
 

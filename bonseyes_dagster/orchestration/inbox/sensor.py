@@ -1,7 +1,7 @@
-"""A folder that starts runs: put a pipeline's archives there, and its sensor launches a run of them.
+"""The inbox: a user puts a pipeline's archives into a folder, and a sensor launches a run with them.
 
-Dagster's daemon asks the code server every few seconds; `Inbox.look` answers. `inbox_files.py` finds the sets,
-`inbox_digests.py` reads them, `inbox_state.py` remembers which contents have had their run.
+Dagster's daemon asks the code server every few seconds, and `Inbox.look` answers. `files.py` finds the sets of
+archives, `digests.py` computes their digests, and `state.py` remembers which contents have had their run.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ __all__ = ["inbox_sensor"]
 VARIABLE = "BONSEYES_INBOX"
 INTERVAL_S = 5
 SETTLE_S = 4.0
-# Launching costs the daemon some 50 ms each; its other work must not wait longer than a few seconds.
+# The daemon needs some 50 ms to launch a run. Its other work must not wait longer than a few seconds.
 MOST_REQUESTS = 50
 _MOST_REASONS = 20
 _RUN_NAME_LENGTH = 64
@@ -48,9 +48,10 @@ _RUN_NAME_LENGTH = 64
 def inbox_sensor(pipeline: Pipeline, *, folder: Path | None = None, settle_s: float = SETTLE_S) -> SensorDefinition:
     """Return a sensor that runs `pipeline` for each complete set of archives in `folder` (BONSEYES_INBOX by default).
 
-    A set is one file for each required `file` parameter, called after it (`train-images.gz` for `train-images`), in the
-    folder itself or in one of its subfolders, whose name the run then takes. A set waits until two looks that are
-    `settle_s` seconds apart find it unchanged. The same bytes start one run only, whatever becomes of the run.
+    A set has one file for each required `file` parameter. The file's name begins with the parameter's
+    (`train-images.gz` for `train-images`). A set is in the folder itself or in a subfolder; then the run gets the name
+    of the subfolder. A set waits until two looks that are `settle_s` seconds apart find it unchanged. The same bytes
+    start only one run, even if that run fails or is deleted.
     """
     inbox = Inbox(pipeline, folder, settle_s)
     if folder is not None:
@@ -70,7 +71,7 @@ def inbox_sensor(pipeline: Pipeline, *, folder: Path | None = None, settle_s: fl
 
 
 class Inbox:
-    """One inbox of one pipeline; the process keeps what it has seen and read since it started."""
+    """One inbox of one pipeline. It remembers the sets and digests of this process's earlier looks."""
 
     def __init__(self, pipeline: Pipeline, folder: Path | None, settle_s: float) -> None:
         self.name = f"{pipeline.job_name}_inbox"
@@ -78,19 +79,19 @@ class Inbox:
         self._folder = folder
         self._settle_s = settle_s
         self._digests = DigestReader()
-        # The stamp of each set, and when it was first seen, on the clock of this process.
+        # The stamp of each set, and the time of the first look that found it, on the monotonic clock.
         self._seen: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     @property
     def root(self) -> Path | None:
-        """Return the folder; None when there is none."""
+        """Return the folder; None when none is set."""
         if self._folder is not None:
             return self._folder
         return Path(os.environ[VARIABLE]).expanduser().absolute() if os.environ.get(VARIABLE) else None
 
     def look(self, context: SensorEvaluationContext) -> Iterator[RunRequest | SkipReason]:
-        """Yield a request for each set that is complete, rests and is new, or else why there is none."""
+        """Yield a request for each complete, unchanged and new set, or a reason if there is no such set."""
         root = self.root
         if root is None:
             yield SkipReason(f"Set {VARIABLE} to the folder that archives are placed in.")
@@ -116,12 +117,12 @@ class Inbox:
         state.confirm(context.cursor, lambda digest: not _waits_for_launch(instance, digest))
         state.prune(each.name for each in sets)
         reasons = [f"{each.title} {each.problem}" for each in sets if each.problem]
-        rested, changing = self._rested([each for each in sets if not each.problem])
+        unchanged, changing = self._unchanged([each for each in sets if not each.problem])
         reasons += changing
-        known, reading = self._digest(rested, state)
-        reasons += reading
-        requests, told = _requests(root, known, state, instance)
-        reasons += told
+        known, unread = self._digest(unchanged, state)
+        reasons += unread
+        requests, skipped = _requests(root, known, state, instance)
+        reasons += skipped
         if requests:
             digests = {str(request.run_key): name for name, request in requests.items()}
             context.update_cursor(state.request(digests))
@@ -129,28 +130,31 @@ class Inbox:
         yield from requests.values()
         if not requests:
             yield SkipReason(_listed(reasons) or "Every set in the inbox has had its run.")
-        elif reasons:  # Dagster takes requests or a reason, not both
+        elif reasons:  # Dagster accepts requests or a reason, not both
             context.log.info(_listed(reasons))
 
-    def _rested(self, sets: Sequence[ArchiveSet]) -> tuple[list[ArchiveSet], list[str]]:
-        """Return the sets that have not changed since an earlier look, and a reason for each other one."""
+    def _unchanged(self, sets: Sequence[ArchiveSet]) -> tuple[list[ArchiveSet], list[str]]:
+        """Return the sets that are unchanged for `settle_s` seconds, and a reason for each other set."""
         now_s = time.monotonic()
         former = self._seen
         self._seen = {}
-        rested, changing = [], []
+        unchanged, changing = [], []
         for each in sets:
             stamp, since_s = former.get(each.name, ("", now_s))
             if stamp != each.stamp:
                 since_s = now_s
             self._seen[each.name] = each.stamp, since_s
             if now_s - since_s >= self._settle_s:
-                rested.append(each)
+                unchanged.append(each)
             else:
                 changing.append(f"{each.title} is new or still changing")
-        return rested, changing
+        return unchanged, changing
 
     def _digest(self, sets: Sequence[ArchiveSet], state: InboxState) -> tuple[list[tuple[ArchiveSet, str]], list[str]]:
-        """Return the sets whose bytes are known, by name, and a reason for each other one; read small ones first."""
+        """Return the sets whose digest is known, sorted by name, and a reason for each other set.
+
+        Small sets are read first.
+        """
         self._digests.begin_look(sets)
         found: dict[str, tuple[ArchiveSet, str]] = {}
         reasons = []
@@ -178,13 +182,13 @@ class Inbox:
 def _requests(
     root: Path, known: Sequence[tuple[ArchiveSet, str]], state: InboxState, instance: DagsterInstance
 ) -> tuple[dict[str, RunRequest], list[str]]:
-    """Return the requests by the set's name, and a reason for each set that has none."""
+    """Return the requests by name of the set, and a reason for each set without a request."""
     requests: dict[str, RunRequest] = {}
     reasons = []
-    asked: dict[str, str] = {}
+    requested: dict[str, str] = {}
     delayed = 0
     for each, digest in known:
-        former = state.done.get(digest, asked.get(digest))
+        former = state.done.get(digest, requested.get(digest))
         if former is not None:
             if former != each.name:
                 reasons.append(f"{each.title} holds the bytes of {printable(former) or 'the inbox itself'}, which ran")
@@ -193,7 +197,7 @@ def _requests(
         elif _ran_by_former_key(root, each, instance):
             state.done[digest] = each.name
         else:
-            asked[digest] = each.name
+            requested[digest] = each.name
             requests[each.name] = _request(each, digest)
     if delayed:
         reasons.append(f"{delayed} more sets wait for the next look")
@@ -209,7 +213,7 @@ def _request(archives: ArchiveSet, digest: str) -> RunRequest:
 
 
 def _run_name(folder: str, digest: str) -> str:
-    """Return the folder's name, or, where a run cannot have it, the readable part of it with a digest of the whole."""
+    """Return the folder's name; if no run can have that name, its plain letters and a digest of the whole name."""
     if is_name(folder) and len(folder) <= _RUN_NAME_LENGTH:
         return folder
     letters = unicodedata.normalize("NFKD", folder).encode("ascii", "ignore").decode()
@@ -219,13 +223,13 @@ def _run_name(folder: str, digest: str) -> str:
 
 
 def _waits_for_launch(instance: DagsterInstance, digest: str) -> bool:
-    """Tell whether a content's run was created and then not launched: asked for again, Dagster launches it."""
+    """Tell whether a content's run was created but not launched; a second request makes Dagster launch it."""
     filters = RunsFilter(tags={RUN_KEY_TAG: digest}, statuses=[DagsterRunStatus.NOT_STARTED])
     return bool(instance.get_run_ids(filters, limit=1))
 
 
 def _ran_by_former_key(root: Path, archives: ArchiveSet, instance: DagsterInstance) -> bool:
-    """Tell whether a run was made of these files when runs were known by the files' times instead of their bytes."""
+    """Tell whether an earlier version launched a run for these files: its run keys had the files' times, not bytes."""
     key = hashlib.sha256()
     for name, file in sorted(archives.files.items()):
         _, size, mtime_ns, _ = file.stamp

@@ -1,7 +1,8 @@
-"""What an inbox remembers of earlier looks, kept in Dagster's storage: which contents have had their run.
+"""The memory of an inbox, in Dagster's storage: which contents have had their run. `sensor.py` uses it.
 
-A run that is deleted takes its run key along, so the key alone would let its archives start another. Dagster writes a
-sensor's cursor into the row of each tick; it would be large. So the cursor is a token, and the memory one row beside.
+The run key is not enough: a deleted run takes its key along, and its archives would start another run. The sensor's
+cursor is no good place either: Dagster writes it into the row of each tick, and it would be large. So the cursor is
+only a token, and the memory is one separate row.
 """
 
 import json
@@ -15,9 +16,9 @@ from dagster import DagsterInstance
 __all__ = ["InboxState"]
 
 _KEY = "bonseyes/inbox/{}"
-# Contents whose folder is gone: a disk that is not mounted for a while must not start them all again.
+# So many contents are remembered after their folder is gone: when an unmounted disk comes back, they start no new runs.
 _MOST_GONE = 10_000
-# Ticks whose requests Dagster has not confirmed; "Test sensor" in the UI makes such, too.
+# So many ticks are remembered whose requests Dagster has not confirmed. "Test sensor" in the UI makes such ticks.
 _MOST_PENDING = 8
 
 
@@ -25,8 +26,8 @@ _MOST_PENDING = 8
 class InboxState:
     """One inbox's memory.
 
-    `folders` is the stamp and the digest of each folder that was read; `done` the folder of each content that has
-    had its run; `pending` the contents that a look requested, by the token that it gave Dagster as the cursor.
+    `folders` has the stamp and digest of each folder that was read. `done` has the folder of each content that has had
+    its run. `pending` has the contents that a look requested, by the token that the look gave Dagster as the cursor.
     """
 
     folders: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -36,23 +37,23 @@ class InboxState:
 
     @classmethod
     def load(cls, instance: DagsterInstance, sensor: str) -> "InboxState":
-        """Return what is kept for a sensor; an empty one when nothing is."""
+        """Return the stored memory of a sensor; an empty one if nothing is stored."""
         text = instance.run_storage.get_cursor_values({_KEY.format(sensor)}).get(_KEY.format(sensor), "")
         kept: dict[str, Any] = json.loads(text) if text else {}
         folders = {name: (stamp, digest) for name, (stamp, digest) in kept.get("folders", {}).items()}
         return cls(folders, kept.get("done", {}), kept.get("pending", {}), text)
 
     def save(self, instance: DagsterInstance, sensor: str) -> None:
-        """Keep it, if it has changed."""
+        """Store the memory if it has changed."""
         text = json.dumps({"folders": self.folders, "done": self.done, "pending": self.pending})
         if text != self._saved:
             instance.run_storage.set_cursor_values({_KEY.format(sensor): text})
             self._saved = text
 
     def confirm(self, cursor: str | None, is_launched: Callable[[str], bool]) -> None:
-        """Take the requests of the look that gave `cursor` as done, for Dagster has kept the cursor with their runs.
+        """Mark the requests of the look that returned `cursor` as done: Dagster stores the cursor with their runs.
 
-        Without a cursor nothing has been done: a user who clears it in the UI begins anew.
+        Without a cursor, forget all contents: a user who clears the cursor in the UI wants to start from the beginning.
         """
         if cursor is None:
             self.done.clear()
@@ -61,7 +62,7 @@ class InboxState:
         self.done |= {digest: name for digest, name in confirmed.items() if is_launched(digest)}
 
     def request(self, digests: dict[str, str]) -> str:
-        """Remember what is being requested, and return the cursor to give Dagster with the requests."""
+        """Remember the requested contents, and return the cursor for Dagster."""
         token = uuid.uuid4().hex[:16]
         self.pending[token] = digests
         for old in list(self.pending)[:-_MOST_PENDING]:
@@ -69,7 +70,7 @@ class InboxState:
         return token
 
     def prune(self, present: Iterable[str]) -> None:
-        """Forget folders that are gone, and the oldest contents that no folder holds, beyond a number."""
+        """Forget folders that are gone. Of the contents that no folder holds, forget all but the newest 10 000."""
         present = set(present)
         self.folders = {name: known for name, known in self.folders.items() if name in present}
         held = {digest for _, digest in self.folders.values()}

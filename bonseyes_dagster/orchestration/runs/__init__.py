@@ -1,1 +1,1 @@
-"""A pipeline's runs as Dagster stores them: found, started, read, cancelled and deleted."""
+"""The runs of a pipeline in Dagster's storage: find, start, read, cancel and delete them."""

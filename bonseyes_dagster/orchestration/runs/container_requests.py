@@ -1,4 +1,4 @@
-"""Questions to the pipeline's containers: all asked at the same time, none waited for long."""
+"""Sends requests to many containers at the same time. A container that does not answer soon is left out."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from bonseyes_dagster.errors import BonseyesError
 
 __all__ = ["ContainerRequests"]
 
-# A container that is starting anew is asked twice; one that is away is left out of the answer.
+# So long a request is retried: enough for a container that restarts, too short to wait for one that is away.
 _RETRY_S = 0.5
 
 
 class ContainerRequests:
-    """Finds containers and asks many at once."""
+    """Makes clients of containers, and calls many of them at once."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
-        self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="ask")
+        self._pool = ThreadPoolExecutor(max_workers=32, thread_name_prefix="container-request")
 
     def container(self, name: str) -> Container:
-        """Return the client of a container, wherever it is now."""
+        """Return a client of the container at its current address."""
         return Container(self._addresses.base_url(name), name=name, kind="artifacts", retry_s=_RETRY_S)
 
-    def ask(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Ask all; an answer is what was returned, or the BonseyesError that was raised."""
-        return dict(zip(questions, self._pool.map(_attempt, questions.values()), strict=True))
+    def call_all(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """Make all calls at once; return for each its result, or the BonseyesError that it raised."""
+        return dict(zip(calls, self._pool.map(_attempt, calls.values()), strict=True))
 
 
-def _attempt(question: Callable[[], Any]) -> Any:
+def _attempt(call: Callable[[], Any]) -> Any:
     try:
-        return question()
+        return call()
     except BonseyesError as error:
         return error

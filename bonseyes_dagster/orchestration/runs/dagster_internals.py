@@ -1,4 +1,4 @@
-"""What `orchestration/runs/` uses of Dagster that is not public: a new version of Dagster may move it."""
+"""Private names of Dagster that `orchestration/runs/` uses. A new version of Dagster may move them."""
 
 from dagster._cli.job import _create_run
 from dagster._core.errors import DagsterRunAlreadyExists

@@ -1,4 +1,4 @@
-"""How a run comes to be: created in Dagster's storage under an id made of its name, then handed to the coordinator."""
+"""Starts runs: creates a run in Dagster's storage and gives it to the coordinator. `pipeline/runs.py` calls it."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ from bonseyes_dagster.orchestration.runs.dagster_internals import (
     WorkspaceRequestContext,
     _create_run,
 )
-from bonseyes_dagster.orchestration.runs.turns import Turns
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 
-__all__ = ["Starter"]
+__all__ = ["RunStarter"]
 
 
-class Starter:
-    """Launches runs of one job the way Dagster's webserver does, through the code servers of the workspace file.
+class RunStarter:
+    """Starts runs of one job as Dagster's webserver does, through the code servers of the workspace file.
 
-    The workspace is opened at the first use, not before: a server process that forks must have no gRPC thread.
+    It opens the workspace at the first use, because a server process that forks must not have a gRPC thread.
     """
 
-    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str, starting: Turns) -> None:
+    def __init__(self, instance: DagsterInstance, workspace: Path, job_name: str, start_locks: RunLocks) -> None:
         self._instance = instance
         self._file = workspace
         self._job_name = job_name
         self._lock = threading.Lock()
-        self._starting = starting
+        self._start_locks = start_locks
         self._process_context: WorkspaceProcessContext | None = None
         self._stamp: tuple[int, int] | None = None
 
     def check(self) -> None:
-        """Raise UnavailableError with the reason when no run could be launched now."""
+        """Raise UnavailableError with the reason if no run can be launched now."""
         self._find(self._context())
 
     def close(self) -> None:
-        """Let the code servers go."""
+        """Close the connections to the code servers."""
         with self._lock:
             former, self._process_context = self._process_context, None
         if former is not None:
             former.__exit__(None, None, None)
 
     def start(self, *, run_id: str, run_config: Mapping[str, Any], tags: Mapping[str, str]) -> None:
-        """Create and launch a run. Nothing is left of one that cannot be launched.
+        """Create and launch a run; delete it again if it cannot be launched.
 
-        Raises ConflictError when the run exists, UnavailableError when Dagster cannot launch.
+        Raises ConflictError if the run exists, UnavailableError if Dagster cannot launch.
         """
-        with self._starting.await_turn(run_id):
+        with self._start_locks.hold(run_id):
             self._create(run_id, run_config, tags)
 
     def launch_again(self, run_id: str) -> None:
-        """Launch a run whose creator did not come to do so; one that is being started is waited for.
+        """Launch a run that another process created and did not launch; wait for a thread that is starting it.
 
-        Raises UnavailableError when Dagster cannot launch. The run may be gone afterwards.
+        Raises UnavailableError if Dagster cannot launch. The run may be gone afterwards.
         """
-        with self._starting.await_turn(run_id):
+        with self._start_locks.hold(run_id):
             run = self._instance.get_run_by_id(run_id)
             if run is not None and run.status is DagsterRunStatus.NOT_STARTED:
                 self._launch(run_id, self._context())
@@ -105,7 +105,7 @@ class Starter:
         with self._lock:
             stamp = self._stamp_of_file()
             if self._process_context is None or stamp != self._stamp:
-                # A code server that was started anew may listen elsewhere.
+                # A restarted code server may listen at another address.
                 former, self._stamp = self._process_context, stamp
                 self._process_context = WorkspaceProcessContext(self._instance, WorkspaceFileTarget([str(self._file)]))
                 if former is not None:
@@ -136,8 +136,8 @@ class Starter:
         raise UnavailableError(f"Dagster cannot run the pipeline: {'; '.join(reasons) or 'its workspace is empty'}.")
 
     def _reloaded(self, location: str) -> WorkspaceRequestContext:
-        """Try a code server anew that did not answer when the workspace was opened."""
+        """Connect again to a code server that did not answer when the workspace was opened."""
         with self._lock:
-            assert self._process_context is not None  # _context has made it
+            assert self._process_context is not None  # _context has opened it
             self._process_context.refresh_code_location(location)
             return self._process_context.create_request_context()

@@ -1,7 +1,7 @@
-"""Which run made what each step of a run shows: the run itself, a run that it re-executes, or none. states.py reads it.
+"""Finds the run that executed each step of a re-execution: the run itself, an earlier run, or none. states.py calls it.
 
-A re-execution takes a step over from its parent only if the run makes nothing anew that the step depends on: the
-benchmark of the old model is not the benchmark of a run that trains another.
+A re-execution inherits a step from its parent only if it executes nothing that the step depends on. For example, a run
+that trains a new model does not inherit the benchmark of the old model.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _Stats = Mapping[str, RunStepKeyStatsSnapshot]
 
 
 def step_of(key: str) -> str:
-    """Return the name of a step without the mapping key that Dagster adds."""
+    """Return the name of a step without the mapping key of a dynamic output."""
     return key.partition("[")[0]
 
 
 def mapping_key(key: str) -> str:
-    """Return the mapping key of a step that is mapped over a dynamic output; "" for any other."""
+    """Return the mapping key of a step that is mapped over a dynamic output; "" for any other step."""
     match = _MAPPED.fullmatch(key)
     return match[2] if match and match[2] != "?" else ""
 
@@ -39,7 +39,7 @@ def _any(key: str) -> str:
 
 @dataclass(frozen=True)
 class Origin:
-    """The run that executes a step, and the statistics of the step there; none before the step has begun."""
+    """The run that executes a step, and the step's statistics in that run; None before the step has begun."""
 
     run: DagsterRun
     stats: RunStepKeyStatsSnapshot | None
@@ -47,20 +47,23 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What a run executes, and what each step depends on, by Dagster's keys: `step`, `step[?]` or `step[key]`."""
+    """The steps that a run executes and the dependencies of each step, by Dagster's keys.
+
+    A key is `step`, `step[?]` or `step[key]`.
+    """
 
     executed: frozenset[str]
     dependencies: Mapping[str, frozenset[str]]
     executes_all: bool
 
     def executes(self, key: str) -> bool:
-        """Tell whether the run executes a step; of `step[?]`, whether the run executes any of the mapped steps."""
+        """Tell whether the run executes a step; for `step[?]`, whether it executes any of the mapped steps."""
         if self.executes_all or not {key, _any(key)}.isdisjoint(self.executed):
             return True
         return key == _any(key) and step_of(key) in map(step_of, self.executed)
 
     def makes_anew(self, key: str) -> bool:
-        """Tell whether the run executes anything that a step depends on, directly or not."""
+        """Tell whether the run executes any step that this one depends on, directly or not."""
         waiting, seen = [key], {key}
         while waiting:
             current = waiting.pop()
@@ -81,18 +84,18 @@ class Lineage:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._instance = records.instance
-        # A snapshot never changes, and runs of the same kind share one.
+        # A snapshot never changes, and equal runs share one.
         self._snapshot = lru_cache(maxsize=256)(self._read_snapshot)
 
     def origins(self, record: RunRecord, steps: Iterable[str]) -> dict[str, Origin]:
-        """Return the origin of each step of a run, by Dagster's key; a step that is not there was not selected."""
+        """Return the origin of each step of a run, by Dagster's key; steps that were not selected are absent."""
         found: dict[str, Origin] = {}
         for each, plan in reversed(self._generations(record)):
             found = _origins(each, plan, self._stats(each.run_id), found, steps)
         return found
 
     def _generations(self, record: RunRecord) -> list[tuple[DagsterRun, _Plan]]:
-        """Return the run, its parent and so on, up to the first that executes all of its steps."""
+        """Return the run, its parent and so on, up to the first run that executes all of its steps."""
         generations = []
         current: RunRecord | None = record
         while current is not None:
@@ -103,7 +106,7 @@ class Lineage:
         return generations
 
     def _parent(self, record: RunRecord) -> RunRecord | None:
-        """Return the run that a run re-executes; not a younger one, whose name and id were a deleted run's before."""
+        """Return the parent of a run; None if the parent was deleted and a newer run has its name and id."""
         run_id = record.dagster_run.parent_run_id
         parent = self._records.by_id(run_id) if run_id else None
         return parent if parent and parent.create_timestamp <= record.create_timestamp else None
@@ -125,7 +128,7 @@ class Lineage:
 
 
 def executes_all(run: DagsterRun) -> bool:
-    """Tell whether a run executes every step of its job, as far as the run's record alone tells."""
+    """Tell whether a run executes every step of its job, judged by the run's record alone."""
     selections = (run.step_keys_to_execute, run.resolved_op_selection, run.asset_selection, run.asset_check_selection)
     return all(selection is None for selection in selections)
 
@@ -133,7 +136,7 @@ def executes_all(run: DagsterRun) -> bool:
 def _origins(
     run: DagsterRun, plan: _Plan, stats: _Stats, inherited: Mapping[str, Origin], steps: Iterable[str]
 ) -> dict[str, Origin]:
-    """Return the origins of one run's steps, given those of its parent's."""
+    """Return the origins of one run's steps, from the origins of its parent's steps."""
     origins: dict[str, Origin] = {}
     for step in steps:
         origins |= _of_step(step, inherited, lambda key: _is_kept(plan, key, inherited[key]))
@@ -146,13 +149,13 @@ def _of_step(step: str, origins: Mapping[str, Origin], is_wanted: Callable[[str]
 
 
 def _is_kept(plan: _Plan, key: str, origin: Origin) -> bool:
-    """Tell whether a step of the parent is this run's as well: what has not been made cannot be taken over."""
+    """Tell whether the run inherits a step of its parent; the step must have succeeded there."""
     is_made = origin.stats is not None and origin.stats.status is StepEventStatus.SUCCESS
     return is_made and not plan.executes(key) and not plan.makes_anew(key)
 
 
 def _own_keys(step: str, plan: _Plan, stats: _Stats) -> Iterable[str]:
-    """Return the keys of a step that the run executes: its name, until it is known what the step is mapped over."""
+    """Return the keys of a step that the run executes: its name, or later the keys of its mapped steps."""
     keys = [key for key in (*stats, *sorted(plan.executed)) if step_of(key) == step and mapping_key(key)]
     if keys:
         return dict.fromkeys(keys)

@@ -1,4 +1,4 @@
-"""Dagster's run storage as this pipeline's runs: found by name, listed by age. Nothing is kept beside it."""
+"""Finds the runs of one pipeline in Dagster's run storage, by name or by age. Runs are stored nowhere else."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _PHASES: dict[DagsterRunStatus, Phase] = {
 
 
 def phase_of(run: DagsterRun) -> Phase:
-    """Return the contract's phase of a run."""
+    """Return the phase of a run as the HTTP API names it."""
     return _PHASES.get(run.status, "queued")
 
 
 def is_marked(run: DagsterRun, tag: str) -> bool:
-    """Tell whether a tag that marks a run was meant for this run: a re-execution comes with its parent's tags.
+    """Tell whether a run itself was marked with a tag. A re-execution copies its parent's tags, marks included.
 
-    Earlier versions marked with "true", which says nothing of a run that has a parent.
+    So the value of the tag is the run's id. Earlier versions wrote "true". It does not count for a run with a parent.
     """
     value = run.tags.get(tag)
     return value == run.run_id or (value == "true" and run.parent_run_id is None)
 
 
-# What the pipeline container hands on, which knows nothing of Dagster.
+# `pipeline/` passes an instance on without importing Dagster.
 Instance = DagsterInstance
 
 
 def open_instance() -> Instance:
     """Open the Dagster instance of DAGSTER_HOME for a server process."""
     instance = DagsterInstance.get()
-    # Pools the connections to a database server; SQLite's stay as they are, which is right for many readers.
+    # This pools the connections to a database server. SQLite's connections stay: they suit many readers.
     instance.optimize_for_webserver(statement_timeout=15_000, pool_recycle=3600, max_overflow=20)
     return instance
 
@@ -62,38 +62,38 @@ class Records:
     def __init__(self, instance: DagsterInstance, pipeline: Pipeline) -> None:
         self.instance = instance
         self._pipeline = pipeline
-        # Runs whose tag is known to be their own name: they keep it.
+        # Runs whose tag is known to be their own name. This does not change any more.
         self._owners: set[str] = set()
 
     def check(self) -> None:
-        """Raise whatever keeps runs from being read."""
+        """Raise the error that prevents reading runs, if there is one."""
         self.instance.get_run_ids(limit=1)
 
     def find(self, name: str) -> RunRecord:
-        """Return the run called `name`; NotFoundError when there is none, or it is being deleted."""
+        """Return the run called `name`; raise NotFoundError if there is none or it is being deleted."""
         record = self.search(name)
         if record is None or is_marked(record.dagster_run, DELETED_TAG):
             raise NotFoundError(f"The pipeline {self._pipeline.name} has no run {name!r}.")
         return record
 
     def search(self, name: str) -> RunRecord | None:
-        """Return the run called `name`, one that is being deleted too."""
+        """Return the run called `name`, even if it is being deleted."""
         found = named_record(self.instance, name)
         is_ours = found is not None and found.dagster_run.job_name == self._pipeline.job_name
         return found if is_ours else self._unnamed(name)
 
     def owner(self, name: str) -> str | None:
-        """Return the pipeline whose run bears the name, of all pipelines of the project."""
+        """Return the pipeline, of all in the project, that has a run called `name`."""
         found = named_record(self.instance, name)
         return pipeline_name(found.dagster_run) if found else None
 
     def by_id(self, run_id: str) -> RunRecord | None:
-        """Return the run that has an id."""
+        """Return the run with an id."""
         record = self.instance.get_run_record_by_id(run_id)
         return self._named(record) if record is not None else None
 
     def by_tag(self, tag: str, value: str) -> DagsterRun | None:
-        """Return the oldest of this pipeline's runs that bear a tag."""
+        """Return the oldest of this pipeline's runs that have a tag."""
         found = self._first(job_name=self._pipeline.job_name, tags={tag: value})
         return found.dagster_run if found else None
 
@@ -114,7 +114,7 @@ class Records:
             cursor = records[-1].dagster_run.run_id
 
     def deleted(self) -> list[DagsterRun]:
-        """Return the runs whose deletion was begun."""
+        """Return the runs whose deletion has begun."""
         values = [value for _, found in self.instance.get_run_tags([DELETED_TAG]) for value in found]
         if not values:
             return []
@@ -122,21 +122,21 @@ class Records:
         return [run for run in self.instance.get_runs(filters) if is_marked(run, DELETED_TAG)]
 
     def marked(self, run_id: str) -> RunRecord | None:
-        """Return the record of a run that is to be deleted; a run of its name that was made since is not."""
+        """Return the record of a run that is marked for deletion; None if it is gone or a new run has its id."""
         record = self.by_id(run_id)
         return record if record is not None and is_marked(record.dagster_run, DELETED_TAG) else None
 
     def is_finished(self, run_id: str) -> bool:
-        """Tell whether a run is final, or gone."""
+        """Tell whether a run is final or gone."""
         return run_id in self.finished_among([run_id])
 
     def finished_among(self, run_ids: Collection[str]) -> set[str]:
-        """Return those of some runs that are final, or gone."""
+        """Return those of `run_ids` whose runs are final or gone."""
         unfinished = [status for status in DagsterRunStatus if status not in FINISHED_STATUSES]
         return {*run_ids} - {*self.instance.get_run_ids(RunsFilter(run_ids=list(run_ids), statuses=unfinished))}
 
     def counts(self) -> dict[str, int]:
-        """Return how many runs there are in each phase."""
+        """Return the number of runs in each phase."""
         counts: dict[str, int] = {}
         for phase in ("queued", "running", "completed", "failed", "cancelled"):
             statuses = [status for status in DagsterRunStatus if _PHASES.get(status, "queued") == phase]
@@ -149,9 +149,9 @@ class Records:
         return self._named(records[0]) if records else None
 
     def _named(self, record: RunRecord) -> RunRecord:
-        """Return a record whose tag is the run's own name, though two runs may bear one tag.
+        """Return a record whose tag is the run's own name: in the storage, two runs may have one tag.
 
-        Our executor gives a run of `dagster job execute` another name before its first step. Dagster's own do not.
+        Our executor renames such a run of `dagster job execute` before its first step. Dagster's executors do not.
         """
         run = record.dagster_run
         if run.run_id in self._owners:
@@ -164,7 +164,7 @@ class Records:
         return record
 
     def _unnamed(self, name: str) -> RunRecord | None:
-        """Find a run of `dagster job execute` without a name of its own: the one it has ends in its id's beginning."""
+        """Find a run of `dagster job execute` that has no stored name: its name ends with the start of its id."""
         suffix = _ID_SUFFIX.search(name)
         if suffix is None:
             return None

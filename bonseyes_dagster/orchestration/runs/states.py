@@ -1,4 +1,4 @@
-"""Where a run stands: Dagster's record of it and its steps, and what the containers say of the steps in progress."""
+"""Makes the status of a run and its steps, from Dagster's storage and from the containers of the steps in progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bonseyes_dagster.execution.launching.coordinator import queue_place
 from bonseyes_dagster.execution.runs.run_end import is_closed_with_its_run
 from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.model import NOT_SELECTED, Progress, Status, Step
-from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, order_key
+from bonseyes_dagster.orchestration.names import METRIC_PREFIX, artifact_name, idempotency_key
 from bonseyes_dagster.orchestration.pipeline import Pipeline, PipelineStep
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 from bonseyes_dagster.orchestration.runs.dagster_internals import (
@@ -32,19 +32,20 @@ from bonseyes_dagster.orchestration.steps.tool_op import ToolOp
 
 __all__ = ["RunState", "States", "StepState"]
 
-# A container that does not answer in this time is left out of the status, not waited for.
-ASK_TIMEOUT_S = 2.0
+# The status leaves out a container that does not answer in this time.
+REQUEST_TIMEOUT_S = 2.0
 _CANCELLED = (DagsterRunStatus.CANCELED, DagsterRunStatus.CANCELING)
-# So long after its end, an event of a run may still be on its way.
+# For so long after its end, a run may still get events.
 _SETTLED_S = 60.0
 _MOST_SETTLED = 20_000
 
 
 @dataclass(frozen=True)
 class StepState:
-    """One step of a run, the run that executed it (a re-execution takes over its parent's), and its statistics.
+    """One step of a run, the run that executed it, and its statistics.
 
-    A step that is not selected has no run behind it: `run` is the one that leaves it out.
+    A re-execution inherits steps; then `run` is an earlier run. No run executes a step that is not selected; then `run`
+    is the run that leaves it out.
     """
 
     step: PipelineStep
@@ -54,21 +55,21 @@ class StepState:
     is_inherited: bool = False
     is_selected: bool = True
     is_cancelled: bool = False
-    """Whether it failed only after somebody cancelled its run: Dagster has no other end for a step."""
+    """Whether it failed after its run was asked to cancel: Dagster has no status "cancelled" for a step."""
 
     @property
     def artifact(self) -> str:
-        """Return the name of its artifact; "" of a step that is not selected."""
+        """Return the name of its artifact; "" for a step that is not selected."""
         return artifact_name(run_name(self.run), self.name) if self.is_selected else ""
 
     @property
-    def order_key(self) -> str:
-        """Return the key by which its artifact was ordered."""
-        return order_key(self.run, self.name)
+    def idempotency_key(self) -> str:
+        """Return the idempotency key with which its artifact was created."""
+        return idempotency_key(self.run, self.name)
 
     @property
     def phase(self) -> str:
-        """Return its phase as far as Dagster knows; a step of a final run is never in progress."""
+        """Return its phase, from Dagster's data alone; a step of a final run is never in progress."""
         if not self.is_selected:
             return NOT_SELECTED
         status = self.stats.status if self.stats else None
@@ -82,21 +83,21 @@ class StepState:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Return the last value of each metric of a benchmark; none of other steps."""
+        """Return the last value of each metric of a benchmark; an empty dict for other steps."""
         return {
             key.removeprefix(METRIC_PREFIX): value for key, value in self.made.items() if key.startswith(METRIC_PREFIX)
         }
 
     @property
     def duration_s(self) -> float | None:
-        """Return how long it took, once it has ended."""
+        """Return how long it took; None before it has ended."""
         if self.stats is None or self.stats.start_time is None or self.stats.end_time is None:
             return None
         return self.stats.end_time - self.stats.start_time
 
     @cached_property
     def made(self) -> dict[str, Any]:
-        """Return the metadata of the artifact that it made; empty until it has."""
+        """Return the metadata of the artifact that it made; empty before it has made one."""
         if self.stats is None or not self.stats.materialization_events:
             return {}
         event = self.stats.materialization_events[-1].dagster_event
@@ -108,7 +109,7 @@ class StepState:
 
 @dataclass(frozen=True)
 class RunState:
-    """A run with its steps, as Dagster has them."""
+    """A run with its steps, from Dagster's storage."""
 
     record: RunRecord
     steps: tuple[StepState, ...]
@@ -141,10 +142,10 @@ class States:
         return RunState(record, tuple(self._steps(record)))
 
     def brief(self, record: RunRecord) -> Status:
-        """Return the status of a run as far as Dagster knows it.
+        """Return the status of a run from Dagster's data alone, for a list of runs.
 
-        Each run has a database of events of its own. That of one which has succeeded need not be opened; the status of
-        another that ended a while ago is made once.
+        Each run has a separate database of events, which is slow to open. This does not open it for a run that has
+        succeeded. For other runs that ended a while ago, it opens the database once.
         """
         key = (record.dagster_run.run_id, record.update_timestamp)
         status = self._settled.get(key)
@@ -155,7 +156,7 @@ class States:
         return status
 
     def _succeeded(self, record: RunRecord) -> RunState | None:
-        """Return the state of a run all of whose steps must have succeeded, for it has; but for what they made."""
+        """Return the state of a successful run without the metadata of its artifacts; None if a step may be missing."""
         run = record.dagster_run
         if not (run.is_success and self._skips_nothing and executes_all(run)):
             return None
@@ -167,11 +168,11 @@ class States:
         return RunState(record, tuple(steps))
 
     def dagster_url(self, run_id: str) -> str:
-        """Return where Dagster's UI shows a run."""
+        """Return the URL of a run in Dagster's UI."""
         return f"{self._gateway_url}/dagster/runs/{run_id}"
 
     def status(self, state: RunState, *, is_live: bool) -> Status:
-        """Return the status of a run; with `is_live` the containers are asked about the steps in progress."""
+        """Return the status of a run; with `is_live`, ask the containers about the steps in progress."""
         steps = self._live(state) if is_live else [_step(each) for each in state.steps]
         done = sum(each.phase == "completed" for each in state.steps)
         total = sum(each.is_selected for each in state.steps)
@@ -219,14 +220,14 @@ class States:
 
     def _live(self, state: RunState) -> list[Step]:
         running = {each.name: each for each in state.steps if each.phase == "running"}
-        answers = self.requests.ask({name: self._question(each) for name, each in running.items()})
+        answers = self.requests.call_all({name: self._status_call(each) for name, each in running.items()})
         return [_with_answer(_step(each), answers.get(each.name)) for each in state.steps]
 
-    def _question(self, step: StepState) -> Any:
+    def _status_call(self, step: StepState) -> Any:
         artifact = self.requests.container(step.step.container).artifact(step.artifact)
         path = f"/artifacts/{artifact.name}/status"
         transport = artifact.container.transport
-        return lambda: transport.get_json(path, Status.from_json, read_timeout_s=ASK_TIMEOUT_S, repeat=False)
+        return lambda: transport.get_json(path, Status.from_json, read_timeout_s=REQUEST_TIMEOUT_S, repeat=False)
 
     def _reason(self, state: RunState) -> str | None:
         if phase_of(state.run) != "failed":
@@ -234,7 +235,7 @@ class States:
         kinds = {DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
         records = self._records.instance.get_records_for_run(state.run.run_id, of_type=kinds, limit=100).records
         found = [record.event_log_entry.dagster_event for record in records]
-        # A step that ended with its run has the run's reason.
+        # A step that was closed with its run has no reason of its own.
         events = [event for event in found if event and not is_closed_with_its_run(event)]
         if any(_ended_by_others(event) for event in events):
             events = [event for event in events if not event.step_key]
@@ -244,7 +245,7 @@ class States:
 
 
 def _ended_by_others(event: DagsterEvent) -> bool:
-    """Tell whether this is the failure of a run that its own process has not reported: it has the run's reason."""
+    """Tell whether another process than the run's own reported the failure of the run; then it has the reason."""
     if event.event_type is not DagsterEventType.RUN_FAILURE:
         return False
     data = event.event_specific_data
@@ -253,7 +254,7 @@ def _ended_by_others(event: DagsterEvent) -> bool:
 
 
 def _has_only_tools(graph: GraphDefinition) -> bool:
-    """Tell whether a graph has tool ops alone: none of them is ever skipped, or mapped over what another finds."""
+    """Tell whether all ops of a graph are tool ops: a tool op is never skipped, and never mapped."""
     definitions = [node.definition for node in graph.nodes]
     return all(
         _has_only_tools(each) if isinstance(each, GraphDefinition) else isinstance(each, ToolOp) for each in definitions
@@ -275,7 +276,7 @@ def _step(state: StepState) -> Step:
 
 
 def _with_answer(step: Step, answer: object) -> Step:
-    """Add what the container says of a running step; it may be final there before Dagster has heard of it."""
+    """Add the container's status to a running step; the artifact may be final before Dagster knows it."""
     if not isinstance(answer, Status):
         return step
     return replace(step, phase=answer.phase, progress=answer.progress)

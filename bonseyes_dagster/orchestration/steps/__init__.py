@@ -1,1 +1,1 @@
-"""One step: the op of a tool, the artifact that it orders and follows, and what is kept of it."""
+"""One step: the op of a tool, the request for its artifact, and the reference that the op returns."""

@@ -1,6 +1,7 @@
-"""What the event logs of runs say of the outputs of their steps, each event read once by a process.
+"""Reads the records of step outputs from the event logs of runs; each process reads each event once.
 
-references.py asks it for each input of each step. A step with a thousand inputs must not read the log a thousand times.
+references.py needs a record for each input of each step. A step with a thousand inputs must not read the log a
+thousand times.
 """
 
 import threading
@@ -20,26 +21,27 @@ _Kept = Mapping[str, Any]
 
 
 class OutputRecords:
-    """Finds what is kept of an output: what this process made is in memory, all else in the event log of its run."""
+    """Finds the record of an output. This process's own records are in memory, all others in the run's event log."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Apart from what was read: the log may still lack the newest attempt, and have an older one of the same step.
+        # Separate from `_read`: the log may have an older attempt of the same step and not yet the newest.
         self._made: dict[OutputPlace, _Kept] = {}
         self._read: dict[OutputPlace, _Kept] = {}
         self._cursors: dict[str, str | None] = defaultdict(lambda: None)
         self._up_to_date: set[tuple[str, str]] = set()
 
     def add(self, place: OutputPlace, kept: _Kept) -> None:
-        """Remember an output that a step of this process has just made."""
+        """Remember the record of an output that a step of this process has just made."""
         with self._lock:
             self._made[place] = kept
 
     def find(self, instance: DagsterInstance, place: OutputPlace, reader: str = "") -> _Kept | None:
-        """Return what is kept of an output; None if its run has no event that tells of it.
+        """Return the record of an output; None if its run has no event for it.
 
-        `reader` is the key of a step of the same run. Its first read brings the log up to date: since the log was last
-        read, a step in a process of its own may have given the output again. All inputs of the step were there before.
+        `reader` is the key of the step that reads the output, if it is a step of the same run. At the step's first
+        read, this reads new events of the log: a step in another process may have written the output again. All inputs
+        of a step exist before the step starts, so one read is enough.
         """
         with self._lock:
             if place in self._made:
@@ -51,7 +53,7 @@ class OutputRecords:
             return self._read.get(place)
 
     def _read_on(self, instance: DagsterInstance, run_id: str) -> None:
-        """Read what a run's log has gained since it was last read; of two events of one output the later counts."""
+        """Read the new events of a run's log; of two events for one output the later counts."""
         has_more = True
         while has_more:
             page = instance.get_records_for_run(

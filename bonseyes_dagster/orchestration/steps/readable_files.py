@@ -1,7 +1,7 @@
-"""The files that a run may read when its config names a path: below allowed folders, or uploaded with a run.
+"""Opens the files that a run's config names by path. They must be below allowed folders, or uploads of a run.
 
-Whoever may launch a run may write any path into its config, in Dagster's launchpad for example, and gets the file's
-bytes back as an input file of the artifact. `order.py` opens such files by this module.
+A user who may launch runs can write any path into the config, for example in Dagster's launchpad. The file's bytes
+become an input file of the artifact, which that user can read. `artifact_request.py` opens these files.
 """
 
 import os
@@ -19,7 +19,7 @@ from bonseyes_dagster.settings import Settings
 __all__ = ["ReadableFiles", "allow_folder"]
 
 _TOKEN = re.compile(r"[0-9a-f]{32}")
-# The folders that the definitions themselves name, such as an inbox.
+# Folders that the definitions name, such as an inbox.
 _named_folders: set[Path] = set()
 
 
@@ -30,24 +30,24 @@ def allow_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class ReadableFiles:
-    """Which files runs may read. `folders` have no symbolic links."""
+    """The files that runs may read: those below `folders`, which are paths without symbolic links, and uploads."""
 
     folders: Sequence[str]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "ReadableFiles":
-        """Return those that the settings and the definitions allow."""
+        """Return the files that the settings and the definitions allow."""
         folders = [*(settings.files or (settings.project or Path.cwd(),)), *_named_folders]
         folders += [settings.inbox] if settings.inbox else []
         return cls([os.path.realpath(folder) for folder in folders])
 
     def open(self, parameter: str, value: str) -> BinaryIO:
-        """Open the file that `value` names; raise Failure if there is none, or the run may not read it."""
+        """Open the file at the path `value`; raise Failure if it does not exist or the run may not read it."""
         path = Path(os.path.expanduser(value)).absolute()  # noqa: PTH111 - Path.expanduser() fails for an unknown user
-        # Before the file is opened: opening a device can do something, and nobody is to learn what exists elsewhere.
+        # Check before opening: opening a device can have effects, and an error would tell which files exist elsewhere.
         self._check(parameter, path, os.path.realpath(path))
         try:
-            # Not blocking: it may be a pipe.
+            # Do not block: the path may be a pipe.
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise _refusal(f"{parameter}: {path} cannot be read where the run executes: {error.strerror}.") from error
@@ -55,7 +55,7 @@ class ReadableFiles:
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise _refusal(f"{parameter}: {path} is not a regular file.")
-            # A link may have been changed meanwhile: what counts is the file that is open.
+            # A link may have changed since the first check: check the open file.
             self._check(parameter, path, str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         except BaseException:
             opened.close()
@@ -72,9 +72,9 @@ class ReadableFiles:
 
 
 def _is_upload(real: Path) -> bool:
-    """Tell whether a pipeline's container keeps the file as an upload.
+    """Tell whether the file is an upload that a pipeline's container keeps.
 
-    It may be one of another run, whose config somebody launches once more. It is no secret from who may launch: the
+    It may belong to another run whose config is launched again. Users who may launch runs can read it anyway: the
     pipeline's container serves it as an input file of that run.
     """
     places = [each for each in real.parents if _TOKEN.fullmatch(each.name) and each.parent.name == "uploads"]
@@ -82,7 +82,7 @@ def _is_upload(real: Path) -> bool:
 
 
 def _is_visible_below(real: str, folder: str) -> bool:
-    # Hidden are `.env`, `.git`, `.ssh` and `.bonseyes`.
+    # This excludes `.env`, `.git`, `.ssh` and `.bonseyes`.
     below = Path(os.path.relpath(real, folder)).parts
     return not any(part.startswith(".") for part in below)
 

@@ -1,4 +1,4 @@
-"""What travels between ops: references to artifacts, typed by what the artifact is, and plain values of other ops."""
+"""The values that ops pass to each other: typed references to artifacts, and plain values of other ops."""
 
 import re
 from dataclasses import asdict, dataclass
@@ -58,10 +58,10 @@ class ArtifactType(DagsterType):
         )
 
     def _check(self, _context: Any, value: object) -> TypeCheck:
-        if value is None:  # an optional parameter that nothing is wired into
+        if value is None:  # an optional input that is not connected
             return TypeCheck(success=True)
         if not isinstance(value, ArtifactRef):
-            return TypeCheck(success=False, description=f"{value!r} is no reference to an artifact.")
+            return TypeCheck(success=False, description=f"{value!r} is not a reference to an artifact.")
         if value.type != self.artifact_type:
             return TypeCheck(success=False, description=f"{value.url} is a {value.type}, not a {self.artifact_type}.")
         return TypeCheck(success=True)
@@ -69,14 +69,14 @@ class ArtifactType(DagsterType):
 
 @cache
 def artifact_type(type_name: str) -> ArtifactType:
-    """Return the Dagster type of an artifact type such as `com.bonseyes.dataset`; one object for each."""
+    """Return the Dagster type of an artifact type such as `com.bonseyes.dataset`; always the same object."""
     return ArtifactType(type_name)
 
 
 def _loader(type_name: str) -> Any:
     @dagster_type_loader(str)
     def load(context: Any, url: str) -> ArtifactRef:
-        # The tool checks the artifact's real type when it is asked to use it.
+        # The tool checks the real type of the artifact before it uses it.
         container, name = Addresses.from_settings().parse_artifact(url)
         return ArtifactRef(container=container, name=name, type=type_name)
 
@@ -84,18 +84,18 @@ def _loader(type_name: str) -> Any:
 
 
 class ReferenceIOManager(IOManager):
-    """Passes on what ops give out, so that a resumed run and a re-execution find it.
+    """Stores the outputs of ops, so that a resumed run and a re-execution find them.
 
-    References are in the run's event log; stored_values.py says where other values are.
+    References are in the run's event log. stored_values.py describes where other values are.
     """
 
     def __init__(self) -> None:
         self._records = OutputRecords()
-        # Runs that are older than the run that reads them.
+        # Parents that are known to be older than the run that reads them.
         self._parents: set[str] = set()
 
     def handle_output(self, context: OutputContext, obj: object) -> None:
-        """Keep a value, and write down in the HANDLED_OUTPUT event how."""
+        """Store a value, and add a record of it to the HANDLED_OUTPUT event."""
         place = _place(context)
         if type(obj) is ArtifactRef:
             kept = {"artifact": asdict(obj)}
@@ -105,10 +105,10 @@ class ReferenceIOManager(IOManager):
         self._records.add(place, kept)
 
     def load_input(self, context: InputContext) -> object:
-        """Return the value of the step that made it, in whichever run that was."""
+        """Return the value that the upstream step made, in this run or in an earlier one."""
         output = context.upstream_output
         if output is None:
-            raise DagsterInvariantViolationError(f"Nothing is wired into the input {context.name!r}.")
+            raise DagsterInvariantViolationError(f"The input {context.name!r} is not connected.")
         place = _place(output)
         step = context._step_context
         reader = step.step.key if step is not None and step.run_id == place.run_id else ""
@@ -122,7 +122,7 @@ class ReferenceIOManager(IOManager):
         return load_value(kept, place, _storage(context.instance))
 
     def _check_parent(self, instance: DagsterInstance, run_id: str, parent_id: str) -> None:
-        """Raise if another run has the parent's id now: ids are made of names, and a deleted run's name is free."""
+        """Raise if a new run has the parent's id: ids are made from names, and the name of a deleted run is free."""
         if parent_id in self._parents:
             return
         run, parent = (instance.get_run_record_by_id(each) for each in (run_id, parent_id))
@@ -141,5 +141,5 @@ def _storage(instance: DagsterInstance) -> Path:
 
 @io_manager
 def reference_io_manager(_context: InitResourceContext) -> ReferenceIOManager:
-    """The IO manager of every pipeline."""
+    """Return the IO manager of every pipeline."""
     return ReferenceIOManager()

@@ -1,4 +1,4 @@
-"""Parameters as Dagster config: from `tool.yml` to the fields that the launchpad, the CLI and schedules show."""
+"""Turns parameters of `tool.yml` into fields of Dagster config, which the launchpad, the CLI and schedules show."""
 
 import re
 from typing import Any
@@ -22,11 +22,11 @@ _SCALARS: dict[str, Any] = {
 
 
 def config_field(parameter: Parameter, owner: str) -> dagster.Field:
-    """Return the config field of a parameter; `owner` is whose it is, since Dagster's enums want names of their own."""
+    """Return the config field of a parameter; `owner`, a container or job, makes the name of an enum unique."""
     kind = _enum(parameter, owner) if parameter.type == "choice" else _SCALARS[parameter.type]
     options: dict[str, Any] = {"description": _description(parameter), "is_required": parameter.required}
     if not parameter.required:
-        # Without a default Dagster leaves the key out, and None is what leaving it out means.
+        # Dagster omits the key of a field without default. A default of None means the same to the tool.
         kind = kind if parameter.default is not None or parameter.type == "json" else dagster.Noneable(kind)
         options["default_value"] = parameter.default
     return dagster.Field(kind, **options)

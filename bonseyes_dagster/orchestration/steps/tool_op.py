@@ -1,4 +1,4 @@
-"""From a tool's `tool.yml` to a Dagster op that asks its container for one artifact."""
+"""Makes a Dagster op from a tool's `tool.yml`. The op requests one artifact from the tool's container."""
 
 import keyword
 import os
@@ -24,7 +24,7 @@ RETRIES = 4
 
 
 class ToolOp(OpDefinition):
-    """An op that has its tool's container make an artifact; `container` and `tool` say which and how."""
+    """An op whose artifact a container makes: `container` is its name, `tool` the folder with its `tool.yml`."""
 
     def __init__(self, *, container: str, tool: ToolFolder, name: str, retries: int) -> None:
         self.container = container
@@ -44,7 +44,7 @@ class ToolOp(OpDefinition):
             },
             tags={tags.CONTAINER_TAG: container, tags.OUTPUT_TYPE_TAG: description.output_type},
         )
-        # Dagster sorts inputs by name; positional arguments in a graph are to be in the order of `tool.yml`.
+        # Dagster sorts inputs by name. In a graph, positional arguments have the order of `tool.yml`.
         self._positional_inputs = list(_ins(tool))
 
     def _compute(self, context: OpExecutionContext, inputs: Mapping[str, Any]) -> Iterator[Any]:
@@ -65,13 +65,13 @@ def tool_op(
     project: Path | None = None,
     retries: int = RETRIES,
 ) -> ToolOp:
-    """Return an op for the tool of `container`, whose `tool.yml` is looked up in the project's folder.
+    """Return an op for the tool of `container`, whose `tool.yml` is in the project's folder.
 
-    The op's config are the tool's parameters, its inputs the artifact parameters (`training-set` is the argument
-    `training_set`), its output an `ArtifactRef`. `name` is the op's own, the container's by default; each run's
-    artifact is `{run}_{op}`. A step is tried `retries` times more when its container was interrupted or did not answer;
-    what a tool or its parameters fail by is not retried. Raises SettingsError when there is no such tool or its
-    `tool.yml` is wrong.
+    The tool's parameters are the op's config. Its artifact parameters are the op's inputs (`training-set` becomes the
+    argument `training_set`). The op's output is an `ArtifactRef`. `name` is the name of the op, by default that of the
+    container. The artifact of each run is called `{run}_{op}`. A step is retried up to `retries` times if its container
+    was interrupted or did not answer. A failure of the tool, or a wrong parameter, is not retried. Raises SettingsError
+    if there is no such tool or its `tool.yml` is wrong.
     """
     folder = project or project_folder(sys._getframe(1).f_globals.get("__file__"))
     tools = find_tools(folder)
@@ -87,7 +87,7 @@ def tool_op(
 
 
 def project_folder(caller: str | None = None) -> Path:
-    """Return BONSEYES_PROJECT, else the first folder above the file `caller` that holds tools, else this one."""
+    """Return BONSEYES_PROJECT, else the nearest folder above the file `caller` with tools, else the working folder."""
     if os.environ.get("BONSEYES_PROJECT"):
         return Path(os.environ["BONSEYES_PROJECT"]).absolute()
     for folder in Path(caller).absolute().parents if caller else ():

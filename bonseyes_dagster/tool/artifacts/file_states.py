@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bonseyes_dagster.model import Manifest
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.layout import Folder
-from bonseyes_dagster.tool.files.disk import replace_file
 
 __all__ = ["FileState", "are_saved", "is_quick_to_read", "is_same_content", "read_states", "save_states"]
 

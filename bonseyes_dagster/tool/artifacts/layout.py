@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bonseyes_dagster.tool.files.disk import sync_folder
+from bonseyes_dagster.system.storage import sync_folder
 
 __all__ = ["Folder", "Volume"]
 

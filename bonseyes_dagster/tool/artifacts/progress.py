@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.model import Progress
-from bonseyes_dagster.tool.files.disk import replace_file
+from bonseyes_dagster.system.replacing import replace_file
 
 __all__ = ["ProgressWriter", "progress_from_json", "read_progress"]
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from bonseyes_dagster.errors import ToolError
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.artifacts import file_states
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
-from bonseyes_dagster.tool.files.disk import copy, sync_folder, syncing
+from bonseyes_dagster.tool.files.disk import copy, syncing
 from bonseyes_dagster.tool.files.writers import FileState, has_leases, is_open_to_write, state_of, writers_of
 
 __all__ = ["DamagedError", "StoppedError", "publish", "read_manifest", "scan", "size_damage"]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.model import TERMINAL_PHASES, Manifest, at, now
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, TakenError
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
@@ -22,7 +23,7 @@ from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
 from bonseyes_dagster.tool.artifacts.row_copies import read_sound_row_copy, write_row_copy
 from bonseyes_dagster.tool.artifacts.salvage import COPIES, salvage
-from bonseyes_dagster.tool.files.disk import locked, remove, sync_all, sync_folder
+from bonseyes_dagster.tool.files.disk import locked, remove, sync_all
 
 __all__ = ["ensure_index", "has_result", "read_mark", "restore_row", "row_from_folder", "write_mark"]
 

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 from bonseyes_dagster.errors import BonseyesError
 from bonseyes_dagster.model import now
+from bonseyes_dagster.system.storage import storage_errors
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Volume
 from bonseyes_dagster.tool.artifacts.logs import append_line
 from bonseyes_dagster.tool.artifacts.row_copies import rewrite_row_copy
-from bonseyes_dagster.tool.files.disk import storage_errors
 
 __all__ = ["rename"]
 

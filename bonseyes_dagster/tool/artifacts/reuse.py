@@ -8,12 +8,13 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from bonseyes_dagster.model import FileEntry, Manifest
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.artifacts import file_states
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.publishing import DamagedError, read_manifest
 from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
-from bonseyes_dagster.tool.files.disk import link, link_tree, remove, sync_folder
+from bonseyes_dagster.tool.files.disk import link, link_tree, remove
 
 __all__ = ["LongReadingError", "adopt", "adopt_newest", "mark_damaged"]
 

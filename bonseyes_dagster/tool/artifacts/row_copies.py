@@ -11,9 +11,10 @@ from dataclasses import fields, replace
 from typing import Any, get_args
 
 from bonseyes_dagster.model import Phase
+from bonseyes_dagster.system.storage import start_writing
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder
-from bonseyes_dagster.tool.files.disk import start_writing, sync_all
+from bonseyes_dagster.tool.files.disk import sync_all
 from bonseyes_dagster.urls import is_name
 
 __all__ = [

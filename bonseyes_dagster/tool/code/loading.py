@@ -30,8 +30,24 @@ def load_function(tool: ToolFolder) -> Callable[..., Any]:
     if not callable(function):
         raise SettingsError(f"{tool.entry_point} is not a function; tool.yml names it as entry_point.")
     attributes = {python_name(parameter.name): None for parameter in tool.description.parameters}
+    signature = inspect.signature(function)
     try:
-        inspect.signature(function).bind("artifact", **attributes)
+        signature.bind("artifact", **attributes)
     except TypeError as error:
         raise SettingsError(f"{tool.entry_point} does not take the parameters of tool.yml: {error}.") from error
+    _check_defaults(tool, signature)
     return cast("Callable[..., Any]", function)
+
+
+def _check_defaults(tool: ToolFolder, signature: inspect.Signature) -> None:
+    """Raise SettingsError when a default of the function is another than that of tool.yml, which alone counts."""
+    for parameter in tool.description.parameters:
+        taken = signature.parameters.get(python_name(parameter.name))
+        default = inspect.Parameter.empty if taken is None else taken.default
+        if isinstance(default, tuple):
+            default = list(default)  # as tool.yml writes it
+        if default is not inspect.Parameter.empty and default != parameter.default:
+            raise SettingsError(
+                f"{tool.entry_point} has {default!r} as the default of {parameter.name!r}, and tool.yml has "
+                f"{parameter.default!r}; leave it out of the function."
+            )

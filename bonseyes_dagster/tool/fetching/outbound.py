@@ -24,7 +24,7 @@ from bonseyes_dagster.client.socket_adapter import SocketAdapter
 from bonseyes_dagster.errors import ForbiddenError, TooLargeError, ToolError
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system import sockets
-from bonseyes_dagster.tool.files.disk import check_reserve
+from bonseyes_dagster.system.storage import check_reserve
 
 __all__ = ["Fetched", "Policy", "fetch", "file_name_of", "session"]
 

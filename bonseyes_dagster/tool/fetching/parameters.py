@@ -10,26 +10,21 @@ from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.model import ToolDescription
 from bonseyes_dagster.tool.fetching.outbound import Policy
 from bonseyes_dagster.tool.fetching.references import check_references
-from bonseyes_dagster.urls import is_name
 
 __all__ = ["check_creation"]
 
 
 def check_creation(
-    tool: ToolDescription, name: str, values: Mapping[str, Any], parts: Collection[str], policy: Policy
+    tool: ToolDescription, values: Mapping[str, Any], parts: Collection[str], policy: Policy
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Return the parameters with defaults, and the artifact of each artifact parameter (see `check_references`).
 
-    `parts` are the names of the uploaded files. Raises InvalidError that lists a wrong name and every wrong parameter;
+    `parts` are the names of the uploaded files. Raises InvalidError that lists every wrong parameter;
     UnavailableError if nothing is wrong but another container does not answer.
     """
     wrong: dict[str, str] = {}
     checked: dict[str, Any] = {}
     inputs: dict[str, dict[str, Any]] = {}
-    if not is_name(name):
-        wrong["name"] = (
-            "It must be 1 to 128 letters, digits, '.', '_' and '-', begin with a letter or a digit and hold no '..'."
-        )
     try:
         checked = check_parameters(tool.parameters, values, files=parts)
     except InvalidError as error:

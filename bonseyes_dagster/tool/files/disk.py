@@ -1,4 +1,4 @@
-"""Operations on files: fsync, atomic replacement, links instead of copies, removal, and errors of a full disk."""
+"""Operations on files: fsync, links instead of copies, and removal."""
 
 from __future__ import annotations
 
@@ -12,76 +12,34 @@ import stat
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from bonseyes_dagster.errors import StorageFullError, ToolError, UnavailableError
+from bonseyes_dagster.errors import ToolError
+from bonseyes_dagster.system.storage import sync_folder
 from bonseyes_dagster.tool.files.trees import remove_tree
 
 __all__ = [
     "allocate",
-    "check_reserve",
     "copy",
-    "is_full",
     "is_own_folder",
     "link",
     "link_tree",
     "locked",
     "make_private",
     "remove",
-    "replace_file",
-    "start_writing",
-    "storage_errors",
     "sync_all",
     "sync_file_system",
-    "sync_folder",
     "syncing",
     "throw_away",
 ]
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CANNOT_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 # Above this count, one syncfs() is cheaper than an fsync() per file.
 _MANY_PATHS = 16
 _FICLONE = 0x40049409
 _KEEP_SIZE = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-_SYNC_FILE_RANGE_WRITE = 2
-
-
-def is_full(error: BaseException) -> bool:
-    """Tell whether `error` means that the disk or the quota has no room."""
-    return isinstance(error, OSError) and error.errno in _FULL
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Translate errors of the disk: a full disk raises StorageFullError, a broken one UnavailableError."""
-    try:
-        yield
-    except OSError as error:
-        if is_full(error):
-            raise StorageFullError("The volume is full; delete artifacts that are no longer needed.") from error
-        if error.errno in (errno.EIO, errno.EROFS):
-            raise UnavailableError(f"The volume cannot be written: {error.strerror}.") from error
-        raise
-
-
-def check_reserve(path: Path, reserve_bytes: int) -> None:
-    """Raise StorageFullError if less than `reserve_bytes` are free on the volume."""
-    stat = os.statvfs(path)
-    free_bytes = stat.f_bavail * stat.f_frsize
-    if free_bytes < reserve_bytes:
-        raise StorageFullError(
-            f"The volume has {free_bytes} bytes free, and {reserve_bytes} are kept in reserve; "
-            "delete artifacts that are no longer needed."
-        )
-
-
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder durable."""
-    _sync(path)
 
 
 def _sync(path: Path) -> None:
@@ -160,26 +118,6 @@ def sync_file_system(path: Path) -> None:
             raise OSError(number, os.strerror(number))
     finally:
         os.close(descriptor)
-
-
-def start_writing(descriptor: int, offset: int, size_bytes: int) -> None:
-    """Let the disk start to write a part of an unfinished file, so that a later fsync has less to do.
-
-    This makes nothing durable and reports no error; fsync does both.
-    """
-    _libc.sync_file_range(descriptor, offset, size_bytes, _SYNC_FILE_RANGE_WRITE)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the file at `path` atomically. It is not synced, so use it only for content that a crash may lose."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def allocate(path: Path, size_bytes: int) -> None:

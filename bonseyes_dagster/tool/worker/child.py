@@ -27,7 +27,6 @@ from bonseyes_dagster.model import ToolDescription, python_name
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.system.prctl import end_with_parent
 from bonseyes_dagster.tool.artifact import Artifact
-from bonseyes_dagster.tool.artifacts.drafts import safe_file_name
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.metrics import MetricsWriter
@@ -42,6 +41,7 @@ from bonseyes_dagster.tool.files.given_files import GivenFiles
 from bonseyes_dagster.tool.worker.command import run_command
 from bonseyes_dagster.tool.worker.exit_functions import run_exit_functions
 from bonseyes_dagster.tool.worker.processes import ARTIFACT_VARIABLE, flush_all
+from bonseyes_dagster.web.uploads import safe_file_name
 
 __all__ = ["Job", "ToolRuntime", "become_child"]
 
@@ -261,7 +261,7 @@ def _fetch_all(job: Job, policy: Policy) -> None:
             continue
         folder = job.folder.inputs / parameter.name
         folder.mkdir(parents=True, exist_ok=True)
-        fetched = fetch(url, folder / safe_file_name(file_name_of(url)), policy, job.runtime.settings)
+        fetched = fetch(url, folder / (safe_file_name(file_name_of(url)) or "file"), policy, job.runtime.settings)
         _log.info("Fetched %s for the parameter %s: %d bytes.", url, parameter.name, fetched.size)
         job.report.setdefault("files", {})[parameter.name] = {
             "filename": fetched.filename,

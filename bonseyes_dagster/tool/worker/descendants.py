@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from bonseyes_dagster.backoff import Backoff
+
 __all__ = ["EndedProcesses", "children_of", "end_below", "end_descendants", "is_reaped"]
 
 END_WITHIN_S = 10.0
@@ -121,13 +123,12 @@ def _stop_all(kept: Collection[int], running: dict[int, str]) -> list[int]:
 
 def _reap(killed: Collection[int], kept: Collection[int], deadline_s: float) -> None:
     """Reap ended children until none is left, or until there is a child that was not killed."""
-    pause_s = _SHORTEST_PAUSE_S
+    backoff = Backoff(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S)
     while True:
         left = _own_children(kept)
         if not left or any(pid not in killed for pid in left) or time.monotonic() >= deadline_s:
             return
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        time.sleep(backoff.take())
 
 
 def is_reaped(pid: int) -> bool:

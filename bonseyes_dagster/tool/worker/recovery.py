@@ -13,13 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from bonseyes_dagster.errors import BonseyesError
+from bonseyes_dagster.system.storage import is_full, sync_folder
 from bonseyes_dagster.tool.artifacts.drafts import is_abandoned
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index
 from bonseyes_dagster.tool.artifacts.layout import Folder, Volume
 from bonseyes_dagster.tool.artifacts.lost_and_found import set_aside
 from bonseyes_dagster.tool.artifacts.rebuild import has_result, restore_row, row_from_folder
 from bonseyes_dagster.tool.artifacts.row_copies import read_sound_row_copy, write_row_copy
-from bonseyes_dagster.tool.files.disk import is_full, locked, remove, sync_all, sync_folder, throw_away
+from bonseyes_dagster.tool.files.disk import locked, remove, sync_all, throw_away
 from bonseyes_dagster.tool.worker.processes import end_stragglers
 from bonseyes_dagster.tool.worker.runner import clear_leftovers
 

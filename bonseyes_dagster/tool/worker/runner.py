@@ -19,6 +19,8 @@ import psutil
 
 from bonseyes_dagster.errors import BonseyesError, StorageFullError, ToolError, UnavailableError
 from bonseyes_dagster.model import Manifest, Phase, now
+from bonseyes_dagster.system.replacing import replace_file
+from bonseyes_dagster.system.storage import is_full, sync_folder
 from bonseyes_dagster.tool.artifacts.index import ArtifactRow, Index, IndexDamagedError
 from bonseyes_dagster.tool.artifacts.layout import Folder
 from bonseyes_dagster.tool.artifacts.logs import LogLimit, append_note
@@ -29,15 +31,7 @@ from bonseyes_dagster.tool.artifacts.reuse import adopt_newest
 from bonseyes_dagster.tool.artifacts.row_copies import write_row_copy
 from bonseyes_dagster.tool.code.fingerprint import fingerprint
 from bonseyes_dagster.tool.code.watch import CodeWatch
-from bonseyes_dagster.tool.files.disk import (
-    is_full,
-    is_own_folder,
-    remove,
-    replace_file,
-    sync_all,
-    sync_folder,
-    throw_away,
-)
+from bonseyes_dagster.tool.files.disk import is_own_folder, remove, sync_all, throw_away
 from bonseyes_dagster.tool.files.given_files import GivenFiles
 from bonseyes_dagster.tool.worker.bell import Bell
 from bonseyes_dagster.tool.worker.child import ToolRuntime

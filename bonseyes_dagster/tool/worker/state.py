@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bonseyes_dagster.errors import UnavailableError
+from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.layout import Volume
-from bonseyes_dagster.tool.files.disk import replace_file
 
 __all__ = ["check_worker", "read_state", "worker_lock", "write_state"]
 

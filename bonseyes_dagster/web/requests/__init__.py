@@ -1,1 +1,1 @@
-"""The way in: queries, bodies and uploads of a request."""
+"""Readers of requests: queries, bodies and uploads."""

@@ -1,4 +1,4 @@
-"""JSON that came from outside: well-formed, not too deep, with numbers and text that every program can hold."""
+"""Parse JSON of requests; refuse malformed or deeply nested JSON, and numbers and text that other programs refuse."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ __all__ = ["decode", "parse_json"]
 
 
 def decode(data: bytes, what: str) -> str:
-    """Return UTF-8 bytes as text; raise BadRequestError for other bytes."""
+    """Return UTF-8 bytes as text; raise BadRequestError for other bytes. `what` names the data, as in `parse_json`."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise BadRequestError(f"{what} is not UTF-8: {error.reason} at byte {error.start}") from error
+        raise _error(f"{what} is not UTF-8: {error.reason} at byte {error.start}.") from error
 
 
 def parse_json(data: bytes, what: str) -> Any:
-    """Return the value of a JSON text; raise BadRequestError with the reason. `what` names it: "the body"."""
+    """Return the value of a JSON text; raise BadRequestError with the reason.
+
+    `what` names the text in the message, for example "the body".
+    """
     text = decode(data, what)
     if (depth := depth_of(data)) > BODY_DEPTH_LIMIT:
-        raise BadRequestError(f"{what} is nested {depth} deep; {BODY_DEPTH_LIMIT} is the most")
+        raise _error(f"{what} is nested {depth} levels deep; the limit is {BODY_DEPTH_LIMIT}.")
     try:
         content = json_text.parse_json(text)
-        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate is no text that could be stored
+        json.dumps(content, ensure_ascii=False).encode()  # raises ValueError for a lone surrogate
     except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"{what} is not well-formed JSON: {error}") from error
+        raise _error(f"{what} is not well-formed JSON: {error}.") from error
     return content
+
+
+def _error(sentence: str) -> BadRequestError:
+    return BadRequestError(sentence[:1].upper() + sentence[1:])

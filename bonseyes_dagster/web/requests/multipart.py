@@ -1,7 +1,7 @@
-"""A multipart/form-data body, part by part while it arrives: no part is held in memory.
+"""Read a multipart/form-data body part by part while it arrives; hold no part in memory.
 
-`multipart` does the parsing: werkzeug's own parser copies every byte five times, which made it, not the disk, the limit
-of an upload.
+The library `multipart` parses it. werkzeug's parser copies every byte five times: with it, an upload was slower than
+the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BOUNDARY_MAX = 70  # RFC 2046
 
 
 class Part:
-    """One part: its name, the filename if it has one, and its bytes, which can be read once."""
+    """One part: its name, its filename or None, and its bytes; the caller can read the bytes once."""
 
     def __init__(self, name: str, filename: str | None, content: Iterator[bytes]) -> None:
         self.name = name
@@ -28,20 +28,22 @@ class Part:
 
 
 def read_parts(read: Callable[[], bytes], boundary: str) -> Iterator[Part]:
-    """Yield the parts of the body that `read` gives piece by piece (b"" at its end).
+    """Yield the parts of a body; `read` returns its next bytes, and b"" at its end.
 
-    A part is over when the next one is asked for. Raises BadRequestError if the body is malformed, TooLargeError if it
-    has more than 1,000 parts.
+    The bytes of a part are available until the caller takes the next part. Raises BadRequestError for a malformed
+    body, and TooLargeError for more than 1,000 parts.
     """
     if not 1 <= len(boundary) <= _BOUNDARY_MAX or not boundary.isascii():
-        raise BadRequestError(f"Content-Type needs a multipart boundary of 1 to {_BOUNDARY_MAX} ASCII characters")
+        raise BadRequestError(f"Content-Type needs a multipart boundary of 1 to {_BOUNDARY_MAX} ASCII characters.")
     events = _events(read, boundary)
     for number, segment in enumerate(events, start=1):
         assert isinstance(segment, MultipartSegment)
         if number > _PARTS_LIMIT:
-            raise TooLargeError(f"a form may have {_PARTS_LIMIT} parts", detail={"limit_parts": _PARTS_LIMIT})
+            raise TooLargeError(
+                f"The form may have at most {_PARTS_LIMIT} parts.", detail={"limit_parts": _PARTS_LIMIT}
+            )
         if segment.disposition != "form-data" or not segment.name:
-            raise BadRequestError('malformed multipart body: a part lacks `Content-Disposition: form-data; name="..."`')
+            raise BadRequestError('Each part of the body needs `Content-Disposition: form-data; name="..."`.')
         content = _content(events)
         yield Part(segment.name, segment.filename, content)
         for _ in content:
@@ -62,4 +64,4 @@ def _events(read: Callable[[], bytes], boundary: str) -> Iterator[MultipartSegme
             yield from parser.parse(data)
         parser.close()
     except MultipartError as error:
-        raise BadRequestError(f"malformed multipart body: {error}") from error
+        raise BadRequestError(f"The multipart body is malformed: {error}.") from error

@@ -1,4 +1,4 @@
-"""Query values and headers of a request, read strictly: what is not understood is refused with what would be."""
+"""Read query values and headers of a request; refuse a wrong value with a message about the right one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
 def _single(key: str) -> str | None:
     values = request.args.getlist(key)
     if len(values) > 1:
-        raise BadRequestError(f"query parameter {key!r} is given {len(values)} times; give it once")
+        raise BadRequestError(f"The query parameter {key!r} is given {len(values)} times; give it once.")
     return values[0] if values else None
 
 
@@ -36,54 +36,54 @@ def flag(key: str) -> bool:
         return True
     if text.lower() in _FALSE:
         return False
-    raise BadRequestError(f"query parameter {key!r} must be true or false, not {text[:40]!r}")
+    raise BadRequestError(f"The query parameter {key!r} must be true or false, not {text[:40]!r}.")
 
 
 def integer(key: str, *, minimum: int, maximum: int) -> int | None:
-    """Return a whole number in the range, None when absent."""
+    """Return a whole number in the range; None if the parameter is missing."""
     text = _single(key)
     if text is None:
         return None
-    # plain digits only: int() would also take "1_0", " 1" and digits of other scripts
+    # Plain digits only: int() would also take "1_0", " 1" and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
         raise BadRequestError(
-            f"query parameter {key!r} must be a whole number from {minimum} to {maximum}, not {text[:40]!r}"
+            f"The query parameter {key!r} must be a whole number from {minimum} to {maximum}, not {text[:40]!r}."
         )
     return int(text)
 
 
 def seconds(key: str, *, maximum: float) -> float:
-    """Return a duration, 0 when absent; what is longer than `maximum` is cut to it."""
+    """Return a duration, at most `maximum`; 0 if the parameter is missing."""
     text = _single(key)
     if text is None:
         return 0.0
-    # a JSON number: float() would also take "inf", "1_0" and digits of other scripts
+    # Like a JSON number: float() would also take "inf", "1_0" and digits of other scripts.
     value = float(text) if re.fullmatch(r"[0-9]{1,30}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?", text) else math.nan
     if math.isnan(value):
-        raise BadRequestError(f"query parameter {key!r} must be a number of seconds such as 30, not {text[:40]!r}")
+        raise BadRequestError(f"The query parameter {key!r} must be a number of seconds such as 30, not {text[:40]!r}.")
     return min(value, maximum)
 
 
 def name_of(key: str) -> str | None:
-    """Return a name, None when absent."""
+    """Return a name; None if the parameter is missing."""
     text = _single(key)
     if text is not None and not is_name(text):
-        raise BadRequestError(f"query parameter {key!r} must be a name, not {text[:40]!r}")
+        raise BadRequestError(f"The query parameter {key!r} must be a name, not {text[:40]!r}.")
     return text
 
 
 def idempotency_key() -> str | None:
-    """Return the Idempotency-Key header, None when absent."""
+    """Return the Idempotency-Key header; None if it is missing."""
     key = request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not 1 <= len(key) <= _KEY_MAX or not all(" " <= character <= "~" for character in key):
-        raise BadRequestError(f"Idempotency-Key must be 1 to {_KEY_MAX} printable ASCII characters")
+        raise BadRequestError(f"Idempotency-Key must have 1 to {_KEY_MAX} printable ASCII characters.")
     return key
 
 
 def _is_host(text: str) -> bool:
-    """Tell whether a Location can hold it: werkzeug splits and encodes it once more, and fails where that fails."""
+    """Tell whether a Location header can hold this host: werkzeug splits and encodes it, and must not fail."""
     try:
         parts = urlsplit(f"//{text}")
         (parts.hostname or "").encode("idna")
@@ -93,7 +93,7 @@ def _is_host(text: str) -> bool:
 
 
 def external_base() -> str:
-    """Return what clients put before a path of this service: scheme, host and prefix as the gateway forwards them."""
+    """Return the base URL of this service for clients: scheme, host and prefix from the gateway's headers."""
     headers = request.headers
     scheme = headers.get("X-Forwarded-Proto", "").lower()
     host = headers.get("X-Forwarded-Host", "") or headers.get("Host", "")

@@ -15,6 +15,7 @@ from bonseyes_dagster.web.backend import Draft
 from bonseyes_dagster.web.connection import Body
 from bonseyes_dagster.web.requests.json_text import decode, parse_json
 from bonseyes_dagster.web.requests.multipart import Part, read_parts
+from bonseyes_dagster.web.uploads import safe_file_name
 
 __all__ = ["read_creation", "read_new_name"]
 
@@ -23,7 +24,6 @@ _TEXT_LIMIT_BYTES = 1 << 24
 # of the keys that an error names
 _SHOWN_KEYS = 20
 _SHOWN_CHARACTERS = 128
-_FILENAME_LIMIT_BYTES = 200  # a file system takes 255
 _NAME_RULE = "must be 1 to 128 letters, digits, `.`, `_` or `-`, begin with a letter or digit, and hold no `..`"
 
 
@@ -128,17 +128,9 @@ def _save(part: Part, draft: Draft) -> bool:
     first = next(part.content, None)
     if first is None and part.filename == "":
         return False
-    with draft.open(part.name, _basename(part)) as file:
+    with draft.open(part.name, safe_file_name(part.filename or "") or part.name) as file:
         if first is not None:
             file.write(first)
         for data in part.content:
             file.write(data)
     return True
-
-
-def _basename(part: Part) -> str:
-    """Return the last segment of the filename that the client gave, or the part's name."""
-    name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
-    name = "".join(character for character in name if character.isprintable())[-128:]
-    name = name.encode(errors="ignore")[-_FILENAME_LIMIT_BYTES:].decode(errors="ignore")
-    return name if name.strip(". ") else part.name

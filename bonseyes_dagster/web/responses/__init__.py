@@ -1,1 +1,1 @@
-"""The way out: files, archives, points and logs, also to slow readers."""
+"""Writers of answers: files, archives, points and logs, also for slow clients."""

@@ -1,7 +1,7 @@
-"""A zip of stored files that is made while it is sent: its length is known before its first byte is.
+"""A zip archive of uncompressed files, made while it is sent. Its length is known before the first byte.
 
-Written here because what a small file costs decides how fast a folder of many is: a general library took four times the
-processor time. Nothing but names and contents goes into it, so the same files give the same bytes.
+This project has its own writer because a general library took four times the processor time for a folder of many small
+files. The archive contains only names and contents, so the same files give the same bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _HAS_DESCRIPTOR = 0x8  # CRC and sizes follow the content
 _VERSION, _VERSION_64 = 20, 45
 _MADE_BY = 3 << 8 | _VERSION_64  # 3: modes are those of Unix
 _MODE = 0o100644 << 16
-_DATE = 1 << 5 | 1  # 1 January 1980, the first that there is
+_DATE = 1 << 5 | 1  # 1 January 1980, the earliest date of the format
 _IN_EXTRA = 0xFFFFFFFF
 _MANY = 0xFFFF
-# A file up to this size is read before its header is written, which then holds its CRC.
+# A file up to this size is read before its header, so that the header can hold the CRC.
 _SHORT_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18
 
@@ -77,7 +77,7 @@ def _extra(*values: int) -> bytes:
 
 
 class Archive:
-    """Files to be zipped; iterating gives the zip's bytes, in pieces that are worth a system call."""
+    """Files for a zip archive; iterate over it for the archive's bytes, in pieces that are large enough to write."""
 
     def __init__(self) -> None:
         self._members: list[_Member] = []
@@ -85,7 +85,7 @@ class Archive:
         self._central_bytes = 0
 
     def add(self, path: str, size_bytes: int, opened: Callable[[], BinaryIO]) -> None:
-        """Add a file of exactly `size_bytes`, which `opened` opens when its turn comes."""
+        """Add a file of exactly `size_bytes`; the archive calls `opened` when it reaches the file."""
         member = _Member(path.encode(), size_bytes, self._offset, opened)
         self._members.append(member)
         self._offset += len(member.local(0)) + size_bytes + (len(member.descriptor(0)) if member.is_long else 0)
@@ -93,11 +93,11 @@ class Archive:
 
     @property
     def size_bytes(self) -> int:
-        """Return the length of the whole zip."""
+        """Return the length of the whole archive."""
         return self._offset + self._central_bytes + len(self._end())
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the zip; raise OSError if a file is shorter than it was said to be."""
+        """Yield the archive; raise OSError if a file is shorter than its announced size."""
         return _joined(self._pieces())
 
     def _pieces(self) -> Iterator[bytes]:
@@ -134,16 +134,16 @@ class Archive:
 def _chunks(file: BinaryIO, member: _Member) -> Iterator[bytes]:
     left = member.size_bytes
     while left > 0:
-        # No more than there is: memory that is asked for in vain is what a small file would cost.
+        # Not more than the file has: for a small file, a large buffer would cost most of the time.
         data = file.read(min(_SHORT_BYTES, left))
         if not data:
-            raise OSError(f"{member.name.decode()} is shorter than it was")
+            raise OSError(f"The file {member.name.decode()} has become shorter.")
         left -= len(data)
         yield data
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small pieces: an archive of many small files would else be three writes for each."""
+    """Join small pieces, to avoid three writes for each small file."""
     waiting: list[bytes] = []
     size_bytes = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""The way out: one file with ranges and validators, or many as a zip64 that is made while it is sent."""
+"""Answer with one file, with ranges and validators, or with many files as a zip archive."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ __all__ = ["send_file", "send_zip"]
 
 _RANGE = re.compile(r"[Bb][Yy][Tt][Ee][Ss]=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 _CHUNK_BYTES = 1 << 20
-_ZIP_FORMAT = b"zip 2\n"  # changes when the same files would give another archive
+_ZIP_FORMAT = b"zip 2\n"  # change it when the same files give another archive
 _SECURITY = {
-    # what users uploaded or tools made must never run in a browser as part of this site
+    # Uploads of users and files of tools must never run in a browser as part of this site.
     "Content-Security-Policy": "default-src 'none'; sandbox",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # a name may be given anew, so a stored answer must be asked about
+    # A name can belong to another artifact later, so a browser must revalidate its stored answer.
     "Cache-Control": "no-cache",
 }
 
 
 def send_file(file: DataFile) -> Response:
-    """Answer with one file: whole, a range of it, or the news that the client has it already."""
+    """Answer with a file, with a range of it, or with 304 if the client has it already."""
     entry = file.entry
     headers = _headers(entry.sha256, entry.path.rpartition("/")[2])
     digest = base64.b64encode(bytes.fromhex(entry.sha256)).decode()
@@ -51,13 +51,13 @@ def send_file(file: DataFile) -> Response:
 
 
 def _open(file: DataFile) -> BinaryIO:
-    """Open it and make sure that it is what its entry says, while an error can still be answered."""
+    """Open the file and compare its size with the entry now, while an error answer is still possible."""
     opened = file.open()
     try:
         size = os.fstat(opened.fileno()).st_size
         if size != file.entry.size:
             raise NotReadyError(
-                f"The file {file.entry.path!r} is damaged: it has {size} bytes instead of {file.entry.size}."
+                f"The file {file.entry.path!r} is damaged: it has {size} bytes, but should have {file.entry.size}."
             )
     except BaseException:
         opened.close()
@@ -73,7 +73,7 @@ def _whole(file: DataFile, headers: dict[str, str]) -> Response:
     wrap = request.environ.get("wsgi.file_wrapper")
     if wrap is None:
         return _binary(_ranged(opened, 0, size), 200, headers, size, "application/octet-stream")
-    # uWSGI recognises its wrapper by identity and leaves the rest to sendfile in a thread for all such answers
+    # uWSGI recognises its wrapper by identity; one thread then sends all such answers with sendfile.
     return _binary(wrap(opened, _CHUNK_BYTES), 200, headers, size, "application/octet-stream")
 
 
@@ -84,7 +84,7 @@ def _binary(content: Iterator[bytes], status: int, headers: dict[str, str], size
 
 
 class _Closing:
-    """Bytes with a file that is closed however the answer ends, even if it never began."""
+    """An iterator with a file; `close` closes the file, even if the answer never began."""
 
     def __init__(self, file: BinaryIO, content: Iterator[bytes]) -> None:
         self._file = file
@@ -119,10 +119,10 @@ def _not_modified(headers: dict[str, str]) -> Response:
 
 
 def _is_current(tag: str) -> bool:
-    """Judge If-Match and If-None-Match: True if the client has it, PreconditionFailedError if it wants another."""
+    """Return True if the client has the file (If-None-Match); raise PreconditionFailedError if If-Match fails."""
     wanted = request.headers.get("If-Match")
     if wanted is not None and not _strongly(parse_etags(wanted), tag):
-        raise PreconditionFailedError(f'the file is another by now: its ETag is "{tag}"')
+        raise PreconditionFailedError(f'The file has changed; its ETag is now "{tag}".')
     return parse_etags(request.headers.get("If-None-Match")).contains_weak(tag)
 
 
@@ -131,15 +131,15 @@ def _strongly(tags: ETags, tag: str) -> bool:
 
 
 def _requested_range(size: int, tag: str) -> tuple[int, int] | None:
-    """Return (begin, end) of the one range that is asked for; None to send the whole.
+    """Return (begin, end) of the requested range; None for the whole file.
 
-    As RFC 9110 allows, several ranges, other units and malformed ones are ignored.
+    Several ranges, other units and malformed ranges also give the whole file, as RFC 9110 allows.
     """
     text = request.headers.get("Range")
     if text is None or request.method != "GET":
         return None
     if_range = request.headers.get("If-Range")
-    # RFC 9110 13.1.5: compared strongly, so neither a weak tag nor a date stands for these bytes.
+    # RFC 9110 13.1.5 demands a strong comparison, so a weak tag or a date never matches.
     if if_range is not None and if_range.strip(" \t") != f'"{tag}"':
         return None
     match = _RANGE.fullmatch(text)
@@ -150,17 +150,17 @@ def _requested_range(size: int, tag: str) -> tuple[int, int] | None:
     else:
         begin, end = max(0, size - int(match[2])), size
         if size == 0 and int(match[2]):
-            return None  # satisfiable, but Content-Range has no form for it
+            return None  # RFC 9110 calls it satisfiable, but Content-Range cannot express it
     if begin >= end:
-        raise RangeError(f"the file has {size} bytes; the range {text[:80]!r} has none of them", detail={"size": size})
+        raise RangeError(f"The range {text[:80]!r} is outside the file, which has {size} bytes.", detail={"size": size})
     return begin, end
 
 
 def send_zip(files: list[DataFile], name: str, prefix: str = "") -> Response:
     """Answer with `files` as `NAME.zip`, their paths relative to the folder `prefix`.
 
-    Stored, not compressed: what tools make seldom shrinks, and so the length is known before the first byte. The
-    archive is a function of the files alone, hence it has a strong ETag.
+    The archive is not compressed: the files of tools seldom shrink, and this way its length is known before the first
+    byte. It depends only on the files, so it has a strong ETag.
     """
     tag = hashlib.sha256(_ZIP_FORMAT)
     archive = Archive()

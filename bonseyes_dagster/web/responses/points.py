@@ -1,4 +1,4 @@
-"""The points of a metric as JSON and CSV: made piece by piece from the lines that a backend yields."""
+"""The points of a metric as JSON or CSV, converted piece by piece from the lines of a backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bonseyes_dagster.formats.metric_lines import parse_points
 
 __all__ = ["as_csv", "as_json"]
 
-# A line whose words are JSON's numbers as they stand, as nearly all are. A longer exponent may be that of infinity.
+# Nearly all lines match: their words are already JSON numbers. With a longer exponent, a number may be infinite.
 _LINE = re.compile(
     rb"^((?:0|[1-9][0-9]*)(?:\.[0-9]+)?) (-?(?:0|[1-9][0-9]*)) "
     rb"(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?)$",
@@ -21,7 +21,7 @@ _LINE = re.compile(
 
 
 def as_json(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a JSON list of objects with `time`, `step` and `value`, null for what JSON has no number for."""
+    """Yield a JSON list of objects with `time`, `step` and `value`; `value` is null for NaN and infinity."""
     separator = b"["
     for piece in pieces:
         text = _replaced(piece, rb'{"time": \1, "step": \2, "value": \3},') or b"".join(
@@ -34,7 +34,7 @@ def as_json(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def as_csv(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a line `time,step,value`, then one for each point."""
+    """Yield a line `time,step,value`, then a line for each point."""
     yield b"time,step,value\n"
     for piece in pieces:
         text = _replaced(piece, rb"\1,\2,\3")
@@ -45,7 +45,7 @@ def as_csv(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _replaced(piece: bytes, template: bytes) -> bytes | None:
-    """Return the lines in another form, None when one of them is unusual."""
+    """Return the lines in the form of `template`, or None if a line does not match `_LINE`."""
     text, count = _LINE.subn(template, piece)
     return text if count == piece.count(b"\n") else None
 

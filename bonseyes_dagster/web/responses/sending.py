@@ -1,4 +1,4 @@
-"""How answers leave their thread: when they wait, or their readers are slow, `holding.py` has their connections."""
+"""Send answers without blocking a thread: `holding.py` takes the connection of a waiting request or a slow client."""
 
 from __future__ import annotations
 
@@ -21,68 +21,68 @@ if TYPE_CHECKING:
 
 try:
     import uwsgi
-except ImportError:  # any other WSGI server, such as the one of the tests
+except ImportError:  # another WSGI server, for example in tests
     uwsgi = None
 
 __all__ = ["send_followed", "send_pieces", "send_range", "wait_for"]
 
 _READ_BYTES = 1 << 18
 _SENDFILE_BYTES = 1 << 23
-_SHORTER = "the file is shorter than it was"
-# So long a request waits in its thread before its connection is held elsewhere: for short waits that is faster.
+_SHORTER = "The file has become shorter."
+# A request waits so long in its thread before the holder takes its connection: this is faster for short waits.
 _SHORT_WAIT_S = 0.25
-# Of all threads of a process only so many may wait at the same time.
+# At most so many threads of a process may wait at the same time.
 _SHORT_WAITS = threading.BoundedSemaphore(4)
 _LOOK_EVERY_S = 0.05
-_SLICE_S = 5.0  # how often a long poll looks whether its client is still there
-# A socket that takes nothing for so long has a slow reader.
+_SLICE_S = 5.0  # the interval at which a long poll checks whether its client is still connected
+# A client whose socket accepts no bytes for so long is slow.
 _SLOW_MS = 50
 
 
-def wait_for(over: Future[None], wait_s: float, environ: WSGIEnvironment) -> None:
-    """Return when `over` is done, after `wait_s` seconds, or when the client has hung up.
+def wait_for(ended: Future[None], wait_s: float, environ: WSGIEnvironment) -> None:
+    """Return when `ended` is done, after `wait_s` seconds, or when the client has disconnected.
 
-    Under uWSGI a longer wait raises HeldRequest: the thread is free, and the request is asked again at the end, when
-    this returns at once. Raise it through whatever handles errors.
+    Under uWSGI, a longer wait raises HeldRequest, which frees the thread. After the wait, the application gets the
+    request again, and this function returns at once. No caller may catch HeldRequest.
     """
     is_held = False
     try:
         if HELD_KEY in environ:
             return None
         if uwsgi is None or body_of(environ).is_present:
-            return _wait_here(over, wait_s)
-        left_s = wait_s - _wait_shortly(over, wait_s)
-        if over.done() or left_s <= 0:
+            return _wait_here(ended, wait_s)
+        left_s = wait_s - _wait_shortly(ended, wait_s)
+        if ended.done() or left_s <= 0:
             return None
         descriptor = _held_descriptor()
         if descriptor is None:
-            return _wait_here(over, left_s)
+            return _wait_here(ended, left_s)
         is_held = True
-        raise HeldRequest(over, left_s, descriptor)
+        raise HeldRequest(ended, left_s, descriptor)
     finally:
         if not is_held:
-            over.cancel()
+            ended.cancel()
 
 
-def _wait_shortly(over: Future[None], wait_s: float) -> float:
-    """Wait where few others do; return how long it took."""
+def _wait_shortly(ended: Future[None], wait_s: float) -> float:
+    """Wait for a short time, if few other threads do; return the duration in seconds."""
     begun_s = time.monotonic()
     if _SHORT_WAITS.acquire(blocking=False):
         try:
-            futures.wait([over], min(wait_s, _SHORT_WAIT_S))
+            futures.wait([ended], min(wait_s, _SHORT_WAIT_S))
         finally:
             _SHORT_WAITS.release()
     return time.monotonic() - begun_s
 
 
-def _wait_here(over: Future[None], wait_s: float) -> None:
+def _wait_here(ended: Future[None], wait_s: float) -> None:
     until = time.monotonic() + wait_s
-    while not over.done() and (left_s := until - time.monotonic()) > 0 and not _is_client_gone():
-        futures.wait([over], min(left_s, _SLICE_S))
+    while not ended.done() and (left_s := until - time.monotonic()) > 0 and not _is_client_gone():
+        futures.wait([ended], min(left_s, _SLICE_S))
 
 
 def send_followed(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Send pieces as they come; b"" means that there is none for now, and is asked for again a little later."""
+    """Send pieces as they come; b"" means that there is no new piece yet, so try again a little later."""
     yield b""  # sends the headers before there is a piece
     descriptor = _held_descriptor()
     if descriptor is not None:
@@ -96,23 +96,23 @@ def send_followed(pieces: Iterator[bytes]) -> Iterator[bytes]:
             else:
                 time.sleep(_LOOK_EVERY_S)
     except BonseyesError:
-        return None  # deleted while it was followed
+        return None  # the artifact was deleted meanwhile
     finally:
         close(pieces)
 
 
 def _held_descriptor() -> int | None:
-    """Return a descriptor of the client for the holder; None where there is none to have."""
+    """Return a copy of the client's descriptor for the holder; None outside uWSGI or without a free descriptor."""
     if uwsgi is None:
         return None
     try:
         return os.dup(uwsgi.connection_fd())
-    except OSError:  # no descriptor is left
+    except OSError:  # there is no free descriptor
         return None
 
 
 def _is_client_gone() -> bool:
-    """Tell whether the client of the current request has hung up; False where the server cannot know."""
+    """Tell whether the client of the current request has disconnected; False outside uWSGI."""
     if uwsgi is None:
         return False
     poll = select.poll()
@@ -121,9 +121,9 @@ def _is_client_gone() -> bool:
 
 
 def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
-    """Send a part of an open file as the body: from kernel to kernel under uWSGI, else by yielding it.
+    """Send a part of an open file as the body: with `os.sendfile` under uWSGI, else by yielding its bytes.
 
-    uWSGI's own `sendfile` counts in 32 bits, and its offload threads send past the end of a range.
+    uWSGI's own `sendfile` counts in 32 bits, and its offload threads send bytes after the end of a range.
     """
     if uwsgi is None:
         return (yield from _read(FileIO(fd, closefd=False), offset, size_bytes))
@@ -138,7 +138,7 @@ def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
                 return HOLDER.send_pieces(os.dup(client), b"", pieces)
             continue
         except OSError:
-            return None  # it is gone; the connection is closed short of its Content-Length
+            return None  # the client is gone; uWSGI closes the connection before the Content-Length is reached
         if sent == 0:
             raise OSError(_SHORTER)
         offset, size_bytes = offset + sent, size_bytes - sent
@@ -146,7 +146,7 @@ def send_range(fd: int, offset: int, size_bytes: int) -> Iterator[bytes]:
 
 
 def _read(file: FileIO, offset: int, size_bytes: int) -> Iterator[bytes]:
-    """Yield a part of a file and close it; raise OSError when it ends before."""
+    """Yield a part of a file and close the file; raise OSError if the file is too short."""
     with file:
         while size_bytes > 0:
             data = os.pread(file.fileno(), min(_READ_BYTES, size_bytes), offset)
@@ -157,7 +157,7 @@ def _read(file: FileIO, offset: int, size_bytes: int) -> Iterator[bytes]:
 
 
 def send_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Send pieces that are made while they are sent; `pieces` is closed at the end."""
+    """Send pieces that are made during the sending; close `pieces` at the end."""
     yield b""
     is_handed_over = False
     try:
@@ -172,14 +172,14 @@ def send_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
                 is_handed_over = True
                 return
     except ConnectionError:
-        return  # it is gone; the connection is closed short of its Content-Length
+        return  # the client is gone; uWSGI closes the connection before the Content-Length is reached
     finally:
         if not is_handed_over:
             close(pieces)
 
 
 def _send_fast(client: int, piece: bytes) -> bytes:
-    """Send as long as the client takes it, and return the rest; raise ConnectionError when it is gone."""
+    """Send while the client reads fast, and return the rest; raise ConnectionError if the client is gone."""
     rest = memoryview(piece)
     while rest:
         try:

@@ -1,4 +1,4 @@
-"""The gateways that the suite runs on: the embedded one, nginx, and nginx in its image."""
+"""The gateways that the contract tests run on: the embedded one, nginx, and nginx in its image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.contract.gateway.upstream import Upstream
 
 @pytest.fixture(scope="package")
 def shared_upstream() -> Iterator[Upstream]:
-    """One upstream for all."""
+    """One upstream for all tests."""
     with Upstream() as upstream:
         yield upstream
 
 
 @pytest.fixture
 def upstream(shared_upstream: Upstream) -> Upstream:
-    """The upstream with clean counters."""
+    """The upstream with its counters at zero."""
     shared_upstream.forget()
     return shared_upstream
 
@@ -30,7 +30,7 @@ IN_IMAGE = pytest.param(IMAGE, marks=[pytest.mark.docker, pytest.mark.timeout(90
 
 @pytest.fixture(scope="package", params=[EMBEDDED, NGINX, IN_IMAGE])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which of the gateways."""
+    """The kind of the gateway."""
     if request.param == NGINX and not has_nginx():
         pytest.skip("nginx is not installed: Debian's nginx-light is enough")
     if request.param == IMAGE:

@@ -1,4 +1,4 @@
-"""A name server for tests: it answers for the names in `addresses`, and says of all others that there are none."""
+"""A name server for tests: it answers for the names in `addresses`, and that no other name exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Names"]
 
 
 class Names:
-    """Runs in a thread of the test. `address` is where; `addresses` may change at any time."""
+    """Runs in a thread of the test. `address` is its own address; `addresses` may change at any time."""
 
     def __init__(self) -> None:
         self.addresses: dict[str, str] = {}

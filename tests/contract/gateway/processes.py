@@ -1,4 +1,4 @@
-"""Both gateways as real processes before a real upstream, for the tests that both must pass."""
+"""Both gateways as real processes with a real upstream, for the tests that both must pass."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _HASTY = (
 
 @dataclass
 class Gateway:
-    """A running gateway; `process` is the one that clients connect to, `access` nginx's access service."""
+    """A running gateway. Clients connect to `process`; `access` is nginx's access service."""
 
     kind: str
     url: str
@@ -68,7 +68,7 @@ class Gateway:
     environ: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str, *, timeout_s: float = 20, **options: object) -> requests.Response:
-        """GET without redirects."""
+        """Send a GET without following redirects."""
         return requests.get(self.url + path, timeout=timeout_s, allow_redirects=False, **options)  # type: ignore[arg-type]
 
     def head(self, method: str, path: str, *lines: str) -> bytes:
@@ -76,13 +76,13 @@ class Gateway:
         return "\r\n".join((f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *lines, "", "")).encode()
 
     def send(self, raw: bytes) -> bytes:
-        """Send bytes on a connection of their own and return all that comes back."""
+        """Send bytes on a new connection and return all bytes of the answer."""
         with self.connect() as connection:
             connection.sendall(raw)
             return read_all(connection)
 
     def answer(self, raw: bytes) -> tuple[int, bytes]:
-        """Send bytes on a connection of their own and return the status and the body of the answer."""
+        """Send bytes on a new connection and return the status and the body of the answer."""
         with self.connect() as connection:
             connection.sendall(raw)
             answer = HTTPResponse(connection)
@@ -90,16 +90,16 @@ class Gateway:
             return answer.status, answer.read()
 
     def connect(self) -> socket.socket:
-        """Return a connection of its own."""
+        """Return a new connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
     def memory_bytes(self) -> int:
-        """Return what the processes hold that bodies pass through."""
+        """Return the memory of the processes that handle bodies."""
         process = psutil.Process(_pid_in_image(self.process) if self.kind == IMAGE else self.process.pid)
         return sum(each.memory_info().rss for each in (process, *process.children(recursive=True)))
 
     def log(self) -> str:
-        """Return what it has logged."""
+        """Return the log so far."""
         return (self.folder / "gateway.log").read_text()
 
 
@@ -109,13 +109,13 @@ def has_nginx() -> bool:
 
 
 def nginx_program() -> str:
-    """Return where nginx lies."""
+    """Return the path of nginx."""
     # Debian has it where users' paths do not lead.
     return shutil.which("nginx") or "/usr/sbin/nginx"
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """Return what comes until the other side closes."""
+    """Return all bytes until the other side closes the connection."""
     received = b""
     while chunk := connection.recv(65536):
         received += chunk
@@ -133,7 +133,7 @@ def running(
     resolver: str = "",
     **environ: str,
 ) -> Iterator[Gateway]:
-    """Yield a gateway that answers; end it, by SIGTERM, if that is not done yet."""
+    """Yield a gateway that answers; at the end, stop it by SIGTERM if it still runs."""
     if upstreams is None:
         assert upstream is not None
         upstreams = _upstreams(upstream, kind)
@@ -152,7 +152,7 @@ def running(
 
 
 def _upstreams(upstream: Upstream, kind: str) -> dict[str, str]:
-    """Return the addresses as each gateway has them: sockets without Docker, names and ports with it."""
+    """Return the addresses for a gateway: sockets for the embedded one, names and ports for nginx."""
     remote, down = f"http://127.0.0.1:{upstream.port}", f"http://127.0.0.1:{free_port()}"
     here = remote
     if kind == EMBEDDED:
@@ -205,7 +205,7 @@ def _start_nginx(
 
 
 def start_access(gateway: Gateway) -> None:
-    """Start the access service of an nginx, in its image if nginx is in its own."""
+    """Start the access service of an nginx; in its image if nginx runs in its image."""
     arguments = ("--access", "--bind", f"127.0.0.1:{gateway.access_port}")
     if gateway.kind != IMAGE:
         gateway.access = _python(gateway.folder, *arguments, environ=gateway.environ)
@@ -217,13 +217,13 @@ def start_access(gateway: Gateway) -> None:
 
 
 def build_images() -> None:
-    """Make the images as they are in this checkout."""
+    """Build the images from this checkout."""
     argv = [str(Path(sys.executable).parent / "bonseyes"), "build", "--quiet", "tool", "gateway"]
     subprocess.run(argv, cwd=SOURCE, check=True)
 
 
 def _in_image(name: str, *options: str) -> list[str]:
-    """Return a command line that runs an image as compose does, but in this machine's network."""
+    """Return a command line that runs an image as Compose does, but in the network of this machine."""
     limits = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--init"]
     container = f"test-gateway-{uuid.uuid4().hex[:8]}"
     return ["docker", "run", "--rm", "--name", container, "--network", "host", *limits, *options, f"bonseyes/{name}"]

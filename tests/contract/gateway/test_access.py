@@ -1,4 +1,4 @@
-"""Who may pass: Host, Origin and token, on every route."""
+"""The access rules on every route: Host, Origin and token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def test_a_foreign_host_reaches_nothing(gateway: Gateway) -> None:
-    """DNS rebinding: a page of evil.example whose name now means this machine."""
+    """DNS rebinding: a page of evil.example whose name now resolves to this machine."""
     for path in ("/", "/healthz", "/containers/tool/x", "/dagster/graphql"):
         answer = gateway.get(path, headers={"Host": f"evil.example:{gateway.port}"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
@@ -27,7 +27,7 @@ def test_a_foreign_host_reaches_nothing(gateway: Gateway) -> None:
 
 @needs_root
 def test_another_user_of_the_machine_needs_the_token(gateway: Gateway, guarded: Gateway) -> None:
-    """Anybody can connect to a port; the kernel tells who has."""
+    """Any user can connect to a port; the kernel knows which user has connected."""
     if gateway.kind != EMBEDDED:
         pytest.skip("in Docker nobody can tell whose a connection is: set a token")
 
@@ -54,7 +54,7 @@ def test_another_user_of_the_machine_needs_the_token(gateway: Gateway, guarded: 
 
 
 def _status_and_text(gateway: Gateway, request: bytes) -> tuple[int, str]:
-    """Ask, and ask again on the same connection, as a client that keeps it does."""
+    """Send a request twice on one connection, as a client with keep-alive does."""
     with gateway.connect() as connection:
         for _ in range(2):
             connection.sendall(request)
@@ -94,9 +94,9 @@ SPELLINGS = [
 
 @pytest.mark.parametrize("path", SPELLINGS)
 def test_no_link_executes_a_query(gateway: Gateway, path: str) -> None:
-    """However it is spelled: Dagster decodes the path, and would execute a mutation that comes in an <img src>.
+    """Dagster decodes the path in any spelling, and would execute a mutation from an <img src>.
 
-    An old browser says nothing of where a request comes from; a page of ours may have been led there.
+    An old browser does not say where a request comes from, and a link may lead to a page of this project.
     """
     target = path.replace("{port}", str(gateway.port)) + "?query=mutation%7BsetNuxSeen%7D"
     for method, lines in itertools.product(("GET", "HEAD"), (LINK, IMAGE, FRAME, OURS, ())):
@@ -108,7 +108,7 @@ def test_no_link_executes_a_query(gateway: Gateway, path: str) -> None:
 
 
 def test_dagsters_own_pages_work(gateway: Gateway) -> None:
-    """A link from elsewhere opens one; it asks by POST, the operation's name in the query."""
+    """A link from another site may open one; the page sends its queries by POST."""
     for path in ("/dagster/", "/dagster/runs?q%5B0%5D=status%3AFAILURE", "/dagster/graphql", "/containers/tool/x", "/"):
         assert gateway.answer(gateway.head("GET", path, *LINK))[0] == 200
     for path in ("/dagster/graphql", "/dagster/_next/static/chunk.js?x", "/dagster/logs/a/b"):
@@ -120,7 +120,7 @@ def test_dagsters_own_pages_work(gateway: Gateway) -> None:
 
 
 def test_no_answer_allows_another_site_to_read(gateway: Gateway) -> None:
-    """Also when the upstream, as Dagster's, would."""
+    """Also when the upstream would allow it, as Dagster does."""
     asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "DELETE"}
     refused = requests.options(f"{gateway.url}/containers/tool/x", headers=asked, timeout=20)
     assert refused.status_code == 403
@@ -134,16 +134,16 @@ def test_no_answer_allows_another_site_to_read(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/healthz", "/containers/tool/x", "/dagster/graphql", "/containers/nope/", "/logout"]
 )
-def test_with_a_token_nothing_answers_without_it(guarded: Gateway, path: str) -> None:
-    """Not even whether something exists."""
+def test_without_the_token_every_answer_is_401(guarded: Gateway, path: str) -> None:
+    """The answer must not even show whether a container exists."""
     for headers in ({}, {"Authorization": "Basic eDp5"}, {"Cookie": "bonseyes_x=1"}):
         answer = guarded.get(path, headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
 
 
-def test_the_token_opens_and_ends_at_the_gateway(guarded: Gateway) -> None:
-    """No container gets to see it."""
+def test_the_token_is_accepted_and_not_forwarded(guarded: Gateway) -> None:
+    """No container sees it."""
     answer = guarded.get("/containers/tool/x", headers={"Authorization": f"Bearer {TOKEN}", "Cookie": "mine=1"})
     assert answer.status_code == 200
     assert TOKEN not in answer.text
@@ -151,7 +151,7 @@ def test_the_token_opens_and_ends_at_the_gateway(guarded: Gateway) -> None:
 
 
 def test_a_browser_signs_in_and_out(guarded: Gateway) -> None:
-    """A page is sent to /login and back; the cookie is HttpOnly, SameSite=Strict, not the token, and can be ended."""
+    """The cookie is HttpOnly and SameSite=Strict, is not the token, and signing out ends it."""
     page = {"Accept": "text/html", "Sec-Fetch-Mode": "navigate"}
     answer = guarded.get("/containers/tool/x?a=1", headers=page)
     assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=/containers/tool/x%3Fa%3D1")
@@ -174,8 +174,8 @@ def test_a_browser_signs_in_and_out(guarded: Gateway) -> None:
     assert guarded.get("/containers/tool/x", cookies=copied).status_code == 401
 
 
-def test_a_wrong_token_is_slow_and_a_page_for_browsers(guarded: Gateway) -> None:
-    """Guessing takes a second each, one after the other, in the form and as a bearer."""
+def test_a_wrong_token_is_answered_slowly(guarded: Gateway) -> None:
+    """One second for each, one after the other, in the form and as a bearer token; browsers get a page."""
 
     def guess(number: int) -> int:
         if number % 2:
@@ -194,15 +194,15 @@ def test_a_wrong_token_is_slow_and_a_page_for_browsers(guarded: Gateway) -> None
 @pytest.mark.parametrize(
     "target", ["http://evil.example/", "//evil.example", "/\\evil.example", "javascript:x", "/a\nb"]
 )
-def test_signing_in_leads_nowhere_else(guarded: Gateway, target: str) -> None:
-    """An open redirect would lend our name to somebody else's login page."""
+def test_signing_in_never_redirects_to_another_site(guarded: Gateway, target: str) -> None:
+    """An attacker could use an open redirect for a false login page."""
     fields = {"token": TOKEN, "next": target}
     answer = requests.post(f"{guarded.url}/login", data=fields, allow_redirects=False, timeout=20)
     assert answer.headers["Location"] == "/"
 
 
-def test_another_site_cannot_sign_us_in_or_out(guarded: Gateway) -> None:
-    """Login CSRF, and a nuisance."""
+def test_another_site_cannot_sign_a_user_in_or_out(guarded: Gateway) -> None:
+    """The first is login CSRF, the second a nuisance."""
     foreign = {"Sec-Fetch-Site": "cross-site"}
     assert requests.post(f"{guarded.url}/login", data={"token": TOKEN}, headers=foreign, timeout=20).status_code == 403
     assert guarded.get("/logout", headers=foreign).status_code == 403
@@ -241,8 +241,8 @@ WEBSOCKET = (
     [(), ("Content-Length: 3",), ("Transfer-Encoding: chunked",), WEBSOCKET],
     ids=["plain", "length", "chunked", "websocket"],
 )
-def test_every_route_wants_the_token(guarded: Gateway, upstream: Upstream, path: str, lines: tuple[str, ...]) -> None:
-    """Pages, streams and websockets, what exists and what does not; no upstream hears of it."""
+def test_every_route_needs_the_token(guarded: Gateway, upstream: Upstream, path: str, lines: tuple[str, ...]) -> None:
+    """Pages, streams and websockets, existing and missing ones; no upstream gets a request."""
     method = "POST" if lines and lines is not WEBSOCKET else "GET"
     body = (
         {"Content-Length: 3": b"abc", "Transfer-Encoding: chunked": b"3\r\nabc\r\n0\r\n\r\n"}.get(lines[0], b"")
@@ -257,8 +257,8 @@ def test_every_route_wants_the_token(guarded: Gateway, upstream: Upstream, path:
 
 @pytest.mark.parametrize("path", [*ROUTES_OF_ALL_KINDS, "/login"])
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1:{port}.evil.example"])
-def test_every_route_wants_our_host(gateway: Gateway, upstream: Upstream, path: str, host: str) -> None:
-    """Also those that would ask for no token."""
+def test_every_route_checks_the_host(gateway: Gateway, upstream: Upstream, path: str, host: str) -> None:
+    """Also routes that need no token."""
     for lines in ((), WEBSOCKET):
         head = "\r\n".join((f"GET {path} HTTP/1.1", f"Host: {host.format(port=gateway.port)}", *lines, "", ""))
         status, answer = gateway.answer(head.encode())
@@ -269,7 +269,7 @@ def test_every_route_wants_our_host(gateway: Gateway, upstream: Upstream, path: 
 @pytest.mark.parametrize("path", [*ROUTES_OF_ALL_KINDS, "/login"])
 @pytest.mark.parametrize("line", ["Origin: http://evil.example", "Origin: null", "Sec-Fetch-Site: cross-site"])
 def test_no_route_lets_another_site_change_anything(gateway: Gateway, upstream: Upstream, path: str, line: str) -> None:
-    """Nor open a websocket."""
+    """Or open a websocket."""
     for method, lines in (("POST", ("Content-Length: 0",)), ("DELETE", ()), ("GET", WEBSOCKET)):
         status, answer = gateway.answer(gateway.head(method, path, *lines, line))
         assert (status, json.loads(answer)["error"]["code"]) == (403, "forbidden")
@@ -277,7 +277,7 @@ def test_no_route_lets_another_site_change_anything(gateway: Gateway, upstream: 
 
 
 def test_a_refused_upload_is_answered_at_once(guarded: Gateway) -> None:
-    """Before the body has come, and without keeping any of it."""
+    """Before the body arrives, and without storing it."""
     with guarded.connect() as connection:
         connection.sendall(guarded.head("POST", "/containers/tool/x", f"Content-Length: {2**34}") + b"x" * 10_000)
         answer = HTTPResponse(connection)
@@ -286,13 +286,13 @@ def test_a_refused_upload_is_answered_at_once(guarded: Gateway) -> None:
 
 
 def test_a_request_without_a_host_is_refused(gateway: Gateway) -> None:
-    """HTTP/1.0 allowed that."""
+    """HTTP/1.0 allows it."""
     raw = gateway.send(b"GET /containers/tool/x HTTP/1.0\r\n\r\n")
     assert raw.split(b" ")[1] in (b"400", b"403")
 
 
-def test_credentials_of_another_kind_pass(gateway: Gateway, guarded: Gateway) -> None:
-    """Only the gateway's own token ends here; other sessions' cookies are somebody else's."""
+def test_other_credentials_are_forwarded(gateway: Gateway, guarded: Gateway) -> None:
+    """The gateway removes only its own token and cookie."""
     seen = gateway.get("/containers/tool/x", headers={"Authorization": "Basic eDp5", "Cookie": "a=1; b=2"}).json()
     assert (header(seen, "Authorization"), header(seen, "Cookie")) == ("Basic eDp5", "a=1; b=2")
     signed_in = requests.post(f"{guarded.url}/login", data={"token": TOKEN}, allow_redirects=False, timeout=20)

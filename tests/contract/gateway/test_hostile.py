@@ -1,4 +1,4 @@
-"""Whatever a request says, it is never the gateway's fault: no 5xx, but 503 for a container that is down."""
+"""No request can cause a 5xx of the gateway, except 503 for a container that is down."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def _head(gateway: Gateway, method: str, path: str, *lines: bytes) -> bytes:
 
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site", "Cookie", "Authorization", "Host"])
-def test_odd_headers_are_no_fault_of_ours(gateway: Gateway, guarded: Gateway, name: str, value: str) -> None:
-    """An Origin that is no URL is another site's."""
+def test_odd_headers_cause_no_5xx(gateway: Gateway, guarded: Gateway, name: str, value: str) -> None:
+    """An Origin that is not a URL counts as another site."""
     line = f"{name}: {value}".encode()
     for each in (gateway, guarded):
         for method, path in (("POST", "/containers/tool/x"), ("POST", "/login"), ("GET", "/logout"), ("GET", "/")):
@@ -54,8 +54,8 @@ def test_odd_headers_are_no_fault_of_ours(gateway: Gateway, guarded: Gateway, na
 
 
 @pytest.mark.parametrize("value", ODD)
-def test_an_odd_way_back_is_none(guarded: Gateway, value: str) -> None:
-    """Neither in the page's address nor in its form."""
+def test_an_odd_redirect_target_is_ignored(guarded: Gateway, value: str) -> None:
+    """Neither in the URL of the login page nor in its form."""
     assert guarded.get("/login", params={"next": value}).status_code == 200
     assert 'name="next" value="/"' in guarded.get("/login", params={"next": value}).text
     form = f"token={TOKEN.replace(' ', '+')}&next={value}".encode()
@@ -69,8 +69,8 @@ def test_an_odd_way_back_is_none(guarded: Gateway, value: str) -> None:
 
 @FEW
 @given(st.sampled_from(NAMES), VALUES.filter(lambda value: not {10, 13} & {*value}), st.sampled_from(BEGINNINGS))
-def test_no_header_is_a_fault_of_ours(gateway: Gateway, name: str, value: bytes, path: str) -> None:
-    """Whatever it holds."""
+def test_no_header_causes_a_5xx(gateway: Gateway, name: str, value: bytes, path: str) -> None:
+    """Whatever its value."""
     assert _status(gateway, _head(gateway, "GET", path, name.encode() + b": " + value)) < 500
 
 
@@ -79,15 +79,15 @@ def test_no_header_is_a_fault_of_ours(gateway: Gateway, name: str, value: bytes,
     st.sampled_from(["Cookie: a=", "Authorization: Bearer ", "Authorization: "]),
     VALUES.filter(lambda v: not {10, 13} & {*v}),
 )
-def test_no_credentials_are_a_fault_of_ours(guarded: Gateway, name: str, value: bytes) -> None:
-    """Whatever they hold, they are wrong."""
+def test_no_credentials_cause_a_5xx(guarded: Gateway, name: str, value: bytes) -> None:
+    """They are only wrong."""
     assert _status(guarded, _head(guarded, "GET", "/containers/tool/x", name.encode() + value)) in (400, 401)
 
 
 @FEW
 @given(st.sampled_from(BEGINNINGS), ENDINGS)
-def test_no_path_is_a_fault_of_ours(gateway: Gateway, beginning: str, ending: str) -> None:
-    """Nor a query."""
+def test_no_path_causes_a_5xx(gateway: Gateway, beginning: str, ending: str) -> None:
+    """Nor does a query."""
     assert _status(gateway, _head(gateway, "GET", beginning + ending)) < 500
 
 
@@ -97,22 +97,22 @@ def test_no_path_is_a_fault_of_ours(gateway: Gateway, beginning: str, ending: st
      ("Sec-WebSocket-Key", "é"), ("Sec-WebSocket-Key", None), ("Sec-WebSocket-Version", None)],
 )  # fmt: skip
 def test_a_wrong_handshake_is_a_bad_request(gateway: Gateway, name: str, value: str | None) -> None:
-    """Before any upstream hears of it."""
+    """Before an upstream gets the request."""
     lines = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
              "Sec-WebSocket-Key": "A" * 22 + "==", name: value}  # fmt: skip
     head = [f"{each}: {said}".encode() for each, said in lines.items() if said is not None]
     assert _status(gateway, _head(gateway, "GET", "/dagster/graphql", *head)) == 400
 
 
-def test_where_there_is_no_websocket_is_no_fault_of_ours(gateway: Gateway) -> None:
-    """The upstream says so; it is not down."""
+def test_a_refused_websocket_is_not_a_503(gateway: Gateway) -> None:
+    """The upstream refuses it, but is not down."""
     lines = (b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Version: 13",
              b"Sec-WebSocket-Key: " + b"A" * 22 + b"==")  # fmt: skip
     status, _ = gateway.answer(_head(gateway, "GET", "/dagster/nope", *lines))
     assert status < 500
 
 
-def test_a_form_that_does_not_come_is_a_bad_request(gateway: Gateway) -> None:
+def test_a_form_that_does_not_arrive_is_a_bad_request(gateway: Gateway) -> None:
     """After some seconds."""
     begun_s = time.monotonic()
     status, body = gateway.answer(gateway.head("POST", "/login", "Content-Length: 100") + b"token=")
@@ -121,8 +121,8 @@ def test_a_form_that_does_not_come_is_a_bad_request(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/login", "/containers/nope/"])
-def test_a_body_that_goes_wrong_is_no_fault_of_ours(gateway: Gateway, path: str) -> None:
-    """Its first chunk is right."""
+def test_a_body_with_a_wrong_chunk_causes_no_5xx(gateway: Gateway, path: str) -> None:
+    """Only its first chunk is right."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("POST", path, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n")
         time.sleep(0.3)

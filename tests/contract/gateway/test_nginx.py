@@ -1,4 +1,4 @@
-"""What only nginx has: an access service that may be down, and names that are looked up at each request."""
+"""Tests for nginx alone: its access service may be down, and it resolves names at each request."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.skipif(not has_nginx(), reason="nginx is not installed:
 
 @pytest.fixture
 def nginx(tmp_path: Path, shared_upstream: Upstream) -> Iterator[Gateway]:
-    """An nginx of the test's own."""
+    """An nginx for one test."""
     with running(NGINX, tmp_path, shared_upstream, BONSEYES_TOKEN=TOKEN) as gateway:
         yield gateway
 
 
-def test_without_the_access_service_nobody_passes(nginx: Gateway, upstream: Upstream) -> None:
-    """Whatever is asked for and with whichever token; and once it is back, all goes on."""
+def test_without_the_access_service_every_request_is_refused(nginx: Gateway, upstream: Upstream) -> None:
+    """Whatever the path and the token; once the service is back, requests pass again."""
     assert nginx.access is not None
     nginx.access.terminate()
     nginx.access.wait(10)
@@ -60,8 +60,8 @@ def test_without_the_access_service_nobody_passes(nginx: Gateway, upstream: Upst
         time.sleep(0.1)
 
 
-def test_an_access_service_that_hangs_lets_nobody_pass(nginx: Gateway) -> None:
-    """It is given up after some seconds."""
+def test_with_a_hanging_access_service_every_request_is_refused(nginx: Gateway) -> None:
+    """After some seconds."""
     assert nginx.access is not None
     nginx.access.send_signal(signal.SIGSTOP)
     try:
@@ -72,28 +72,28 @@ def test_an_access_service_that_hangs_lets_nobody_pass(nginx: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/./pass", "/./error/down", "/%2e/pass", "/x/.././pass", "//./error/access"])
-def test_nginx_own_places_cannot_be_asked_for(nginx: Gateway, path: str) -> None:
-    """A path with dots is refused as every such path is."""
+def test_internal_locations_of_nginx_are_not_reachable(nginx: Gateway, path: str) -> None:
+    """A path with dots is refused like every such path."""
     status, body = nginx.answer(nginx.head("GET", path, f"Authorization: Bearer {TOKEN}"))
     assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
 def test_methods_that_nginx_refuses_are_refused_in_json(nginx: Gateway, method: str) -> None:
-    """By nginx, before anything else is looked at."""
+    """Before the access service gets a request."""
     status, body = nginx.answer(nginx.head(method, "/"))
     assert (status, json.loads(body)["error"]["code"]) in ((405, "method_not_allowed"), (400, "bad_request"))
 
 
 @pytest.mark.parametrize("line", ["Transfer-Encoding: gzip", "Content-Length: -1"])
-def test_what_nginx_finds_wrong_is_told_in_json(nginx: Gateway, line: str) -> None:
+def test_malformed_http_gets_a_json_error(nginx: Gateway, line: str) -> None:
     """As a bad request, not as a fault of the server."""
     status, body = nginx.answer(nginx.head("POST", "/", line))
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
 def test_names_are_looked_up_at_each_request(tmp_path: Path, shared_upstream: Upstream) -> None:
-    """Nginx starts without them; they come, change and go as containers do."""
+    """Names appear, change and disappear like containers; nginx starts without them."""
     port = shared_upstream.port
     with Names() as names:
         upstreams = {"tool": f"http://tool:{port}", DAGSTER: f"http://web.front:{port}"}
@@ -113,7 +113,7 @@ def test_names_are_looked_up_at_each_request(tmp_path: Path, shared_upstream: Up
             assert gateway.get("/dagster/x").status_code == 200
 
 
-def test_the_projects_own_configuration_is_one_that_nginx_takes(tmp_path: Path) -> None:
+def test_nginx_accepts_the_configuration_of_this_project(tmp_path: Path) -> None:
     """As it is rendered for the image."""
     project = Path(__file__).parents[3]
     argv = ["-m", "bonseyes_dagster.gateway.nginx", str(project / "docker-compose.yml")]
@@ -126,7 +126,7 @@ def test_the_projects_own_configuration_is_one_that_nginx_takes(tmp_path: Path) 
 
 
 def test_names_that_need_quoting_are_quoted(tmp_path: Path) -> None:
-    """Whatever is a name of a container, regular expressions and strings of nginx hold it."""
+    """Regular expressions and strings of nginx hold every valid container name."""
     upstreams = {"a.b-c_d": "http://a.b-c_d", DAGSTER: "http://x:3000"}
     file = tmp_path / "nginx.conf"
     file.write_text(
@@ -139,8 +139,8 @@ def test_names_that_need_quoting_are_quoted(tmp_path: Path) -> None:
 @pytest.mark.docker
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("status", "looked"), [(200, 0), (503, 1)])
-def test_the_image_tells_whether_it_is_well(tmp_path: Path, status: int, looked: int) -> None:
-    """It answers for its access service."""
+def test_the_image_reports_its_health(tmp_path: Path, status: int, looked: int) -> None:
+    """The answer comes from its access service."""
     build_images()
     nginx = Nginx(upstreams={}, access="http://127.0.0.1:8099", listen=("8080",), resolver="")
     access = f"server {{ listen 127.0.0.1:8099; return {status}; }}"

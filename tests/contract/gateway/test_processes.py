@@ -1,4 +1,4 @@
-"""How a gateway starts, is told of changes, and ends."""
+"""How a gateway starts, learns of new addresses, and ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 2**20
 
 
 def test_addresses_are_read_again(tmp_path: Path, upstream: Upstream) -> None:
-    """The embedded gateway finds a container that comes later without a restart; nginx is told by a new image."""
+    """The embedded gateway finds a new container without a restart; nginx needs a new image."""
     with running(EMBEDDED, tmp_path, upstream) as gateway:
         addresses = tmp_path / "addresses.json"
         before = addresses.read_text()
@@ -30,8 +30,8 @@ def test_addresses_are_read_again(tmp_path: Path, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
-def test_a_signal_ends_it_soon_although_somebody_waits(kind: str, tmp_path: Path, upstream: Upstream, how: str) -> None:
-    """Long polls and followed logs do not hold it."""
+def test_a_signal_ends_it_soon_despite_open_streams(kind: str, tmp_path: Path, upstream: Upstream, how: str) -> None:
+    """Long polls and followed logs do not delay it."""
     with (
         running(kind, tmp_path, upstream) as gateway,
         gateway.connect() as connection,
@@ -52,7 +52,7 @@ def test_a_signal_ends_it_soon_although_somebody_waits(kind: str, tmp_path: Path
         (["--bind", "127.0.0.1:1"], {"BONSEYES_ADDRESSES": ""}, "BONSEYES_ADDRESSES"),
     ],
 )
-def test_it_refuses_to_start_wrong(arguments: list[str], environ: dict[str, str], why: str) -> None:
+def test_it_refuses_to_start_with_wrong_settings(arguments: list[str], environ: dict[str, str], why: str) -> None:
     """With one sentence and a status, before it listens."""
     environ = {**os.environ, "BONSEYES_ADDRESSES": "/tmp/addresses.json", "BONSEYES_TOKEN": "", **environ}
     argv = [sys.executable, "-m", "bonseyes_dagster.gateway", *arguments]

@@ -1,4 +1,4 @@
-"""What goes where, with which headers, and what is said when it cannot."""
+"""The target of each route, the headers in both directions, and the errors."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.contract.gateway.upstream import Upstream, header
 MIB = 2**20
 
 
-def test_a_container_sees_its_own_path_and_what_was_stripped(gateway: Gateway) -> None:
-    """Percent-encoding and query arrive as they were written."""
+def test_a_container_gets_its_own_path_and_the_prefix(gateway: Gateway) -> None:
+    """Percent-encoding and query arrive unchanged."""
     answer = gateway.get("/containers/tool/artifacts/a%2Fb/x%20y?q=%2F&q=%3F").json()
     assert answer["path"] == "/artifacts/a%2Fb/x%20y?q=%2F&q=%3F"
     assert header(answer, "X-Forwarded-Prefix") == "/containers/tool"
@@ -26,8 +26,8 @@ def test_a_container_sees_its_own_path_and_what_was_stripped(gateway: Gateway) -
     assert header(answer, "X-Request-Id")
 
 
-def test_nothing_is_added_to_a_request(gateway: Gateway) -> None:
-    """No Accept-Encoding that would have the upstream compress, no User-Agent, no Content-Type."""
+def test_no_other_headers_are_added_to_a_request(gateway: Gateway) -> None:
+    """No Accept-Encoding, which would make the upstream compress, no User-Agent, no Content-Type."""
     raw = gateway.send(
         f"GET /containers/tool/x HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nConnection: close\r\n\r\n".encode()
     )
@@ -36,13 +36,13 @@ def test_nothing_is_added_to_a_request(gateway: Gateway) -> None:
 
 
 def test_a_page_is_redirected_to_its_slash(gateway: Gateway) -> None:
-    """With its query; relative links below need the slash."""
+    """With its query; relative links of the page need the slash."""
     answer = gateway.get("/dagster?x=1")
     assert (answer.status_code, answer.headers["Location"]) == (308, "/dagster/?x=1")
 
 
-def test_a_location_is_led_back(gateway: Gateway) -> None:
-    """The upstream's own address would mean nothing to the client."""
+def test_a_location_leads_back_through_the_gateway(gateway: Gateway) -> None:
+    """A client cannot use the upstream's own address."""
     answer = gateway.get("/containers/tool/redirect")
     assert (answer.status_code, answer.headers["Location"]) == (201, "/containers/tool/artifacts/made")
 
@@ -56,8 +56,8 @@ def test_a_location_is_led_back(gateway: Gateway) -> None:
         ("/containers/down/", 503, "unavailable"),
     ],
 )
-def test_what_is_not_there_is_said_in_json(gateway: Gateway, path: str, status: int, code: str) -> None:
-    """Unknown 404, down 503, with our policies and a request id."""
+def test_missing_containers_get_json_errors(gateway: Gateway, path: str, status: int, code: str) -> None:
+    """An unknown container is a 404, one that is down a 503, with the policies and a request id."""
     answer = gateway.get(path)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
@@ -76,8 +76,8 @@ def test_what_is_not_there_is_said_in_json(gateway: Gateway, path: str, status: 
         b"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX: \x00\r\n",
     ],
 )
-def test_what_is_not_http_is_a_bad_request_in_json(gateway: Gateway, raw: bytes) -> None:
-    """Never an HTML page, never a 5xx, never the smuggled second reading of it."""
+def test_malformed_http_is_a_bad_request_in_json(gateway: Gateway, raw: bytes) -> None:
+    """Never an HTML page, never a 5xx, and never a smuggled second request."""
     status, body = gateway.answer(raw.replace(b"{port}", str(gateway.port).encode()) + b"Connection: close\r\n\r\n")
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
@@ -96,13 +96,13 @@ def test_what_is_not_http_is_a_bad_request_in_json(gateway: Gateway, raw: bytes)
     ],
 )
 def test_paths_arrive_as_they_were_written(gateway: Gateway, path: str, seen: str, prefix: str | None) -> None:
-    """Byte for byte, on each route: neither decoded nor tidied, whatever a server does to find its way."""
+    """Byte for byte, on each route: the gateway neither decodes nor normalises them."""
     answer = json.loads(gateway.answer(gateway.head("GET", path))[1])
     assert (answer["path"], header(answer, "X-Forwarded-Prefix")) == (seen, prefix)
 
 
 def test_a_path_that_is_not_ascii_is_a_bad_request(gateway: Gateway) -> None:
-    """It has to be percent-encoded; what an upstream would make of it nobody knows."""
+    """Upstreams would read it differently, so the client must percent-encode it."""
     status, body = gateway.answer(f"GET /containers/tool/é HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n\r\n".encode())
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
@@ -118,14 +118,14 @@ def test_any_method_passes(gateway: Gateway, upstream: Upstream, method: str) ->
 
 
 @pytest.mark.parametrize("method", ["FOO", "PROPFIND"])
-def test_a_method_that_nobody_knows_is_no_fault_of_ours(gateway: Gateway, method: str) -> None:
+def test_an_unknown_method_causes_no_5xx(gateway: Gateway, method: str) -> None:
     """It passes, or is a bad request."""
     status, _ = gateway.answer(gateway.head(method, "/containers/tool/x"))
     assert status in (200, 400, 405)
 
 
-def test_what_speaks_of_the_connection_or_forges_ends_here(gateway: Gateway) -> None:
-    """WSGI reads X_Forwarded_Prefix as X-Forwarded-Prefix; the offer of HTTP/2 is not for the upstream."""
+def test_hop_by_hop_and_forged_headers_are_removed(gateway: Gateway) -> None:
+    """WSGI reads X_Forwarded_Prefix as X-Forwarded-Prefix; an HTTP/2 upgrade is not for the upstream."""
     lines = [
         "Connection: close, Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA",
         "TE: trailers", "Keep-Alive: timeout=5", "Proxy-Authorization: Basic x", "Proxy-Connection: keep-alive",
@@ -145,7 +145,7 @@ def test_what_speaks_of_the_connection_or_forges_ends_here(gateway: Gateway) -> 
 
 
 def test_a_request_keeps_its_id(gateway: Gateway) -> None:
-    """The client's, when it is one; upstreams and errors tell it."""
+    """A valid id of the client reaches upstreams and appears in errors."""
     assert (
         header(gateway.get("/containers/tool/x", headers={"X-Request-Id": "mine.1"}).json(), "X-Request-Id") == "mine.1"
     )
@@ -160,8 +160,8 @@ def test_a_request_keeps_its_id(gateway: Gateway) -> None:
     assert '"' not in forged
 
 
-def test_answers_get_our_policies_once(gateway: Gateway) -> None:
-    """The upstream's own words on the same matters are replaced, not joined."""
+def test_answers_get_each_policy_once(gateway: Gateway) -> None:
+    """They replace the upstream's headers."""
     answer = gateway.get("/x")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["X-Frame-Options"] == "SAMEORIGIN"
@@ -171,8 +171,8 @@ def test_answers_get_our_policies_once(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dagster/x", "/containers/visualization/x", "/x"])
-def test_our_pages_may_run(gateway: Gateway, path: str) -> None:
-    """Dagster's, TensorBoard's and the dashboard's, under policies of their own if they have one."""
+def test_pages_of_this_project_may_run(gateway: Gateway, path: str) -> None:
+    """The pages of Dagster, TensorBoard and the dashboard keep their own policies."""
     assert gateway.get(path).headers["Content-Security-Policy"].startswith("default-src 'self'")
     own = gateway.get(f"{path}/artifacts/a/data/page.html")
     assert own.headers["Content-Security-Policy"] == "script-src *"
@@ -192,8 +192,8 @@ def test_our_pages_may_run(gateway: Gateway, path: str) -> None:
         "/artifacts//a/data//page.html",
     ],
 )
-def test_what_a_tool_made_is_no_page_of_ours(gateway: Gateway, path: str) -> None:
-    """It is sandboxed and saved, whatever its container said, and however its path is spelled."""
+def test_files_of_tools_are_sandboxed_attachments(gateway: Gateway, path: str) -> None:
+    """Whatever headers the container sent, and in any spelling of the path."""
     status, lines, _ = _answer(gateway, f"/containers/tool/{path}")
     assert status == 200
     assert lines["Content-Disposition"] == 'attachment; filename="page.html"'
@@ -201,16 +201,16 @@ def test_what_a_tool_made_is_no_page_of_ours(gateway: Gateway, path: str) -> Non
     assert lines["X-Content-Type-Options"] == "nosniff"
 
 
-def test_json_is_no_attachment(gateway: Gateway) -> None:
-    """An error in the place of a file is for people to read."""
+def test_a_json_error_is_not_an_attachment(gateway: Gateway) -> None:
+    """Users must be able to read an error instead of a file."""
     answer = gateway.get("/containers/tool/artifacts/a/data/x")
     assert "Content-Disposition" not in answer.headers
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
 
 
 @pytest.mark.parametrize("path", ["/containers/tool/subvert", "/containers/t%6fol/subvert"])
-def test_a_tool_has_no_pages(gateway: Gateway, path: str) -> None:
-    """Or a subverted one, without a network of its own, would reach everything by way of a browser."""
+def test_a_tool_cannot_serve_pages(gateway: Gateway, path: str) -> None:
+    """A subverted tool without network access could reach everything through a browser."""
     answer = gateway.get(path)
     assert answer.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
     names = {name.lower() for name in answer.headers}
@@ -243,8 +243,8 @@ def test_a_tool_has_no_pages(gateway: Gateway, path: str) -> None:
         "/é",
     ],
 )
-def test_a_tool_leads_nowhere_else(gateway: Gateway, location: str) -> None:
-    """A page of ours that asks a tool would follow, and ask Dagster, say, in its own name."""
+def test_a_tool_cannot_redirect_elsewhere(gateway: Gateway, location: str) -> None:
+    """A page of this project would follow the redirect, for example to Dagster."""
     to = location.replace("{gateway}", f"127.0.0.1:{gateway.port}")
     answer = gateway.get("/containers/tool/lead", params={"to": to})
     assert (answer.status_code, answer.headers.get("Location")) == (307, None)
@@ -264,7 +264,7 @@ def test_a_tool_leads_nowhere_else(gateway: Gateway, location: str) -> None:
         ("https://{gateway}/containers/tool/a", "https://{gateway}/containers/tool/a"),
     ],
 )
-def test_a_tool_leads_to_itself(gateway: Gateway, location: str, expected: str) -> None:
+def test_a_tool_may_redirect_to_itself(gateway: Gateway, location: str, expected: str) -> None:
     """Below its own prefix."""
     here = f"127.0.0.1:{gateway.port}"
     answer = gateway.get("/containers/tool/lead", params={"to": location.replace("{gateway}", here)})
@@ -272,7 +272,7 @@ def test_a_tool_leads_to_itself(gateway: Gateway, location: str, expected: str) 
 
 
 def _answer(gateway: Gateway, path: str) -> tuple[int, HTTPMessage, bytes]:
-    """Ask for a path that requests would tidy."""
+    """Send a request for a path that the library `requests` would normalise."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("GET", path))
         answer = HTTPResponse(connection)
@@ -280,22 +280,22 @@ def _answer(gateway: Gateway, path: str) -> tuple[int, HTTPMessage, bytes]:
         return answer.status, answer.headers, answer.read()
 
 
-def test_an_upstream_cannot_steer_the_gateway(gateway: Gateway) -> None:
-    """An X-Accel-Redirect would have nginx answer with something else, in the name of the container."""
+def test_an_upstream_cannot_control_nginx(gateway: Gateway) -> None:
+    """X-Accel-Redirect would make nginx answer with another resource in the name of the container."""
     answer = gateway.get("/containers/tool/steer")
     assert (answer.status_code, answer.text) == (200, "as it came")
     assert not {"proxy-authenticate", "trailer"} & {name.lower() for name in answer.headers}
     assert answer.headers["Server"] in ("bonseyes", "nginx")
 
 
-def test_several_cookies_stay_several(gateway: Gateway) -> None:
-    """Set-Cookie cannot be joined."""
+def test_set_cookie_headers_are_not_joined(gateway: Gateway) -> None:
+    """A client cannot split a joined Set-Cookie header."""
     assert dict(gateway.get("/containers/tool/cookies").cookies) == {"a": "1", "b": "2"}
 
 
 @pytest.mark.parametrize("status", [204, 304, 400, 401, 403, 404, 405, 413, 414, 500, 501, 502, 503, 504])
-def test_an_answer_is_the_upstreams_own(gateway: Gateway, status: int) -> None:
-    """An error of an upstream is not taken for one of the gateway's."""
+def test_an_error_answer_of_the_upstream_is_forwarded(gateway: Gateway, status: int) -> None:
+    """The gateway does not replace it by its own."""
     answer = gateway.get(f"/containers/tool/status?code={status}")
     assert answer.status_code == status
     assert answer.text == ("" if status in (204, 304) else "my own words")
@@ -303,8 +303,8 @@ def test_an_answer_is_the_upstreams_own(gateway: Gateway, status: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_upstream_that_hangs_up_is_unavailable(gateway: Gateway, upstream: Upstream, method: str) -> None:
-    """And is not asked twice: whether it had done what was asked of it cannot be known."""
+def test_an_upstream_that_closes_without_an_answer_is_a_503(gateway: Gateway, upstream: Upstream, method: str) -> None:
+    """The gateway does not repeat the request: the upstream may have executed it."""
     answer = requests.request(method, f"{gateway.url}/containers/tool/hang-up", data=b"x", timeout=20)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
     assert answer.json()["error"]["message"].startswith("tool ")
@@ -312,8 +312,8 @@ def test_an_upstream_that_hangs_up_is_unavailable(gateway: Gateway, upstream: Up
     assert upstream.asked == 1
 
 
-def test_what_is_not_http_is_no_answer(gateway: Gateway) -> None:
-    """The embedded gateway says so; nginx takes it for HTTP/0.9, which the client must not."""
+def test_an_answer_that_is_not_http_is_refused(gateway: Gateway) -> None:
+    """By the embedded gateway; nginx reads it as HTTP/0.9, which the client must refuse."""
     if gateway.kind == EMBEDDED:
         assert gateway.get("/containers/tool/garbage").status_code == 503
     else:
@@ -322,8 +322,8 @@ def test_what_is_not_http_is_no_answer(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/containers/nope/", "/containers/down/", "/dagster", "/healthz"])
-def test_an_answer_of_the_gateways_own_to_head_has_no_body(gateway: Gateway, path: str) -> None:
-    """And the connection goes on."""
+def test_the_gateways_own_answer_to_head_has_no_body(gateway: Gateway, path: str) -> None:
+    """And the connection stays usable."""
     with requests.Session() as session:
         expected = session.get(gateway.url + path, allow_redirects=False, timeout=20)
         answer = session.head(gateway.url + path, timeout=20)
@@ -335,20 +335,20 @@ def test_an_answer_of_the_gateways_own_to_head_has_no_body(gateway: Gateway, pat
     "lines", [["Cookie: " + "a" * 20_000], [f"X-{number}: {'a' * 7000}" for number in range(20)]], ids=["one", "many"]
 )
 def test_headers_that_are_too_large_are_a_bad_request(gateway: Gateway, lines: list[str]) -> None:
-    """Told in JSON; nothing is kept of them."""
+    """In JSON."""
     status, body = gateway.answer(gateway.head("GET", "/containers/tool/x", *lines))
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
 def test_a_first_line_that_is_too_long_is_a_bad_request(gateway: Gateway) -> None:
-    """While one of some thousand characters passes."""
+    """A line of some thousand characters passes."""
     assert gateway.get("/containers/tool/" + "a" * 7000).status_code == 200
     status, body = gateway.answer(gateway.head("GET", "/containers/tool/" + "a" * 20_000))
     assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
 
 
 def test_a_connection_serves_many_requests(gateway: Gateway) -> None:
-    """Also after errors, and after requests that were refused with their bodies unread."""
+    """Also after errors, and after refused requests whose bodies were not read."""
     with gateway.connect() as connection:
         for number in range(30):
             path, expected = [("/containers/tool/x", 200), ("/containers/nope/", 404), ("/containers/down/", 503)][
@@ -362,7 +362,7 @@ def test_a_connection_serves_many_requests(gateway: Gateway) -> None:
 
 
 def test_queries_are_not_logged(gateway: Gateway) -> None:
-    """They may hold what is nobody's business, also when something goes wrong."""
+    """They may be secret, also after an error."""
     for path in ("tool/x", "down/x", "tool/hang-up", "tool/short", "nope/x", "tool/garbage"):
         with contextlib.suppress(requests.RequestException):
             gateway.get(f"/containers/{path}?how=length&secret=hush{path[:2]}")

@@ -1,4 +1,4 @@
-"""Clients that are slow on purpose, or gone: none of them holds anything for long."""
+"""Clients that are slow on purpose, or gone: none of them blocks resources for long."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ STALL_S = 1.0
 
 @pytest.fixture(scope="module")
 def hasty(kind: str, shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway with little patience."""
+    """A gateway with short timeouts."""
     with running(kind, tmp_path_factory.mktemp("hasty"), shared_upstream, stall_s=STALL_S) as gateway:
         yield gateway
 
 
 def _is_hung_up_on(connection: socket.socket, within_s: float) -> bool:
-    """Tell whether the connection ends in time, whatever comes before; an answer would have been waited for."""
+    """Tell whether the connection ends in time, whatever comes before."""
     connection.settimeout(within_s)
     try:
         while connection.recv(65536):
@@ -35,7 +35,7 @@ def _is_hung_up_on(connection: socket.socket, within_s: float) -> bool:
 
 
 def test_headers_must_come_soon(hasty: Gateway) -> None:
-    """A header every now and then does not help."""
+    """One header every now and then does not extend the timeout."""
     with hasty.connect() as connection:
         connection.sendall(hasty.head("GET", "/containers/tool/x")[:-2])
         begun_s = time.monotonic()
@@ -54,8 +54,8 @@ def test_an_idle_connection_is_closed(hasty: Gateway, asked: bool) -> None:
         assert _is_hung_up_on(connection, 10 * STALL_S)
 
 
-def test_a_body_that_stops_coming_is_given_up(hasty: Gateway, upstream: Upstream) -> None:
-    """The upstream is told: its connection breaks."""
+def test_a_body_that_stalls_ends_the_connection(hasty: Gateway, upstream: Upstream) -> None:
+    """The connection to the upstream ends, too."""
     with hasty.connect() as connection:
         connection.sendall(hasty.head("POST", "/containers/tool/swallow", "Content-Length: 1000000") + b"x" * 100)
         assert upstream.began.wait(10)
@@ -63,8 +63,8 @@ def test_a_body_that_stops_coming_is_given_up(hasty: Gateway, upstream: Upstream
     assert upstream.cancelled.wait(10)
 
 
-def test_a_body_that_comes_slowly_is_taken(hasty: Gateway) -> None:
-    """As long as something comes."""
+def test_a_slow_body_is_accepted(hasty: Gateway) -> None:
+    """As long as some bytes come."""
     with hasty.connect() as connection:
         connection.sendall(hasty.head("POST", "/containers/tool/x", "Content-Length: 20", "Connection: close"))
         for _ in range(20):
@@ -73,13 +73,13 @@ def test_a_body_that_comes_slowly_is_taken(hasty: Gateway) -> None:
         assert b'"size": 20' in read_all(connection)
 
 
-def test_who_takes_nothing_of_an_answer_is_hung_up_on(hasty: Gateway, upstream: Upstream) -> None:
-    """And the upstream's answer with it."""
+def test_a_client_that_stops_reading_loses_its_connection(hasty: Gateway, upstream: Upstream) -> None:
+    """And the upstream's answer ends, too."""
     with hasty.connect() as connection:
         connection.sendall(hasty.head("GET", f"/containers/tool/bytes?n={2**30}"))
         assert upstream.cancelled.wait(20 * STALL_S)
 
 
-def test_silence_of_an_upstream_is_not_the_clients_fault(hasty: Gateway) -> None:
-    """A long poll, and a pause amid an answer, may be longer than a client may pause."""
+def test_an_upstream_may_be_silent_for_longer(hasty: Gateway) -> None:
+    """A long poll, or a pause within an answer, may take longer than a pause of a client."""
     assert hasty.get(f"/containers/tool/wait?s={3 * STALL_S}").status_code == 200

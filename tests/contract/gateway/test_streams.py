@@ -1,4 +1,4 @@
-"""Bodies in both directions: whole, as they come, in flat memory, and never cleanly short."""
+"""Bodies in both directions: complete, streamed, in constant memory, and never shortened silently."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MIB = 2**20
 
 
 @pytest.mark.timeout(900)
-def test_large_bodies_pass_in_flat_memory(gateway: Gateway) -> None:
-    """Both ways, byte for byte, with Content-Length, and undecoded whatever Content-Encoding says."""
+def test_large_bodies_pass_in_constant_memory(gateway: Gateway) -> None:
+    """Both ways, byte for byte, with Content-Length, and not decoded, whatever Content-Encoding says."""
     size = 3 * 1024 * MIB if gateway.kind == IMAGE else 256 * MIB
     digest, got = hashlib.sha256(), 0
     with gateway.get(f"/containers/tool/bytes?n={size}", stream=True) as answer:
@@ -47,7 +47,7 @@ def test_large_bodies_pass_in_flat_memory(gateway: Gateway) -> None:
     assert gateway.memory_bytes() < 150 * MIB
 
 
-def test_a_length_stays_a_length(gateway: Gateway) -> None:
+def test_content_length_is_kept(gateway: Gateway) -> None:
     """UWSGI reads bodies by Content-Length."""
     seen = requests.post(f"{gateway.url}/containers/tool/x", data=b"x" * 1000, timeout=20).json()
     assert header(seen, "Content-Length") == "1000"
@@ -55,7 +55,7 @@ def test_a_length_stays_a_length(gateway: Gateway) -> None:
 
 
 def test_an_encoded_request_body_is_not_decoded(gateway: Gateway) -> None:
-    """What is not for us is not opened."""
+    """Only the upstream decodes it."""
     body = b"not gzip at all"
     seen = requests.post(
         f"{gateway.url}/containers/tool/x", data=body, headers={"Content-Encoding": "gzip"}, timeout=20
@@ -63,7 +63,7 @@ def test_an_encoded_request_body_is_not_decoded(gateway: Gateway) -> None:
     assert (seen["size"], seen["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
 
 
-def test_head_tells_the_length_without_the_body(gateway: Gateway) -> None:
+def test_head_has_the_length_without_the_body(gateway: Gateway) -> None:
     """And leaves the connection usable."""
     with requests.Session() as session:
         answer = session.head(f"{gateway.url}/containers/tool/bytes?n=12345", timeout=20)
@@ -72,7 +72,7 @@ def test_head_tells_the_length_without_the_body(gateway: Gateway) -> None:
 
 
 def test_chunks_pass_as_they_come(gateway: Gateway, upstream: Upstream) -> None:
-    """A followed log is of no use in one piece at the end."""
+    """A followed log in one piece at its end would be useless."""
     with gateway.get("/containers/tool/chunks?stepwise=1", stream=True, timeout_s=30) as answer:
         chunks = answer.iter_content(None)
         assert next(chunks) == b"chunk 0\n"
@@ -82,14 +82,14 @@ def test_chunks_pass_as_they_come(gateway: Gateway, upstream: Upstream) -> None:
 
 @pytest.mark.parametrize("how", ["length", "chunked", "reset"])
 def test_a_broken_stream_breaks_at_the_client_too(gateway: Gateway, how: str) -> None:
-    """Never cleanly short: a client must be able to tell."""
+    """A client must notice that the body is incomplete."""
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
         # Nothing can reset a unix socket.
         _ = gateway.get(f"/containers/{'remote' if how == 'reset' else 'tool'}/short?how={how}").content
 
 
 def test_a_broken_stream_is_reset_for_a_client_of_http_1_0(gateway: Gateway) -> None:
-    """It knows no chunks: for it, an orderly end would be the end of the body."""
+    """HTTP/1.0 has no chunks: an orderly end would mean the end of the body."""
     if gateway.kind != EMBEDDED:
         pytest.skip("nginx cannot reset a connection; such clients see what has no length end early")
     with pytest.raises(ConnectionResetError):
@@ -98,13 +98,13 @@ def test_a_broken_stream_is_reset_for_a_client_of_http_1_0(gateway: Gateway) -> 
         )
 
 
-def test_a_body_that_ends_with_its_connection_is_whole(gateway: Gateway) -> None:
-    """HTTP/1.0 servers know no other way, and theirs become chunked ones here."""
+def test_a_body_that_ends_with_its_connection_is_complete(gateway: Gateway) -> None:
+    """HTTP/1.0 servers end bodies this way; the gateway makes chunked bodies of them."""
     assert gateway.get("/containers/tool/raw").content == b"to the end"
 
 
 def test_a_client_of_http_1_0_is_served(gateway: Gateway) -> None:
-    """Without chunks, which it does not know."""
+    """Without chunks, which HTTP/1.0 does not have."""
     raw = gateway.send(f"GET /containers/tool/chunks HTTP/1.0\r\nHost: 127.0.0.1:{gateway.port}\r\n\r\n".encode())
     head, _, body = raw.partition(b"\r\n\r\n")
     assert b"chunked" not in head.lower()
@@ -112,7 +112,7 @@ def test_a_client_of_http_1_0_is_served(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["follow", "wait?s=60"])
-def test_a_client_that_leaves_takes_the_upstream_request_along(gateway: Gateway, upstream: Upstream, path: str) -> None:
+def test_a_client_that_leaves_ends_the_upstream_request(gateway: Gateway, upstream: Upstream, path: str) -> None:
     """Else each closed tab would hold a thread of a container."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("GET", f"/containers/tool/{path}"))
@@ -120,8 +120,8 @@ def test_a_client_that_leaves_takes_the_upstream_request_along(gateway: Gateway,
     assert upstream.cancelled.wait(10)
 
 
-def test_a_client_that_leaves_amid_its_upload_breaks_it_off(gateway: Gateway, upstream: Upstream) -> None:
-    """A container must not take half a file for a whole one."""
+def test_a_client_that_leaves_during_its_upload_breaks_it_off(gateway: Gateway, upstream: Upstream) -> None:
+    """A container must not take half a file for the whole."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("POST", "/containers/tool/swallow", "Content-Length: 1000000") + b"x" * 1000)
         assert upstream.began.wait(10)
@@ -129,7 +129,7 @@ def test_a_client_that_leaves_amid_its_upload_breaks_it_off(gateway: Gateway, up
 
 
 def test_a_slow_reader_slows_the_upstream(gateway: Gateway, upstream: Upstream) -> None:
-    """What it does not take yet is not fetched yet, beyond what sockets hold."""
+    """The gateway reads ahead no more than the sockets hold."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("GET", f"/containers/tool/bytes?n={2**30}"))
         connection.recv(1000)
@@ -139,7 +139,7 @@ def test_a_slow_reader_slows_the_upstream(gateway: Gateway, upstream: Upstream) 
 
 
 def test_a_slow_upstream_slows_the_sender(gateway: Gateway, upstream: Upstream) -> None:
-    """The gateway is no buffer for uploads."""
+    """The gateway does not buffer uploads."""
     sent = 0
     with gateway.connect() as connection:
         connection.sendall(gateway.head("POST", "/containers/tool/swallow", f"Content-Length: {2**30}") + b"x")
@@ -155,13 +155,13 @@ def test_a_slow_upstream_slows_the_sender(gateway: Gateway, upstream: Upstream) 
 
 
 def test_an_answer_before_the_body_reaches_the_client(gateway: Gateway) -> None:
-    """413 while the upload is under way, as far as TCP allows."""
+    """For example 413 during the upload, as far as TCP allows."""
     answer = requests.post(f"{gateway.url}/containers/tool/refuse", data=b"x" * 200_000, timeout=20)
     assert answer.status_code == 413
 
 
 def test_expect_continue_is_answered_before_the_body(gateway: Gateway) -> None:
-    """Curl waits a second for it otherwise."""
+    """Curl would wait one second for it."""
     head = (
         f"POST /containers/tool/x HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nContent-Length: 3\r\n"
         "Expect: 100-continue\r\nConnection: close\r\n\r\n"
@@ -174,7 +174,7 @@ def test_expect_continue_is_answered_before_the_body(gateway: Gateway) -> None:
 
 
 def test_hundreds_of_long_polls_wait_at_once(gateway: Gateway, upstream: Upstream) -> None:
-    """And others are answered meanwhile."""
+    """And other requests are answered meanwhile."""
 
     async def poll(session: aiohttp.ClientSession) -> int:
         async with session.get(f"{gateway.url}/containers/tool/wait?s=20") as answer:
@@ -195,8 +195,8 @@ def test_hundreds_of_long_polls_wait_at_once(gateway: Gateway, upstream: Upstrea
     assert asyncio.run(asyncio.wait_for(run(), 90)) == [200] * 400
 
 
-def test_a_chunked_body_may_be_asked_for_first(gateway: Gateway) -> None:
-    """Expect: 100-continue, and a body whose length nobody knows."""
+def test_expect_continue_works_with_a_chunked_body(gateway: Gateway) -> None:
+    """The length of the body is unknown."""
     with gateway.connect() as connection:
         lines = ("Transfer-Encoding: chunked", "Expect: 100-continue", "Connection: close")
         connection.sendall(gateway.head("POST", "/containers/tool/x", *lines))
@@ -206,8 +206,8 @@ def test_a_chunked_body_may_be_asked_for_first(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("path", ["/containers/nope/x", "/containers/down/x"])
-def test_an_upload_to_nowhere_is_answered_at_once(gateway: Gateway, path: str) -> None:
-    """Not after all of it came, nor is any of it kept."""
+def test_an_upload_to_a_missing_container_is_answered_at_once(gateway: Gateway, path: str) -> None:
+    """Before the body arrives, and without storing it."""
     with gateway.connect() as connection:
         connection.sendall(gateway.head("POST", path, f"Content-Length: {2**34}") + b"x" * 10_000)
         answer = HTTPResponse(connection)
@@ -216,8 +216,8 @@ def test_an_upload_to_nowhere_is_answered_at_once(gateway: Gateway, path: str) -
         assert json.loads(answer.read())["error"]["code"] in ("not_found", "unavailable")
 
 
-def test_ranges_and_conditions_are_the_upstreams_matter(gateway: Gateway) -> None:
-    """The gateway cuts nothing out of an answer by itself."""
+def test_the_upstream_handles_ranges_and_conditions(gateway: Gateway) -> None:
+    """The gateway does not change the body of an answer."""
     given = {
         "Range": "bytes=0-1",
         "If-None-Match": '"e"',
@@ -232,17 +232,15 @@ def test_ranges_and_conditions_are_the_upstreams_matter(gateway: Gateway) -> Non
 
 
 def test_a_line_of_a_followed_log_comes_at_once(gateway: Gateway, upstream: Upstream) -> None:
-    """A line is 7 bytes, and waits for no buffer to fill."""
+    """A line of 7 bytes must not wait until a buffer is full."""
     with gateway.get("/containers/tool/follow?stepwise=1", stream=True, timeout_s=30) as answer:
         for number in range(3):
             assert answer.raw.read(7, decode_content=False) == b"a line\n"
             upstream.taken = number + 1
 
 
-def test_a_small_body_that_comes_slowly_keeps_no_container_waiting(
-    kind: str, gateway: Gateway, upstream: Upstream
-) -> None:
-    """A container would give a thread to it. nginx has no such rule: it streams bodies of any size."""
+def test_a_slow_small_body_holds_no_thread_of_a_container(kind: str, gateway: Gateway, upstream: Upstream) -> None:
+    """The embedded gateway reads it completely first. nginx streams bodies of any size."""
     if kind != EMBEDDED:
         pytest.skip("only the embedded gateway collects small bodies")
     with gateway.connect() as connection:

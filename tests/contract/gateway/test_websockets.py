@@ -22,13 +22,13 @@ async def _echo(url: str, **options: object) -> tuple[str | None, str, bytes]:
 
 
 def test_a_websocket_passes_with_its_subprotocol(gateway: Gateway) -> None:
-    """Dagster's UI speaks graphql-ws; large messages pass."""
+    """Dagster's UI uses graphql-ws and large messages."""
     protocol, text, data = asyncio.run(_echo(f"{gateway.url}/dagster/graphql", protocols=["graphql-ws"]))
     assert (protocol, text, data) == ("graphql-ws", "- hello", BLOCK)
 
 
 def test_a_websocket_ends_on_both_sides(gateway: Gateway, upstream: Upstream) -> None:
-    """The upstream's close code reaches the client; the client's leaving reaches the upstream."""
+    """The client gets the upstream's close code; the upstream notices that the client leaves."""
 
     async def run() -> int | None:
         async with aiohttp.ClientSession() as session:
@@ -47,14 +47,14 @@ def test_a_websocket_ends_on_both_sides(gateway: Gateway, upstream: Upstream) ->
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
 def test_a_websocket_of_another_site_is_refused(gateway: Gateway, headers: dict[str, str]) -> None:
-    """Browsers let any page open one, and send its cookies along."""
+    """Browsers let any page open one, with the user's cookies."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         asyncio.run(_echo(f"{gateway.url}/dagster/graphql", headers=headers))
     assert refused.value.status == 403
 
 
 def test_a_websocket_needs_the_token(guarded: Gateway) -> None:
-    """And the token ends at the gateway there too."""
+    """And the token is not forwarded."""
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         asyncio.run(_echo(f"{guarded.url}/dagster/graphql"))
     assert refused.value.status == 401
@@ -62,7 +62,7 @@ def test_a_websocket_needs_the_token(guarded: Gateway) -> None:
     assert text == "- hello"
 
 
-def test_containers_take_no_websockets(gateway: Gateway) -> None:
+def test_containers_do_not_accept_websockets(gateway: Gateway) -> None:
     """Only Dagster's route does."""
     with pytest.raises(aiohttp.WSServerHandshakeError):
         asyncio.run(_echo(f"{gateway.url}/containers/tool/ws"))

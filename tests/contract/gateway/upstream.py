@@ -1,4 +1,4 @@
-"""A container for tests of the gateway: a real server that echoes, streams, dawdles and breaks off on demand."""
+"""A container for tests of the gateway: a real server that echoes, streams, waits and breaks off on demand."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ STREAMS = ("bytes", "chunks", "short", "follow", "wait", "swallow")
 
 
 class Upstream:
-    """Runs in a thread of the test, at `port` and at the unix socket `socket`; the counters say what the gateway did.
+    """Runs in a thread of the test, at `port` and at the unix socket `socket`; counts the gateway's requests.
 
-    `taken` is the test's: of a stream with `?stepwise=1`, each piece is sent when it has read so many before.
+    A test sets `taken`: a stream with `?stepwise=1` sends each piece after the test has read so many bytes.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Upstream:
         self._folder.cleanup()
 
     def forget(self) -> None:
-        """Begin the next test with clean counters."""
+        """Set the counters to zero for the next test."""
         self.sent_bytes = self.received_bytes = self.asked = self.taken = 0
         self.cancelled.clear()
         self.began.clear()
@@ -121,7 +121,7 @@ class Upstream:
         return response
 
     async def _pause(self, request: web.Request, sent: int, pause_s: float) -> None:
-        """Pause within a stream of which so many pieces are sent."""
+        """Pause within a stream after so many pieces."""
         if "stepwise" not in request.query:
             await asyncio.sleep(pause_s)
             return
@@ -129,7 +129,7 @@ class Upstream:
             await asyncio.sleep(0.01)
 
     async def _short(self, request: web.Request) -> web.StreamResponse:
-        """Promise more than is sent, in each of the ways in which HTTP/1.1 ends a body."""
+        """Announce a longer body than is sent, in each way in which HTTP/1.1 ends a body."""
         head = {
             "length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789",
             "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n",
@@ -145,7 +145,7 @@ class Upstream:
         return web.Response()
 
     async def _raw(self, request: web.Request) -> web.StreamResponse:
-        """A body that only the end of the connection delimits, as HTTP/1.0 servers have it."""
+        """Send a body that only the end of the connection delimits, as HTTP/1.0 servers do."""
         assert request.transport is not None
         request.transport.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end")
         request.transport.close()
@@ -182,7 +182,7 @@ class Upstream:
         return web.json_response({"error": {"code": "too_large"}}, status=413)
 
     async def _swallow(self, request: web.Request) -> web.Response:
-        """Read a body slowly enough that its sender has to wait."""
+        """Read a body so slowly that its sender must wait."""
         self.began.set()
         try:
             async for chunk in request.content.iter_chunked(65536):
@@ -197,12 +197,12 @@ class Upstream:
         return web.Response(status=201, headers={"Location": f"http://{request.host}/artifacts/made"})
 
     async def _status(self, request: web.Request) -> web.Response:
-        """Any status, with a body that is not the gateway's."""
+        """Answer with any status, with a body that the gateway did not make."""
         headers = {"WWW-Authenticate": 'Basic realm="mine"'} if request.query["code"] == "401" else {}
         return web.Response(status=int(request.query["code"]), text="my own words", headers=headers)
 
     async def _page(self, request: web.Request) -> web.Response:
-        """A page that a tool made, which would rather be one of ours."""
+        """Send a page that a tool made to look like a page of this project."""
         headers = {
             "Content-Disposition": 'inline; filename="page.html"',
             "Content-Security-Policy": "script-src *",
@@ -211,7 +211,7 @@ class Upstream:
         return web.Response(text="<script>alert(1)</script>", content_type="text/html", headers=headers)
 
     async def _steer(self, request: web.Request) -> web.Response:
-        """Headers by which upstreams give orders to nginx, and some that speak of one connection."""
+        """Send headers that control nginx, and some hop-by-hop headers."""
         orders = {
             "X-Accel-Redirect": "/./error/down",
             "X-Accel-Buffering": "yes",
@@ -223,7 +223,7 @@ class Upstream:
         return web.Response(text="as it came", headers=orders)
 
     async def _subvert(self, request: web.Request) -> web.Response:
-        """A page that would tell what its container cannot, by way of whoever looks at it."""
+        """Send a page that leaks data through the browser of its reader."""
         away = "http://evil.example/?secret"
         orders = {
             "Content-Security-Policy": "default-src * 'unsafe-inline'",
@@ -236,7 +236,7 @@ class Upstream:
         return web.Response(text="<script>alert(1)</script>", content_type="text/html", headers=orders)
 
     async def _lead(self, request: web.Request) -> web.Response:
-        """Redirect wherever it is told."""
+        """Redirect to any URL."""
         location = request.query["to"].format(host=request.host)
         return web.Response(status=307, headers={"Location": location})
 
@@ -247,7 +247,7 @@ class Upstream:
         return response
 
     async def _hang_up(self, request: web.Request) -> web.Response:
-        """Take the request and answer nothing."""
+        """Read the request and close the connection."""
         self.asked += 1
         await request.read()
         assert request.transport is not None
@@ -255,7 +255,7 @@ class Upstream:
         return web.Response()
 
     async def _garbage(self, request: web.Request) -> web.Response:
-        """Answer in no protocol."""
+        """Answer with bytes of no protocol."""
         assert request.transport is not None
         request.transport.write(b"220 mail.example ESMTP\r\n")
         request.transport.close()
@@ -279,11 +279,11 @@ class Upstream:
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
-    """End a connection as a crash does."""
+    """Reset a connection, as a crash does."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()  # type: ignore[attr-defined]
 
 
 def header(answer: dict[str, Any], name: str) -> str | None:
-    """Return a header that the upstream got."""
+    """Return a header of the upstream's request."""
     return next((value for key, value in answer["headers"] if key.lower() == name.lower()), None)

@@ -1,4 +1,4 @@
-"""A real tool container for tests: uWSGI with its processes, on a port of its own, ended whole."""
+"""A real tool container for tests: uWSGI with its processes on its own port; it ends with all its processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 class ToolServer:
-    """`python -m bonseyes_dagster.tool` for one tool and one volume; may be ended and started again."""
+    """`python -m bonseyes_dagster.tool` for one tool and one volume; a test can end it and start it again."""
 
     def __init__(self, tool: str | Path, volume: Path, **settings: str) -> None:
         self.tool = TOOLS / tool
@@ -95,14 +95,14 @@ class ToolServer:
         return until(lambda: [process.pid for process in psutil.Process(self.mule).children()])[0]
 
     def stop(self) -> None:
-        """Ask it to stop and wait."""
+        """Send SIGTERM and wait."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             self._process.wait(40)
         self._process = None
 
     def kill(self) -> None:
-        """End the master by force, and wait until all its processes are gone."""
+        """Send SIGKILL to the master, and wait until all its processes have ended."""
         assert self._process is not None
         family = psutil.Process(self.master).children(recursive=True)
         servers = {self.mule, *self.workers}
@@ -112,7 +112,7 @@ class ToolServer:
         self._process = None
 
     def end(self) -> None:
-        """End what is left, by force."""
+        """Kill all remaining processes."""
         if self._process is None or self._process.poll() is not None:
             self._process = None
             return
@@ -129,7 +129,7 @@ class ToolServer:
 
 @contextmanager
 def tool_server(tool: str | Path, volume: Path, **settings: str) -> Iterator[ToolServer]:
-    """Serve a tool while the block runs."""
+    """Serve a tool during the block."""
     server = ToolServer(tool, volume, **settings)
     try:
         yield server.start()
@@ -139,7 +139,7 @@ def tool_server(tool: str | Path, volume: Path, **settings: str) -> Iterator[Too
 
 @contextmanager
 def tool_servers(folder: Path, *tools: str, **settings: str) -> Iterator[list[ToolServer]]:
-    """Serve several tools that find each other by an address file, while the block runs."""
+    """Serve several tools, which find each other by an address file, during the block."""
     addresses = folder / "addresses.json"
     servers = [
         ToolServer(tool, folder / tool, BONSEYES_ADDRESSES=str(addresses), BONSEYES_CONTAINER=tool, **settings)

@@ -1,4 +1,4 @@
-"""What the client's tests share."""
+"""Fixtures of the client's tests."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 import pytest
 
 from bonseyes_dagster.client import Container
-from tests.unit.client.unruly_server import UnrulyServer, unruly_server
+from tests.unit.client.scripted_server import ScriptedServer, scripted_server
 
 
 @pytest.fixture
-def server() -> Iterator[UnrulyServer]:
-    """A real HTTP server that does as it is told."""
-    with unruly_server() as server:
+def server() -> Iterator[ScriptedServer]:
+    """A real HTTP server with scripted answers."""
+    with scripted_server() as server:
         yield server
 
 
 @pytest.fixture
-def container(server: UnrulyServer) -> Container:
+def container(server: ScriptedServer) -> Container:
     """A tool's container on that server."""
     return Container(server.url, name="training", kind="artifacts", retry_s=5.0)

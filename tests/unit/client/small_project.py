@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bonseyes_dagster.model import Parameter, Progress, Status, Step, ToolDescription
-from tests.unit.client.unruly_server import Answer, UnrulyServer
+from tests.unit.client.scripted_server import Answer, ScriptedServer
 
 TOOL = ToolDescription(
     name="training",
@@ -42,8 +42,8 @@ def run_status(phase: str, reason: str | None = None) -> Status:
     return Status(name="first", phase=phase, reason=reason, steps=steps(phase), run_id="r-1", **times)  # type: ignore[arg-type]
 
 
-def serve_project(server: UnrulyServer) -> None:
-    """Answer as a gateway does."""
+def serve_project(server: ScriptedServer) -> None:
+    """Script the answers of a gateway."""
     tool, pipeline = "/containers/training", "/containers/digits-cnn"
     done = Status(name="first_train", phase="completed", size=1_234_567, digest="d" * 64, **FINISHED)
     server.on("GET", "/containers", Answer({"training": TOOL.to_json(), "digits-cnn": PIPELINE.to_json()}))

@@ -1,4 +1,4 @@
-"""Where containers are, and what an artifact's URL stands for."""
+"""The addresses of containers, and the container and name in an artifact's URL."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bonseyes_dagster.errors import InvalidError, SettingsError
 from bonseyes_dagster.settings import Settings
 
 
-def test_without_a_file_a_container_is_its_name() -> None:
-    """In a Docker network names resolve."""
+def test_base_url_without_file_is_the_name() -> None:
+    """In a Docker network, the names of containers resolve."""
     assert Addresses().base_url("training-set") == "http://training-set"
     assert Addresses().containers() == []
 
 
 def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
-    """Containers come and go while a process runs."""
+    """The containers may change while a process runs."""
     file = tmp_path / "addresses.json"
     addresses = Addresses.from_settings(Settings(addresses=file))
     assert addresses.containers() == []
@@ -34,16 +34,16 @@ def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}'])
-def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
-    """The reader learns which setting is wrong."""
+def test_error_of_a_broken_file_names_the_setting(tmp_path: Path, text: str) -> None:
+    """The user must know which setting to correct."""
     file = tmp_path / "addresses.json"
     file.write_text(text)
     with pytest.raises(SettingsError, match="BONSEYES_ADDRESSES"):
         Addresses(file).containers()
 
 
-def test_a_name_that_is_none_is_no_host() -> None:
-    """Nothing but a container's name becomes a host to connect to."""
+def test_invalid_container_name_is_refused() -> None:
+    """The client must connect to no other host than a container."""
     with pytest.raises(InvalidError):
         Addresses().base_url("evil.example/x")
 
@@ -57,8 +57,8 @@ def test_a_name_that_is_none_is_no_host() -> None:
         "http://127.0.0.1:41001/artifacts/first",
     ],
 )
-def test_artifacts_are_found_by_each_spelling(tmp_path: Path, value: str) -> None:
-    """The short form, the canonical URL and a known base URL mean the same."""
+def test_artifact_address_is_parsed_in_all_forms(tmp_path: Path, value: str) -> None:
+    """The short form, the canonical URL and a URL below a known base URL mean the same artifact."""
     file = tmp_path / "addresses.json"
     file.write_text(json.dumps({"import": "http://127.0.0.1:41001"}))
     assert Addresses(file).parse_artifact(value) == ("import", "first")
@@ -84,12 +84,12 @@ def test_artifacts_are_found_by_each_spelling(tmp_path: Path, value: str) -> Non
         7,
     ],
 )
-def test_what_is_no_artifact_is_refused(value: str) -> None:
-    """Only a container's artifact is one: no other host, port, scheme or path."""
+def test_address_of_anything_but_an_artifact_is_refused(value: str) -> None:
+    """Any other host, port, scheme or path could lead the client elsewhere."""
     with pytest.raises(InvalidError, match="CONTAINER/NAME"):
         Addresses().parse_artifact(value)
 
 
-def test_upper_case_survives() -> None:
+def test_artifact_url_keeps_upper_case() -> None:
     """Names are case-sensitive, unlike hosts."""
     assert Addresses().parse_artifact("http://Import/artifacts/First") == ("Import", "First")

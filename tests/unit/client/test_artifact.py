@@ -1,4 +1,4 @@
-"""Waiting, following, cancelling and removing, with a server that does not always stay up."""
+"""Wait for, follow, cancel and delete an artifact, also while the server restarts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bonseyes_dagster import errors
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.model import Point, Status
-from tests.unit.client.unruly_server import Answer, Call, UnrulyServer, error
+from tests.unit.client.scripted_server import Answer, Call, ScriptedServer, error
 
 STATUS = "/artifacts/a/status"
 LOG = "/artifacts/a/log"
@@ -24,7 +24,7 @@ def status(phase: str, **values: Any) -> Answer:
 
 
 def long_poll(until: threading.Event) -> Any:
-    """Return a reply that honours ?wait= until the event is set."""
+    """Return a reply that waits as long as `?wait=` says, or until the event is set."""
 
     def answer(call: Call) -> Answer:
         is_done = until.wait(float(call.query.get("wait", 0)))
@@ -33,8 +33,8 @@ def long_poll(until: threading.Event) -> Any:
     return answer
 
 
-def test_wait_is_one_long_poll(server: UnrulyServer, container: Container) -> None:
-    """Without a callback one request a minute is enough, and the end is heard at once."""
+def test_wait_without_callback_sends_one_request(server: ScriptedServer, container: Container) -> None:
+    """One long poll a minute is enough: it answers as soon as the artifact is final."""
     done = threading.Event()
     server.on("GET", STATUS, long_poll(done))
     threading.Timer(0.5, done.set).start()
@@ -44,18 +44,18 @@ def test_wait_is_one_long_poll(server: UnrulyServer, container: Container) -> No
     assert len(server.calls) == 1
 
 
-def test_wait_reports_what_changes(server: UnrulyServer, container: Container) -> None:
-    """The callback hears each different status once, the first without delay, and the last."""
+def test_wait_calls_back_once_per_changed_status(server: ScriptedServer, container: Container) -> None:
+    """The first status comes without delay, and the final one comes, too."""
     server.on("GET", STATUS, status("queued", position=1), status("running"), status("running"), status("failed"))
-    heard: list[str] = []
-    final = container.artifact("a").wait(30, lambda status: heard.append(status.phase))
-    assert heard == ["queued", "running", "failed"]
+    phases: list[str] = []
+    final = container.artifact("a").wait(30, lambda status: phases.append(status.phase))
+    assert phases == ["queued", "running", "failed"]
     assert final.result == "failed"
     assert [call.query.get("wait") for call in server.calls] == [None, "0.5", "0.5", "0.5"]
 
 
-def test_wait_has_an_end(server: UnrulyServer, container: Container) -> None:
-    """The caller's patience is kept to, also while a poll is open."""
+def test_wait_ends_after_its_timeout(server: ScriptedServer, container: Container) -> None:
+    """The timeout holds during an open long poll, too."""
     server.on("GET", STATUS, long_poll(threading.Event()))
     started = time.monotonic()
     with pytest.raises(errors.WaitTimeoutError, match="still running"):
@@ -63,8 +63,8 @@ def test_wait_has_an_end(server: UnrulyServer, container: Container) -> None:
     assert 0.3 < time.monotonic() - started < 3
 
 
-def test_wait_survives_a_restart(server: UnrulyServer, container: Container) -> None:
-    """The server goes away in the middle of a poll, is gone for a while, and is waited for."""
+def test_wait_survives_a_restart(server: ScriptedServer, container: Container) -> None:
+    """The server stops in the middle of a poll, and starts again a second later."""
     done = threading.Event()
     server.on("GET", STATUS, long_poll(done))
 
@@ -82,8 +82,8 @@ def test_wait_survives_a_restart(server: UnrulyServer, container: Container) -> 
     restarting.join(10)
 
 
-def test_wait_does_not_survive_everything(server: UnrulyServer) -> None:
-    """After `patience_s` without an answer it is over; after a 404 at once."""
+def test_wait_gives_up_after_its_patience(server: ScriptedServer) -> None:
+    """It ends after `patience_s` without an answer, and at once after a 404."""
     container = Container(server.url, name="t", kind="artifacts", retry_s=0)
     with pytest.raises(errors.NotFoundError):
         container.artifact("a").wait()
@@ -92,8 +92,8 @@ def test_wait_does_not_survive_everything(server: UnrulyServer) -> None:
         container.artifact("a").wait(patience_s=0.2)
 
 
-def test_the_timeout_holds_while_nobody_answers(server: UnrulyServer) -> None:
-    """`timeout_s` is not prolonged by the patience with a server that is away."""
+def test_wait_timeout_is_shorter_than_patience(server: ScriptedServer) -> None:
+    """`patience_s` must not make the caller wait longer than `timeout_s`."""
     container = Container(server.url, name="t", kind="artifacts", retry_s=0)
     server.stop()
     started = time.monotonic()
@@ -102,28 +102,28 @@ def test_the_timeout_holds_while_nobody_answers(server: UnrulyServer) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_delete_whose_answer_was_lost_is_done(server: UnrulyServer, container: Container) -> None:
-    """The second try finds nothing, which is what was wanted."""
+def test_delete_succeeds_when_only_the_answer_is_lost(server: ScriptedServer, container: Container) -> None:
+    """The retry gets a 404, because the first request deleted the artifact."""
     server.on("DELETE", "/artifacts/a", Answer(drop=True), error(404, "not_found"))
     container.artifact("a").delete()
     assert len(server.calls) == 2
 
 
-def test_delete_of_nothing_is_told(server: UnrulyServer, container: Container) -> None:
-    """Where the first answer is a 404, there was none."""
+def test_delete_of_a_missing_artifact_raises_not_found(server: ScriptedServer, container: Container) -> None:
+    """A 404 to the first request means that there never was an artifact."""
     with pytest.raises(errors.NotFoundError):
         container.artifact("a").delete()
 
 
-def test_delete_with_artifacts_is_asked_for(server: UnrulyServer, container: Container) -> None:
-    """`with_artifacts` is on the wire what the contract says."""
+def test_delete_with_artifacts_sends_the_parameter(server: ScriptedServer, container: Container) -> None:
+    """The contract calls the query parameter `artifacts`."""
     server.on("DELETE", "/artifacts/a", Answer({"result": "success"}))
     container.artifact("a").delete(with_artifacts=True)
     assert server.calls[0].query == {"artifacts": "true"}
 
 
-def test_a_deletion_that_goes_on_is_told(server: UnrulyServer, container: Container) -> None:
-    """The run is hidden already: asking again would find nothing, which is not what was wanted."""
+def test_delete_with_remaining_artifacts_is_not_repeated(server: ScriptedServer, container: Container) -> None:
+    """The run is hidden already: a retry would get a 404, although some artifacts are left."""
     left = {"left": {"http://train/artifacts/a_train": "No answer."}}
     server.on("DELETE", "/artifacts/a", error(503, "unavailable", detail=left), error(404, "not_found"))
     with pytest.raises(errors.UnavailableError) as caught:
@@ -131,42 +131,42 @@ def test_a_deletion_that_goes_on_is_told(server: UnrulyServer, container: Contai
     assert (caught.value.detail, len(server.calls)) == (left, 1)
 
 
-def test_delete_gives_what_stays(server: UnrulyServer, container: Container) -> None:
-    """Nothing, where a server does not tell."""
+def test_delete_returns_the_kept_artifacts(server: ScriptedServer, container: Container) -> None:
+    """A server that does not list them counts as one that keeps none."""
     stays = ["http://train/artifacts/a_train"]
     server.on("DELETE", "/artifacts/a", Answer({"result": "success", "kept": stays}), Answer({"result": "success"}))
     assert [container.artifact("a").delete(), container.artifact("a").delete()] == [stays, []]
 
 
-def test_rename_whose_answer_was_lost_is_done(server: UnrulyServer, container: Container) -> None:
-    """The second try finds nothing under the old name, and the artifact under the new one."""
+def test_rename_succeeds_when_only_the_answer_is_lost(server: ScriptedServer, container: Container) -> None:
+    """The retry gets a 404 for the old name, and the artifact exists under the new one."""
     server.on("PATCH", "/artifacts/a", Answer(drop=True), error(404, "not_found"))
     server.on("GET", "/artifacts/b/status", status("completed"))
     assert container.artifact("a").rename("b").name == "b"
 
 
-def test_rename_of_nothing_is_told(server: UnrulyServer, container: Container) -> None:
-    """Under neither name there is one."""
+def test_rename_of_a_missing_artifact_raises_not_found(server: ScriptedServer, container: Container) -> None:
+    """The artifact exists under neither name."""
     server.on("PATCH", "/artifacts/a", error(404, "not_found"))
     with pytest.raises(errors.NotFoundError):
         container.artifact("a").rename("b")
 
 
-def test_cancel_gives_the_status(server: UnrulyServer, container: Container) -> None:
-    """It answers what is so now."""
+def test_cancel_returns_the_status(server: ScriptedServer, container: Container) -> None:
+    """The caller needs no second request to see the phase."""
     server.on("POST", "/artifacts/a/cancel", status("cancelled"))
     assert container.artifact("a").cancel().phase == "cancelled"
 
 
-def test_the_log_so_far(server: UnrulyServer, container: Container) -> None:
-    """Without `follow` one request, from the offset."""
+def test_log_without_follow_is_one_request(server: ScriptedServer, container: Container) -> None:
+    """The request asks for the log from the offset on."""
     server.on("GET", LOG, lambda call: Answer(b"0123456789"[int(call.query["offset"]) :]))
     assert b"".join(container.artifact("a").iter_log(4)) == b"456789"
     assert [call.path for call in server.calls] == [LOG]
 
 
-def test_a_followed_log_comes_line_by_line_and_whole(server: UnrulyServer, container: Container) -> None:
-    """Lines are handed on as they come; a broken connection is made anew where it stopped; nothing comes twice."""
+def test_followed_log_arrives_line_by_line_and_complete(server: ScriptedServer, container: Container) -> None:
+    """After a broken connection, it continues at the same byte, and no line comes twice."""
     text = b"one\ntwo\nthree\nfour\n"
     go = threading.Event()
 
@@ -190,16 +190,16 @@ def test_a_followed_log_comes_line_by_line_and_whole(server: UnrulyServer, conta
     assert offsets == [("0", True), ("8", True), ("14", False)]
 
 
-def test_a_followed_log_ends_when_nobody_answers(server: UnrulyServer) -> None:
-    """A server that does not come back is not waited for without end."""
+def test_followed_log_gives_up_after_its_patience(server: ScriptedServer) -> None:
+    """A server that never comes back must not block the caller for ever."""
     container = Container(server.url, name="t", kind="artifacts", retry_s=0)
     server.stop()
     with pytest.raises(errors.ConnectionFailedError):
         list(container.artifact("a").iter_log(follow=True, patience_s=0.2))
 
 
-def test_a_metric_is_read_while_it_grows(server: UnrulyServer, container: Container) -> None:
-    """Only whole lines count; the offset leads to the next one."""
+def test_metric_returns_whole_lines_and_the_next_offset(server: ScriptedServer, container: Container) -> None:
+    """A metric is read while it grows: its last line may be incomplete."""
     text = b"1.5 0 0.25\n2.5 1 nan\n3.5 2 0.1"
     server.on("GET", "/artifacts/a/metrics", Answer(["loss"]))
     server.on("GET", "/artifacts/a/metrics/loss/scalar", lambda call: Answer(text[int(call.query.get("offset", 0)) :]))
@@ -210,15 +210,15 @@ def test_a_metric_is_read_while_it_grows(server: UnrulyServer, container: Contai
     assert artifact.metric("loss", offset) == ([], offset)
 
 
-def test_numbers_that_json_lacks_are_never_sent(container: Container) -> None:
-    """The parameter is named, as in the container's own refusal."""
+def test_create_refuses_nan_and_infinity(container: Container) -> None:
+    """JSON has no such numbers; `detail` names the parameters, as it does in a container's error."""
     with pytest.raises(errors.InvalidError) as caught:
         container.create("a", {"rate": float("nan"), "sizes": [1, float("inf")], "epochs": 1})
     assert list(caught.value.detail) == ["rate", "sizes"]
 
 
-def test_what_is_known_of_one(server: UnrulyServer, container: Container) -> None:
-    """The remaining reads of the contract."""
+def test_info_parameters_input_files_and_statuses(server: ScriptedServer, container: Container) -> None:
+    """These are the remaining reads of the contract."""
     server.on("GET", "/artifacts/a", Answer({"name": "a", "provenance": {}}))
     server.on("GET", "/artifacts/a/input-parameters", Answer({"size": 28}))
     server.on("GET", "/artifacts/a/input-files", Answer(["images"]))

@@ -1,4 +1,4 @@
-"""Completion in a real, interactive bash: what a person types, and the arguments that the command is given."""
+"""Completion in a real, interactive bash: it compares a typed line with the arguments of the completed command."""
 
 import os
 import pty
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.client.scripted_server import ScriptedServer
 from tests.unit.client.small_project import serve_project
-from tests.unit.client.unruly_server import UnrulyServer
 
 BASH = shutil.which("bash")
 TIMEOUT_S = 30.0
@@ -22,8 +22,8 @@ Complete = Callable[[str], str]
 
 
 @pytest.fixture
-def complete(server: UnrulyServer, tmp_path: Path) -> Iterator[Complete]:
-    """Return a function that types a line and a tab, and returns the arguments that Enter then gives the command."""
+def complete(server: ScriptedServer, tmp_path: Path) -> Iterator[Complete]:
+    """Return a function that types a line, a tab and Enter, and returns the arguments that the command gets."""
     serve_project(server)
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "train set.gz").touch()
@@ -45,8 +45,8 @@ def complete(server: UnrulyServer, tmp_path: Path) -> Iterator[Complete]:
 
     def type_line(line: str) -> str:
         os.write(terminal, f"bonseyes {line}\t\n".encode())
-        said = _read_until(terminal, b":\r\n")
-        return said.decode().rpartition("GOT:")[2].rpartition(":")[0].replace("'", "")
+        output = _read_until(terminal, b":\r\n")
+        return output.decode().rpartition("GOT:")[2].rpartition(":")[0].replace("'", "")
 
     yield type_line
     os.write(terminal, b"exit\n")
@@ -55,17 +55,17 @@ def complete(server: UnrulyServer, tmp_path: Path) -> Iterator[Complete]:
 
 
 def _read_until(terminal: int, end: bytes) -> bytes:
-    said = b""
+    output = b""
     until_s = time.monotonic() + TIMEOUT_S
-    while not said.endswith(end):
-        assert time.monotonic() < until_s, said
+    while not output.endswith(end):
+        assert time.monotonic() < until_s, output
         if select.select([terminal], [], [], 0.5)[0]:
-            said += os.read(terminal, 4096)
-    return said
+            output += os.read(terminal, 4096)
+    return output
 
 
-def test_bash_completes_what_a_person_types(complete: Complete) -> None:
-    """A key keeps its `=` at the cursor, a value is completed after it, and paths of files are paths."""
+def test_bash_completes_a_typed_line(complete: Complete) -> None:
+    """A key keeps its `=` at the cursor. The value after it is completed, too: a word, or a path of a file."""
     typed = {
         "run dig": "run digits-cnn",
         "run digits-cnn -p ep": "run digits-cnn -p epochs=",

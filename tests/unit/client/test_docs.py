@@ -1,4 +1,4 @@
-"""The command's reference is complete."""
+"""docs/command.md describes every command, option and exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED_NAMES = {command.name for command in SHARED}
 def commands(
     group: click.Group, words: tuple[str, ...] = ("bonseyes",)
 ) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield every command with its words; those that `runs` shares with `artifact` once."""
+    """Yield every command with its words; the commands that `runs` shares with `artifact` only once."""
     context = click.Context(group)
     for name in group.list_commands(context):
         command = group.get_command(context, name)
@@ -37,7 +37,7 @@ COMMANDS = list(commands(cli))
 
 
 def section(words: tuple[str, ...]) -> str:
-    """Return what stands below a command's heading."""
+    """Return the text below a command's heading."""
     found = re.search(rf"^### `{' '.join(words)}\b[^\n]*`\n(.*?)(?=^##|\Z)", REFERENCE, re.M | re.S)
     assert found, f"docs/command.md has no heading `{' '.join(words)}`"
     return found[1]
@@ -45,7 +45,7 @@ def section(words: tuple[str, ...]) -> str:
 
 @pytest.mark.parametrize(("words", "command"), COMMANDS, ids=[" ".join(words) for words, _ in COMMANDS])
 def test_every_command_and_option_is_documented(words: tuple[str, ...], command: click.Command) -> None:
-    """A heading for each command, a row for each of its options, and help for both."""
+    """Each command has a heading and help, and each of its options has a row and help."""
     text = section(words)
     assert command.help
     for parameter in command.params:
@@ -55,21 +55,21 @@ def test_every_command_and_option_is_documented(words: tuple[str, ...], command:
                 assert re.search(rf"^\|[^|]*`{spelling}`", text, re.M), f"docs/command.md: {words} lacks {spelling}"
 
 
-def test_no_option_is_documented_that_is_none() -> None:
-    """What was removed is removed from the reference, too."""
+def test_every_documented_option_exists() -> None:
+    """A removed option must leave the reference, too."""
     for words, command in COMMANDS:
         known = {spelling for parameter in command.params for spelling in parameter.opts}
         for row in re.findall(r"^\| (`-[^|]*)\|", section(words), re.M):
             assert set(re.findall(r"`(-[^`]*)`", row)) <= known, words
 
 
-def test_the_roots_options_are_documented() -> None:
-    """Address, token, JSON, version."""
+def test_root_options_are_documented() -> None:
+    """These are the address, the token, JSON and the version."""
     for parameter in cli.params:
         assert f"| `{parameter.opts[0]}` |" in REFERENCE
 
 
 def test_exit_codes_are_documented() -> None:
-    """The table is that of the code, word for word."""
+    """The table has the words of the code."""
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", REFERENCE, re.M)
     assert [(int(code), text) for code, text in rows] == list(EXITS.items())

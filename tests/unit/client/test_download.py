@@ -1,4 +1,4 @@
-"""Downloads are continued where they broke off, checked, and never seen half done."""
+"""Downloads resume where they broke off, verify their bytes, and never leave a partial file as the target."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from bonseyes_dagster.errors import (
     NotReadyError,
     UnexpectedAnswerError,
 )
-from tests.unit.client.unruly_server import Answer, Call, UnrulyServer, error, ranged
+from tests.unit.client.scripted_server import Answer, Call, ScriptedServer, error, ranged
 
 CONTENT = bytes(range(256)) * 8000
 DATA = "/artifacts/a/data/m/model.onnx"
 
 
 def left_over(folder: Path) -> list[str]:
-    """Return what lies in a folder, partial files included."""
+    """Return the names of the files in a folder, partial files included."""
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_cut_download_goes_on_where_it_stopped(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """Each piece is asked for once, under the ETag of the first."""
+def test_broken_download_resumes_where_it_stopped(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """It requests each byte once, under the ETag of the first answer."""
     server.serve_file(
         "m/model.onnx",
         CONTENT,
@@ -48,18 +48,18 @@ def test_a_cut_download_goes_on_where_it_stopped(server: UnrulyServer, container
 
 
 def test_a_file_that_changed_meanwhile_is_begun_anew(
-    server: UnrulyServer, container: Container, tmp_path: Path
+    server: ScriptedServer, container: Container, tmp_path: Path
 ) -> None:
-    """If-Range makes the server send all of it, and what came before is thrown away."""
+    """If-Range makes the server send the whole file, and the client throws away the earlier bytes."""
     server.serve_file("m/model.onnx", CONTENT, Answer(b"x" * len(CONTENT), headers={"ETag": '"v0"'}, cut_after=500))
-    told: list[int] = []
-    container.artifact("a").download_all(tmp_path, lambda done, total: told.append(done))
+    reported: list[int] = []
+    container.artifact("a").download_all(tmp_path, lambda done, total: reported.append(done))
     assert (tmp_path / "m/model.onnx").read_bytes() == CONTENT
-    assert told[-1] == len(CONTENT)
+    assert reported[-1] == len(CONTENT)
 
 
-def test_wrong_bytes_are_refused(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """A wrong digest is a hard failure that leaves nothing behind."""
+def test_wrong_digest_is_refused(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """A wrong digest is an error, and leaves no file behind."""
     server.serve_file("m/model.onnx", CONTENT, Answer(b"x" * len(CONTENT)))
     with pytest.raises(DigestMismatchError, match="sha256"):
         container.artifact("a").download("m/model.onnx", tmp_path / "model.onnx")
@@ -67,30 +67,32 @@ def test_wrong_bytes_are_refused(server: UnrulyServer, container: Container, tmp
 
 
 @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT + b"x", b""])
-def test_a_wrong_length_is_refused(server: UnrulyServer, container: Container, tmp_path: Path, content: bytes) -> None:
-    """A body that ends cleanly but short, or goes on, is not taken for the file."""
+def test_wrong_length_is_refused(server: ScriptedServer, container: Container, tmp_path: Path, content: bytes) -> None:
+    """A body that ends too early or too late is not the file, even if the connection ends cleanly."""
     server.serve_file("m/model.onnx", CONTENT)
     server.on("GET", DATA, Answer(content))
-    with pytest.raises(DigestMismatchError, match="were promised"):
+    with pytest.raises(DigestMismatchError, match="promised"):
         container.artifact("a").download("m/model.onnx", tmp_path / "model.onnx")
     assert left_over(tmp_path) == []
 
 
-def test_a_download_ends_where_the_manifest_says(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """A body without end fills no disk."""
+def test_endless_body_ends_at_the_length_of_the_manifest(
+    server: ScriptedServer, container: Container, tmp_path: Path
+) -> None:
+    """A server must not be able to fill the client's disk or memory."""
     server.serve_file("m/model.onnx", CONTENT)
     server.on("GET", DATA, Answer(chunks=itertools.repeat(CONTENT)))
-    with pytest.raises(DigestMismatchError, match="more than the 2048000 bytes that were promised"):
+    with pytest.raises(DigestMismatchError, match="more than the promised 2048000 bytes"):
         container.artifact("a").download("m/model.onnx", tmp_path / "model.onnx")
     with pytest.raises(UnexpectedAnswerError, match="more than 2048000 bytes"):
         container.artifact("a").read("m/model.onnx")
     assert left_over(tmp_path) == []
 
 
-def test_what_was_left_by_an_interrupted_call_is_used(
-    server: UnrulyServer, container: Container, tmp_path: Path
+def test_later_call_resumes_an_interrupted_download(
+    server: ScriptedServer, container: Container, tmp_path: Path
 ) -> None:
-    """A later process asks only for the rest."""
+    """A later process requests only the missing bytes."""
     server.serve_file("m/model.onnx", CONTENT, *[Answer(CONTENT, cut_after=1000), error(404, "not_found")])
     with pytest.raises(NotFoundError):
         container.artifact("a").download("m/model.onnx", tmp_path)
@@ -100,18 +102,18 @@ def test_what_was_left_by_an_interrupted_call_is_used(
     assert left_over(tmp_path) == ["model.onnx"]
 
 
-def test_a_spoilt_left_over_does_not_stop_it(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """What is on the disk may be wrong: then all of it comes anew."""
+def test_wrong_partial_file_is_downloaded_anew(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """The partial file on the disk may be damaged."""
     server.serve_file("m/model.onnx", CONTENT)
     part = tmp_path / f".model.onnx.{hashlib.sha256(CONTENT).hexdigest()[:16]}.part"
-    for spoilt in (b"wrong", b"wrong" * len(CONTENT), b"x" * len(CONTENT)):
-        part.write_bytes(spoilt)
+    for wrong in (b"wrong", b"wrong" * len(CONTENT), b"x" * len(CONTENT)):
+        part.write_bytes(wrong)
         assert container.artifact("a").download("m/model.onnx", tmp_path).read_bytes() == CONTENT
         assert left_over(tmp_path) == ["model.onnx"]
 
 
-def test_trying_ends(server: UnrulyServer, tmp_path: Path) -> None:
-    """A server that always hangs up at once is given up."""
+def test_download_gives_up_after_fruitless_tries(server: ScriptedServer, tmp_path: Path) -> None:
+    """A server that always hangs up must not block the caller for ever."""
     container = Container(server.url, name="t", kind="artifacts", retry_s=0)
     server.serve_file("m/model.onnx", CONTENT)
     server.on("GET", DATA, Answer(drop=True))
@@ -120,17 +122,17 @@ def test_trying_ends(server: UnrulyServer, tmp_path: Path) -> None:
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_empty_files_arrive(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """A file may have no bytes."""
+def test_empty_file_is_downloaded(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """An empty file needs no range request, which could not succeed."""
     server.serve_file("empty", b"")
     assert container.artifact("a").download("empty", tmp_path).read_bytes() == b""
     assert container.artifact("a").read("empty") == b""
 
 
-def test_two_downloads_to_one_target_do_not_disturb_each_other(
-    server: UnrulyServer, container: Container, tmp_path: Path
+def test_concurrent_downloads_to_one_target_succeed(
+    server: ScriptedServer, container: Container, tmp_path: Path
 ) -> None:
-    """Threads and processes may want the same file at the same time."""
+    """Threads and processes may download the same file at the same time."""
     server.serve_file("m/model.onnx", CONTENT)
     failures: list[BaseException] = []
 
@@ -149,8 +151,10 @@ def test_two_downloads_to_one_target_do_not_disturb_each_other(
     assert left_over(tmp_path) == ["model.onnx"]
 
 
-def test_download_all_takes_what_is_missing(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """What is there and right is not fetched again; what is there and wrong is."""
+def test_download_all_fetches_only_missing_and_wrong_files(
+    server: ScriptedServer, container: Container, tmp_path: Path
+) -> None:
+    """A second call must not download everything again."""
     server.serve_file("m/model.onnx", CONTENT)
     artifact = container.artifact("a")
     manifest = artifact.download_all(tmp_path)
@@ -164,18 +168,18 @@ def test_download_all_takes_what_is_missing(server: UnrulyServer, container: Con
 
 
 @pytest.mark.parametrize("path", ["../out", "/etc/out", "a/../../out", ""])
-def test_a_manifest_cannot_lead_out_of_the_folder(
-    server: UnrulyServer, container: Container, tmp_path: Path, path: str
+def test_manifest_path_outside_of_the_folder_is_refused(
+    server: ScriptedServer, container: Container, tmp_path: Path, path: str
 ) -> None:
-    """Whatever a server says, only the folder is written to."""
+    """A server must not choose where the client writes."""
     server.on("GET", "/artifacts/a/files", Answer([{"path": path, "size": 1, "sha256": "0" * 64}]))
     with pytest.raises(DigestMismatchError, match="outside"):
         container.artifact("a").download_all(tmp_path / "folder")
     assert left_over(tmp_path) == ["folder"]
 
 
-def test_read_is_verified(server: UnrulyServer, container: Container) -> None:
-    """Small files are read into memory under the same promise."""
+def test_read_is_verified(server: ScriptedServer, container: Container) -> None:
+    """A file that is read into memory is verified, too."""
     server.serve_file("report.json", b"{}", Answer(b"[]"))
     with pytest.raises(DigestMismatchError):
         container.artifact("a").read("report.json")
@@ -184,17 +188,17 @@ def test_read_is_verified(server: UnrulyServer, container: Container) -> None:
         container.artifact("a").read("other.json")
 
 
-def test_not_ready_is_told_apart(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """There is such an artifact, but nothing to fetch yet."""
+def test_download_of_a_running_artifact_raises_not_ready(
+    server: ScriptedServer, container: Container, tmp_path: Path
+) -> None:
+    """The caller can tell a running artifact from a missing one."""
     server.on("GET", "/artifacts/a/files", error(404, "not_ready", "it is running"))
     with pytest.raises(NotReadyError, match="running"):
         container.artifact("a").download_all(tmp_path)
 
 
-def test_input_files_are_checked_by_what_the_server_promises(
-    server: UnrulyServer, container: Container, tmp_path: Path
-) -> None:
-    """They have no manifest; Repr-Digest is verified instead."""
+def test_input_file_is_verified_by_repr_digest(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """Input files have no manifest with their digests."""
     digest = base64.b64encode(hashlib.sha256(CONTENT).digest()).decode()
     path = "/artifacts/a/input-files/images"
 
@@ -209,24 +213,28 @@ def test_input_files_are_checked_by_what_the_server_promises(
     assert left_over(tmp_path) == ["images"]
 
 
-def test_names_are_quoted_on_the_way(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """A file's name may hold anything that a path may."""
+def test_special_characters_in_file_names_are_quoted(
+    server: ScriptedServer, container: Container, tmp_path: Path
+) -> None:
+    """A file's name may hold any character that a path may hold."""
     server.serve_file("a b/ü?#%.png", b"png")
     assert container.artifact("a").download("a b/ü?#%.png", tmp_path).name == "ü?#%.png"
 
 
-def test_the_longest_name_is_fetched(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """The partial file has a name as well, and a folder may know names up to 255 bytes only."""
+def test_file_with_the_longest_name_is_downloaded(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """The partial file has a longer name, and a file system may allow 255 bytes only."""
     name = "ü" * 127
     server.serve_file(name, CONTENT)
     assert container.artifact("a").download(name, tmp_path).read_bytes() == CONTENT
 
 
-def test_progress_is_told_in_bytes(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """Restarting takes back what was told."""
+def test_progress_counts_received_and_discarded_bytes(
+    server: ScriptedServer, container: Container, tmp_path: Path
+) -> None:
+    """A restart reports the discarded bytes as a negative number."""
     server.serve_file("m/model.onnx", CONTENT, Answer(CONTENT, cut_after=700_000), Answer(CONTENT))
-    told: list[int] = []
+    reported: list[int] = []
     transport = container.transport
-    fetch(transport, DATA, tmp_path / "x", size_bytes=len(CONTENT), on_bytes=told.append)
-    assert sum(told) == len(CONTENT)
-    assert -700_000 in told
+    fetch(transport, DATA, tmp_path / "x", size_bytes=len(CONTENT), on_bytes=reported.append)
+    assert sum(reported) == len(CONTENT)
+    assert -700_000 in reported

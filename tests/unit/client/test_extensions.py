@@ -1,4 +1,4 @@
-"""Commands of other packages appear where their names say, and only if they can be loaded."""
+"""Commands of other packages appear at their place in the tree of commands, if they can be loaded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def hello(state):
     click.echo(f"hello {state.project.transport.base_url}")
 
 @click.command()
-def lose():
-    """Lose something."""
-    raise NotFoundError("lost")
+def fail():
+    """Fail."""
+    raise NotFoundError("There is no such thing.")
 '''
 ENTRY_POINTS = """[bonseyes.commands]
 hello = extension_for_test:hello
 probe run = extension_for_test:hello
-probe lose = extension_for_test:lose
+probe fail = extension_for_test:fail
 broken = package_that_is_not_installed.commands:command
 far broken = package_that_is_not_installed.commands:command
 """
@@ -52,27 +52,27 @@ def extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def run(*argv: str) -> int:
-    """Return what the command exits with."""
+    """Return the exit code of the command."""
     with pytest.raises(SystemExit) as exited:
         main(argv)
     return int(exited.value.code or 0)
 
 
-def test_they_are_called_with_the_state(capsys: pytest.CaptureFixture[str]) -> None:
-    """A command of its own, and one in a group that two words make, are given the root's options."""
+def test_command_of_an_extension_gets_the_root_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """This holds for a command of one word, and for a command of two words in a group."""
     assert run("--url", "http://127.0.0.1:7", "hello") == 0
     assert run("--url", "http://127.0.0.1:7", "probe", "run") == 0
     assert capsys.readouterr().out == "hello http://127.0.0.1:7\n" * 2
 
 
-def test_their_errors_are_told_as_ours_are(capsys: pytest.CaptureFixture[str]) -> None:
-    """They raise, the root prints and exits."""
-    assert run("probe", "lose") == 3
-    assert capsys.readouterr().err == "bonseyes: lost\n"
+def test_error_of_an_extension_is_printed_like_our_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command only raises; the root prints the error and sets the exit code."""
+    assert run("probe", "fail") == 3
+    assert capsys.readouterr().err == "bonseyes: There is no such thing.\n"
 
 
-def test_what_cannot_be_loaded_does_not_show(capsys: pytest.CaptureFixture[str]) -> None:
-    """Help lists what works; calling the rest says what is missing."""
+def test_command_that_cannot_be_loaded_is_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help lists only commands that work; a call of another one names the missing package."""
     assert run("--help") == 0
     listed = capsys.readouterr().out
     assert "hello" in listed
@@ -83,8 +83,8 @@ def test_what_cannot_be_loaded_does_not_show(capsys: pytest.CaptureFixture[str])
     assert "needs package_that_is_not_installed" in capsys.readouterr().err
 
 
-def test_our_own_cannot_be_replaced() -> None:
-    """A name that the client has is the client's."""
+def test_extension_cannot_replace_our_own_command() -> None:
+    """Another package must not change the meaning of our commands."""
     from bonseyes_dagster.client.command import cli
 
     context = click.Context(cli)

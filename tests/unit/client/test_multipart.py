@@ -1,4 +1,4 @@
-"""What is uploaded arrives, whatever its size, without being held in memory."""
+"""Uploads arrive complete, whatever their size, and are never held in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from werkzeug.formparser import parse_form_data
 from bonseyes_dagster.client import Container
 from bonseyes_dagster.client._multipart import Multipart
 from bonseyes_dagster.errors import InvalidError
-from tests.unit.client.unruly_server import Answer, UnrulyServer
+from tests.unit.client.scripted_server import Answer, ScriptedServer
 
 
 def parsed(content: bytes, content_type: str) -> tuple[dict[str, str], dict[str, tuple[str | None, bytes]]]:
-    """Read a body with the parser that the services' framework has."""
+    """Parse a body with the parser of the services' framework."""
     environ = {
         "wsgi.input": io.BytesIO(content),
         "CONTENT_LENGTH": str(len(content)),
@@ -33,7 +33,7 @@ def parsed(content: bytes, content_type: str) -> tuple[dict[str, str], dict[str,
 
 
 def test_fields_and_files_arrive(tmp_path: Path) -> None:
-    """A path, bytes and an open file are all taken; an open file from where it stands."""
+    """A file may be a path, bytes, or an open file, which is sent from its current position."""
     path = tmp_path / 'naïve "x".gz'
     path.write_bytes(b"\r\n--not a boundary\r\n" * 1000)
     stream = io.BytesIO(b"skipped rest")
@@ -48,24 +48,24 @@ def test_fields_and_files_arrive(tmp_path: Path) -> None:
     assert files["extra"][1] == b"rest"
 
 
-def test_a_body_can_be_sent_twice(tmp_path: Path) -> None:
-    """A failed request is repeated with the same bytes, open files included."""
+def test_body_can_be_sent_twice(tmp_path: Path) -> None:
+    """A retry sends the same bytes, also of open files."""
     path = tmp_path / "f"
     path.write_bytes(b"12345")
     body = Multipart([], {"a": path, "b": io.BytesIO(b"678")})
     assert b"".join(body) == b"".join(body)
 
 
-def test_a_missing_file_is_named_before_anything_is_sent(tmp_path: Path) -> None:
-    """The parameter and the path are in the error."""
-    with pytest.raises(InvalidError, match="images: cannot read"):
+def test_unreadable_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    """The error names the parameter and the path."""
+    with pytest.raises(InvalidError, match=r"images: .* cannot be read"):
         Multipart([], {"images": tmp_path / "none"})
-    with pytest.raises(InvalidError, match="cannot read"):
+    with pytest.raises(InvalidError, match="cannot be read"):
         Multipart([], {"images": tmp_path})
 
 
-def test_a_file_that_shrinks_is_not_sent_short(tmp_path: Path) -> None:
-    """Content-Length was promised; the request fails rather than send something else."""
+def test_file_that_shrinks_fails_the_request(tmp_path: Path) -> None:
+    """The client has promised a Content-Length, and must not send other bytes instead."""
     path = tmp_path / "f"
     path.write_bytes(b"x" * 10)
     body = Multipart([], {"f": path})
@@ -74,8 +74,8 @@ def test_a_file_that_shrinks_is_not_sent_short(tmp_path: Path) -> None:
         b"".join(body)
 
 
-def test_memory_stays_flat(tmp_path: Path) -> None:
-    """64 MB are read in pieces."""
+def test_large_upload_needs_little_memory(tmp_path: Path) -> None:
+    """The client reads the file of 64 MB in pieces."""
     path = tmp_path / "big"
     with path.open("wb") as file:
         file.truncate(64 << 20)
@@ -87,8 +87,8 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_create_uploads_with_a_length_and_a_key(server: UnrulyServer, container: Container, tmp_path: Path) -> None:
-    """On the wire: Content-Length, not chunked; name, data and the file; an Idempotency-Key in any case."""
+def test_create_uploads_with_a_length_and_a_key(server: ScriptedServer, container: Container, tmp_path: Path) -> None:
+    """A server can refuse an upload by its Content-Length, and recognizes a retry by the Idempotency-Key."""
     path = tmp_path / "images.gz"
     path.write_bytes(b"z" * 3_000_000)
     server.on("POST", "/artifacts", Answer({"result": "success", "name": "a", "url": "x"}))
@@ -105,8 +105,8 @@ def test_create_uploads_with_a_length_and_a_key(server: UnrulyServer, container:
     assert files["images"] == ("images.gz", path.read_bytes())
 
 
-def test_create_without_files_is_json(server: UnrulyServer, container: Container) -> None:
-    """What has no files needs no form."""
+def test_create_without_files_is_json(server: ScriptedServer, container: Container) -> None:
+    """A request without files needs no form."""
     server.on("POST", "/artifacts", Answer({"result": "success", "name": "a", "url": "x"}))
     container.create("a", {"x": 1}, idempotency_key="k")
     call = server.calls[0]

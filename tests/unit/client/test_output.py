@@ -1,4 +1,4 @@
-"""Tables on terminals of any width: names are whole, and other columns make room."""
+"""Tables on terminals of any width: names stay whole, and other columns make room."""
 
 import io
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Terminal(io.StringIO):
 def test_names_are_whole_on_every_terminal(
     monkeypatch: pytest.MonkeyPatch, width: int, columns: Sequence[str], row: Sequence[str], names: Sequence[str]
 ) -> None:
-    """Each name can be copied from one line, and no other cell is cut with dots."""
+    """A user can copy each name from one line, and no cell is cut off with dots."""
     out, notes = Terminal(), list[str]()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("COLUMNS", str(width))
@@ -54,13 +54,13 @@ def test_names_are_whole_on_every_terminal(
 
 
 def test_other_programs_get_every_column(capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe has no width."""
+    """A pipe has no width to fit into."""
     print_table(ARTIFACTS, [(NAME, "completed", "t", "1 B", "now", "1 s")])
     assert capsys.readouterr().out == f"{NAME}\tcompleted\tt\t1 B\tnow\t1 s\n"
 
 
-def test_a_table_without_rows_has_its_headings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty list is no error."""
+def test_table_without_rows_has_its_headings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty list is not an error."""
     out = Terminal()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setenv("COLUMNS", "80")

@@ -1,4 +1,4 @@
-"""The public face of the client."""
+"""The public names of the client, and its imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORBIDDEN = ("click", "rich", "flask", "dagster", "yaml", "numpy")
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """What is public is named, in order, and is there."""
+    """`__all__` lists every public name in order, and each name exists."""
     assert client.__all__ == ["Addresses", "Artifact", "Container", "FileSource", "Project"]
     assert command.__all__ == sorted(command.__all__)
     for module in (client, command):
@@ -20,15 +20,15 @@ def test_all_is_sorted_and_complete() -> None:
             assert hasattr(module, name)
 
 
-def test_importing_the_client_needs_little() -> None:
-    """A program that uses the client loads neither the command's libraries nor any service's."""
+def test_client_imports_no_heavy_package() -> None:
+    """A program that uses the client loads neither the libraries of the command nor those of the services."""
     loaded = f"import sys, bonseyes_dagster.client; print([m for m in {FORBIDDEN} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_command_starts_without_what_it_may_not_need() -> None:
-    """`bonseyes` draws with rich only on a terminal, so it does not load it before."""
+def test_command_imports_rich_only_when_it_draws() -> None:
+    """The import of rich takes time, and only a terminal needs it."""
     loaded = "import sys, bonseyes_dagster.client.command; print('rich' in sys.modules, 'flask' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "False False"

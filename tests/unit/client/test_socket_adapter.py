@@ -1,4 +1,4 @@
-"""The client speaks to a container at a unix socket as to any other."""
+"""The client talks to a container at a unix socket as it does over TCP."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer with the Host and the path, and hang up on request."""
+        """Answer with the Host and the path; hang up at `/hang-up`."""
         if self.path.startswith("/hang-up"):
             self.close_connection = True
             return
@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Be silent."""
+        """Log nothing."""
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
@@ -39,14 +39,14 @@ class _Server(socketserver.ThreadingUnixStreamServer):
     connections = 0
 
     def process_request(self, request: object, client_address: object) -> None:
-        """Count."""
+        """Count the connections."""
         self.connections += 1
         super().process_request(request, client_address)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[_Server]:
-    """A server at a socket."""
+    """A server at a unix socket."""
     with _Server(str(tmp_path / "Learn.sock"), _Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
@@ -57,8 +57,8 @@ def _container(server: _Server) -> Container:
     return Container(sockets.url_of(str(server.server_address)), retry_s=0)
 
 
-def test_connections_are_kept(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for all requests that follow each other; a proxy of the environment is not asked."""
+def test_requests_share_one_connection(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new connection for each request costs time. A proxy of the environment is not used."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:1")
     get = _container(server).transport.get_json
@@ -68,8 +68,8 @@ def test_connections_are_kept(server: _Server, monkeypatch: pytest.MonkeyPatch) 
     assert server.connections == 1
 
 
-def test_a_forked_process_has_connections_of_its_own(server: _Server) -> None:
-    """Two processes must not speak over one connection."""
+def test_forked_process_opens_its_own_connection(server: _Server) -> None:
+    """Two processes must not use one connection."""
     container = _container(server)
     container.transport.get_json("/", dict)
     pid = os.fork()
@@ -80,7 +80,7 @@ def test_a_forked_process_has_connections_of_its_own(server: _Server) -> None:
 
 
 def test_errors_name_the_container_and_not_the_socket(server: _Server, tmp_path: Path) -> None:
-    """A person knows the one, and has nothing to do with the other."""
+    """A user knows the container's name, not the path of its socket."""
     transport = _container(server).transport
     with pytest.raises(errors.NotFoundError) as not_found:
         transport.request("GET", "/none")
@@ -88,13 +88,13 @@ def test_errors_name_the_container_and_not_the_socket(server: _Server, tmp_path:
         transport.request("GET", "/hang-up")
     with pytest.raises(errors.ConnectionFailedError) as gone:
         Container(sockets.url_of(tmp_path / "gone.sock"), retry_s=0).transport.request("GET", "/")
-    assert not_found.value.message == "http://Learn/none answered 404 Not Found"
-    assert hung_up.value.message.startswith("no answer from http://Learn: ")
-    assert gone.value.message == "no answer from http://gone: No such file or directory"
+    assert not_found.value.message == "http://Learn/none answered 404 Not Found."
+    assert hung_up.value.message.startswith("http://Learn does not answer: ")
+    assert gone.value.message == "http://gone does not answer: No such file or directory."
 
 
-def test_a_base_url_needs_a_path() -> None:
-    """Of a socket as of a host."""
+def test_base_url_of_a_socket_needs_an_absolute_path() -> None:
+    """A wrong URL is refused before the first request."""
     for url in ("http+unix://", "http+unix:///a", "http+unix://relative.sock"):
         with pytest.raises(errors.InvalidError, match="is not a base URL"):
             Container(url)

@@ -1,4 +1,4 @@
-"""What servers say does not steer the terminal that it is shown on."""
+"""Text of servers cannot control the terminal that shows it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ EVIL = (
         ("\x9b31m\x7f\x00\u202e", "\\x9b31m\\x7f\\x00\\u202e"),
     ],
 )
-def test_colours_stay_and_all_else_is_written_out(text: str, shown: str) -> None:
-    """Titles, the clipboard, the cursor and the direction of writing are not the server's."""
+def test_control_characters_are_written_out_except_colours(text: str, shown: str) -> None:
+    """A server must not change the title, the clipboard, the cursor or the direction of writing."""
     assert escape(text) == shown
 
 
 def run(stdout: int) -> None:
-    """Write EVIL a byte at a time in a process of its own."""
+    """Write EVIL byte by byte, in a separate process."""
     code = (
         "import sys; from bonseyes_dagster.client.command._printing.terminal import write_bytes\n"
         f"write_bytes(bytes([byte]) for byte in {EVIL!r})"
@@ -41,8 +41,8 @@ def run(stdout: int) -> None:
     subprocess.run([sys.executable, "-c", code], stdout=stdout, check=True, timeout=60)
 
 
-def test_a_terminal_gets_it_escaped_and_a_pipe_gets_the_bytes() -> None:
-    """Sequences that come in pieces are known, too."""
+def test_terminal_gets_escaped_text_and_pipe_gets_the_bytes() -> None:
+    """An escape sequence is found even if it arrives in pieces."""
     ours, theirs = pty.openpty()
     run(theirs)
     os.close(theirs)

@@ -1,4 +1,4 @@
-"""Calls are repeated where that is safe, and errors become exceptions that say what happened."""
+"""Calls are retried where that is safe, and errors become exceptions with a clear message."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import pytest
 from bonseyes_dagster import errors
 from bonseyes_dagster.client import Container, Project, _transport
 from bonseyes_dagster.client._transport import Transport, _is_internal
-from tests.unit.client.unruly_server import Answer, UnrulyServer, error
+from tests.unit.client.scripted_server import Answer, ScriptedServer, error
 
 DESCRIPTION = {"name": "training", "artifacts": ["/artifacts"], "parameters": {}, "output_type": "m", "version": "1"}
 
 
-def test_unavailable_is_tried_again(server: UnrulyServer, container: Container) -> None:
-    """A 503, a hang-up and a cut answer are all met with another try."""
+def test_unavailable_server_is_asked_again(server: ScriptedServer, container: Container) -> None:
+    """A 503, a 502, a closed connection and an incomplete answer all lead to a retry."""
     server.on(
         "GET",
         "/",
@@ -35,8 +35,8 @@ def test_unavailable_is_tried_again(server: UnrulyServer, container: Container) 
     assert server.count("GET", "/") == 5
 
 
-def test_create_is_repeated_with_the_same_key(server: UnrulyServer, container: Container) -> None:
-    """A lost answer to a POST costs nothing: the key makes the second the same as the first."""
+def test_create_is_repeated_with_the_same_key(server: ScriptedServer, container: Container) -> None:
+    """The key tells the server that the second POST is a retry of the first."""
     server.on("POST", "/artifacts", Answer(drop=True), Answer({"result": "success", "name": "a", "url": "x"}))
     container.create("a", files={"f": b"bytes"})
     first, second = server.calls
@@ -44,8 +44,8 @@ def test_create_is_repeated_with_the_same_key(server: UnrulyServer, container: C
     assert first.body == second.body
 
 
-def test_trying_ends(server: UnrulyServer) -> None:
-    """After `retry_s` the error is raised, with its sentence."""
+def test_retries_end_after_retry_s(server: ScriptedServer) -> None:
+    """The caller gets the error of the last try."""
     server.on("GET", "/", error(503, "unavailable", "still starting"))
     started = time.monotonic()
     with pytest.raises(errors.UnavailableError, match="still starting"):
@@ -68,9 +68,9 @@ def test_trying_ends(server: UnrulyServer) -> None:
     ],
 )
 def test_errors_are_typed_and_not_repeated(
-    server: UnrulyServer, container: Container, status: int, code: str, kind: type[errors.BonseyesError]
+    server: ScriptedServer, container: Container, status: int, code: str, kind: type[errors.BonseyesError]
 ) -> None:
-    """What the container refuses is raised at once, with its detail and its request id."""
+    """A container's refusal is final; the error has its detail and its request id."""
     server.on("POST", "/artifacts", error(status, code, "because", {"size": "too big"}))
     with pytest.raises(kind, match="because") as raised:
         container.create("a")
@@ -80,8 +80,8 @@ def test_errors_are_typed_and_not_repeated(
     assert len(server.calls) == 1
 
 
-def test_an_internal_error_is_not_repeated(server: UnrulyServer, container: Container) -> None:
-    """A 500 would most likely be one again."""
+def test_an_internal_error_is_not_repeated(server: ScriptedServer, container: Container) -> None:
+    """A retry would most likely end in a 500 again."""
     server.on("GET", "/", Answer(b"<h1>oops</h1>", 500))
     with pytest.raises(errors.BonseyesError, match="answered 500"):
         container.describe()
@@ -89,28 +89,32 @@ def test_an_internal_error_is_not_repeated(server: UnrulyServer, container: Cont
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", [1, 2], {"nothing": "known"}, b""])
-def test_something_else_at_that_address_is_said(server: UnrulyServer, container: Container, body: object) -> None:
-    """An answer outside the contract is no crash."""
+def test_answer_outside_the_contract_raises_unexpected_answer(
+    server: ScriptedServer, container: Container, body: object
+) -> None:
+    """Another server may listen at the address."""
     server.on("GET", "/", Answer(body))
     with pytest.raises(errors.UnexpectedAnswerError, match="is it a container of this project"):
         container.describe()
 
 
-def test_redirects_are_not_followed(server: UnrulyServer) -> None:
-    """A token is not carried to where somebody points."""
+def test_redirects_are_not_followed(server: ScriptedServer) -> None:
+    """The client must not send its token to another server."""
     server.on("GET", "/", Answer(b"", 302, {"Location": "http://elsewhere.example/"}))
     with pytest.raises(errors.UnexpectedAnswerError, match="elsewhere"):
         Container(server.url, token="secret").describe()
 
 
-def test_nobody_there() -> None:
-    """The reason is the operating system's, not a library's representation."""
-    with pytest.raises(errors.ConnectionFailedError, match=r"no answer from http://127\.0\.0\.1:9: Connection refused"):
+def test_refused_connection_gets_a_readable_reason() -> None:
+    """The reason is the text of the operating system, not the `repr` of a library's exception."""
+    with pytest.raises(
+        errors.ConnectionFailedError, match=r"http://127\.0\.0\.1:9 does not answer: Connection refused\."
+    ):
         Container("http://127.0.0.1:9", retry_s=0).describe()
 
 
-def test_health_is_asked_once_and_never_raises(server: UnrulyServer, container: Container) -> None:
-    """Ready, not ready, gone."""
+def test_health_check_sends_one_request_and_never_raises(server: ScriptedServer, container: Container) -> None:
+    """The server is not ready, then ready, then stopped."""
     server.on("GET", "/healthz", error(503, "unavailable"), Answer({"status": "ready"}))
     assert [container.is_healthy(), container.is_healthy()] == [False, True]
     server.stop()
@@ -118,14 +122,16 @@ def test_health_is_asked_once_and_never_raises(server: UnrulyServer, container: 
 
 
 @pytest.mark.parametrize("url", ["", "training", "ftp://x", "http://", "http://[", "http://host:port"])
-def test_a_base_url_that_is_none(url: str) -> None:
-    """It is refused when it is given, not when it is used."""
+def test_invalid_base_url_is_refused_at_once(url: str) -> None:
+    """The constructor refuses it, before the first request."""
     with pytest.raises(errors.InvalidError):
         Container(url)
 
 
-def test_the_token_is_carried(server: UnrulyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is carried through the gateway to containers, and a ~/.netrc does not replace it."""
+def test_token_is_sent_with_every_request(
+    server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway needs it in requests for containers, too; a ~/.netrc must not replace it."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -138,18 +144,18 @@ def test_the_token_is_carried(server: UnrulyServer, tmp_path: Path, monkeypatch:
     assert {call.headers["Authorization"] for call in server.calls} == {"Bearer secret"}
 
 
-def test_no_cookie_is_kept(server: UnrulyServer, container: Container) -> None:
-    """One process-wide session serves all containers, so nothing of one may reach another."""
+def test_no_cookie_is_kept(server: ScriptedServer, container: Container) -> None:
+    """All containers share one session: a cookie of one must not reach another."""
     server.on("GET", "/", Answer(DESCRIPTION, headers={"Set-Cookie": "a=b"}))
     container.describe()
     container.describe()
     assert all("Cookie" not in call.headers for call in server.calls)
 
 
-def test_environment_proxies_are_not_for_containers(
-    server: UnrulyServer, container: Container, monkeypatch: pytest.MonkeyPatch
+def test_proxy_of_the_environment_is_not_used_for_containers(
+    server: ScriptedServer, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Docker hands its proxies to containers; those cannot reach the project's network."""
+    """Docker passes its proxy settings to containers, but such a proxy cannot reach the project's network."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     server.on("GET", "/", Answer(DESCRIPTION))
@@ -163,8 +169,10 @@ def test_environment_proxies_are_not_for_containers(
     ]
 
 
-def test_connections_are_kept(server: UnrulyServer, container: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred calls from ten threads make few connections, and none disturbs another."""
+def test_threads_share_few_connections(
+    server: ScriptedServer, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred calls of ten threads use at most ten connections, and each gets its own answer."""
     made: list[object] = []
     import urllib3
 
@@ -191,8 +199,8 @@ def test_connections_are_kept(server: UnrulyServer, container: Container, monkey
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_a_forked_child_has_connections_of_its_own(server: UnrulyServer, container: Container) -> None:
-    """A tool's child uses the client that its parent used before."""
+def test_forked_child_opens_its_own_connections(server: ScriptedServer, container: Container) -> None:
+    """A tool's child process uses a client that its parent has used."""
     server.on("GET", "/artifacts", lambda call: Answer([call.query["after"]]))
     container.names(after="parent")
     child = os.fork()
@@ -204,8 +212,8 @@ def test_a_forked_child_has_connections_of_its_own(server: UnrulyServer, contain
     assert answers == [[f"p{n}"] for n in range(20)]
 
 
-def test_kind_and_name_are_asked_when_not_known(server: UnrulyServer) -> None:
-    """A pipeline's collection is /runs, and its description says so."""
+def test_unknown_kind_and_name_are_read_from_the_description(server: ScriptedServer) -> None:
+    """The description of a pipeline says that its collection is /runs."""
     server.on("GET", "/", Answer({**DESCRIPTION, "name": "digits-cnn", "artifacts": ["/runs"]}))
     server.on("GET", "/runs", Answer(["first"]))
     container = Container(server.url)
@@ -214,18 +222,18 @@ def test_kind_and_name_are_asked_when_not_known(server: UnrulyServer) -> None:
     assert server.count("GET", "/") <= 2
 
 
-def test_pipelines_are_found_by_either_name(server: UnrulyServer) -> None:
-    """People say the pipeline's name, programs the container's."""
+def test_pipeline_is_found_by_its_name_and_its_containers_name(server: ScriptedServer) -> None:
+    """People use the pipeline's name, programs the container's."""
     server.on("GET", "/pipelines", Answer([{"name": "digits_cnn", "container": "digits-cnn", "description": ""}]))
     project = Project(server.url)
     assert project.pipeline("digits_cnn").base_url == project.pipeline("digits-cnn").base_url
     assert project.pipeline("digits-cnn").base_url == f"{server.url}/containers/digits-cnn"
-    with pytest.raises(errors.NotFoundError, match="there is digits-cnn"):
+    with pytest.raises(errors.NotFoundError, match="the pipelines are: digits-cnn"):
         project.pipeline("other")
 
 
-def test_a_compressed_answer_is_refused(server: UnrulyServer) -> None:
-    """A few kilobytes of gzip can be gigabytes; none is asked for."""
+def test_compressed_answer_is_refused(server: ScriptedServer) -> None:
+    """A few kilobytes of gzip can unpack to gigabytes, and the client never asks for it."""
     bomb = gzip.compress(json.dumps({"name": " " * 10_000_000}).encode())
     server.on("GET", "/", Answer(bomb, headers={"Content-Encoding": "gzip"}))
     with pytest.raises(errors.UnexpectedAnswerError, match="Content-Encoding gzip; we asked for none"):
@@ -234,8 +242,8 @@ def test_a_compressed_answer_is_refused(server: UnrulyServer) -> None:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_an_answer_is_taken_up_to_its_limit(server: UnrulyServer, is_chunked: bool) -> None:
-    """One byte more is refused, announced or not; the rest is not read."""
+def test_answer_above_the_limit_is_refused(server: ScriptedServer, is_chunked: bool) -> None:
+    """One byte too many is enough, with or without a Content-Length; the client does not read the rest."""
     content = b'"' + b"x" * 998 + b'"'
     answer = Answer(chunks=[content[:500], content[500:]]) if is_chunked else Answer(content)
     server.on("GET", "/", answer)
@@ -245,8 +253,8 @@ def test_an_answer_is_taken_up_to_its_limit(server: UnrulyServer, is_chunked: bo
         transport.get_json("/", str, limit_bytes=999)
 
 
-def test_an_answer_that_drips_ends_with_the_deadline(server: UnrulyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each piece comes within the timeout of a read, all of them never do."""
+def test_slow_answer_ends_at_the_deadline(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece arrives within the timeout of one read, but the whole answer never ends."""
 
     def drip() -> Iterator[bytes]:
         for _ in range(100):
@@ -261,9 +269,9 @@ def test_an_answer_that_drips_ends_with_the_deadline(server: UnrulyServer, monke
     assert time.monotonic() - started < 3
 
 
-def test_a_redirect_is_not_followed(server: UnrulyServer) -> None:
-    """Whoever answers must not choose where we connect to."""
+def test_redirect_sends_no_request_to_the_new_address(server: ScriptedServer) -> None:
+    """A server must not choose where the client connects."""
     server.on("GET", "/", Answer(status=302, headers={"Location": f"{server.url}/elsewhere"}))
-    with pytest.raises(errors.UnexpectedAnswerError, match="sends us to"):
+    with pytest.raises(errors.UnexpectedAnswerError, match="redirects to"):
         Container(server.url, retry_s=0.0).describe()
     assert server.count("GET", "/elsewhere") == 0

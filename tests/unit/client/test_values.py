@@ -1,4 +1,4 @@
-"""`-p` and `-f` become parameters as they are described, or a list of what is wrong with them."""
+"""`-p` and `-f` become parameters of the described types, or an error for each wrong one."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ IMAGES = "images=http://example.org/images.gz"
     ],
 )
 def test_values_are_read_by_type(word: str, value: Any) -> None:
-    """Each type has its own spelling; `=` in a value is part of it."""
+    """Only the first `=` of a word separates the name from the value."""
     parameters, files = read_parameters(DESCRIBED, [IMAGES, word], [])
     del parameters["images"]
     assert list(parameters.values()) == [value]
     assert files == {}
 
 
-def test_json_can_be_in_a_file(tmp_path: Path) -> None:
-    """`@FILE` saves quoting."""
+def test_json_value_is_read_from_a_file(tmp_path: Path) -> None:
+    """With `@FILE`, nobody has to quote JSON for the shell."""
     file = tmp_path / "criteria.json"
     file.write_text("[1]")
     assert read_parameters(DESCRIBED, [IMAGES, f"criteria=@{file}"], [])[0]["criteria"] == [1]
 
 
-def test_files_are_checked(tmp_path: Path) -> None:
-    """What is there is taken; a file parameter may be a URL as well."""
+def test_file_parameter_takes_a_path_or_a_url(tmp_path: Path) -> None:
+    """A URL is given with -p, a file that exists with -f."""
     file = tmp_path / "images.gz"
     file.write_bytes(b"x")
     assert read_parameters(DESCRIBED, [], [f"images={file}"]) == ({}, {"images": file})
@@ -74,35 +74,35 @@ def test_files_are_checked(tmp_path: Path) -> None:
         (["learning-rate=nan"], [], "learning-rate", "finite"),
         (["epochs=nan"], [], "epochs", "must be an integer, not 'nan'"),
         (["epochs=" + "9" * 400], [], "epochs", "at most 100, not 9999"),
-        (["criteria=NaN"], [], "criteria", "must be JSON (or @FILE with JSON in it): NaN is no JSON number"),
-        (["criteria=[-Infinity]"], [], "criteria", "-Infinity is no JSON number"),
+        (["criteria=NaN"], [], "criteria", "must be JSON (or @FILE with JSON in it): NaN is not a JSON number"),
+        (["criteria=[-Infinity]"], [], "criteria", "-Infinity is not a JSON number"),
         (["criteria=1e999"], [], "criteria", "the number 1e999 is too large"),
         (["criteria=" + "[" * 100_000], [], "criteria", "must be JSON"),
         (["augment=maybe"], [], "augment", "true or false"),
         (["model=rnn"], [], "model", "one of cnn, mlp"),
         (["criteria={"], [], "criteria", "must be JSON"),
-        (["criteria=@/nowhere"], [], "criteria", "cannot read /nowhere"),
-        (["epoch=3"], [], "epoch", "epochs?"),
-        (["zzz=3"], [], "zzz", "there is images, epochs"),
-        (["epochs"], [], "epochs", "write -p KEY=VALUE"),
+        (["criteria=@/nowhere"], [], "criteria", "/nowhere cannot be read"),
+        (["epoch=3"], [], "epoch", "did you mean 'epochs'?"),
+        (["zzz=3"], [], "zzz", "the parameters are: images, epochs"),
+        (["epochs"], [], "epochs", "Write -p KEY=VALUE."),
         (["epochs=1", "epochs=2"], [], "epochs", "given twice"),
         (["images=images.gz"], [], "images", "-f images=PATH"),
-        ([], [], "images", "is required: -f images=FILE"),
-        ([], ["images=/nowhere"], "images", "there is no file /nowhere"),
+        ([], [], "images", "It is required: -f images=FILE."),
+        ([], ["images=/nowhere"], "images", "There is no file /nowhere."),
         ([], ["images=/"], "images", "is not a file"),
         ([], ["epochs=/etc/hostname"], "epochs", "-p epochs=VALUE"),
         ([IMAGES], ["images=/etc/hostname"], "images", "with -p and with -f"),
     ],
 )
-def test_what_is_wrong_is_said(values: list[str], files: list[str], key: str, sentence: str) -> None:
-    """The parameter is named, with what would be right."""
+def test_wrong_parameter_gets_a_sentence(values: list[str], files: list[str], key: str, sentence: str) -> None:
+    """`detail` names the parameter, and says what would be right."""
     with pytest.raises(InvalidError) as raised:
         read_parameters(DESCRIBED, values, files)
     assert sentence in raised.value.detail[key]
 
 
-def test_everything_wrong_is_said_at_once() -> None:
-    """Nobody corrects mistakes one at a time."""
+def test_all_wrong_parameters_are_named_at_once() -> None:
+    """A user wants to correct all mistakes at once."""
     with pytest.raises(InvalidError) as raised:
         read_parameters(DESCRIBED, ["epochs=x", "model=x"], [])
     assert raised.value.detail.keys() == {"epochs", "model", "images"}

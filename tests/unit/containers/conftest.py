@@ -1,4 +1,4 @@
-"""Fixtures for the example's tools: made-up archives, and each tool run as its container would run it."""
+"""Fixtures for the example's tools: generated archives, and the artifacts that each tool makes of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPONENT = ROOT / "components/image-classification"
 
 @pytest.fixture(scope="session")
 def digits() -> ModuleType:
-    """Return the script that writes the demo's archives, as a module."""
+    """Import the script that writes the demo's archives. Return the module."""
     spec = importlib.util.spec_from_file_location("demo_digits", ROOT / "demo/digits.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -31,7 +31,7 @@ def digits() -> ModuleType:
 
 @pytest.fixture(scope="session", autouse=True)
 def component() -> Iterator[None]:
-    """Let the tests import what the component's tools share."""
+    """Make the component's shared code importable."""
     sys.path.insert(0, str(COMPONENT / "code"))
     yield
     sys.path.remove(str(COMPONENT / "code"))
@@ -39,7 +39,7 @@ def component() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return a function that runs a tool of the example and returns its output's folder."""
+    """Return a function that runs a tool of the example. The function returns the folder of the output."""
     numbers = itertools.count()
 
     def run(tool: str, **parameters: Any) -> Path:
@@ -51,7 +51,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def archives(digits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return archives of 200 samples of 12 x 10 pixels in 4 classes: 160 to train with, 40 to test with."""
+    """Return archives of 12 x 10 pixels in 4 classes: 160 training samples and 40 test samples."""
     result: dict[str, Path] = digits.write_archives(
         tmp_path_factory.mktemp("archives"), digits.shapes((12, 10), classes=4, count=200)
     )
@@ -60,7 +60,7 @@ def archives(digits: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.fixture(scope="session")
 def dataset(make: Callable[..., Path], archives: dict[str, Path]) -> Path:
-    """Return the dataset of the train archives."""
+    """Return the dataset of the training archives."""
     return make("import", images=archives["train-images"], labels=archives["train-labels"])
 
 
@@ -84,13 +84,13 @@ def training_set(make: Callable[..., Path], tensors: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def model(make: Callable[..., Path], training_set: Path) -> Path:
-    """Return a network that was trained for a moment."""
+    """Return a model after 6 epochs of training."""
     return make("training", training_set=training_set, epochs=6)
 
 
 @pytest.fixture(scope="session")
 def test_tensors(make: Callable[..., Path], archives: dict[str, Path]) -> Path:
-    """Return the test archives' tensors."""
+    """Return the tensors of the test archives."""
     imported = make("import", images=archives["test-images"], labels=archives["test-labels"])
     return make("export", dataset=make("processing", dataset=imported, size=12))
 

@@ -1,4 +1,4 @@
-"""The benchmarking tool: its report, its verdicts, its pictures, and inputs that do not fit together."""
+"""The benchmarking tool: its report, its verdicts, its pictures, and inputs that do not match."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def benchmark(make: Make, model: Path, test_tensors: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def report(benchmark: Path) -> dict[str, Any]:
-    """Return its report."""
+    """Return the report of the benchmark."""
     document: dict[str, Any] = json.loads((benchmark / "report.json").read_text())
     return document
 
 
-def test_measures_what_it_promises(report: dict[str, Any], model: Path) -> None:
-    """Every metric is there, and those that can be derived from the matrix agree with it."""
+def test_metrics_agree_with_the_confusion_matrix(report: dict[str, Any], model: Path) -> None:
+    """The report has every metric."""
     matrix = np.array(report["confusion_matrix"]["counts"])
     assert set(report["metrics"]) == METRICS
     assert report["metrics"]["accuracy"] == matrix.trace() / 40
@@ -64,21 +64,21 @@ def test_measures_what_it_promises(report: dict[str, Any], model: Path) -> None:
     assert report["metrics"]["throughput_per_s"] > 0
 
 
-def test_judges(report: dict[str, Any]) -> None:
-    """Each criterion and constraint has its verdict, and one failure fails the whole."""
+def test_one_failed_criterion_fails_the_benchmark(report: dict[str, Any]) -> None:
+    """Each criterion and each constraint has a verdict."""
     met, unknown = report["evaluation_criterias"]
     (size,) = report["constraints"]
     assert met["passed"]
     assert met["value"] == report["metrics"]["accuracy"]
     assert (unknown["passed"], unknown["value"], unknown["name"]) == (False, None, "beauty")
-    assert unknown["reason"].startswith("There is no metric `beauty`; there are accuracy, ")
+    assert unknown["reason"].startswith("There is no metric `beauty`; the metrics are accuracy, ")
     assert not size["passed"]
     assert size["reason"].endswith(", above the maximum of 10.")
     assert report["passed"] is False
 
 
 def test_the_report_has_the_documented_keys(report: dict[str, Any]) -> None:
-    """Nothing is in the report that docs/formats.md does not know."""
+    """docs/formats.md documents these keys and no others."""
     assert set(report) == {
         "format",
         "format_version",
@@ -105,8 +105,8 @@ def test_the_report_has_the_documented_keys(report: dict[str, Any]) -> None:
     }
 
 
-def test_draws(benchmark: Path) -> None:
-    """Both pictures are whole PNG images of a size that can be read."""
+def test_both_pictures_are_readable_png_images(benchmark: Path) -> None:
+    """They are complete, large enough and not empty."""
     for name in ("confusion-matrix.png", "per-class.png"):
         with Image.open(benchmark / name) as image:
             image.load()
@@ -115,14 +115,14 @@ def test_draws(benchmark: Path) -> None:
             assert len(image.convert("RGB").getcolors(2**24) or ()) > 50
 
 
-def test_final_values_are_metrics(benchmark: Path) -> None:
-    """Each metric is a scalar too, so that runs can be compared side by side."""
+def test_every_metric_is_also_a_scalar(benchmark: Path) -> None:
+    """Users compare the scalars of several runs."""
     written = " ".join(path.name for path in (benchmark.parent / "metrics").rglob("*"))
     assert all(name in written for name in METRICS)
 
 
-def test_all_met_is_passed(make: Make, model: Path, test_tensors: Path) -> None:
-    """With nothing to object to, the benchmark has passed."""
+def test_a_benchmark_without_criteria_passes(make: Make, model: Path, test_tensors: Path) -> None:
+    """Criteria and constraints are optional."""
     made = make("benchmarking", model=model, tensors=test_tensors)
     assert json.loads((made / "report.json").read_text())["passed"] is True
 
@@ -130,24 +130,26 @@ def test_all_met_is_passed(make: Make, model: Path, test_tensors: Path) -> None:
 @pytest.mark.parametrize(
     "criteria", [{"metric": "accuracy"}, [{"metric": "accuracy"}], [{"minimum": 1}], [{"metric": "accuracy", "min": 1}]]
 )
-def test_criteria_are_checked_at_the_door(make: Make, model: Path, test_tensors: Path, criteria: Any) -> None:
-    """A criterion without metric or bound is refused before anything is measured."""
+def test_a_criterion_without_metric_or_bound_is_refused(
+    make: Make, model: Path, test_tensors: Path, criteria: Any
+) -> None:
+    """The parameter's schema refuses it, so the tool does not start."""
     with pytest.raises(InvalidError):
         make("benchmarking", model=model, tensors=test_tensors, evaluation_criterias=criteria)
 
 
 def test_other_preprocessing_is_refused(make: Make, model: Path, dataset: Path) -> None:
-    """Tensors that were made otherwise than the training's would measure nonsense."""
+    """The metrics make no sense for samples that differ from the training samples."""
     other = make("export", dataset=make("processing", dataset=dataset, size=12, mean=0.1))
     with pytest.raises(ToolError) as caught:
         make("benchmarking", model=model, tensors=other)
     assert caught.value.message == (
-        "The tensors were not made as the model's training samples were: mean is 0.1 where the model wants 0.5."
+        "The tensors must have the preprocessing of the model's training: mean is 0.1, but the model needs 0.5."
     )
 
 
 def test_unknown_classes_are_refused(make: Make, model: Path, archives: dict[str, Path]) -> None:
-    """Classes are compared by name, and one that the model does not know is named."""
+    """The tool compares classes by name. The message names the unknown class."""
     other = make(
         "import",
         images=archives["test-images"],
@@ -158,14 +160,14 @@ def test_unknown_classes_are_refused(make: Make, model: Path, archives: dict[str
     with pytest.raises(ToolError) as caught:
         make("benchmarking", model=model, tensors=other)
     assert caught.value.message == (
-        "The tensors have classes that the model does not know: three. It knows 0, 1, 2, 3."
+        "The tensors have classes that the model does not know: three; it knows 0, 1, 2, 3."
     )
 
 
-def test_unknown_classes_without_samples_are_no_matter(
+def test_unknown_classes_without_samples_are_ignored(
     make: Make, model: Path, archives: dict[str, Path], report: dict[str, Any]
 ) -> None:
-    """A class that no sample has cannot be wrong: the report is that of the same tensors without it."""
+    """The report equals the report of the same tensors without this class."""
     more = make(
         "import",
         images=archives["test-images"],
@@ -177,7 +179,7 @@ def test_unknown_classes_without_samples_are_no_matter(
 
 
 def test_labels_with_gaps_reach_the_report(make: Make, tmp_path: Path) -> None:
-    """From archives with the labels 1 and 3 to the report: classes 0 and 2 are there, and have no samples."""
+    """From archives with the labels 1 and 3 to the report: the classes 0 and 2 exist without samples."""
     labels = np.array([1, 3] * 8, np.uint8)
     images = np.repeat(labels, 64).reshape(-1, 8, 8) * 60
     (tmp_path / "images").write_bytes(bytes([0, 0, 8, 3]) + np.array(images.shape, ">u4").tobytes() + images.tobytes())
@@ -194,7 +196,7 @@ def test_labels_with_gaps_reach_the_report(make: Make, tmp_path: Path) -> None:
 def test_classes_in_another_order_are_matched(
     make: Make, model: Path, archives: dict[str, Path], report: dict[str, Any]
 ) -> None:
-    """Names decide, not numbers: the same tensors with renamed classes give the renamed matrix."""
+    """The names count, not the numbers: the same tensors with renamed classes give the renamed matrix."""
     order = [1, 0, 2, 3]
     other = make(
         "import",
@@ -212,8 +214,8 @@ def test_classes_in_another_order_are_matched(
     assert matrix == [expected[number] for number in order]
 
 
-def test_a_broken_model_fails_with_a_sentence(make: Make, model: Path, test_tensors: Path, tmp_path: Path) -> None:
-    """An ONNX file that cannot be loaded is told as that."""
+def test_a_broken_onnx_file_is_refused(make: Make, model: Path, test_tensors: Path, tmp_path: Path) -> None:
+    """The message names the file."""
     (tmp_path / "model.json").write_bytes((model / "model.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"no model")
     with pytest.raises(ToolError, match=r"^onnxruntime cannot load model\.onnx: "):

@@ -1,4 +1,4 @@
-"""The pictures: any number of classes, any names, and counts of nothing."""
+"""The pictures of a benchmark: any number of classes, any names, and classes without samples."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 PAIR = np.array([[3, 1], [1, 3]])
 
 
-def drawn(name: str, path: Path) -> bytes:
-    """Return both pictures of two classes, one of which has the name."""
+def draw(name: str, path: Path) -> bytes:
+    """Draw both pictures for two classes, `name` and `b`. Return their bytes."""
     from image_classification.charts import draw_confusion_matrix, draw_per_class
     from image_classification.metrics import measure_quality
 
@@ -23,8 +23,8 @@ def drawn(name: str, path: Path) -> bytes:
 
 
 @pytest.mark.parametrize("classes", [1, 26, 300])
-def test_any_number_of_classes(classes: int, tmp_path: Path) -> None:
-    """Both are drawn without a warning and within sizes that a screen can show."""
+def test_pictures_of_any_number_of_classes_fit_a_screen(classes: int, tmp_path: Path) -> None:
+    """There is no warning from matplotlib."""
     from image_classification.charts import draw_confusion_matrix, draw_per_class
     from image_classification.metrics import measure_quality
 
@@ -38,8 +38,8 @@ def test_any_number_of_classes(classes: int, tmp_path: Path) -> None:
             assert max(image.size) < 4500
 
 
-def test_equal_numbers_are_equal_files(tmp_path: Path) -> None:
-    """A picture holds no date and no version, so that equal benchmarks have equal digests."""
+def test_equal_numbers_give_equal_files(tmp_path: Path) -> None:
+    """A picture holds no date and no version, so equal benchmarks have equal digests."""
     from image_classification.charts import draw_confusion_matrix
 
     for name in ("one", "other"):
@@ -47,14 +47,14 @@ def test_equal_numbers_are_equal_files(tmp_path: Path) -> None:
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_names_are_no_formulas(tmp_path: Path) -> None:
-    """A `$` is drawn as a `$`: what is between two of them is no formula, and no error where it cannot be one."""
+def test_names_with_dollar_signs_are_drawn_as_text(tmp_path: Path) -> None:
+    """By default matplotlib draws text between two `$` as a formula, and fails if it is not a valid one."""
     picture = tmp_path / "picture.png"
-    assert drawn("$1_$5", picture) != drawn("15", picture)
-    assert drawn("$x$", picture) != drawn("$y$", picture) != drawn("\\$y$", picture)
-    drawn(r"$\frac{$ %s {x}", picture)
+    assert draw("$1_$5", picture) != draw("15", picture)
+    assert draw("$x$", picture) != draw("$y$", picture) != draw("\\$y$", picture)
+    draw(r"$\frac{$ %s {x}", picture)
 
 
-def test_names_stay_on_one_line(tmp_path: Path) -> None:
-    """Line breaks and control characters are drawn as spaces, without a warning about missing glyphs."""
-    assert drawn("a\nb\x00\x1b", tmp_path / "picture.png") == drawn("a b  ", tmp_path / "picture.png")
+def test_control_characters_in_names_are_drawn_as_spaces(tmp_path: Path) -> None:
+    """A name stays on one line, and matplotlib does not warn about missing glyphs."""
+    assert draw("a\nb\x00\x1b", tmp_path / "picture.png") == draw("a b  ", tmp_path / "picture.png")

@@ -16,15 +16,15 @@ SCRIPT = Path(__file__).parents[3] / "demo/digits.py"
 
 
 def read(path: Path) -> np.ndarray:
-    """Return what a gzipped IDX archive holds, read without the project's code."""
+    """Return the array in a gzipped IDX archive. It is read without the project's code."""
     data = gzip.decompress(path.read_bytes())
     shape = np.frombuffer(data, ">u4", data[3], 4)
     array: np.ndarray = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
     return array
 
 
-def test_all_digits_are_there_once(tmp_path: Path) -> None:
-    """Run as a user does, it writes each digit of scikit-learn once, a fifth of each class held out."""
+def test_every_digit_is_written_once(tmp_path: Path) -> None:
+    """The script runs as a command, as users run it. A fifth of each class is in the test archives."""
     done = subprocess.run([sys.executable, SCRIPT, tmp_path], capture_output=True, text=True, timeout=60, check=True)
     paths = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert list(paths) == ["train-images", "train-labels", "test-images", "test-labels"]
@@ -40,8 +40,8 @@ def test_all_digits_are_there_once(tmp_path: Path) -> None:
     assert np.array_equal(held_out, np.rint(np.bincount(labels) * 0.2))
 
 
-def test_the_seed_decides(digits: ModuleType, tmp_path: Path) -> None:
-    """The same seed writes the same bytes, another one holds out other samples."""
+def test_equal_seeds_write_equal_archives(digits: ModuleType, tmp_path: Path) -> None:
+    """Another seed holds out other samples."""
     samples = digits.shapes((6, 5), classes=3, count=60)
     one = digits.write_archives(tmp_path / "one", samples, seed=1)
     same = digits.write_archives(tmp_path / "same", samples, seed=1)
@@ -50,8 +50,8 @@ def test_the_seed_decides(digits: ModuleType, tmp_path: Path) -> None:
     assert one["test-images"].read_bytes() != other["test-images"].read_bytes()
 
 
-def test_shapes_of_any_size(tmp_path: Path) -> None:
-    """The command line takes the size, the classes and the count of made-up shapes."""
+def test_the_command_line_sets_size_classes_and_count(tmp_path: Path) -> None:
+    """The script can write generated shapes instead of digits."""
     arguments = [str(tmp_path), "--shapes", "12x10", "--classes", "4", "--count", "80"]
     subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, timeout=60, check=True)
     assert read(tmp_path / "train-images-idx3-ubyte.gz").shape == (64, 12, 10)
@@ -61,8 +61,8 @@ def test_shapes_of_any_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments", [["--shapes", "12"], ["--shapes", "0x3"], ["--shapes", "3x3", "--classes", "300"]]
 )
-def test_senseless_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
-    """A size that is none ends with usage, not with a traceback."""
+def test_invalid_sizes_are_refused(tmp_path: Path, arguments: list[str]) -> None:
+    """The script prints its usage, not a traceback."""
     done = subprocess.run(
         [sys.executable, SCRIPT, tmp_path, *arguments], capture_output=True, text=True, timeout=60, check=False
     )

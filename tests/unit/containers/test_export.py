@@ -1,4 +1,4 @@
-"""The export tool: tensors that equal the view, and the description beside them."""
+"""The export tool: tensors that equal the view, and their description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Make = Callable[..., Path]
 
 
 def test_tensors_equal_the_view(processed: Path, tensors: Path) -> None:
-    """Inputs and outputs are the view and the labels in the samples' order, and can be mapped into memory."""
+    """Inputs and outputs are the view and the labels, in the order of the samples. numpy can map them into memory."""
     table = pq.read_table(processed / "samples-00000.parquet").to_pylist()
     inputs = np.load(tensors / "inputs.npy", mmap_mode="r", allow_pickle=False)
     outputs = np.load(tensors / "outputs.npy", mmap_mode="r", allow_pickle=False)
@@ -28,8 +28,8 @@ def test_tensors_equal_the_view(processed: Path, tensors: Path) -> None:
     assert outputs.tolist() == [row["annotations"]["label"] for row in table]
 
 
-def test_describes_the_tensors(tensors: Path) -> None:
-    """`tensors.json` has exactly the documented content."""
+def test_tensors_json_has_the_documented_content(tensors: Path) -> None:
+    """docs/formats.md documents these keys and no others."""
 
     def entry(name: str, shape: list[int], dtype: str) -> dict[str, object]:
         data = (tensors / name).read_bytes()
@@ -61,13 +61,11 @@ def test_describes_the_tensors(tensors: Path) -> None:
     }
 
 
-def test_names_the_views_there_are(make: Make, dataset: Path, processed: Path) -> None:
-    """Asking for a view that is not there names those that are."""
+def test_the_error_for_a_missing_view_names_the_existing_views(make: Make, dataset: Path, processed: Path) -> None:
+    """If there are no views, it names the tool that makes one."""
     with pytest.raises(ToolError) as caught:
         make("export", dataset=processed, view="other")
-    assert caught.value.message == "The dataset has no view `other`. Its views: `normalised`."
+    assert caught.value.message == "The dataset has no view `other`; its views are `normalised`."
     with pytest.raises(ToolError) as caught:
         make("export", dataset=dataset)
-    assert caught.value.message == (
-        "The dataset has no view `normalised`. Its views: none; the processing tool makes one."
-    )
+    assert caught.value.message == "The dataset has no view `normalised`; the processing tool makes a view."

@@ -1,4 +1,4 @@
-"""The import tool: what it reads, and the one sentence for each way in which an archive can be broken."""
+"""The import tool: the archives that it reads, and its error message for each kind of broken archive."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = np.array([0, 2, 1], np.uint8)
 
 
 def idx(values: NDArray[np.uint8], shape: tuple[int, ...] | None = None, kind: int = 8) -> bytes:
-    """Return an IDX archive whose header may lie about shape and kind."""
+    """Return an IDX archive. Its header may claim another shape and another type."""
     shape = values.shape if shape is None else shape
     return bytes([0, 0, kind, len(shape)]) + np.array(shape, ">u4").tobytes() + values.tobytes()
 
@@ -37,8 +37,10 @@ def run(make: Make, folder: Path, images: bytes, labels: bytes, **more: Any) -> 
     return make("import", images=folder / "images", labels=folder / "labels", **more)
 
 
-def test_keeps_every_pixel_and_label(make: Make, archives: dict[str, Path], dataset: Path, digits: ModuleType) -> None:
-    """The dataset's PNGs and labels are what the archives hold, in their order."""
+def test_the_dataset_keeps_every_pixel_and_label(
+    make: Make, archives: dict[str, Path], dataset: Path, digits: ModuleType
+) -> None:
+    """The order of the samples does not change either."""
     rows = [row for shard in sorted(dataset.glob("*.parquet")) for row in pq.read_table(shard).to_pylist()]
     with gzip.open(archives["train-images"]) as file:
         pixels = np.frombuffer(file.read()[16:], np.uint8).reshape(-1, 12, 10)
@@ -50,8 +52,8 @@ def test_keeps_every_pixel_and_label(make: Make, archives: dict[str, Path], data
     assert [row["id"] for row in rows][:2] == ["000000000", "000000001"]
 
 
-def test_describes_the_dataset(dataset: Path) -> None:
-    """`dataset.json` has exactly the documented keys, and the shards' digests are right."""
+def test_dataset_json_has_the_documented_content(dataset: Path) -> None:
+    """docs/formats.md documents these keys and no others. The digests of the shards are right."""
     document = json.loads((dataset / "dataset.json").read_text())
     shard = document.pop("shards")[0]
     assert document == {
@@ -72,8 +74,8 @@ def test_describes_the_dataset(dataset: Path) -> None:
     }
 
 
-def test_gzip_is_told_by_content(make: Make, tmp_path: Path) -> None:
-    """Compressed or not, whatever its name, an archive gives the same dataset."""
+def test_gzip_is_recognised_by_content(make: Make, tmp_path: Path) -> None:
+    """A compressed and a plain archive of the same name give the same dataset."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     other.mkdir()
@@ -83,22 +85,22 @@ def test_gzip_is_told_by_content(make: Make, tmp_path: Path) -> None:
 
 
 def test_class_names_are_used(make: Make, tmp_path: Path) -> None:
-    """Names given for the classes are the dataset's, also where no sample has one."""
+    """A class without samples keeps its name."""
     made = run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=["ant", "bee", "cat", "dog"])
     document = json.loads((made / "dataset.json").read_text())
     assert document["classes"] == ["ant", "bee", "cat", "dog"]
     assert document["class_counts"] == [1, 1, 1, 0]
 
 
-def test_class_names_are_checked(make: Make, tmp_path: Path) -> None:
-    """A single name, or the same name twice, is refused before anything is read."""
+def test_too_few_or_equal_class_names_are_refused(make: Make, tmp_path: Path) -> None:
+    """The parameter's schema refuses them, so the tool does not start."""
     for names in (["ant"], ["ant", "ant", "bee"]):
         with pytest.raises(InvalidError):
             run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=names)
 
 
 def test_many_samples_become_several_shards(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shard grows beyond 10,000 samples by more than a batch, and none is lost between them."""
+    """A shard has 10,000 samples and at most a batch more. No sample is lost."""
     images = np.zeros((21_000, 2, 2), np.uint8)
     made = run(make, tmp_path, idx(images), idx((np.arange(21_000) % 2).astype(np.uint8)))
     shards = json.loads((made / "dataset.json").read_text())["shards"]
@@ -127,25 +129,25 @@ BROKEN = {
     "floats": (
         idx(IMAGES, kind=0x0D),
         idx(LABELS),
-        "The images archive holds float32; only unsigned bytes are read.",
+        "The images archive holds float32; it must hold unsigned bytes.",
     ),
     "swapped": (
         idx(LABELS),
         idx(IMAGES),
-        "The images archive has 1 dimension where images (count, rows, columns) have 3;"
-        " are the images and the labels swapped?",
+        "The images archive has 1 dimension, but images (count, rows, columns) have 3;"
+        " the images and the labels may be swapped.",
     ),
     "colour": (
         idx(np.zeros((3, 4, 5, 3), np.uint8)),
         idx(LABELS),
-        "The images archive has 4 dimensions where images (count, rows, columns) have 3;"
-        " images with colour channels are not read: convert them to shades of grey.",
+        "The images archive has 4 dimensions, but images (count, rows, columns) have 3;"
+        " convert images with colour channels to shades of grey.",
     ),
     "two dimensions": (
         idx(IMAGES[0]),
         idx(LABELS),
-        "The images archive has 2 dimensions where images (count, rows, columns) have 3;"
-        " only images (count, rows, columns) are read.",
+        "The images archive has 2 dimensions, but images (count, rows, columns) have 3;"
+        " it must hold images (count, rows, columns).",
     ),
     "header cut": (
         idx(IMAGES)[:9],
@@ -165,28 +167,30 @@ BROKEN = {
     "trailing": (
         idx(IMAGES) + b"x",
         idx(LABELS),
-        "The images archive goes on after the 3 samples that its header promises.",
+        "The images archive must end after the 3 samples that its header promises, but more bytes follow.",
     ),
     "labels trailing": (
         idx(IMAGES),
         idx(LABELS) + b"x",
-        "The labels archive goes on after the 3 samples that its header promises.",
+        "The labels archive must end after the 3 samples that its header promises, but more bytes follow.",
     ),
     "counts differ": (
         idx(IMAGES),
         idx(LABELS[:2]),
-        "The images archive holds 3 images and the labels archive 2 labels; there must be one label for each image.",
+        "The images archive holds 3 images, but the labels archive holds 2 labels;"
+        " there must be one label for each image.",
     ),
     "no pixels": (
         idx(IMAGES, (3, 0, 5)),
         idx(LABELS),
-        "The images archive's header promises samples of 0 x 5 pixels; between 1 and 67,108,864 pixels are read.",
+        "The images archive's header promises samples of 0 x 5 pixels;"
+        " a sample must have between 1 and 67,108,864 pixels.",
     ),
     "absurd size": (
         idx(IMAGES, (3, 2**32 - 1, 2**32 - 1)),
         idx(LABELS),
         "The images archive's header promises samples of 4,294,967,295 x 4,294,967,295 pixels;"
-        " between 1 and 67,108,864 pixels are read.",
+        " a sample must have between 1 and 67,108,864 pixels.",
     ),
     "gzip cut": (
         gzip.compress(idx(IMAGES), mtime=0)[:-12],
@@ -198,8 +202,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_archives_fail_with_one_sentence(make: Make, tmp_path: Path, case: str) -> None:
-    """Each broken archive is refused with exactly the sentence that says what is wrong with it."""
+def test_each_kind_of_broken_archive_has_its_own_message(make: Make, tmp_path: Path, case: str) -> None:
+    """The message says what is wrong with this archive."""
     images, labels, sentence = BROKEN[case]
     with pytest.raises(ToolError) as caught:
         run(make, tmp_path, images, labels)
@@ -207,28 +211,28 @@ def test_broken_archives_fail_with_one_sentence(make: Make, tmp_path: Path, case
 
 
 @pytest.mark.parametrize("tail", [b"\n", b"\r\n", b"junk", b"\0" * 512 + b"x"])
-def test_bytes_after_gzip_are_left_out(
+def test_bytes_after_the_gzip_stream_are_ignored(
     make: Make, tmp_path: Path, tail: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As gunzip does it, with a warning. A second stream belongs to the archive."""
+    """The tool logs a warning, as `gunzip` does. A second gzip stream belongs to the archive."""
     packed = gzip.compress(idx(IMAGES)[:20]) + gzip.compress(idx(IMAGES)[20:]) + tail
     made = run(make, tmp_path, packed, idx(LABELS))
     assert json.loads((made / "dataset.json").read_text())["count"] == 3
-    assert "The images archive has bytes after its gzip stream; they are left out." in caplog.text
+    assert "The images archive has bytes after its gzip stream; they are ignored." in caplog.text
 
 
-def test_a_flipped_bit_in_gzip_is_found(make: Make, tmp_path: Path) -> None:
-    """A gzip stream whose checksum is wrong is refused, though it unpacks."""
+def test_a_gzip_stream_with_a_wrong_checksum_is_refused(make: Make, tmp_path: Path) -> None:
+    """The stream unpacks, but one bit is wrong."""
     packed = bytearray(gzip.compress(idx(IMAGES), mtime=0))
     packed[-5] ^= 1
     with pytest.raises(ToolError, match=r"^The images archive's gzip stream is broken: CRC check failed.*\.$"):
         run(make, tmp_path, bytes(packed), idx(LABELS))
 
 
-def test_a_label_beyond_the_names_is_refused(make: Make, tmp_path: Path) -> None:
-    """The sentence names the sample, its label, and the range."""
+def test_a_label_without_a_class_name_is_refused(make: Make, tmp_path: Path) -> None:
+    """The message names the sample, its label and the range of labels."""
     with pytest.raises(ToolError) as caught:
         run(make, tmp_path, idx(IMAGES), idx(LABELS), class_names=["ant", "bee"])
     assert caught.value.message == (
-        "The label of sample 1 is 2, but class-names names 2 classes: labels must be between 0 and 1."
+        "The label of sample 1 is 2, but class-names names 2 classes; labels must be between 0 and 1."
     )

@@ -1,4 +1,4 @@
-"""Bounded memory: archives of many times the memory that the tools may take."""
+"""The tools use bounded memory: the archives are several times larger than the memory that a tool may use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[3]
 SAMPLES, SIDE, VIEW = 480, 512, 256
 ALLOWED_MIB = 40
 
-# In a process of its own: a peak never falls again.
+# Run in a separate process: the peak of a process never falls.
 SCRIPT = """
 import json, resource, sys
 from pathlib import Path
@@ -33,13 +33,13 @@ def run(name, archives, size):
     step("training-set", component / "training-set", tensors=tensors)
     return peaks
 
-run("small", out / "few", 32)  # libraries loaded, buffers of a batch there
+run("small", out / "few", 32)  # loads the libraries and allocates the buffers of a batch
 print(json.dumps(run("large", out / "many", view)), file=sys.stderr)
 """
 
 
 def write_archives(folder: Path, count: int, side: int) -> None:
-    """Write archives of stripes, an image at a time."""
+    """Write archives of striped images, one image at a time."""
     folder.mkdir()
     header = bytes([0, 0, 8, 3]) + b"".join(number.to_bytes(4, "big") for number in (count, side, side))
     with (folder / "images").open("wb") as file:
@@ -52,7 +52,7 @@ def write_archives(folder: Path, count: int, side: int) -> None:
 
 
 def test_no_tool_holds_its_data_in_memory(tmp_path: Path) -> None:
-    """120 MiB of images and as much of tensors pass through each tool, which grows by a fraction of that at most."""
+    """Each tool processes 120 MiB of images or tensors. Its memory grows by less than 40 MiB."""
     write_archives(tmp_path / "few", 20, 64)
     write_archives(tmp_path / "many", SAMPLES, SIDE)
     assert (tmp_path / "many/images").stat().st_size > 3 * ALLOWED_MIB * 2**20 - 2**20

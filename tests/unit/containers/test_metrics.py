@@ -1,4 +1,4 @@
-"""Metrics and verdicts, compared with scikit-learn and with what a person would say."""
+"""Metrics, compared with scikit-learn's, and verdicts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sklearn.metrics import precision_recall_fscore_support
 
 
 @pytest.mark.parametrize("classes", [2, 5, 30])
-def test_equal_scikit_learn(classes: int) -> None:
-    """Matrix, shares and averages are scikit-learn's, for classes that are never predicted too."""
+def test_metrics_equal_those_of_scikit_learn(classes: int) -> None:
+    """This is also true for a class that is never predicted."""
     from image_classification.metrics import confusion_matrix, measure_quality
 
     random = np.random.default_rng(classes)
@@ -27,8 +27,8 @@ def test_equal_scikit_learn(classes: int) -> None:
     assert np.allclose((quality.macro_precision, quality.macro_recall, quality.macro_f1), macro[:3])
 
 
-def test_classes_that_do_not_occur_do_not_count() -> None:
-    """A class without samples and without predictions is no part of an average."""
+def test_averages_leave_out_classes_that_do_not_occur() -> None:
+    """Such a class has no samples and no predictions."""
     from image_classification.metrics import measure_quality
 
     quality = measure_quality(np.array([[4, 0, 0], [0, 4, 0], [0, 0, 0]]))
@@ -47,12 +47,12 @@ def test_classes_that_do_not_occur_do_not_count() -> None:
             True,
             "latency_ms is 2, at least 1 and at most 3.",
         ),
-        ({"metric": "latency_ms"}, False, "Neither a minimum nor a maximum is given for latency_ms."),
-        ({"metric": "size", "minimum": 1}, False, "There is no metric `size`; there are accuracy, latency_ms."),
+        ({"metric": "latency_ms"}, False, "latency_ms has no bound; give a minimum or a maximum."),
+        ({"metric": "size", "minimum": 1}, False, "There is no metric `size`; the metrics are accuracy, latency_ms."),
     ],
 )
-def test_verdicts(criterion: dict[str, Any], passed: bool, reason: str) -> None:
-    """Bounds are inclusive, and each verdict says why."""
+def test_each_verdict_has_a_reason(criterion: dict[str, Any], passed: bool, reason: str) -> None:
+    """A value that equals its bound passes."""
     from image_classification.verdicts import judge
 
     (verdict,) = judge([criterion], {"accuracy": 0.9, "latency_ms": 2.0})

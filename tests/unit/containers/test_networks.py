@@ -1,4 +1,4 @@
-"""The networks: any image size and class count, and the same numbers in onnxruntime as in torch."""
+"""The networks: any image size, any number of classes, and equal scores from onnxruntime and torch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SHAPES = [(1, 4, 4), (1, 8, 8), (1, 12, 10), (3, 28, 28), (1, 5, 40), (1, 128, 1
 
 @pytest.mark.parametrize("name", ["cnn", "mlp"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_onnx_computes_what_torch_does(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
-    """For each size the ONNX model is valid and differs from the network by rounding only."""
+def test_onnx_scores_equal_torch_scores(name: str, shape: tuple[int, int, int], tmp_path: Path) -> None:
+    """For each size the ONNX model is valid, and only rounding makes a difference."""
     from image_classification.networks import build
     from image_classification.onnx_model import check_onnx, write_onnx
 
     torch.manual_seed(0)
     network = build(name, shape, 7)
     inputs = torch.rand(5, *shape)
-    network(inputs)  # in training mode, so that the running statistics are not the trivial ones
+    network(inputs)  # in training mode, so the running statistics are no longer 0 and 1
     network.eval()
     write_onnx(network, tmp_path / "model.onnx", shape, 7, {"classes": "a,b"})
     assert check_onnx(network, tmp_path / "model.onnx", inputs.numpy()) < 1e-4
@@ -32,8 +32,8 @@ def test_onnx_computes_what_torch_does(name: str, shape: tuple[int, int, int], t
     assert {entry.key: entry.value for entry in model.metadata_props} == {"classes": "a,b"}
 
 
-def test_a_wrong_onnx_model_is_found(tmp_path: Path) -> None:
-    """The comparison is one that can fail."""
+def test_an_onnx_model_with_other_weights_is_refused(tmp_path: Path) -> None:
+    """This shows that the comparison can fail."""
     from image_classification.networks import build
     from image_classification.onnx_model import check_onnx, write_onnx
 
@@ -41,14 +41,14 @@ def test_a_wrong_onnx_model_is_found(tmp_path: Path) -> None:
 
     one, other = build("mlp", (1, 8, 8), 3).eval(), build("mlp", (1, 8, 8), 3).eval()
     write_onnx(one, tmp_path / "model.onnx", (1, 8, 8), 3, {})
-    with pytest.raises(ToolError, match=r"^The ONNX model's scores differ from the network's by up to "):
+    with pytest.raises(ToolError, match=r"^The ONNX model's scores must equal the network's, but differ by up to "):
         check_onnx(other, tmp_path / "model.onnx", np.ones((2, 1, 8, 8), np.float32))
 
 
-def test_a_layer_without_an_onnx_form_is_named(tmp_path: Path) -> None:
-    """Whoever adds a layer learns that its ONNX form is missing, and of which."""
+def test_a_layer_type_without_a_writer_is_refused(tmp_path: Path) -> None:
+    """The message tells a developer which layer type needs a writer."""
     from image_classification.onnx_model import write_onnx
 
     network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Tanh())
-    with pytest.raises(TypeError, match="layer 2 is a Tanh, which has no ONNX form here"):
+    with pytest.raises(TypeError, match=r"^Layer 2 is a Tanh; add a function that writes it to _WRITERS\.$"):
         write_onnx(network, tmp_path / "model.onnx", (1, 2, 2), 2, {})

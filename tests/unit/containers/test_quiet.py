@@ -1,4 +1,4 @@
-"""Importing a tool: no thread, no warning, no GPU, no word to anybody; its worker forks after it."""
+"""The import of a tool starts no thread, gives no warning, uses no GPU and sends nothing: its worker forks later."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ print(json.dumps({
 
 
 @pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.parent.name)
-def test_importing_does_nothing_else(path: Path) -> None:
-    """With every warning an error, a fresh process imports the tool's module and still has one thread."""
+def test_import_of_a_tool_has_no_side_effects(path: Path) -> None:
+    """A new process imports the tool's module. Every warning is an error, and the process still has one thread."""
     tool = yaml.safe_load(path.read_text())
     folders = [str(path.parent), *(str(path.parent / folder) for folder in tool["code"])]
     quieting = {"ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS", "JE_ARROW_MALLOC_CONF", "OMP_WAIT_POLICY", "CI"}
@@ -46,8 +46,8 @@ def test_importing_does_nothing_else(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TOOLS, ids=lambda path: path.parent.name)
-def test_every_parameter_is_explained(path: Path) -> None:
-    """The descriptions become forms and help: each parameter has a label and a sentence, each tool its own."""
+def test_every_tool_and_parameter_has_a_description(path: Path) -> None:
+    """Forms and help texts show the labels and descriptions."""
     tool = yaml.safe_load(path.read_text())
     assert tool["name"] == path.parent.name
     assert tool["description"].endswith(".")

@@ -1,4 +1,4 @@
-"""The training tool: what it writes, what it reports meanwhile, that it learns, and that a seed is a seed."""
+"""The training tool: its files, its metrics and its progress, its results, and its seed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Make = Callable[..., Path]
 
 
 def curve(model: Path, name: str) -> list[tuple[int, float]]:
-    """Return a metric's steps and values, as the container would serve them."""
+    """Return the steps and values of a metric, from the file that the container serves."""
     lines = next((model.parent / "metrics").rglob(f"{name}*")).read_text().splitlines()
     return [(int(step), float(value)) for _, step, value in map(str.split, lines)]
 
 
-def test_describes_the_model(model: Path, training_set: Path) -> None:
-    """`model.json` says all that is needed to use the model, and nothing else lies beside its files."""
+def test_model_json_describes_every_file_of_the_model(model: Path, training_set: Path) -> None:
+    """A user needs only `model.json` to use the model."""
     document = json.loads((model / "model.json").read_text())
     files = {entry["path"]: entry["size"] for entry in document["files"].values()}
     assert files == {name: (model / name).stat().st_size for name in ("model.onnx", "model.safetensors")}
@@ -40,8 +40,8 @@ def test_describes_the_model(model: Path, training_set: Path) -> None:
     assert document["training"]["device"] in ("cpu", "cuda")
 
 
-def test_the_onnx_model_stands_alone(model: Path, test_tensors: Path) -> None:
-    """It is valid, takes batches of any length, and finds the class of most made-up shapes."""
+def test_the_onnx_model_classifies_new_samples(model: Path, test_tensors: Path) -> None:
+    """The ONNX file is valid, works without torch, and accepts batches of any length."""
     onnx.checker.check_model(str(model / "model.onnx"), full_check=True)
     assert json.loads(onnx.load(model / "model.onnx").metadata_props[0].value) == ["0", "1", "2", "3"]
     session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
@@ -52,8 +52,8 @@ def test_the_onnx_model_stands_alone(model: Path, test_tensors: Path) -> None:
     assert float((scores.argmax(axis=1) == outputs).mean()) >= 0.9
 
 
-def test_the_weights_are_the_model(model: Path, test_tensors: Path) -> None:
-    """The network that is read back from safetensors computes what the ONNX model does."""
+def test_the_safetensors_weights_give_the_scores_of_the_onnx_model(model: Path, test_tensors: Path) -> None:
+    """A user can continue the training with these weights."""
     from image_classification.artifacts import Folder
     from image_classification.inference import Classifier
     from image_classification.weights import load_network
@@ -64,8 +64,8 @@ def test_the_weights_are_the_model(model: Path, test_tensors: Path) -> None:
     assert np.allclose(scores, Classifier(model / "model.onnx").scores(inputs), atol=1e-4)
 
 
-def test_reports_learning_curves(model: Path) -> None:
-    """Each epoch is a point of each curve, and the loss falls."""
+def test_each_epoch_is_a_point_of_the_learning_curves(model: Path) -> None:
+    """The loss falls, and the learning rate falls, too."""
     losses = curve(model, "train_loss")
     assert [step for step, _ in losses] == [1, 2, 3, 4, 5, 6]
     assert losses[-1][1] < losses[0][1]
@@ -76,15 +76,15 @@ def test_reports_learning_curves(model: Path) -> None:
     assert rates == sorted(rates, reverse=True)
 
 
-def test_tells_how_far_it_is(model: Path) -> None:
-    """The last word of the progress is the last epoch."""
+def test_the_last_progress_is_the_last_epoch(model: Path) -> None:
+    """Its message has the validation accuracy."""
     progress = json.loads((model.parent / "progress.json").read_text())
     assert (progress["done"], progress["total"], progress["unit"]) == (6, 6, "epochs")
     assert progress["message"].startswith("validation accuracy ")
 
 
-def test_the_seed_decides(make: Make, training_set: Path) -> None:
-    """The same seed gives the same bytes, another one does not."""
+def test_equal_seeds_give_equal_models(make: Make, training_set: Path) -> None:
+    """All files have the same bytes. Another seed gives other bytes."""
     made = [make("training", training_set=training_set, epochs=2, model="mlp", seed=seed) for seed in (3, 3, 4)]
     for name in ("model.onnx", "model.safetensors", "model.json"):
         one, same, other = ((folder / name).read_bytes() for folder in made)
@@ -92,8 +92,8 @@ def test_the_seed_decides(make: Make, training_set: Path) -> None:
         assert one != other
 
 
-def test_stops_early_with_the_best_weights(make: Make, training_set: Path) -> None:
-    """Without progress for `patience` epochs it ends, and the model is the best epoch's."""
+def test_an_early_stop_keeps_the_weights_of_the_best_epoch(make: Make, training_set: Path) -> None:
+    """The training stops after `patience` epochs without a lower validation loss."""
     made = make("training", training_set=training_set, epochs=60, patience=2, learning_rate=0.05, model="mlp")
     training = json.loads((made / "model.json").read_text())["training"]
     losses = dict(curve(made, "validation_loss"))
@@ -110,8 +110,8 @@ def test_stops_early_with_the_best_weights(make: Make, training_set: Path) -> No
     assert accuracy == pytest.approx(training["best"]["validation_accuracy"])
 
 
-def test_label_smoothing_is_another_cost(make: Make, training_set: Path) -> None:
-    """The cost function is one that was asked for: smoothed targets cannot be met without a rest."""
+def test_the_cost_function_parameter_has_an_effect(make: Make, training_set: Path) -> None:
+    """With label smoothing, the loss cannot fall to 0."""
     plain, smooth = (
         make("training", training_set=training_set, epochs=8, model="mlp", cost_function=cost)
         for cost in ("cross-entropy", "label-smoothing")
@@ -119,10 +119,8 @@ def test_label_smoothing_is_another_cost(make: Make, training_set: Path) -> None
     assert curve(smooth, "train_loss")[-1][1] > curve(plain, "train_loss")[-1][1] + 0.1
 
 
-def test_a_diverging_training_fails_with_a_sentence(
-    make: Make, tmp_path: Path, write_tensors: Callable[..., Path]
-) -> None:
-    """A loss that is no number ends the training and says what helps."""
+def test_a_diverging_training_fails(make: Make, tmp_path: Path, write_tensors: Callable[..., Path]) -> None:
+    """The message says which parameter to change."""
     folder = write_tensors(tmp_path, [0, 1] * 20)
     values = np.load(folder / "inputs.npy")
     values[:] = np.inf
@@ -131,15 +129,16 @@ def test_a_diverging_training_fails_with_a_sentence(
     with pytest.raises(ToolError) as caught:
         make("training", training_set=split, epochs=2, augment=False)
     assert caught.value.message == (
-        "The training diverged in epoch 1: the loss is no finite number any more. A smaller learning-rate helps."
+        "The training diverged in epoch 1: the loss is not a finite number; choose a smaller learning-rate."
     )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_cuda_without_a_gpu_fails_with_a_sentence(make: Make, training_set: Path) -> None:
-    """Asking for a GPU that is not there is no silent training on the CPU."""
-    with pytest.raises(ToolError, match=r"^device is `cuda`, but no GPU can be used here; choose `auto` or `cpu`\.$"):
+def test_cuda_without_a_gpu_fails(make: Make, training_set: Path) -> None:
+    """The tool does not silently train on the CPU."""
+    with pytest.raises(ToolError) as caught:
         make("training", training_set=training_set, device="cuda")
+    assert caught.value.message == "The device is `cuda`, but there is no usable GPU; choose `auto` or `cpu`."
 
 
 @pytest.mark.parametrize(
@@ -153,14 +152,14 @@ def test_cuda_without_a_gpu_fails_with_a_sentence(make: Make, training_set: Path
         {"cost_function": "l1"},
     ],
 )
-def test_refuses_senseless_parameters(make: Make, training_set: Path, parameters: dict[str, Any]) -> None:
-    """What cannot work is refused before it runs."""
+def test_invalid_parameters_are_refused(make: Make, training_set: Path, parameters: dict[str, Any]) -> None:
+    """The tool does not start with them."""
     with pytest.raises(InvalidError):
         make("training", training_set=training_set, **parameters)
 
 
-def test_a_last_batch_of_one_does_no_harm(make: Make, tmp_path: Path, write_tensors: Callable[..., Path]) -> None:
-    """Any number of samples can be trained with, also when one is left over for the last batch."""
+def test_a_last_batch_of_one_sample_is_skipped(make: Make, tmp_path: Path, write_tensors: Callable[..., Path]) -> None:
+    """Batch normalisation fails on one sample. The training works with any number of samples."""
     split = make("training-set", tensors=write_tensors(tmp_path, [0] * 4 + [1] * 5), validation_fraction=0.5)
     made = make("training", training_set=split, epochs=1, batch_size=2)
     assert json.loads((made / "model.json").read_text())["training"]["samples"] == 5

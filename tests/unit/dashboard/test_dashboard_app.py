@@ -1,4 +1,4 @@
-"""The dashboard's JSON API and its page, over containers that are real HTTP servers."""
+"""The dashboard's JSON API and its page, with containers that are real HTTP servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.visualization.artifact_server import ArtifactServer
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """Yield a dashboard over a tool and a pipeline that run, and one container that is down."""
+    """Yield a dashboard with a running tool, a running pipeline and one container that is down."""
     monkeypatch.setattr(module, "FRESH_S", 0.0)
     with ArtifactServer() as tool, ArtifactServer("runs") as pipeline:
         yield Project(tmp_path, {"training": tool.url, "digits": pipeline.url, "down": "http://127.0.0.1:1"})
@@ -45,8 +45,8 @@ def register(client: FlaskClient, name: Any) -> Any:
     return client.post("/containers", json={"name": name})
 
 
-def test_registering(project: Project) -> None:
-    """Again is harmless; the answer says where the container is."""
+def test_registering_twice_is_harmless(project: Project) -> None:
+    """The answer holds the container's URL."""
     client = project.client()
     for _ in range(2):
         answer = register(client, "training")
@@ -57,8 +57,8 @@ def test_registering(project: Project) -> None:
     assert list(project.client().get("/containers/").json) == ["training", "digits"]
 
 
-def test_descriptions_are_what_containers_say(project: Project) -> None:
-    """A silent one has {}; unregistered ones are shown if the addresses have them and they make artifacts."""
+def test_containers_are_listed_with_their_descriptions(project: Project) -> None:
+    """A container that is down has {}; others in the addresses file are listed if they make artifacts."""
     client = project.client()
     register(client, "down")
     assert client.get("/containers").json == {
@@ -68,8 +68,8 @@ def test_descriptions_are_what_containers_say(project: Project) -> None:
     }
 
 
-def test_what_was_known_stays_known(project: Project, tmp_path: Path) -> None:
-    """A container that is down, and a dashboard that was restarted, take nothing from the list."""
+def test_the_last_description_is_kept(project: Project, tmp_path: Path) -> None:
+    """Neither a container that is down nor a restart of the dashboard removes a description."""
     client = project.client()
     register(client, "digits")
     assert client.get("/pipelines").json == [{"name": "fake", "container": "digits", "description": ""}]
@@ -79,8 +79,8 @@ def test_what_was_known_stays_known(project: Project, tmp_path: Path) -> None:
         client = project.client()
 
 
-def test_answers_are_reused_for_a_while(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every look at the page asks every container."""
+def test_descriptions_are_cached_for_a_while(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every page load sends a request to every container."""
     monkeypatch.setattr(module, "FRESH_S", 60.0)
     client = project.client()
     client.get("/containers")
@@ -106,7 +106,7 @@ def test_answers_are_reused_for_a_while(project: Project, monkeypatch: pytest.Mo
         ({"data": {"name": "training"}}, 415),
     ],
 )
-def test_what_is_refused(project: Project, options: dict[str, Any], status: int) -> None:
+def test_wrong_registrations_are_refused(project: Project, options: dict[str, Any], status: int) -> None:
     """Each with the contract's error."""
     answer = project.client().post("/containers", **options)
     assert answer.status_code == status
@@ -115,8 +115,8 @@ def test_what_is_refused(project: Project, options: dict[str, Any], status: int)
         assert list(answer.json["error"]["detail"]) == ["name"]
 
 
-def test_the_page_needs_nothing_inline(project: Project) -> None:
-    """The policy forbids inline scripts and styles, and the page has none; its files exist."""
+def test_the_page_has_no_inline_scripts_or_styles(project: Project) -> None:
+    """The policy forbids them; the linked files exist."""
     client = project.client()
     register(client, "down")
     answer = client.get("/")
@@ -131,7 +131,7 @@ def test_the_page_needs_nothing_inline(project: Project) -> None:
             assert file.status_code == 200
 
 
-def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_escapes_descriptions(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A description is text, whatever it holds."""
     evil = {"name": "x", "artifacts": ["/artifacts"], "description": "<script>alert(1)</script>\"'"}
     monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: evil)
@@ -142,8 +142,8 @@ def test_the_page_escapes_what_containers_say(project: Project, monkeypatch: pyt
     assert "&lt;script&gt;alert" in page
 
 
-def test_the_page_tells_changed_code(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that works with other files than it loaded is marked in the list."""
+def test_the_page_shows_changed_code(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The list marks a container whose files differ from the loaded ones."""
     client = project.client()
     register(client, "training")
     assert "code changed since start" not in client.get("/").text
@@ -153,7 +153,7 @@ def test_the_page_tells_changed_code(project: Project, monkeypatch: pytest.Monke
 
 
 def test_parameters_keep_their_order(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A form asks in the order in which the tool's author wrote."""
+    """The form shows them in the order of the tool's author."""
     parameters = {name: {"type": "string"} for name in ("zebra", "apple", "mango")}
     body = {"name": "x", "artifacts": ["/artifacts"], "parameters": parameters}
     monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: body)
@@ -174,24 +174,24 @@ def test_parameters_keep_their_order(project: Project, monkeypatch: pytest.Monke
     ],
 )
 def test_the_page_knows_the_gateways_root(project: Project, prefix: str, root: str) -> None:
-    """Its links lead through the gateway, wherever the page was opened."""
+    """Its links lead through the gateway, under whichever path the page was opened."""
     page = project.client().get("/", headers={"X-Forwarded-Prefix": prefix}).text
     assert f'data-root="{root}"' in page
     assert f'href="{root}/containers/visualization/"' in page
 
 
-def test_health_tells_a_damaged_registry(project: Project) -> None:
-    """With the reason, so that an operator knows what to mend."""
+def test_health_reports_a_damaged_registry(project: Project) -> None:
+    """With the reason, so that an operator knows what to repair."""
     client = project.client()
     assert client.get("/healthz").status_code == 200
     assert project.settings.volume is not None
     (project.settings.volume / "containers.json").write_text("nonsense")
     answer = client.get("/healthz").json
-    assert answer is not None and "kept as containers.json.damaged-" in answer["notices"][0]
+    assert answer is not None and "it is now containers.json.damaged-" in answer["notices"][0]
 
 
 def test_openapi_names_every_route(project: Project) -> None:
-    """What is served is described."""
+    """The document must match the routes."""
     client = project.client()
     paths = set(client.get("/openapi.json").json["paths"])
     assert paths == {"/", "/pipelines", "/containers", "/containers/{name}", "/healthz", "/metrics", "/openapi.json"}
@@ -199,8 +199,8 @@ def test_openapi_names_every_route(project: Project) -> None:
 
 
 @pytest.mark.parametrize("name", ["router", "metadata.example.org", "evil"])
-def test_a_name_that_is_no_container_is_refused(project: Project, name: str) -> None:
-    """Else the dashboard and TensorBoard would ask whatever answers there, again and again."""
+def test_a_name_outside_the_project_is_refused(project: Project, name: str) -> None:
+    """Else the dashboard and TensorBoard would send requests to a foreign host again and again."""
     client = project.client()
     answer = register(client, name)
     assert (answer.status_code, answer.json["error"]["code"]) == (403, "forbidden")
@@ -219,10 +219,10 @@ def test_a_name_that_is_no_container_is_refused(project: Project, name: str) -> 
         ([], 403),
     ],
 )
-def test_without_a_file_a_container_has_private_addresses(
+def test_without_an_address_file_a_container_must_have_a_private_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: list[str], status: int
 ) -> None:
-    """An engine's DNS gives those of the project's own network."""
+    """Docker's DNS returns the addresses of the project's network."""
 
     def resolve(*_: Any, **__: Any) -> list[Any]:
         if not addresses:
@@ -235,8 +235,8 @@ def test_without_a_file_a_container_has_private_addresses(
     assert register(client, "training.example.org").status_code == 403
 
 
-def test_a_wrong_entry_is_missing_is_not_asked_and_can_be_removed(project: Project) -> None:
-    """A registry of before may hold any name; what was said under it is not shown."""
+def test_a_foreign_name_in_the_registry_gets_no_requests_and_can_be_removed(project: Project) -> None:
+    """An older registry may hold any name; its old description is not shown."""
     client = project.client()
     assert project.settings.volume is not None
     entries = {"training": {}, "evil.example.org": {"name": "evil", "artifacts": ["/runs"]}}
@@ -249,10 +249,10 @@ def test_a_wrong_entry_is_missing_is_not_asked_and_can_be_removed(project: Proje
 
 
 @pytest.mark.parametrize("is_slow", [False, True])
-def test_a_container_that_answers_too_much_or_for_ever_holds_nobody_up(
+def test_an_endless_answer_does_not_delay_the_page(
     project: Project, monkeypatch: pytest.MonkeyPatch, is_slow: bool
 ) -> None:
-    """It is shown as missing, and the others are there."""
+    """The page shows the container as missing, and all others."""
     monkeypatch.setattr(module, "ANSWERS_TIMEOUT_S", 0.5)
     tool_port = json.loads(project.addresses.read_text())["training"].rpartition(":")[2]
 

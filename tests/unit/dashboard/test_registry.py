@@ -1,4 +1,4 @@
-"""The registry keeps what was acknowledged, through restarts, crashes and many writers at once."""
+"""The registry keeps every acknowledged name through restarts, crashes and many writers at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.dashboard import registry as module
-from bonseyes_dagster.dashboard.openapi import document
+from bonseyes_dagster.dashboard.app import OPENAPI
 from bonseyes_dagster.dashboard.registry import Registry, check_name
 from bonseyes_dagster.errors import InvalidError, StorageFullError, UnavailableError
+from bonseyes_dagster.web.openapi import read_document
 
 
-def test_what_is_registered_survives(tmp_path: Path) -> None:
-    """A new process finds every name, in the order of registration, with what was last known."""
+def test_registered_names_survive_a_restart(tmp_path: Path) -> None:
+    """A new process finds every name, in the order of registration, with its last description."""
     registry = Registry(tmp_path / "volume")
     for name in ("training", "import"):
         registry.add(name)
@@ -29,7 +30,7 @@ def test_what_is_registered_survives(tmp_path: Path) -> None:
 
 
 def test_registering_again_changes_nothing(tmp_path: Path) -> None:
-    """Not even the file: containers register at each start."""
+    """The file stays unchanged, too: containers register at each start."""
     registry = Registry(tmp_path)
     registry.add("training")
     registry.describe({"training": {"version": "1"}})
@@ -41,7 +42,7 @@ def test_registering_again_changes_nothing(tmp_path: Path) -> None:
     assert dict(registry.entries()) == {"training": {"version": "1"}}
 
 
-def test_another_process_is_seen(tmp_path: Path) -> None:
+def test_changes_of_another_process_are_visible(tmp_path: Path) -> None:
     """Server processes share the file."""
     registry = Registry(tmp_path)
     registry.add("a")
@@ -54,15 +55,15 @@ def test_another_process_is_seen(tmp_path: Path) -> None:
 
 
 def test_many_writers_lose_nothing(tmp_path: Path) -> None:
-    """Each reads and writes under one lock, whichever object it uses."""
+    """Each reads and writes under one lock, with whichever object."""
     registries = [Registry(tmp_path) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda i: registries[i % 4].add(f"c{i}"), range(40)))
     assert set(Registry(tmp_path).entries()) == {f"c{i}" for i in range(40)}
 
 
-def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistaken loop of registrations cannot grow it for ever; known names still register."""
+def test_the_number_of_names_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless loop of registrations cannot fill the disk; known names still register."""
     monkeypatch.setattr(module, "LIMIT", 2)
     registry = Registry(tmp_path)
     registry.add("a")
@@ -75,10 +76,10 @@ def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"containers": []}', '{"containers": {"a": 1}}'])
 @pytest.mark.parametrize("act", ["entries", "check_health", "add"])
-def test_a_damaged_file_is_kept_and_said(
+def test_a_damaged_file_is_kept_and_reported(
     tmp_path: Path, content: str, act: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is lost silently, and the containers can register again."""
+    """The file is not lost, and the containers can register again."""
     (tmp_path / "containers.json").write_text(content)
     registry = Registry(tmp_path)
     getattr(registry, act)(*(["a"] if act == "add" else []))
@@ -90,8 +91,8 @@ def test_a_damaged_file_is_kept_and_said(
     assert kept.name in registry.notices()[0]
 
 
-def test_a_damaged_file_that_cannot_be_kept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a volume that takes no new name it is said, and nothing is overwritten."""
+def test_a_damaged_file_that_cannot_be_renamed_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry raises an error and does not overwrite the file."""
     (tmp_path / "containers.json").write_text("{")
     registry = Registry(tmp_path)
 
@@ -105,15 +106,15 @@ def test_a_damaged_file_that_cannot_be_kept_stays(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "containers.json").read_text() == "{"
 
 
-def test_the_file_is_plain(tmp_path: Path) -> None:
-    """An operator can read it and mend it."""
+def test_the_file_is_readable_json(tmp_path: Path) -> None:
+    """An operator can read and repair it."""
     Registry(tmp_path).add("training")
     assert json.loads((tmp_path / "containers.json").read_text()) == {"containers": {"training": {}}}
 
 
 @pytest.mark.parametrize("name", ["training", "a.b", "digits-cnn", "X_1", "a" * 128, "v4"])
-def test_names(name: str) -> None:
-    """What can name a container."""
+def test_valid_names(name: str) -> None:
+    """Every name of a container."""
     assert check_name(name) == name
 
 
@@ -138,17 +139,17 @@ def test_names(name: str) -> None:
         "LocalHost",
     ],
 )
-def test_what_is_no_name(name: object) -> None:
-    """Also addresses in any notation: a registered container is asked for its description."""
+def test_invalid_names(name: object) -> None:
+    """Also IP addresses in any notation: the dashboard sends requests to registered names."""
     with pytest.raises(InvalidError) as caught:
         check_name(name)
     assert list(caught.value.detail) == ["name"]
 
 
 @pytest.mark.parametrize("name", ["training", "0", "1.2.3.4", "0x7f.1", "localhost", "a..b", "v4", "10-x", "local", ""])
-def test_the_document_says_the_same(name: str) -> None:
-    """What OpenAPI calls a name is what is taken for one."""
-    body = document("dashboard")["paths"]["/containers"]["post"]["requestBody"]["content"]["application/json"]
+def test_openapi_has_the_same_name_pattern(name: str) -> None:
+    """The pattern of the document and the check must agree."""
+    body = read_document(OPENAPI)["paths"]["/containers"]["post"]["requestBody"]["content"]["application/json"]
     is_described = re.search(body["schema"]["properties"]["name"]["pattern"], name) is not None
     try:
         is_taken = bool(check_name(name))

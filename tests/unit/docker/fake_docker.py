@@ -1,4 +1,4 @@
-"""A command that stands for Docker's: it answers for one project, and writes down what it was called with."""
+"""A fake `docker` command: it answers for one project, and records its calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ esac
 
 
 class FakeDocker:
-    """The command in `folder`, which `environ` has on the path; `up` makes `started` the containers that there are."""
+    """The command in `folder`, with an `environ` that has it on the path; `up` turns `started` into the containers."""
 
     def __init__(self, folder: Path) -> None:
         self.environ = {"PATH": f"{folder}:/usr/bin:/bin"}
@@ -37,17 +37,17 @@ class FakeDocker:
         self.write("volumes", "")
 
     def write(self, name: str, text: str) -> None:
-        """Say what it answers with."""
+        """Write one of its answers."""
         Path(f"{self._command}.{name}").write_text(text)
 
     def calls(self) -> list[str]:
-        """Return what it was called with."""
+        """Return the arguments of each call."""
         file = Path(f"{self._command}.calls")
         return file.read_text().splitlines() if file.exists() else []
 
 
 def container(project: str, folder: Path, service: str, **state: Any) -> dict[str, Any]:
-    """Return how the engine describes a container."""
+    """Return the engine's description of a container."""
     labels = {"project": project, "project.working_dir": str(folder), "service": service}
     return {
         "Id": service,

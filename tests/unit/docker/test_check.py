@@ -1,4 +1,4 @@
-"""Each rule sees a project that is broken in just its way, and nothing else; the project itself is right."""
+"""Each rule reports a project that breaks it, and no other rule does; this project breaks none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ELSEWHERE = {
 
 
 class Loader(yaml.SafeLoader):
-    """Reads compose's own tags, too."""
+    """A YAML loader that accepts Compose's own tags."""
 
 
 Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
@@ -47,7 +47,7 @@ class Copy:
     folder: Path
 
     def edit(self, file: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change what a YAML file holds."""
+        """Change the content of a YAML file."""
         document = yaml.load((self.folder / file).read_text(), Loader)
         change(document)
         (self.folder / file).write_text(yaml.safe_dump(document, sort_keys=False))
@@ -65,13 +65,13 @@ class Copy:
         self.edit(file, change)
 
     def replace(self, file: str, old: str, new: str) -> None:
-        """Change the text of a file, which must hold what is replaced."""
+        """Replace `old` in a file, which must hold it."""
         text = (self.folder / file).read_text()
         assert old in text
         (self.folder / file).write_text(text.replace(old, new))
 
     def remove_service(self, name: str) -> Any:
-        """Remove a service wherever it is, and return what docker-compose.yml has of it."""
+        """Remove a service from all files, and return its entry in docker-compose.yml."""
         removed: dict[str, Any] = {}
         for file in ("docker-compose.yml", *OVERRIDES):
             self.edit(file, lambda d, file=file: removed.update({file: d["services"].pop(name, None)}))
@@ -82,12 +82,12 @@ class Copy:
         self.edit(file, lambda d: d["services"].update({name: service}))
 
     def rename_service(self, old: str, new: str) -> None:
-        """Give a service another name, and its addresses with it."""
+        """Rename a service and its addresses."""
         service = json.dumps(self.remove_service(old)).replace(f"{old}.", f"{new}.")
         self.add_service(new, json.loads(service))
 
     def check(self) -> list[tuple[str, str]]:
-        """Return (rule, what is said) of each finding."""
+        """Return (rule, text) of each finding."""
         subject, wrong = read_subject(self.folder, PIPELINES)
         found = [("readable", str(finding)) for finding in wrong]
         return found + [(finding.rule, str(finding)) for finding in find(subject)]
@@ -95,7 +95,7 @@ class Copy:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    """What the check reads of this project."""
+    """A copy of the files of this project that the check reads."""
     folder = tmp_path / "project"
     ignored = shutil.ignore_patterns("__pycache__", ".*")
     for name in ("containers", "components"):
@@ -105,8 +105,8 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(folder)
 
 
-def test_the_project_itself_is_right(copy: Copy) -> None:
-    """The copy as well, or the tests below would prove nothing."""
+def test_this_project_has_no_findings(copy: Copy) -> None:
+    """The unchanged copy has none, either; otherwise the tests below would prove nothing."""
     assert copy.check() == []
     report = check_project(PROJECT)
     assert (report.findings, report.skipped) == ((), ())
@@ -167,7 +167,7 @@ def _add_tool(copy: Copy, name: str) -> None:
 
 
 def _add_service(copy: Copy, name: str) -> None:
-    """Deploy a tool as the others are."""
+    """Add a service for a tool, like the services of the others."""
 
     def change(document: dict[str, Any]) -> None:
         service = dict(document["services"]["import"])
@@ -261,12 +261,12 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "no tool.yml": (
         lambda c: (c.folder / "containers/import/tool.yml").unlink(),
         "tool_description",
-        "tool.yml: There",
+        "tool.yml: There is no such file.",
     ),
     "a key of tool.yml that comes twice": (
         lambda c: c.replace("containers/import/tool.yml", "name: import\n", "name: import\nname: import\n"),
         "tool_description",
-        "containers/import/tool.yml:2: the key 'name' was given before, in line 1. docs/",
+        "containers/import/tool.yml:2: the key 'name' is already in line 1. docs/",
     ),
     "a key of a Compose file that comes twice": (
         lambda c: c.replace("docker-compose.yml", "services:\n", "services: {}\nservices:\n"),
@@ -275,8 +275,8 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     ),
     "wrong tool.yml": (_wrong_tool_yml, "tool_description", "'entrypoint' is unknown"),
     "impossible name": (_impossible_name, "tool_name", "'up..down' cannot be"),
-    "name of a service": (_name_of_our_own, "tool_name", "'postgres' is the name of a service"),
-    "two of a name": (_two_of_a_name, "tool_name", "'import' is the name of the tool containers/import"),
+    "name of a service": (_name_of_our_own, "tool_name", "'postgres' is already the name of a service"),
+    "two of a name": (_two_of_a_name, "tool_name", "'import' is already the name of the tool containers/import"),
     "no service": (_forget_service, "tool_has_service", "containers/import: No service"),
     "another service's name": (
         lambda c: c.rename_service("import", "importer"),
@@ -291,8 +291,12 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "import: BONSEYES_TOOL, here or in its image, is '/tools/import'",
     ),
     "no folder": (_forget_folder, "service_runs_its_tool", "is '/project/containers/import'"),
-    "no build entry": (_forget_image, "tool_has_image", "No build file says"),
-    "entry in the wrong file": (_wrong_component, "tool_has_image", "Move it to components/image-classification/"),
+    "no build entry": (_forget_image, "tool_has_image", "No build file makes its image"),
+    "entry in the wrong file": (
+        _wrong_component,
+        "tool_has_image",
+        "Move the entry to components/image-classification/",
+    ),
     # images
     "no Dockerfile": (
         lambda c: (c.folder / COMPONENT / "containers/export/Dockerfile").unlink(),
@@ -300,7 +304,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "export: there is no components/image-classification/containers/export/Dockerfile",
     ),
     "no such stage": (_wrong_target, "dockerfile_there", "spare: Dockerfile has no stage 'nowhere'"),
-    "a base that nobody builds": (_wrong_base, "base_is_built", "import: it is made from bonseyes/imaging"),
+    "a base that no build file makes": (_wrong_base, "base_is_built", "import: it is made from bonseyes/imaging"),
     "an image of no tool": (_forget_folder_of_image, "image_has_tool", "import: its BONSEYES_TOOL is"),
     "another tool's image": (
         lambda c: c.service("import", image="bonseyes/tool:latest"),
@@ -312,7 +316,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "service_image",
         "dashboard: its image is 'bonseyes/tool:1.0'",
     ),
-    "an image that nobody builds": (
+    "an image that no build file makes": (
         lambda c: c.service("dashboard", image="bonseyes/board:latest"),
         "service_image",
         "'bonseyes/board:latest', which no build file makes",
@@ -380,7 +384,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "tool_networks",
         "import: it is on the network 'dagster'",
     ),
-    "a tool where it is not looked for": (
+    "a tool that is not on the network tools": (
         lambda c: c.service("import", networks=["browse"]),
         "tool_networks",
         "import: it is not on the network 'tools'",
@@ -433,9 +437,9 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "a pipeline without its alias": (
         lambda c: c.service("digits-mlp", networks=["front", "tools", "dagster"]),
         "listens_elsewhere",
-        "digits-mlp: it binds digits-mlp.front, which is not its name there",
+        "digits-mlp: it binds digits-mlp.front, which is not its alias there",
     ),
-    "who only says where it is": (
+    "a service that only mentions its address": (
         lambda c: c.service("visualization", command=["serve", "http://visualization.front:80"]),
         "listens_elsewhere",
         "visualization: it is on the network 'browse'",
@@ -443,14 +447,14 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "a gateway with a misspelt alias": (
         lambda c: c.replace("docker-compose.yml", "[gateway.edge]", "[gateway.egde]"),
         "listens_elsewhere",
-        "gateway: it binds gateway.edge, which is not its name there. Give it `aliases: [gateway.edge]`",
+        "gateway: it binds gateway.edge, which is not its alias there. Give it `aliases: [gateway.edge]`",
     ),
     "a gateway that tools can connect to": (
         lambda c: c.replace("Dockerfile", "--listen gateway.edge:8080", "--listen 8080"),
         "listens_elsewhere",
         "gateway: it is on the network 'browse'",
     ),
-    "someone else who is let out": (
+    "another service on the network outbound": (
         _let_out_another,
         "listens_elsewhere",
         "access: it is on the network 'outbound', where every tool could connect to it. Have it bind access.front",
@@ -461,7 +465,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "tools: the machine has an address on the network",
     ),
     "a network that leads out": (_open_network, "networks_are_internal", "tools: the network leads out"),
-    "outbound, unsaid": (_let_out, "outbound_is_said", "import: it is on the network 'outbound'"),
+    "outbound, without the variable": (_let_out, "outbound_is_said", "import: it is on the network 'outbound'"),
     "outbound, without the network": (
         lambda c: c.service("import", environment={"BONSEYES_OUTBOUND": "example.org"}),
         "outbound_is_said",
@@ -473,11 +477,11 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "ports",
         "postgres: it publishes 127.0.0.1:5432:5432",
     ),
-    "an open port": (lambda c: c.service("gateway", ports=["8000:8080"]), "ports", "bound to this machine"),
+    "an open port": (lambda c: c.service("gateway", ports=["8000:8080"]), "ports", "it must be bound to this machine"),
     "a port that cannot be opened": (
         lambda c: c.service("gateway", ports=["127.0.0.1:8000:8080"]),
         "ports",
-        "does not heed BONSEYES_HOST",
+        "it ignores BONSEYES_HOST",
     ),
     "the engine's socket": (
         lambda c: c.service("access", volumes=["/var/run/docker.sock:/var/run/docker.sock"]),
@@ -494,10 +498,10 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "mounts_volumes_only",
         "access: it mounts ./data",
     ),
-    "what a variable says": (
+    "an unset variable": (
         lambda c: c.service("access", volumes=["${FOLDER}:/data"]),
         "mounts_volumes_only",
-        "access: it mounts whatever a variable says",
+        "access: it mounts the value of an unset variable",
     ),
     "a volume that is a folder": (
         lambda c: c.edit(
@@ -520,7 +524,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "runs_as_nobody",
         "import: it runs as 'root'",
     ),
-    "USER root in what it stands on": (
+    "USER root in its base": (
         lambda c: c.replace(f"{COMPONENT}/Dockerfile", "FROM libraries AS image-classification-onnx", ROOT_STAGE),
         "runs_as_nobody",
         "training: it runs as 'root'",
@@ -528,7 +532,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "an image of others without a user": (
         lambda c: c.service("postgres", user=None),
         "runs_as_nobody",
-        "postgres: nothing says as whom it runs",
+        "postgres: it has no user",
     ),
     **{
         f"{key}: {value}": (
@@ -571,7 +575,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
             ["no-new-privileges:true", "apparmor:unconfined"],
         )
     },
-    "as many processes as it likes": (
+    "no limit of processes": (
         lambda c: c.service("import", pids_limit=-1),
         "hardening",
         "import: its processes have no limit",
@@ -602,7 +606,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "an override of a service that is renamed": (
         lambda c: c.edit("docker-compose.yml", lambda d: d["services"].pop("dagster-daemon")),
         "readable",
-        f"{RUNS}: there is no service 'dagster-daemon' in docker-compose.yml",
+        f"{RUNS}: docker-compose.yml has no service 'dagster-daemon'",
     ),
     "an override that opens a network": (
         lambda c: c.edit(RUNS, lambda d: d["networks"]["engine"].pop("internal")),
@@ -634,7 +638,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "hardening",
         "docker-compose.mine.yml:2: mine: it can write to its root file system",
     ),
-    "an override that takes back": (
+    "an override that removes a key": (
         lambda c: (c.folder / "docker-compose.mine.yml").write_text("services: {access: {cap_drop: !reset []}}"),
         "hardening",
         "access: it has capabilities",
@@ -659,43 +663,43 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", BREAKS)
-def test_one_thing_is_wrong(copy: Copy, name: str) -> None:
-    """It is found by its rule, told with the place, and nothing else is found."""
-    break_it, rule, said = BREAKS[name]
+def test_broken_project_gets_exactly_one_finding(copy: Copy, name: str) -> None:
+    """The finding has the right rule and place."""
+    break_it, rule, text = BREAKS[name]
     break_it(copy)
     found = copy.check()
     if rule == "readable":
-        found = found[:1]  # what depends on it is not told of as missing, or only as that
+        found = found[:1]  # parts that depend on the unreadable file may be reported, too
     assert [each[0] for each in found] == [rule], found
-    assert said in found[0][1]
+    assert text in found[0][1]
 
 
 def test_every_rule_is_tested() -> None:
-    """A rule that nothing can break is none."""
+    """A rule that no project can break is useless."""
     assert {rule.__name__ for rule in RULES} == {rule for _, rule, _ in BREAKS.values()} - {"readable"}
 
 
-def test_a_finding_says_where(copy: Copy) -> None:
-    """The file as one would open it, and the line of the service."""
+def test_finding_has_file_and_line(copy: Copy) -> None:
+    """The path is relative to the project, and the line is that of the service."""
     copy.service("processing", read_only=None)
-    ((_, said),) = copy.check()
+    ((_, text),) = copy.check()
     lines = (copy.folder / "docker-compose.yml").read_text().splitlines()
-    assert said.startswith(f"docker-compose.yml:{lines.index('  processing:') + 1}: processing: ")
+    assert text.startswith(f"docker-compose.yml:{lines.index('  processing:') + 1}: processing: ")
 
 
-def test_a_tool_may_be_let_out(copy: Copy) -> None:
-    """As docs/authoring.md tells."""
+def test_tool_may_use_the_network_outbound(copy: Copy) -> None:
+    """docs/authoring.md describes this."""
     _let_out(copy)
     copy.service("import", environment={"BONSEYES_OUTBOUND": "example.org"}, dns=[], dns_opt=[])
     assert copy.check() == []
 
 
-def test_the_block_in_the_docs_is_right(copy: Copy) -> None:
-    """That of a service of one's own, in docs/authoring.md."""
+def test_example_service_in_the_docs_has_no_findings(copy: Copy) -> None:
+    """Users copy this service from docs/authoring.md."""
     block = AUTHORING.read_text().partition("```yaml\n  notes:\n")[2].partition("```")[0]
-    deploy = copy.folder / "docker-compose.yml"
-    before, mark, after = deploy.read_text().partition("  # --- The pipelines")
-    deploy.write_text(f"{before}  notes:\n{block}\n{mark}{after}\n  notes:\n")
+    compose_file = copy.folder / "docker-compose.yml"
+    before, mark, after = compose_file.read_text().partition("  # --- The pipelines")
+    compose_file.write_text(f"{before}  notes:\n{block}\n{mark}{after}\n  notes:\n")
     assert "notes" in read_subject(copy.folder)[0].services
     assert copy.check() == []
 
@@ -710,39 +714,41 @@ def test_the_block_in_the_docs_is_right(copy: Copy) -> None:
         {"privileged": False, "cap_add": [], "devices": None},
     ],
 )
-def test_a_service_of_ones_own(copy: Copy, changes: dict[str, Any]) -> None:
-    """It is what it likes, within what holds for all; it may ask tools, where it does not listen."""
+def test_service_of_a_user_has_no_findings(copy: Copy, changes: dict[str, Any]) -> None:
+    """It may use the networks of tools as long as it does not listen on them."""
     (copy.folder / "docker-compose.mine.yml").write_text(MINE)
     copy.edit("docker-compose.mine.yml", lambda d: d["services"]["mine"].update(changes))
     assert copy.check() == []
 
 
-def test_limits_may_stand_under_deploy(copy: Copy) -> None:
-    """Compose knows two places for them."""
+def test_limits_under_deploy_count(copy: Copy) -> None:
+    """Compose has two places for limits."""
     limits = {"memory": "1g", "cpus": "2", "pids": 100}
     copy.service("import", mem_limit=None, cpu_quota=None, pids_limit=None, deploy={"resources": {"limits": limits}})
     assert copy.check() == []
 
 
-def test_a_project_without_docker_is_fine(
+def test_project_without_compose_files_has_no_findings(
     copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its tools are checked all the same, and it is said what the rest was."""
+    """Its tools are checked all the same; the report says that the project runs embedded only."""
     for file in copy.folder.rglob("docker-compose*.yml"):
         file.unlink()
     monkeypatch.chdir(copy.folder)
     with pytest.raises(SystemExit) as exited:
         main(["check"])
     assert exited.value.code == 0
-    said = capsys.readouterr()
-    assert said.out == "6 tools: all right. There is no docker-compose.yml: the project runs embedded only.\n"
-    assert said.err == "Not checked: the pipelines: there is no definitions.py.\n"
+    output = capsys.readouterr()
+    assert output.out == "6 tools: no problems. There is no docker-compose.yml: the project runs embedded only.\n"
+    assert output.err == "Not checked: the pipelines: there is no definitions.py.\n"
     _wrong_tool_yml(copy)
     assert [rule for rule, _ in copy.check()] == ["tool_description"]
 
 
-def test_findings_as_json(copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """And the exit status says that there are any."""
+def test_findings_are_printed_as_json(
+    copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status is 1 when there are findings."""
     copy.service("import", read_only=None)
     monkeypatch.chdir(copy.folder)
     with pytest.raises(SystemExit) as exited:
@@ -753,12 +759,12 @@ def test_findings_as_json(copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert finding["file"] == "docker-compose.yml"
     assert finding["line"]
     assert finding["problem"] == "import: it can write to its root file system."
-    assert finding["remedy"] == "It is to have: read_only: true."
+    assert finding["remedy"] == "It must have: read_only: true."
     assert report["skipped"] == ["the pipelines: there is no definitions.py"]
 
 
-def test_definitions_that_ask_a_tool_that_is_not_there(tmp_path: Path) -> None:
-    """What Dagster's definitions say when they are loaded is a finding, in their words."""
+def test_definitions_with_an_unknown_tool_are_a_finding(tmp_path: Path) -> None:
+    """The finding has the error of the import of definitions.py."""
     code = 'from bonseyes_dagster import tool_op\ntrain = tool_op("training")\n'
     (tmp_path / "definitions.py").write_text(code)
     pipelines, skipped, (finding,) = ask_pipelines(tmp_path)
@@ -767,8 +773,8 @@ def test_definitions_that_ask_a_tool_that_is_not_there(tmp_path: Path) -> None:
     assert "There is no tool 'training' in the project" in finding.problem
 
 
-def test_without_dagster_the_pipelines_are_skipped(tmp_path: Path) -> None:
-    """In an environment with the tool extra alone, for instance; it is said."""
+def test_pipelines_are_skipped_without_dagster(tmp_path: Path) -> None:
+    """An environment with the tool extra alone has no Dagster; the report says so."""
     (tmp_path / "definitions.py").touch()
     code = (
         "import sys; sys.modules['dagster'] = None\nfrom bonseyes_dagster.client.command import main\nmain(['check'])\n"
@@ -778,8 +784,8 @@ def test_without_dagster_the_pipelines_are_skipped(tmp_path: Path) -> None:
     assert "Not checked: the pipelines: Dagster is not installed" in done.stderr
 
 
-def test_a_tool_is_a_folder_an_image_and_a_service(copy: Copy) -> None:
-    """Adding one, the check says what is missing until all is there; docs/authoring.md tells the same."""
+def test_check_guides_the_steps_of_adding_a_tool(copy: Copy) -> None:
+    """At each step it reports the missing parts; docs/authoring.md describes the same steps."""
     name = "counting"
     folder = copy.folder / "containers" / name
     folder.mkdir()
@@ -797,7 +803,7 @@ def test_a_tool_is_a_folder_an_image_and_a_service(copy: Copy) -> None:
 
 
 def test_wrong_dagster_settings_are_found(tmp_path: Path) -> None:
-    """Keys are looked at here, values by Dagster."""
+    """This process checks the keys, and Dagster the values."""
     assert check_settings(tmp_path) == []
     (tmp_path / "dagster.yaml").write_text("storage: {}\n")
     (finding,) = check_settings(tmp_path)

@@ -1,4 +1,4 @@
-"""`bonseyes check` imports each tool's code, in a process of its own."""
+"""`bonseyes check` imports each tool's code in a child process."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def write_tool(project: Path, name: str, code: str) -> None:
 
 
 def test_code_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
-    """A package that only the tool's image has is a note, but a syntax error behind it is a finding."""
+    """A missing package is a note, because the tool's image may have it; a syntax error is always a finding."""
     write_tool(tmp_path, "good", "def create(artifact): ...\n")
     write_tool(tmp_path, "typo", "def create(artifact:\n    pass\n")
     write_tool(tmp_path, "leaves", "import os\nos._exit(3)\n")
@@ -37,11 +37,11 @@ def test_code_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
         "containers/typo": "The code of typo cannot be loaded: "
         "containers/typo/typo_code.py:1: SyntaxError: '(' was never closed: def create(artifact:.",
     }
-    assert [each.split(":")[0] for each in skipped] == ["all of both", "all of image"]
+    assert [each.split(":")[0] for each in skipped] == ["the whole code of both", "the whole code of image"]
 
 
-def test_code_is_loaded_as_its_container_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without modules of the folder where the check runs, and without secrets of the shell that no service gets."""
+def test_code_is_imported_as_in_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import sees no modules of the working folder, and no secrets of the shell that no service gets."""
     write_tool(tmp_path, "near", "import module_of_the_project\n\ndef create(artifact): ...\n")
     write_tool(tmp_path, "curious", "import os\nos.environ['CLOUD_KEY']\n\ndef create(artifact): ...\n")
     write_tool(tmp_path, "keyed", "import os\nos.environ['WANDB_API_KEY']\n\ndef create(artifact): ...\n")
@@ -55,6 +55,6 @@ def test_code_is_loaded_as_its_container_loads_it(tmp_path: Path, monkeypatch: p
     findings, skipped = check_imports(subject)
     assert [str(each.file) for each in findings] == ["containers/curious"]
     assert "KeyError: 'CLOUD_KEY'" in findings[0].problem
-    assert [each.split(":")[0] for each in skipped] == ["all of near"]
+    assert [each.split(":")[0] for each in skipped] == ["the whole code of near"]
     (finding,) = ask_pipelines(tmp_path)[2]
     assert finding.problem.startswith("It cannot be loaded: definitions.py:3: KeyError: 'CLOUD_KEY'")

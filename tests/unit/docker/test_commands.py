@@ -1,4 +1,4 @@
-"""What `bonseyes up --docker` says and leaves when it fails, and how it keeps out of a backup's way."""
+"""`bonseyes up --docker` when it fails, and while a backup is at work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROJECT = Path(__file__).parents[3]
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """Put a command that stands for Docker's on the path, and a project of two services into the working folder."""
+    """Put a fake `docker` command on the path, and a project of two services into the working folder."""
     folder = tmp_path / "project"
     folder.mkdir()
     shutil.copy(PROJECT / "docker-compose-build.yml", folder)
@@ -39,89 +39,91 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
 
 
 def _fail(docker: FakeDocker, folder: Path) -> None:
-    """Have `docker compose up` fail while one service has failed, one has not begun and one is starting."""
+    """Make `docker compose up` fail, with one failed service, one waiting service and one starting service."""
     failed = container("x", folder, "prepare", Status="exited", ExitCode=1)
     others = [container("x", folder, "gateway", Status="created"), container("x", folder, "training", Health={})]
     docker.write("started", json.dumps([failed, *others]))
     docker.write("fails", "prepare didn't complete successfully: exit 1\n")
 
 
-def test_what_fails_in_the_foreground_is_told_before_it_goes(
+def test_failed_start_in_the_foreground_prints_the_logs_and_ends_the_project(
     docker: FakeDocker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its logs go with it."""
+    """The logs are gone when the containers are removed."""
     _fail(docker, tmp_path / "project")
     with pytest.raises(SystemExit) as ended:
         main(["up", "--docker"])
-    said = capsys.readouterr().err
+    error_output = capsys.readouterr().err
     assert ended.value.code == 5
     for sentence in ("didn't complete", "\nprepare-1  | the disk is full", "prepare: exited with code 1", "Stopping."):
-        assert sentence in said
-    assert "bonseyes logs" not in said
+        assert sentence in error_output
+    assert "bonseyes logs" not in error_output
     logs, down = (next(call for call in docker.calls() if f" {word} " in call) for word in ("logs", "down"))
     assert logs.endswith(" prepare")
     assert docker.calls().index(logs) < docker.calls().index(down)
 
 
-def test_logs_in_a_pipe_have_no_codes_for_terminals(
+def test_logs_in_a_pipe_have_no_terminal_codes(
     docker: FakeDocker, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """Compose writes them all the same."""
+    """Compose writes terminal codes even into a pipe."""
     docker.write("containers", json.dumps([container("x", tmp_path / "project", "prepare")]))
     with pytest.raises(SystemExit) as ended:
         main(["logs", "prepare"])
     assert (ended.value.code, capfdbinary.readouterr().out) == (0, b"prepare-1  | the disk is full\n")
 
 
-def test_what_fails_in_the_background_stays(
+def test_failed_start_in_the_background_leaves_the_project_running(
     docker: FakeDocker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is said where to look."""
+    """The error names the command that shows the logs."""
     _fail(docker, tmp_path / "project")
     with pytest.raises(SystemExit) as ended:
         main(["up", "--docker", "--detach"])
     assert ended.value.code == 5
-    assert "`bonseyes logs SERVICE` tells more" in capsys.readouterr().err
+    assert "`bonseyes logs SERVICE` shows why" in capsys.readouterr().err
     assert not [call for call in docker.calls() if " down " in call or " logs " in call]
 
 
-def test_nothing_starts_while_it_is_backed_up(
+def test_project_does_not_start_during_a_backup(
     docker: FakeDocker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And nothing is ended, either: the database may be at work."""
-    with lock_project(tmp_path / "project", alone=True), pytest.raises(SystemExit) as ended:
+    """It must not end anything, either: the backup may be using the database."""
+    with lock_project(tmp_path / "project", exclusive=True), pytest.raises(SystemExit) as ended:
         main(["up", "--docker"])
     assert ended.value.code == 5
     assert "is being backed up or restored" in capsys.readouterr().err
     assert not [call for call in docker.calls() if " up " in call or " down " in call]
 
 
-def test_turns(tmp_path: Path) -> None:
-    """Several may start it, one alone may have it to itself; afterwards it is free."""
+def test_project_lock_is_shared_by_starts_and_exclusive_for_backups(tmp_path: Path) -> None:
+    """The lock is free again at the end of each block."""
     for first, second in ((False, True), (True, False), (True, True)):
         with (
-            lock_project(tmp_path, alone=first),
+            lock_project(tmp_path, exclusive=first),
             pytest.raises(UnavailableError, match="try again"),
-            lock_project(tmp_path, alone=second),
+            lock_project(tmp_path, exclusive=second),
         ):
             pass
-    with lock_project(tmp_path, alone=False), lock_project(tmp_path, alone=False):
+    with lock_project(tmp_path, exclusive=False), lock_project(tmp_path, exclusive=False):
         pass
 
 
-def test_where_folders_cannot_be_locked_nobody_is_kept_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on NFS."""
+def test_project_lock_has_no_effect_where_folders_cannot_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS, for example, cannot lock folders."""
 
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with lock_project(tmp_path, alone=True), lock_project(tmp_path, alone=False):
+    with lock_project(tmp_path, exclusive=True), lock_project(tmp_path, exclusive=False):
         pass
 
 
-def test_a_project_is_known_by_whatever_way_one_came(docker: FakeDocker, tmp_path: Path) -> None:
-    """Compose writes down the way that the shell took, through a link."""
+def test_project_behind_a_symbolic_link_is_found(docker: FakeDocker, tmp_path: Path) -> None:
+    """Compose stores the path of the shell, which may lead through a link."""
     (tmp_path / "link").symlink_to(tmp_path / "project")
     docker.write("containers", json.dumps([container("x", tmp_path / "link", "gateway")]))
     for folder in (tmp_path / "project", tmp_path / "link"):

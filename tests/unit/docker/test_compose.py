@@ -1,4 +1,4 @@
-"""Compose files are read as compose reads them, and what is wrong in them is named."""
+"""Compose files are read as Compose reads them, and each error names the file and the problem."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker.compose.files import Mount, read_deployment, read_images, repository_of
+from bonseyes_dagster.docker.compose.files import Mount, read_compose_model, read_images, repository_of
 from bonseyes_dagster.errors import SettingsError
 
-DEPLOYED = """
+COMPOSE_TEXT = """
 x-habits: &habits
   restart: unless-stopped
 services:
@@ -47,10 +47,10 @@ def _write(folder: Path, text: str, name: str = "docker-compose.yml") -> Path:
     return file
 
 
-def test_a_deployment(tmp_path: Path) -> None:
-    """Every way in which compose lets it be written."""
-    deployment = read_deployment(_write(tmp_path, DEPLOYED), {"VERSION": "3"})
-    tool, other = deployment.services["tool"], deployment.services["other"]
+def test_compose_file_is_read_in_all_notations(tmp_path: Path) -> None:
+    """Compose has several notations for most keys."""
+    compose_model = read_compose_model(_write(tmp_path, COMPOSE_TEXT), {"VERSION": "3"})
+    tool, other = compose_model.services["tool"], compose_model.services["other"]
     assert (tool.image, tool.repository) == ("me/tool:3", "me/tool")
     assert tool.command == ("serve", "--port", "80")
     assert tool.environment == {"A": "b=c"}
@@ -69,68 +69,68 @@ def test_a_deployment(tmp_path: Path) -> None:
     assert other.networks == {"tools": (), "front": ("other.front",)}
     assert (other.ports, other.profiles, other.needs) == (("127.0.0.1:81:80",), ("gpu",), ("tool",))
     assert other.raw["mem_limit"] == "1g"
-    assert deployment.networks == {"tools": {"internal": True}, "front": {}}
-    assert deployment.volumes == {"tool": {}}
+    assert compose_model.networks == {"tools": {"internal": True}, "front": {}}
+    assert compose_model.volumes == {"tool": {}}
 
 
-def test_an_override_changes_services_and_adds_some(tmp_path: Path) -> None:
-    """What it changes is there; what it adds has an image. Networks, volumes and the rest are merged."""
-    file = _write(tmp_path, DEPLOYED)
+def test_override_changes_and_adds_services(tmp_path: Path) -> None:
+    """A new service without an image is an error: most likely, its name is misspelt."""
+    file = _write(tmp_path, COMPOSE_TEXT)
     override = _write(
         tmp_path,
         "services: {tool: {ports: !reset [], networks: {more: }}, third: {image: me/third}}\nnetworks: {more: }",
         "docker-compose.more.yml",
     )
-    deployment = read_deployment(file, {}, override=override)
-    assert (deployment.file, deployment.override) == (file, override)
-    assert list(deployment.services) == ["tool", "other", "third"]
-    assert list(deployment.services["tool"].networks) == ["tools", "more"]
-    assert deployment.services["tool"].ports == ()
-    assert deployment.networks == {"tools": {"internal": True}, "front": {}, "more": {}, "default": {}}
+    compose_model = read_compose_model(file, {}, override=override)
+    assert (compose_model.file, compose_model.override) == (file, override)
+    assert list(compose_model.services) == ["tool", "other", "third"]
+    assert list(compose_model.services["tool"].networks) == ["tools", "more"]
+    assert compose_model.services["tool"].ports == ()
+    assert compose_model.networks == {"tools": {"internal": True}, "front": {}, "more": {}, "default": {}}
     _write(tmp_path, "services: {tool: {}, tol: {mem_limit: 1g}}", override.name)
-    with pytest.raises(SettingsError, match=r"more\.yml: there is no service 'tol' in docker-compose\.yml"):
-        read_deployment(file, {}, override=override)
+    with pytest.raises(SettingsError, match=r"more\.yml: docker-compose\.yml has no service 'tol'"):
+        read_compose_model(file, {}, override=override)
 
 
-def test_a_service_without_networks_is_on_the_default_one(tmp_path: Path) -> None:
-    """Which leads out; but not one that shares another's, or has none."""
+def test_service_without_networks_is_on_the_default_network(tmp_path: Path) -> None:
+    """The default network leads to the world. A service with a `network_mode` is not on it."""
     text = "services: {a: {image: x, network_mode: none}, b: {image: x, entrypoint: 'sh -c', command: 'echo \"1 2\"'}}"
-    deployment = read_deployment(_write(tmp_path, text), {})
-    assert {name: list(service.networks) for name, service in deployment.services.items()} == {
+    compose_model = read_compose_model(_write(tmp_path, text), {})
+    assert {name: list(service.networks) for name, service in compose_model.services.items()} == {
         "a": [],
         "b": ["default"],
     }
-    assert deployment.networks == {"default": {}}
-    assert deployment.services["b"].command == ("sh", "-c", "echo", "1 2")
+    assert compose_model.networks == {"default": {}}
+    assert compose_model.services["b"].command == ("sh", "-c", "echo", "1 2")
 
 
-def test_what_a_variable_may_make_a_path_is_one_of_the_machine(tmp_path: Path) -> None:
-    """A named volume has its name in the file."""
+def test_volume_source_from_a_variable_counts_as_a_path(tmp_path: Path) -> None:
+    """The variable could hold any path of the machine."""
     text = "services: {a: {image: x, volumes: ['${PLACE}:/place', 'named:/named', '~/me:/me']}}"
-    mounts = read_deployment(_write(tmp_path, text), {}).services["a"].mounts
+    mounts = read_compose_model(_write(tmp_path, text), {}).services["a"].mounts
     assert [mount.kind for mount in mounts] == ["bind", "volume", "bind"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("services: [", "line 1: it is no YAML"),
-        ("{services: {}, include: [other.yml]}", "'include' is not followed"),
+        ("services: [", "line 1: it is not YAML"),
+        ("{services: {}, include: [other.yml]}", "'include' is not supported"),
         ("hello", "must hold a mapping"),
         ("services: [a]", "must map names to services"),
         ("services: {a: b}", "service 'a' must be a mapping"),
         ("services: {a: {image: '${NONE:?which}'}}", "NONE must be set: which"),
-        ("services: {a: {image: x, volumes: [{source: y}]}}", "service 'a' is not as compose wants it"),
+        ("services: {a: {image: x, volumes: [{source: y}]}}", "service 'a' is not valid for Compose"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, message: str) -> None:
-    """Never a traceback of the YAML library."""
+def test_error_of_a_compose_file_names_the_file(tmp_path: Path, text: str, message: str) -> None:
+    """The user never gets a traceback of the YAML library."""
     with pytest.raises(SettingsError, match=f"docker-compose.yml.*{message}"):
-        read_deployment(_write(tmp_path, text), {})
+        read_compose_model(_write(tmp_path, text), {})
 
 
-def test_images_of_the_project_and_its_components(tmp_path: Path) -> None:
-    """Paths lead from each file's own folder, and the Dockerfile's from the context."""
+def test_images_of_the_project_and_its_components_are_read(tmp_path: Path) -> None:
+    """Contexts are relative to the folder of each file, Dockerfiles to their context."""
     _write(tmp_path, "services: {a: {image: 'me/a:1', build: .}}", "docker-compose-build.yml")
     folder = tmp_path / "components" / "part"
     build = "{context: .., dockerfile: part/b.Dockerfile, target: t, args: [X=1, Y]}"
@@ -146,7 +146,7 @@ def test_images_of_the_project_and_its_components(tmp_path: Path) -> None:
 def test_variables_come_from_the_environment_and_the_projects_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As compose takes them, so that what is built is what is started; what is given takes the place of both."""
+    """Compose does the same, so the built images are the started ones. An argument replaces both."""
     image = "'me/a:${BOTH}${ONLY_HERE}'"
     _write(tmp_path, f"services: {{a: {{image: {image}, build: .}}}}", "docker-compose-build.yml")
     _write(tmp_path, "BOTH=file\nONLY_HERE='-and more' # a comment\n", ".env")
@@ -156,8 +156,8 @@ def test_variables_come_from_the_environment_and_the_projects_env_file(
     assert read_images(tmp_path, {"BOTH": "1"})["a"].tag == "1"
 
 
-def test_build_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    """None at all, one without an image, two with the same."""
+def test_missing_incomplete_and_duplicate_images_are_refused(tmp_path: Path) -> None:
+    """There is no build file, then a service without an image, then two images of one name."""
     with pytest.raises(SettingsError, match=r"no docker-compose-build\.yml"):
         read_images(tmp_path, {})
     _write(tmp_path, "services: {a: {build: .}}", "docker-compose-build.yml")
@@ -165,7 +165,7 @@ def test_build_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_images(tmp_path, {})
     for folder in (tmp_path, tmp_path / "components" / "part"):
         _write(folder, "services: {a: {image: x, build: .}}", "docker-compose-build.yml")
-    with pytest.raises(SettingsError, match="Two images are called 'a'"):
+    with pytest.raises(SettingsError, match="Two images have the name 'a'"):
         read_images(tmp_path, {})
 
 
@@ -179,6 +179,6 @@ def test_build_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         ("a:1@sha256:x", "a"),
     ],
 )
-def test_a_repository_is_the_reference_without_tag_and_digest(reference: str, repository: str) -> None:
-    """A registry's port is no tag."""
+def test_repository_is_the_reference_without_tag_and_digest(reference: str, repository: str) -> None:
+    """The port of a registry is not a tag."""
     assert repository_of(reference) == repository

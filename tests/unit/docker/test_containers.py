@@ -1,4 +1,4 @@
-"""How the engine's description of a container becomes a service of the project."""
+"""The engine's description of a container becomes the state of a service."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster.docker.containers import Container, record_of, url_of
+from bonseyes_dagster.docker.containers import ServiceContainer, project_state_of, url_of
 
 URL = "http://127.0.0.1:8000"
 
 
-def _container(service: str, command: str = "", *, restart: str = "unless-stopped", **state: Any) -> Container:
+def _container(service: str, command: str = "", *, restart: str = "unless-stopped", **state: Any) -> ServiceContainer:
     raw = {
         "Id": service,
         "Config": {"Labels": {"com.docker.compose.service": service}, "Cmd": command.split() or None},
@@ -21,7 +21,7 @@ def _container(service: str, command: str = "", *, restart: str = "unless-stoppe
         | state,
         "RestartCount": 0,
     }
-    found = Container.of(raw)
+    found = ServiceContainer.of(raw)
     assert found is not None
     return found
 
@@ -30,8 +30,8 @@ def _health(status: str, output: str = "") -> dict[str, Any]:
     return {"Health": {"Status": status, "Log": [{"Output": output}]}}
 
 
-def test_what_a_container_is_tells_its_command() -> None:
-    """And where it is published follows from that."""
+def test_kind_and_url_of_a_service_follow_from_its_command() -> None:
+    """The compose file has no other sign of the kind."""
     containers = [
         _container("resize", "python -m bonseyes_dagster.tool --bind 0.0.0.0:80"),
         _container("digits", "python -m bonseyes_dagster.pipeline --bind digits.front:80"),
@@ -40,7 +40,7 @@ def test_what_a_container_is_tells_its_command() -> None:
         _container("dagster-webserver", "dagster-webserver -p 3000"),
         _container("postgres", "postgres"),
     ]
-    services = {each.name: (each.kind, each.url) for each in record_of(containers, url=URL).services}
+    services = {each.name: (each.kind, each.url) for each in project_state_of(containers, url=URL).services}
     assert services == {
         "resize": ("tool", f"{URL}/containers/resize/"),
         "digits": ("pipeline", f"{URL}/containers/digits/"),
@@ -65,44 +65,44 @@ def test_what_a_container_is_tells_its_command() -> None:
         ({"Status": "paused"}, ("stopped", "paused")),
     ],
 )
-def test_how_a_container_is(state: dict[str, Any], expected: tuple[str, str | None]) -> None:
-    """In the words of `bonseyes status`, with the reason where there is one."""
+def test_container_state_and_reason(state: dict[str, Any], expected: tuple[str, str | None]) -> None:
+    """The states have the names that `bonseyes status` shows."""
     container = _container("tool", **state)
     assert (container.state, container.reason) == expected
 
 
-def test_what_was_to_be_done_once_is_no_service() -> None:
-    """While it is at work it is one that starts, and when it has failed one that has stopped."""
+def test_finished_one_shot_services_are_not_listed() -> None:
+    """A one-shot service at work is `starting`; a failed one is `stopped`."""
     prepared = _container("prepare", restart="no", Status="exited")
-    assert record_of([prepared], url=URL).services == ()
-    (service,) = record_of([_container("prepare", restart="no")], url=URL).services
+    assert project_state_of([prepared], url=URL).services == ()
+    (service,) = project_state_of([_container("prepare", restart="no")], url=URL).services
     assert service.state == "starting"
     failed = _container("prepare", restart="no", Status="exited", ExitCode=1)
-    (service,) = record_of([failed], url=URL).services
+    (service,) = project_state_of([failed], url=URL).services
     assert (service.state, service.reason) == ("stopped", "exited with code 1")
 
 
-def test_a_service_without_container_is_waited_for() -> None:
-    """The project is not up before all that there is to be is there."""
-    record = record_of([_container("tool")], url=URL, expected=["tool", "gateway"])
-    assert [(each.name, each.state) for each in record.services] == [("tool", "healthy"), ("gateway", "waiting")]
-    assert record.phase == "starting"
-    assert record_of([_container("tool")], url=URL, expected=["tool"]).phase == "up"
+def test_service_without_a_container_is_waiting() -> None:
+    """The project is not up before all its services have containers."""
+    project_state = project_state_of([_container("tool")], url=URL, expected=["tool", "gateway"])
+    assert [(each.name, each.state) for each in project_state.services] == [("tool", "healthy"), ("gateway", "waiting")]
+    assert project_state.phase == "starting"
+    assert project_state_of([_container("tool")], url=URL, expected=["tool"]).phase == "up"
 
 
-def test_containers_of_runs_are_no_services() -> None:
-    """Compose calls them one-off."""
+def test_containers_of_runs_are_not_services() -> None:
+    """They have Compose's label for one-off containers."""
     labels = {"com.docker.compose.service": "run-server", "com.docker.compose.oneoff": "True"}
-    assert Container.of({"Config": {"Labels": labels}}) is None
-    assert Container.of({"Config": {"Labels": None}}) is None
+    assert ServiceContainer.of({"Config": {"Labels": labels}}) is None
+    assert ServiceContainer.of({"Config": {"Labels": None}}) is None
 
 
 @pytest.mark.parametrize(
     ("host", "url"),
     [("127.0.0.1", "http://127.0.0.1:9000"), ("0.0.0.0", "http://127.0.0.1:9000"), ("::1", "http://[::1]:9000")],
 )
-def test_where_the_project_is_tells_the_gateway(host: str, url: str) -> None:
-    """By the port that is really published."""
+def test_project_url_has_the_published_port_of_the_gateway(host: str, url: str) -> None:
+    """The port in the compose file may have changed since the start."""
     gateway = _container("gateway")
     gateway.raw["NetworkSettings"]["Ports"]["8080/tcp"] = [{"HostIp": host, "HostPort": "9000"}]
     assert url_of([gateway], "") == url

@@ -1,4 +1,4 @@
-"""What an image stands on is read from its Dockerfile as an engine reads it."""
+"""The bases and the user of an image are read from its Dockerfile as Docker reads it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def stages(tmp_path: Path) -> Path:
         (None, {"base/latest", "outer:latest", "tools:1", "mounted:2"}),
     ],
 )
-def test_a_stage_stands_on_what_its_stages_stand_on(stages: Path, target: str | None, expected: set[str]) -> None:
-    """Through other stages, copies and mounts; the last stage by default."""
+def test_bases_of_a_stage_include_those_of_its_stages(stages: Path, target: str | None, expected: set[str]) -> None:
+    """They also come through copies and mounts; the default is the last stage."""
     assert bases_of(stages, {}, target) == expected
 
 
-def test_arguments_take_the_place_of_defaults(stages: Path) -> None:
-    """Also where another default names them; those that the file does not declare count for nothing."""
+def test_build_arguments_replace_defaults(stages: Path) -> None:
+    """They also count inside another default; an argument that the file does not declare is ignored."""
     assert bases_of(stages, {"VERSION": "7", "OTHER": "x"}, "second") == {"outer:7", "base/7"}
     assert bases_of(stages, {"OUTER": "mine"}, "first") == {"mine"}
 
@@ -69,8 +69,8 @@ def test_arguments_take_the_place_of_defaults(stages: Path) -> None:
         (None, ("root", "third")),
     ],
 )
-def test_a_stage_runs_as_its_last_user(stages: Path, target: str | None, expected: tuple[str | None, str]) -> None:
-    """Or as that of the stage that it begins with, never as that of one that it copies from."""
+def test_user_of_a_stage_is_its_last_user(stages: Path, target: str | None, expected: tuple[str | None, str]) -> None:
+    """Without a USER it is the user of its base stage, never that of a stage it copies from."""
     assert user_of(stages, {}, target) == expected
 
 
@@ -82,8 +82,8 @@ def test_a_stage_runs_as_its_last_user(stages: Path, target: str | None, expecte
         ("FROM ${NONE:?which}", None, "NONE must be set: which"),
     ],
 )
-def test_what_is_wrong_is_told_with_the_file(tmp_path: Path, text: str, target: str | None, message: str) -> None:
-    """So that one of many Dockerfiles is found."""
+def test_error_of_a_dockerfile_names_the_file(tmp_path: Path, text: str, target: str | None, message: str) -> None:
+    """A project has many Dockerfiles."""
     file = tmp_path / "Dockerfile"
     file.write_text(text)
     with pytest.raises(SettingsError, match=f"Dockerfile.*{message}"):

@@ -1,4 +1,4 @@
-"""Variables are filled in as Docker fills them in."""
+"""Variables in compose files are filled in as Docker does."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ ENVIRON = {"SET": "value", "EMPTY": "", "PRICE": "$5 ${SET}"}
         ("http://${NONE:-127.0.0.1:8000}/x", "http://127.0.0.1:8000/x"),
     ],
 )
-def test_a_text(text: str, expected: str) -> None:
-    """Each way to write a variable; what comes from a value is not looked at again."""
+def test_variables_in_a_text_are_filled_in(text: str, expected: str) -> None:
+    """A `$` inside a value begins no further variable."""
     assert interpolate(text, ENVIRON) == expected
 
 
-def test_what_must_be_set_is_named() -> None:
-    """With the file's own words for it."""
+def test_error_of_a_required_variable_has_the_text_of_the_file() -> None:
+    """The text after `:?` explains the variable to the user."""
     with pytest.raises(SettingsError, match="NONE must be set: a port"):
         interpolate("${NONE:?a port}", ENVIRON)
     with pytest.raises(SettingsError, match="EMPTY must be set"):
         interpolate("${EMPTY:?}", ENVIRON)
 
 
-def test_a_stray_dollar_is_refused() -> None:
-    """As compose refuses it, instead of guessing."""
+def test_stray_dollar_sign_is_refused() -> None:
+    """Compose refuses it, too, instead of guessing."""
     with pytest.raises(SettingsError, match=r"\$\$"):
         interpolate("5$ or ${", ENVIRON)
 
 
-def test_values_of_mappings_and_lists_are_filled_in() -> None:
-    """Keys and other types are left alone."""
+def test_variables_in_mappings_and_lists_are_filled_in() -> None:
+    """Keys and values of other types stay as they are."""
     assert interpolate({"$SET": ["$SET", 1, None, {"a": "$SET"}]}, ENVIRON) == {
         "$SET": ["value", 1, None, {"a": "value"}]
     }

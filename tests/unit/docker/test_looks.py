@@ -1,4 +1,4 @@
-"""The looks by which an engine knows how a container is: docker-compose.yml's scripts, run here."""
+"""The health checks of containers: the scripts in docker-compose.yml and the daemon's program, run on this machine."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker.compose.files import read_deployment
+from bonseyes_dagster.docker.compose.files import read_compose_model
 from bonseyes_dagster.docker.inside import heartbeat
 
 PROJECT = Path(__file__).parents[3]
-SERVICES = read_deployment(PROJECT / "docker-compose.yml", {}).services
+SERVICES = read_compose_model(PROJECT / "docker-compose.yml", {}).services
 TOOL, RUN_SERVER = "import", "run-server"
 REFUSAL = b'HTTP/1.0 503 X\r\n\r\n{"error": {"message": "The disk is full."}}\n'
 
 
-def _look(service: str) -> str:
+def _script(service: str) -> str:
     script: str = SERVICES[service].raw["healthcheck"]["test"][3]
     return script
 
 
 @contextmanager
 def _answering(listener: socket.socket, answer: bytes | None) -> Iterator[None]:
-    """Answer whoever connects; with None never."""
+    """Answer every connection with `answer`; with None, never answer."""
     held = []
 
     def work() -> None:
@@ -36,9 +36,9 @@ def _answering(listener: socket.socket, answer: bytes | None) -> Iterator[None]:
             while True:
                 held.append(listener.accept()[0])
                 if answer is not None:
-                    asked = more = held[-1].recv(65536)
-                    while more and not asked.endswith((b"\r\n\r\n", b"}\n")):  # the shell writes line by line
-                        asked += (more := held[-1].recv(65536))
+                    request = more = held[-1].recv(65536)
+                    while more and not request.endswith((b"\r\n\r\n", b"}\n")):  # the shell writes line by line
+                        request += (more := held[-1].recv(65536))
                     held[-1].sendall(answer)
                     held.pop().close()
 
@@ -55,17 +55,17 @@ def _answering(listener: socket.socket, answer: bytes | None) -> Iterator[None]:
         connection.close()
 
 
-def _run(script: str, well: Path, *arguments: str) -> tuple[int, str]:
-    """Run a look with a second for each of its patiences."""
-    quick = re.sub(r"\b(sleep|timeout) \d+", r"\1 1", script.replace("/tmp/.well", str(well)))
+def _run(script: str, marker: Path, *arguments: str) -> tuple[int, str]:
+    """Run a health check with all waiting times reduced to a second."""
+    quick = re.sub(r"\b(sleep|timeout) \d+", r"\1 1", script.replace("/tmp/.well", str(marker)))
     quick = quick.replace("SECONDS < 20", "SECONDS < 1").replace("monotonic() + 60", "monotonic() + 1")
     done = subprocess.run(
-        ["bash", "-c", quick, "look", *arguments], capture_output=True, text=True, timeout=20, check=False
+        ["bash", "-c", quick, "check", *arguments], capture_output=True, text=True, timeout=20, check=False
     )
     return done.returncode, done.stdout.strip().rpartition("\n")[2]
 
 
-@pytest.mark.parametrize("was_well", [False, True])
+@pytest.mark.parametrize("was_healthy", [False, True])
 @pytest.mark.parametrize(
     ("answer", "path", "expected"),
     [
@@ -76,24 +76,24 @@ def _run(script: str, well: Path, *arguments: str) -> tuple[int, str]:
         (None, "", (0, "")),
     ],
 )
-def test_a_look_tells_what_is_answered(
-    tmp_path: Path, was_well: bool, answer: bytes | None, path: str, expected: tuple[int, str]
+def test_health_check_reports_the_answer(
+    tmp_path: Path, was_healthy: bool, answer: bytes | None, path: str, expected: tuple[int, str]
 ) -> None:
-    """Or that nothing is, however long one waits; only after a good look the next one waits first."""
-    well = tmp_path / "well"
-    if was_well:
-        well.touch()
+    """A missing answer is an error after a timeout. Only after a success, the next check pauses first."""
+    marker = tmp_path / "healthy"
+    if was_healthy:
+        marker.touch()
     listener = socket.create_server(("127.0.0.1", 0))
     with _answering(listener, answer):
         address = f"127.0.0.1/{listener.getsockname()[1]}"
-        assert _run(_look(TOOL), well, address, *([path] if path else [])) == expected
-    assert well.exists() == (expected[0] == 0)
+        assert _run(_script(TOOL), marker, address, *([path] if path else [])) == expected
+    assert marker.exists() == (expected[0] == 0)
 
 
-def test_a_look_tells_that_nobody_listens(tmp_path: Path) -> None:
-    """In the shell's words."""
-    code, said = _run(_look(TOOL), tmp_path / "well", "127.0.0.1/1", "/healthz")
-    assert (code, "refused" in said) == (1, True), said
+def test_health_check_reports_a_refused_connection(tmp_path: Path) -> None:
+    """The reason is the shell's message."""
+    code, reason = _run(_script(TOOL), tmp_path / "healthy", "127.0.0.1/1", "/healthz")
+    assert (code, "refused" in reason) == (1, True), reason
 
 
 @pytest.mark.parametrize(
@@ -104,43 +104,45 @@ def test_a_look_tells_that_nobody_listens(tmp_path: Path) -> None:
         (None, (1, "no answer: timed out")),
     ],
 )
-def test_a_look_at_the_run_server(tmp_path: Path, answer: bytes | None, expected: tuple[int, str]) -> None:
-    """It is well with its definitions."""
-    well = tmp_path / "well"
-    well.touch()
+def test_health_check_of_the_run_server_reports_broken_definitions(
+    tmp_path: Path, answer: bytes | None, expected: tuple[int, str]
+) -> None:
+    """The run server is healthy only if its definitions load."""
+    marker = tmp_path / "healthy"
+    marker.touch()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "socket"))
     with _answering(listener, answer):
-        script = _look(RUN_SERVER).replace("/dagster/run_server/socket", str(tmp_path / "socket"))
-        assert _run(script, well) == expected
-    assert well.exists() == (expected[0] == 0)
+        script = _script(RUN_SERVER).replace("/dagster/run_server/socket", str(tmp_path / "socket"))
+        assert _run(script, marker) == expected
+    assert marker.exists() == (expected[0] == 0)
 
 
 @pytest.mark.parametrize("service", [TOOL, RUN_SERVER])
-def test_a_look_ends_before_the_engine_ends_it(service: str) -> None:
-    """Which would be without a reason: pause, patience and the last question together."""
-    script, timeout = _look(service), SERVICES[service].raw["healthcheck"]["timeout"]
+def test_health_check_ends_before_the_engines_timeout(service: str) -> None:
+    """The engine would end it without a reason. Its pause, its wait and its last request must fit together."""
+    script, timeout = _script(service), SERVICES[service].raw["healthcheck"]["timeout"]
     waits = re.findall(r"sleep (\d+) &&|SECONDS < (\d+)|timeout (\d+)|monotonic\(\) \+ (\d+)", script)
     assert len(waits) == (3 if service == TOOL else 2)
     assert sum(int("".join(wait)) for wait in waits) + 10 < int(timeout.removesuffix("s"))
 
 
-def test_the_daemons_look_ends_before_the_engine_ends_it(
+def test_health_check_of_the_daemon_ends_before_the_engines_timeout(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It tells why, and begins at once the next time, whether or not it got so far."""
-    well, clock_s = tmp_path / "well", [0.0]
-    well.touch()
+    """It reports the reason, and the next check begins without a pause."""
+    marker, clock_s = tmp_path / "healthy", [0.0]
+    marker.touch()
 
     def sleep(seconds: float) -> None:
         clock_s[0] += seconds
 
-    def look() -> str:
-        assert not well.exists()
+    def find_problem() -> str:
+        assert not marker.exists()
         return "no heartbeat"
 
-    monkeypatch.setattr(heartbeat, "_WELL", well)
-    monkeypatch.setattr(heartbeat, "_look", look)
+    monkeypatch.setattr(heartbeat, "_HEALTHY_FILE", marker)
+    monkeypatch.setattr(heartbeat, "_find_problem", find_problem)
     monkeypatch.setattr(heartbeat.time, "sleep", sleep)
     monkeypatch.setattr(heartbeat.time, "monotonic", lambda: clock_s[0])
     assert (heartbeat.main(), capsys.readouterr().out) == (1, "no heartbeat\n")

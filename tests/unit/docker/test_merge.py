@@ -1,4 +1,4 @@
-"""An override file changes what `docker compose config` says that it changes."""
+"""An override file has the same effect as in `docker compose config`."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _load(text: str) -> Any:
     return yaml.load(text, Loader)
 
 
-def test_one_file_is_laid_over_another() -> None:
-    """Mappings by key, volumes by place, other lists by adding; a command and what is tagged take the place of all."""
+def test_override_file_is_merged_as_by_compose() -> None:
+    """Mappings merge by key, volumes by path, other lists by addition. Commands and tagged values replace."""
     merged = merge(_load(BASE), _load(OVER))
     assert merged["services"]["one"] == ONE
     assert set(merged["services"]) == {"one", "two", "four"}
@@ -79,5 +79,5 @@ def test_one_file_is_laid_over_another() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("!override [1]", [1]), ("!override {b: 1}", {"b": 1}), ("1", 1)])
 def test_tags_in_the_only_file_change_nothing(text: str, value: Any) -> None:
-    """But that what is reset is not there."""
+    """Only a value with `!reset` disappears."""
     assert merge({}, _load(f"{{a: {text}, c: !reset [1]}}")) == {"a": value}

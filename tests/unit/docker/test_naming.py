@@ -1,4 +1,4 @@
-"""A Compose project belongs to its folder: another folder of the same name has another project."""
+"""A Compose project belongs to one folder: another folder of the same name has another project."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from bonseyes_dagster.client.command import main
 from bonseyes_dagster.commands.backup import _only_kind
 from bonseyes_dagster.docker.naming import DefaultName, project_name
-from bonseyes_dagster.docker.project import ComposedProject, is_in_docker
+from bonseyes_dagster.docker.project import DockerProject, is_in_docker
 from bonseyes_dagster.errors import InvalidError, SettingsError, UnavailableError
 from bonseyes_dagster.project.folder import Project
 from tests.unit.docker.fake_docker import FakeDocker
@@ -18,7 +18,7 @@ from tests.unit.docker.fake_docker import FakeDocker
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The project's folder; another of the same name is beside it."""
+    """The project's folder, and elsewhere another folder of the same name."""
     folder = tmp_path / "here/My Project_2.0"
     folder.mkdir(parents=True)
     (tmp_path / "there/My Project_2.0").mkdir(parents=True)
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """Put a command that stands for Docker's on the path; a name is chosen by nobody."""
+    """Put a fake `docker` command on the path, and set no COMPOSE_PROJECT_NAME."""
     docker = FakeDocker(tmp_path)
     monkeypatch.setenv("PATH", docker.environ["PATH"])
     monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
@@ -43,13 +43,13 @@ def there(folder: Path) -> Path:
 
 
 def leave_state(folder: Path) -> None:
-    """Have the project been up without Docker."""
+    """Leave the state of an embedded project."""
     (folder / ".bonseyes/volumes/tool").mkdir(parents=True)
 
 
 @pytest.mark.usefixtures("docker")
-def test_two_folders_of_one_name_are_two_projects(folder: Path, tmp_path: Path) -> None:
-    """Also seen through a link a folder is the same."""
+def test_two_folders_of_one_name_have_two_project_names(folder: Path, tmp_path: Path) -> None:
+    """A folder has one name, also behind a link."""
     own = project_name(folder, {})
     assert own.startswith("myproject_20-")
     assert own != project_name(there(folder), {})
@@ -60,58 +60,58 @@ def test_two_folders_of_one_name_are_two_projects(folder: Path, tmp_path: Path) 
     assert project_name(nameless, {}).startswith("project-")
 
 
-def test_a_chosen_name_is_kept(folder: Path) -> None:
-    """The environment says it, or `.env`; then Docker is not asked."""
+def test_chosen_project_name_is_used(folder: Path) -> None:
+    """It comes from the environment or `.env`, without a call of Docker."""
     (folder / ".env").write_text("A=1\nCOMPOSE_PROJECT_NAME='other'\n")
     assert project_name(folder, {}) == "other"
     assert project_name(folder, {"COMPOSE_PROJECT_NAME": "third"}) == "third"
 
 
-def test_a_project_that_is_up_by_the_folders_name_is_found(docker: FakeDocker, folder: Path) -> None:
-    """`docker compose up` calls it so, and so did earlier versions."""
+def test_project_with_the_plain_folder_name_is_found(docker: FakeDocker, folder: Path) -> None:
+    """`docker compose up` uses this name, and earlier versions did, too."""
     docker.write("folders", f"myproject_20\t{folder}\nmyproject_20\t\nother\t{there(folder)}\n")
     docker.write("projects", "myproject_20\n")
-    project = ComposedProject(folder)
+    project = DockerProject(folder)
     assert project.name == "myproject_20"
     project.check_name()
     assert project_name(there(folder), {}) != "myproject_20"
 
 
-def test_volumes_of_unknown_owner_are_not_taken_over(docker: FakeDocker, folder: Path) -> None:
-    """Whoever knows says whose they are; from then on nothing is asked."""
+def test_volumes_of_an_unknown_folder_need_a_chosen_name(docker: FakeDocker, folder: Path) -> None:
+    """Only the user knows to which folder the volumes belong."""
     docker.write("projects", "myproject_20\nother\n")
     own = DefaultName(folder).own
     with pytest.raises(SettingsError, match=rf"set COMPOSE_PROJECT_NAME=myproject_20; .*COMPOSE_PROJECT_NAME={own}"):
-        ComposedProject(folder).check_name()
-    ComposedProject(folder, {"PATH": docker.environ["PATH"], "COMPOSE_PROJECT_NAME": "myproject_20"}).check_name()
+        DockerProject(folder).check_name()
+    DockerProject(folder, {"PATH": docker.environ["PATH"], "COMPOSE_PROJECT_NAME": "myproject_20"}).check_name()
     docker.write("projects", f"myproject_20\n{own}\n")
-    ComposedProject(folder).check_name()
+    DockerProject(folder).check_name()
     docker.write("projects", "myproject_20\n")
     docker.write("folders", f"myproject_20\t{there(folder)}\n")
-    ComposedProject(folder).check_name()
-    assert ComposedProject(folder).name == own
+    DockerProject(folder).check_name()
+    assert DockerProject(folder).name == own
 
 
 @pytest.mark.parametrize("command", [["up", "--docker"], ["down", "--volumes", "--yes"], ["backup", "../b"]])
-def test_a_command_that_could_meet_anothers_volumes_asks(
+def test_command_refuses_volumes_of_an_unknown_folder(
     docker: FakeDocker,
     folder: Path,
     command: list[str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It changes nothing."""
+    """The command must change nothing before the user has chosen."""
     docker.write("projects", "myproject_20\n")
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code not in (0, None)
-    assert "does not know which folder they are of" in capsys.readouterr().err
+    assert "does not know to which folder they belong" in capsys.readouterr().err
     assert not [call for call in docker.calls() if " up " in call or " down " in call]
 
 
-def test_a_project_without_docker_is_backed_up_beside_another_in_docker(docker: FakeDocker, folder: Path) -> None:
-    """The volumes of a folder of the same name are not this one's."""
+def test_embedded_project_is_backed_up_beside_a_docker_project_of_its_name(docker: FakeDocker, folder: Path) -> None:
+    """The volumes of another folder of the same name do not count."""
     leave_state(folder)
     docker.write("volumes", "myproject_20_data\n")
     own = DefaultName(folder).own
@@ -122,22 +122,24 @@ def test_a_project_without_docker_is_backed_up_beside_another_in_docker(docker: 
         assert _only_kind(Project(folder)) == "embedded"
     docker.write("volumes", f"{own}_data\n")
     docker.write("projects", f"{own}\n")
-    with pytest.raises(InvalidError, match="in Docker and without"):
+    with pytest.raises(InvalidError, match="both embedded and in Docker"):
         _only_kind(Project(folder))
     shutil.rmtree(folder / ".bonseyes")
     assert _only_kind(Project(folder)) == "docker"
 
 
-def test_a_moved_folder_is_told_of_its_volumes(docker: FakeDocker, folder: Path) -> None:
-    """Nothing is taken, as they may be another folder's that is down."""
+def test_former_names_of_a_moved_folder_are_found(docker: FakeDocker, folder: Path) -> None:
+    """They are only suggestions: the volumes may belong to another folder whose project is down."""
     docker.write("projects", "myproject_20-0123abcd\nmyproject_20-x\nother-0123abcd\n")
-    assert ComposedProject(folder).moved() == ["myproject_20-0123abcd"]
+    assert DockerProject(folder).former_names() == ["myproject_20-0123abcd"]
     docker.write("folders", f"myproject_20-0123abcd\t{there(folder)}\n")
-    assert ComposedProject(folder).moved() == []
+    assert DockerProject(folder).former_names() == []
 
 
-def test_without_an_engine_nothing_is_in_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A project without Docker needs none."""
+def test_project_is_not_in_docker_without_an_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An embedded project needs no Docker."""
     command = tmp_path / "docker"
     command.write_text("#!/bin/sh\nexit 1\n")
     command.chmod(0o755)

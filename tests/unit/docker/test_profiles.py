@@ -1,4 +1,4 @@
-"""Which compose files a project in Docker is started with, and that nothing which is asked for is passed over."""
+"""The compose files that a docker project starts with; unknown profiles and launchers are refused."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from bonseyes_dagster.client.command import main
-from bonseyes_dagster.docker.compose.files import read_deployment
+from bonseyes_dagster.docker.compose.files import read_compose_model
 from bonseyes_dagster.docker.profiles import Profiles
-from bonseyes_dagster.docker.project import ComposedProject
+from bonseyes_dagster.docker.project import DockerProject
 from bonseyes_dagster.errors import SettingsError
 from tests.unit.docker.fake_docker import FakeDocker
 
@@ -35,7 +35,7 @@ needs_compose = pytest.mark.skipif(not has_compose(), reason="there is no Docker
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with this project's compose files, and one more that Compose reads by itself."""
+    """A folder with this project's compose files."""
     folder = tmp_path / "project"
     folder.mkdir()
     for file in (BASE, GPU, RUNS):
@@ -45,14 +45,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
-    """Put a command that stands for Docker's on the path."""
+    """Put a fake `docker` command on the path."""
     docker = FakeDocker(tmp_path)
     monkeypatch.setenv("PATH", docker.environ["PATH"])
     return docker
 
 
 @pytest.mark.parametrize(
-    ("variables", "named", "files", "own"),
+    ("variables", "named", "files", "without_file"),
     [
         ({}, (), [], []),
         ({}, ("gpu",), [BASE, GPU], []),
@@ -64,37 +64,37 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDocker:
         ({"BONSEYES_GPUS": "2"}, (), [], []),
     ],
 )
-def test_a_profile_is_a_file_or_composes_own(
-    folder: Path, variables: dict[str, str], named: tuple[str, ...], files: list[str], own: list[str]
+def test_profile_is_a_file_or_a_profile_of_compose(
+    folder: Path, variables: dict[str, str], named: tuple[str, ...], files: list[str], without_file: list[str]
 ) -> None:
-    """Files are named only where Compose would not find them by itself."""
+    """Files are listed only when Compose does not find them by itself."""
     profiles = Profiles(folder, variables, named)
-    assert (profiles.files, profiles.own) == (files, own)
+    assert (profiles.files, profiles.without_file) == (files, without_file)
     profiles.check(["extra"])
 
 
-def test_what_compose_reads_by_itself_is_read_with_a_profile(folder: Path) -> None:
-    """It is no profile."""
+def test_override_file_is_read_with_a_profile(folder: Path) -> None:
+    """Compose reads docker-compose.override.yml by itself; it is not a profile."""
     (folder / "docker-compose.override.yml").touch()
     assert Profiles(folder, {}, ("gpu",)).files == [BASE, "docker-compose.override.yml", GPU]
-    with pytest.raises(SettingsError, match="no profile 'override'; there is: extra, gpu, run-containers"):
+    with pytest.raises(SettingsError, match="no profile 'override'; the profiles are: extra, gpu, run-containers"):
         Profiles(folder, {}, ("override",)).check(["extra"])
 
 
 @pytest.mark.parametrize(
     ("variables", "named", "message"),
     [
-        ({}, ("gqu",), "no profile 'gqu'; there is: gpu, run-containers"),
+        ({}, ("gqu",), "no profile 'gqu'; the profiles are: gpu, run-containers"),
         ({}, ("../x",), "no profile '../x'"),
         ({"COMPOSE_PROFILES": "gqu"}, (), "no profile 'gqu'"),
-        ({"COMPOSE_FILE": BASE}, ("gpu",), f"{GPU} is wanted, and COMPOSE_FILE"),
-        ({"COMPOSE_FILE": f"{BASE}:{GPU}", LAUNCHER: "docker"}, (), f"{RUNS} is wanted, and COMPOSE_FILE"),
+        ({"COMPOSE_FILE": BASE}, ("gpu",), f"needs {GPU}, but COMPOSE_FILE"),
+        ({"COMPOSE_FILE": f"{BASE}:{GPU}", LAUNCHER: "docker"}, (), f"needs {RUNS}, but COMPOSE_FILE"),
     ],
 )
-def test_what_is_not_to_be_had_is_refused(
+def test_unknown_profile_and_unlisted_file_are_refused(
     folder: Path, variables: dict[str, str], named: tuple[str, ...], message: str
 ) -> None:
-    """Compose passes over it."""
+    """Compose would silently ignore both."""
     with pytest.raises(SettingsError, match=message):
         Profiles(folder, variables, named).check([])
 
@@ -103,13 +103,13 @@ def test_what_is_not_to_be_had_is_refused(
     ("wanted", "given", "is_right"),
     [("", "docker", True), ("warm", "warm", True), ("docker", "docker", True), ("warm", "docker", False)],
 )
-def test_the_launcher_is_the_one_that_was_asked_for(
+def test_launcher_of_the_files_must_match_the_environment(
     folder: Path, docker: FakeDocker, wanted: str, given: str, is_right: bool
 ) -> None:
-    """By the environment, of the files."""
+    """A user who sets the variable expects this launcher."""
     services = {"a": {"environment": {LAUNCHER: "warm"}}, "prepare": {"environment": {LAUNCHER: given}}, "b": {}}
     docker.write("config", json.dumps({"services": services}))
-    project = ComposedProject(folder, {**docker.environ, LAUNCHER: wanted})
+    project = DockerProject(folder, {**docker.environ, LAUNCHER: wanted})
     if is_right:
         project.check()
     else:
@@ -117,17 +117,17 @@ def test_the_launcher_is_the_one_that_was_asked_for(
             project.check()
 
 
-def test_a_launcher_that_there_is_not_is_refused(folder: Path, docker: FakeDocker) -> None:
-    """The files would not notice."""
+def test_unknown_launcher_is_refused(folder: Path, docker: FakeDocker) -> None:
+    """The compose files would ignore a misspelt launcher."""
     docker.write("config", json.dumps({"services": {"prepare": {"environment": {LAUNCHER: "warm"}}}}))
     with pytest.raises(SettingsError, match="'dokcer'"):
-        ComposedProject(folder, {**docker.environ, LAUNCHER: "dokcer"}).check()
+        DockerProject(folder, {**docker.environ, LAUNCHER: "dokcer"}).check()
 
 
-def test_only_what_starts_needs_to_be_told(folder: Path, docker: FakeDocker) -> None:
-    """What ends goes by labels, whatever it was started with."""
+def test_only_a_start_passes_files_and_profiles(folder: Path, docker: FakeDocker) -> None:
+    """Other commands find containers by their labels, whatever files they were started with."""
     environ = {**docker.environ, "COMPOSE_PROJECT_NAME": "x", "COMPOSE_PROFILES": "extra"}
-    project = ComposedProject(folder, environ, ("gpu",))
+    project = DockerProject(folder, environ, ("gpu",))
     docker.write("started", "[]")
     for words in (("up", "--detach"), ("down", "--remove-orphans"), ("stop", "training")):
         project.compose(*words)
@@ -140,8 +140,8 @@ def test_only_what_starts_needs_to_be_told(folder: Path, docker: FakeDocker) -> 
     assert "--file" not in project.logs("training", lines=5, follows=False)
 
 
-def test_a_profile_without_docker_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are no files to lay over anything."""
+def test_profile_of_an_embedded_project_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedded project reads no compose files."""
     (folder / "definitions.py").touch()
     monkeypatch.chdir(folder)
     with pytest.raises(SystemExit) as ended:
@@ -160,8 +160,8 @@ def _config(*files: str, **environ: str) -> dict[str, Any]:
 
 @needs_compose
 @pytest.mark.parametrize(("environ", "count"), [({}, 1), ({"BONSEYES_GPUS": "3"}, 3)])
-def test_the_training_alone_gets_a_gpu(environ: dict[str, str], count: int) -> None:
-    """As Compose reads the file."""
+def test_only_the_training_gets_a_gpu(environ: dict[str, str], count: int) -> None:
+    """Compose itself reads the files."""
     plain, services = _config(BASE), _config(BASE, GPU, **environ)
     resources = services["training"].pop("deploy")["resources"]
     assert resources == {"reservations": {"devices": [{"capabilities": ["gpu"], "driver": "nvidia", "count": count}]}}
@@ -169,17 +169,17 @@ def test_the_training_alone_gets_a_gpu(environ: dict[str, str], count: int) -> N
 
 
 @needs_compose
-def test_the_launcher_of_runs_is_what_the_files_say() -> None:
-    """A variable alone would have it look for a proxy that is not there."""
-    asked = {LAUNCHER: "docker"}
-    plain, changed = _config(BASE, **asked), _config(BASE, RUNS, **asked)
+def test_launcher_comes_from_the_files_not_from_the_variable() -> None:
+    """With the variable alone, the launcher would look for a proxy that does not run."""
+    environ = {LAUNCHER: "docker"}
+    plain, changed = _config(BASE, **environ), _config(BASE, RUNS, **environ)
     assert {each["environment"].get(LAUNCHER) for each in plain.values() if "environment" in each} <= {None, "warm"}
     assert "socket-proxy" not in plain
     assert changed["prepare"]["environment"][LAUNCHER] == "docker"
     assert "socket-proxy" in changed
 
 
-def test_the_launcher_does_not_hang_on_a_variable() -> None:
-    """The same without Docker."""
-    services = read_deployment(PROJECT / BASE, {LAUNCHER: "docker"}).services
+def test_launcher_does_not_depend_on_a_variable() -> None:
+    """This is the same claim, on a machine without Docker."""
+    services = read_compose_model(PROJECT / BASE, {LAUNCHER: "docker"}).services
     assert services["prepare"].environment[LAUNCHER] == "warm"

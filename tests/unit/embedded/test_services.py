@@ -91,7 +91,7 @@ def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
     assert len(set(addresses.values())) == len(containers)
     for service in containers:
         assert addresses[service.name] == sockets.url_of(service.argv[-1])
-        assert service.environ["BONSEYES_VOLUME"] == str(project.state / "volumes" / service.name)
+        assert service.environ["BONSEYES_VOLUME"] == str(project.state_folder / "volumes" / service.name)
         assert service.environ["BONSEYES_ADDRESSES"] == str(project.addresses)
         assert service.environ["BONSEYES_PORT"] == "8123"
 

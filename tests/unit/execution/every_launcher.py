@@ -1,4 +1,4 @@
-"""What a run launcher owes Dagster; each test gets a project with a launcher by the fixture `shared`."""
+"""Tests for every run launcher; the fixture `shared` gives each test a project with a launcher."""
 
 import threading
 
@@ -8,24 +8,24 @@ from dagster import DagsterRunStatus
 from tests.unit.execution.launching import wait_until
 
 __all__ = [
-    "test_a_run_ends_as_its_ops_do",
     "test_a_terminated_run_is_cancelled",
-    "test_runs_launched_by_several_threads_all_end",
+    "test_run_has_the_status_of_its_ops",
+    "test_runs_launched_from_two_threads_complete",
 ]
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 
 
 @pytest.mark.parametrize(("job", "status"), [("quick", SUCCESS), ("failing", FAILURE)])
-def test_a_run_ends_as_its_ops_do(shared, job, status):
-    """Success and failure of ops are the run's; then there is nothing to terminate, and `terminate` says so."""
+def test_run_has_the_status_of_its_ops(shared, job, status):
+    """After the end of a run, `terminate` returns False."""
     run_id = shared.launch(job)
     assert shared.wait(run_id) == status
     assert shared.instance.run_launcher.terminate(run_id) is False
 
 
 def test_a_terminated_run_is_cancelled(shared):
-    """`terminate` stops a run, and its status says that it was on purpose."""
+    """Its process ends, too."""
     before = len(shared.pids())
     run_id = shared.launch("waiting")
     pid = shared.wait_for_pid(before + 1)
@@ -34,8 +34,8 @@ def test_a_terminated_run_is_cancelled(shared):
     wait_until(lambda: not shared.lives(run_id, pid))
 
 
-def test_runs_launched_by_several_threads_all_end(shared):
-    """A server with threads launches runs at the same time."""
+def test_runs_launched_from_two_threads_complete(shared):
+    """A server with threads launches runs concurrently."""
     run_ids: list[str] = []
     threads = [threading.Thread(target=lambda: run_ids.append(shared.launch("quick"))) for _ in range(2)]
     for thread in threads:

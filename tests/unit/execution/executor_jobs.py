@@ -1,5 +1,5 @@
-"""The jobs that test_executor.py runs, each on every executor; a file of its own because step processes load it too."""
-# ruff: noqa: D103 - the ops of these jobs are named for what they do
+"""Jobs for test_executor.py, each for every executor. They are in a separate file, because step processes load it."""
+# ruff: noqa: D103 - the names of these ops say enough
 
 import asyncio
 import contextlib
@@ -38,18 +38,18 @@ from bonseyes_dagster.execution.threads.interruption import interruptible_call, 
 
 
 def note(text: str) -> None:
-    """Append a line to the file that the test reads; small appends are atomic, also between processes."""
+    """Append a line to the file that the test reads; small appends are atomic between processes."""
     with Path(os.environ["EXECUTOR_TEST_NOTES"]).open("a") as file:
         file.write(f"{text}\n")
 
 
 def marker() -> Path:
-    """Return a file that tells an op to go on."""
+    """Return the file whose creation makes an op go on."""
     return Path(os.environ["EXECUTOR_TEST_NOTES"] + ".marker")
 
 
 def wait_for_naps(count: int) -> None:
-    """Return when so many naps have begun; after 30 s in any case."""
+    """Return when `count` naps have begun, or after 30 s."""
     notes, deadline = Path(os.environ["EXECUTOR_TEST_NOTES"]), time.monotonic() + 30
     while notes.read_text().count("begin nap") < count and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -86,9 +86,9 @@ def naps():
 
 @op
 def watch_main_thread() -> None:
-    """Note the seconds of processor time that the main thread uses while this step sleeps."""
+    """Write a note with the processor time of the main thread in seconds while this step sleeps."""
     clock = time.pthread_getcpuclockid(threading.main_thread().ident or 0)
-    time.sleep(0.5)  # the main thread may still be at work on the start of the run
+    time.sleep(0.5)  # the main thread may still start the run
     before = time.clock_gettime(clock)
     time.sleep(1.5)
     note(f"used {time.clock_gettime(clock) - before}")
@@ -344,7 +344,7 @@ def stubborn():
 
 
 def wait_for_notes(count: int, text: str) -> None:
-    """Return when ops have noted `text` so often; after 30 s in any case."""
+    """Return when ops have written `text` `count` times, or after 30 s."""
     notes, deadline = Path(os.environ["EXECUTOR_TEST_NOTES"]), time.monotonic() + 30
     while notes.read_text().count(text) < count and time.monotonic() < deadline:
         time.sleep(0.01)

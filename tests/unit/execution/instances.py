@@ -1,4 +1,4 @@
-"""A persistent instance as a project has it, for tests that execute jobs in their own process."""
+"""A persistent instance like a project's, for tests that execute jobs in their own process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ __all__ = ["project_instance"]
 
 @contextmanager
 def project_instance(home: Path) -> Iterator[DagsterInstance]:
-    """Yield an instance as a run's process opens it: connections stay open, each step has its own log."""
+    """Yield an instance like a run's process opens it: connections stay open, and each step has its own log."""
     write_instance(home, launcher="stock")
     with DagsterInstance.from_config(str(home)) as plain, open_worker_instance(plain) as instance:
         yield instance

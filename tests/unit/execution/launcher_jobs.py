@@ -1,5 +1,5 @@
-"""The jobs that test_launcher.py launches; they note what they do in the folder that their configuration names."""
-# ruff: noqa: D103 - the ops of these jobs are named for what they do
+"""Jobs for test_launcher.py; their ops write notes into the folder in their configuration."""
+# ruff: noqa: D103 - the names of these ops say enough
 
 import os
 import sys

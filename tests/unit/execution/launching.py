@@ -1,4 +1,4 @@
-"""The project that test_launcher.py launches runs of: its ops note what they do in the project's folder."""
+"""A project for tests of launchers. Its ops write notes into the project's folder."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.launching_project import code_server, wait_until
 __all__ = ["JOBS", "LaunchingProject", "code_server", "launching_project", "own_jobs", "wait_until"]
 
 JOBS = Path(__file__).parent / "launcher_jobs.py"
-# The ops that note what they do.
+# The ops of each job that write notes.
 NOTING = {
     "waiting": ["first", "wait_for_release", "last"],
     "stubborn": ["sleep_on"],
@@ -25,42 +25,42 @@ NOTING = {
 
 
 class LaunchingProject(common.LaunchingProject):
-    """A project, and what its ops have noted."""
+    """A project with the notes of its ops."""
 
     def config(self, job: str) -> dict[str, Any]:
-        """Let all ops of a job that note things do so in the project's folder."""
+        """Return the config that makes ops write their notes into the project's folder."""
         ops = {name: {"config": {"folder": str(self.folder)}} for name in NOTING.get(job, [])}
         return {"ops": ops}
 
     def notes(self) -> list[str]:
-        """Return what ops have noted."""
+        """Return the notes of ops, one per line."""
         path = self.folder / "notes"
         return path.read_text().splitlines() if path.exists() else []
 
     def pids(self) -> list[int]:
-        """Return the processes whose ops are or were waiting, oldest first."""
+        """Return the pids of processes whose ops wait or have waited, oldest first."""
         return [int(line.split()[1]) for line in self.notes() if line.startswith("waiting ")]
 
     def lives(self, _run_id: str, pid: int) -> bool:
-        """Tell whether a run's process is there."""
+        """Tell whether a run's process is alive."""
         return Path(f"/proc/{pid}").exists()
 
     def wait_for_pid(self, count: int = 1) -> int:
-        """Wait until ops have waited `count` times; return the last one's process."""
+        """Wait until ops have waited `count` times; return the pid of the last."""
         wait_until(lambda: len(self.pids()) >= count)
         return self.pids()[-1]
 
     def release(self) -> None:
-        """Let waiting ops go on."""
+        """Make waiting ops go on."""
         (self.folder / "release").touch()
 
     def close(self) -> None:
-        """End what is left of it."""
+        """Stop the run servers, and kill the processes that still wait."""
         super().close()
         self.kill_waiting()
 
     def kill_waiting(self) -> None:
-        """End runs that a failed test has left waiting."""
+        """Kill the processes of runs that a failed test left waiting."""
         for pid in self.pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -72,7 +72,7 @@ class LaunchingProject(common.LaunchingProject):
 def launching_project(
     folder: Path, port: int, *, launcher: Any = "warm", jobs: Path = JOBS, postgres: str | None = None
 ) -> Iterator[LaunchingProject]:
-    """Make a project whose instance has the given launcher, on a code server."""
+    """Create a project whose instance has the given launcher; its code server listens at `port`."""
     options: dict[str, Any] = {"jobs": jobs, "launcher": launcher, "postgres": postgres, "kind": LaunchingProject}
     with common.launching_project(folder, port, **options) as project:
         yield project

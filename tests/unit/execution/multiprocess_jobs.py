@@ -1,5 +1,5 @@
-"""The jobs that test_multiprocess.py launches: ops that change what a process has once, end it, or wait."""
-# ruff: noqa: D103 - the ops of these jobs are named for what they do
+"""Jobs for test_multiprocess.py: ops that change state of their process, end the process, or wait."""
+# ruff: noqa: D103 - the names of these ops say enough
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True)
 class Seen:
-    """What an op found after its neighbour had changed the same."""
+    """The process state that an op finds after the other op has changed its own."""
 
     folder: str
     variable: str

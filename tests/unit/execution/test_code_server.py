@@ -1,4 +1,4 @@
-"""The code server loads definitions anew when it is asked to, and leaves no process behind."""
+"""The code server reloads definitions on request, and leaves no process behind."""
 
 import os
 import signal
@@ -32,21 +32,21 @@ defs = Definitions(jobs=[only])
 
 
 class Server:
-    """A code server as `bonseyes up` starts it, at a unix socket, or as Docker does, at a port."""
+    """A code server at a unix socket, like in an embedded project, or at a port, like in a docker project."""
 
     def __init__(self, folder: Path, at: str) -> None:
         self.folder = folder
         self.file = folder / "definitions.py"
-        self.place: dict[str, Any] = {"host": "127.0.0.1", "port": free_port()}
+        self.address: dict[str, Any] = {"host": "127.0.0.1", "port": free_port()}
         if at == "socket":
-            self.place = {"socket": str(folder / "code.sock")}
-        self.client = DagsterGrpcClient(**self.place)
+            self.address = {"socket": str(folder / "code.sock")}
+        self.client = DagsterGrpcClient(**self.address)
         self.define("before")
         command = [sys.executable, "-B", "-m", "bonseyes_dagster.execution.servers.code_server"]
-        place = [word for name, value in self.place.items() for word in (f"--{name}", str(value))]
+        options = [word for name, value in self.address.items() for word in (f"--{name}", str(value))]
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen(
-                [*command, *place, "-f", str(self.file), "-d", str(folder)],
+                [*command, *options, "-f", str(self.file), "-d", str(folder)],
                 env={**os.environ, "DAGSTER_HOME": str(folder)},
                 stdout=log,
                 stderr=log,
@@ -65,24 +65,24 @@ class Server:
             return False
 
     def jobs(self) -> str:
-        """Return the jobs that the server describes, or why it has none."""
+        """Return the jobs that the server describes, or its error."""
         answer = deserialize_value(self.client.list_repositories())
         if not isinstance(answer, ListRepositoriesResponse):
             return str(answer.to_string())
         from dagster._core.remote_origin import GrpcServerCodeLocationOrigin, RemoteRepositoryOrigin
 
-        origin = GrpcServerCodeLocationOrigin(**{"host": "localhost", **self.place}, location_name="x")
+        origin = GrpcServerCodeLocationOrigin(**{"host": "localhost", **self.address}, location_name="x")
         name = answer.repository_symbols[0].repository_name
         return str(self.client.external_repository(RemoteRepositoryOrigin(origin, name)))
 
     def children(self) -> list[psutil.Process]:
-        """Return the servers that it has forked."""
+        """Return the servers that the parent has forked."""
         return psutil.Process(self.process.pid).children()
 
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A running one; nothing of it is left afterwards."""
+    """A running code server; after the test no process of it is left."""
     server = Server(tmp_path, getattr(request, "param", "socket"))
     children = server.children()
     yield server
@@ -94,8 +94,8 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("server", ["socket", "port"], indirect=True)
-def test_reload_loads_what_was_edited(server: Server) -> None:
-    """Definitions that are broken are shown as broken, for runs fail with them as well; the next reload mends that."""
+def test_reload_loads_edited_definitions(server: Server) -> None:
+    """Broken definitions are served with their error, because runs fail with them as well."""
     assert '"before"' in server.jobs()
     server.define("after")
     assert '"before"' in server.jobs()
@@ -112,29 +112,29 @@ def test_reload_loads_what_was_edited(server: Server) -> None:
     server.client.reload_code(timeout=120)
     assert '"mended"' in server.jobs()
     until(lambda: len(server.children()) == 1)
-    # The former servers have not removed the socket of the one at work.
+    # The former servers have not removed the socket of the current server.
     assert '"mended"' in server.jobs()
 
 
-def test_a_server_that_starts_has_the_pipeline_containers_load_anew(server: Server) -> None:
-    """It may have started again because it was killed, with definitions that were edited since."""
+def test_start_touches_the_loaded_file(server: Server) -> None:
+    """The pipeline containers must reload: a killed server may start again with edited definitions."""
     until((server.folder / LOADED_FILE).exists)
 
 
-def test_successor_that_dies_leaves_the_server_at_work(server: Server) -> None:
-    """Whoever asked hears that nothing was loaded."""
+def test_server_goes_on_if_its_successor_dies(server: Server) -> None:
+    """The request for the reload gets an error."""
     server.file.write_text("import os\nos._exit(7)\n")
     with pytest.raises(DagsterUserCodeUnreachableError) as error:
         server.client.reload_code(timeout=120)
-    assert "could not be loaded anew" in str(error.value.__cause__)
+    assert "could not be loaded again" in str(error.value.__cause__)
     assert '"before"' in server.jobs()
     server.define("after")
     server.client.reload_code(timeout=120)
     assert '"after"' in server.jobs()
 
 
-def test_killed_server_ends_its_parent_and_the_other_way_round(server: Server) -> None:
-    """The supervisor, which watches the parent, starts both again."""
+def test_killed_server_ends_its_parent(server: Server) -> None:
+    """The supervisor watches the parent, and starts both again."""
     (child,) = server.children()
     child.send_signal(signal.SIGKILL)
     assert server.process.wait(30) == 128 + signal.SIGKILL
@@ -142,7 +142,7 @@ def test_killed_server_ends_its_parent_and_the_other_way_round(server: Server) -
 
 
 def test_killed_parent_leaves_no_server(server: Server) -> None:
-    """The port is free for the next one."""
+    """The port is free for the next server."""
     (child,) = server.children()
     server.process.send_signal(signal.SIGKILL)
     server.process.wait(30)

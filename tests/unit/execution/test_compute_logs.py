@@ -1,4 +1,4 @@
-"""What is printed belongs to the step that prints it, while steps begin and end."""
+"""Output belongs to the step that prints it, while steps begin and end."""
 
 import contextvars
 import itertools
@@ -22,7 +22,7 @@ from bonseyes_dagster.execution.threads.compute_logs import _IDLE_S, StepCompute
 
 
 def print_while_it_ends(manager, key, moment):
-    """Print, outside of the one step, which ends before that instruction of the search for it; tell whether it did."""
+    """Print outside of a step that ends before an instruction of `_target`; tell whether it ended there."""
     context = contextvars.copy_context()
     step = manager.capture_logs(key)
     context.run(step.__enter__)
@@ -45,7 +45,7 @@ def print_while_it_ends(manager, key, moment):
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        print("said")
+        print("line")
     finally:
         sys.settrace(before)
         ended = has_ended
@@ -54,63 +54,63 @@ def print_while_it_ends(manager, key, moment):
     return ended
 
 
-def test_a_lone_step_may_end_while_a_thread_prints(tmp_path: Path, capsys):
-    """At any moment: what is printed is the step's or nobody's, and never an error."""
+def test_step_may_end_while_a_thread_prints(tmp_path: Path, capsys):
+    """At any moment, the output goes to the step or to the process, and never raises an error."""
     manager = StepComputeLogManager(str(tmp_path))
     for moment in itertools.count():
         key = ["run", "compute_logs", str(moment)]
         ended = print_while_it_ends(manager, key, moment)
-        assert manager.get_log_data(key).stdout.decode() + capsys.readouterr().out == "said\n"
+        assert manager.get_log_data(key).stdout.decode() + capsys.readouterr().out == "line\n"
         if not ended:
             break
     assert moment > 10
 
 
-# What a deleted run's steps printed
+# --- logs of deleted runs
 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """An instance as a project has it."""
+    """An instance like a project's."""
     write_instance(tmp_path, launcher="stock")
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         yield instance
 
 
 def log_of(instance: DagsterInstance, run_id: str, *, idle_s: float = 2 * _IDLE_S) -> Path:
-    """Write the log of a step of a run, which nothing has touched for so long; return the run's folder."""
+    """Write the log of a run's step with an age of `idle_s`; return the run's folder."""
     folder = Path(instance.root_directory) / "compute_logs" / run_id
     file = folder / "compute_logs" / "step.out"
     file.parent.mkdir(parents=True)
-    file.write_text("said\n")
+    file.write_text("line\n")
     moment = time.time() - idle_s
     for path in (file, file.parent, folder):
         os.utime(path, (moment, moment))
     return folder
 
 
-def test_logs_go_with_a_run_through_its_storage(instance: DagsterInstance) -> None:
-    """Whoever deletes it; those of others stay."""
+def test_deletion_of_a_run_removes_only_its_logs(instance: DagsterInstance) -> None:
+    """This holds for every way to delete a run, because all use its storage."""
     instance.add_run(run := DagsterRun(job_name="job"))
     mine, other = log_of(instance, run.run_id), log_of(instance, str(uuid.uuid4()))
     instance.delete_run(run.run_id)
     assert (mine.exists(), other.exists()) == (False, True)
 
 
-def test_only_idle_logs_of_runs_that_are_gone_are_orphans(instance: DagsterInstance) -> None:
-    """Those of a run that is there, that changed just now, or of a sensor's tick are left alone."""
+def test_only_idle_logs_of_deleted_runs_are_orphans(instance: DagsterInstance) -> None:
+    """Logs of existing runs, logs that changed recently, and logs of sensor ticks stay."""
     instance.add_run(run := DagsterRun(job_name="job"))
     kept = [log_of(instance, run.run_id), log_of(instance, str(uuid.uuid4()), idle_s=60), log_of(instance, "inbox")]
     gone = log_of(instance, str(uuid.uuid4()))
-    # Broke off between setting aside and removing.
+    # A removal that was interrupted after it set the folder aside.
     half_gone = log_of(instance, str(uuid.uuid4()))
     half_gone.rename(half_gone.with_name(f".deleted-{half_gone.name}"))
     remove_orphaned_logs(instance)
     assert {path.name for path in gone.parent.iterdir()} == {path.name for path in kept}
 
 
-def test_nothing_is_an_orphan_while_runs_cannot_be_read(instance: DagsterInstance, monkeypatch) -> None:
-    """An error is no answer."""
+def test_no_log_is_removed_while_runs_cannot_be_read(instance: DagsterInstance, monkeypatch) -> None:
+    """An error does not mean that the runs are gone."""
     folder = log_of(instance, str(uuid.uuid4()))
 
     def fail(*_: object, **__: object) -> None:
@@ -119,11 +119,11 @@ def test_nothing_is_an_orphan_while_runs_cannot_be_read(instance: DagsterInstanc
     monkeypatch.setattr(instance, "get_run_ids", fail)
     with pytest.raises(OperationalError):
         remove_orphaned_logs(instance)
-    assert (folder / "compute_logs" / "step.out").read_text() == "said\n"
+    assert (folder / "compute_logs" / "step.out").read_text() == "line\n"
 
 
-def test_logs_of_a_run_that_comes_meanwhile_are_put_back(instance: DagsterInstance) -> None:
-    """A new run of a name has the id of the deleted one; what it has printed meanwhile stays its own."""
+def test_logs_are_put_back_if_a_new_run_has_the_id(instance: DagsterInstance) -> None:
+    """A new run with the name of a deleted run has its id. The new run's own output is kept."""
     run_id = str(uuid.uuid4())
     folder = log_of(instance, run_id)
     (folder / "compute_logs" / "other.out").write_text("before\n")
@@ -143,13 +143,13 @@ def test_logs_of_a_run_that_comes_meanwhile_are_put_back(instance: DagsterInstan
 
     manager.remove_orphans(known)
     logs = {path.name: path.read_text() for path in (folder / "compute_logs").iterdir()}
-    assert logs == {"step.out": "said\n", "other.out": "new\n"}
+    assert logs == {"step.out": "line\n", "other.out": "new\n"}
     assert [path.name for path in folder.parent.iterdir()] == [run_id]
 
 
 @pytest.mark.parametrize("place", [(SqliteEventLogStorage, "delete_events"), (shutil, "rmtree")])
-def test_what_a_new_run_of_the_id_writes_meanwhile_stays(instance: DagsterInstance, monkeypatch, place) -> None:
-    """Once a run's record is gone, its name is free: what its steps left is set aside first, and removed then."""
+def test_deletion_keeps_the_output_of_a_new_run_with_the_id(instance: DagsterInstance, monkeypatch, place) -> None:
+    """When Dagster's row of a run is deleted, its name is free. So the output is first set aside, then removed."""
     instance.add_run(run := DagsterRun(job_name="job"))
     storage = Path(instance.storage_directory())
     folders = [log_of(instance, run.run_id), storage / run.run_id]
@@ -173,30 +173,30 @@ def test_what_a_new_run_of_the_id_writes_meanwhile_stays(instance: DagsterInstan
     assert not [path for folder in folders for path in folder.parent.glob(".deleted-*")]
 
 
-def test_values_that_were_only_set_aside_are_removed_later(instance: DagsterInstance) -> None:
-    """A deletion may break off between the two."""
-    doomed = Path(instance.storage_directory()) / f".deleted-{uuid.uuid4()}"
-    doomed.mkdir(parents=True)
-    (doomed / "value").write_text("1")
+def test_set_aside_values_are_removed_later(instance: DagsterInstance) -> None:
+    """A deletion may stop after it set the values aside."""
+    deleted = Path(instance.storage_directory()) / f".deleted-{uuid.uuid4()}"
+    deleted.mkdir(parents=True)
+    (deleted / "value").write_text("1")
     remove_orphaned_logs(instance)
-    assert not doomed.exists()
+    assert not deleted.exists()
 
 
 @pytest.mark.parametrize("method", ["rename", "stat", "hardlink_to"])
-def test_two_that_tidy_one_folder_do_not_disturb_each_other(instance: DagsterInstance, monkeypatch, method) -> None:
-    """A folder that is looked at may go at any moment; the others are removed all the same."""
-    doomed, gone = log_of(instance, str(uuid.uuid4())), log_of(instance, str(uuid.uuid4()))
+def test_two_processes_may_remove_orphans_at_once(instance: DagsterInstance, monkeypatch, method) -> None:
+    """A folder may disappear at any moment; the other folders are removed all the same."""
+    deleted, gone = log_of(instance, str(uuid.uuid4())), log_of(instance, str(uuid.uuid4()))
     is_put_back = method == "hardlink_to"
     if is_put_back:
-        instance.add_run(DagsterRun(job_name="job", run_id=doomed.name))
-        doomed = doomed.rename(doomed.with_name(f".deleted-{doomed.name}"))
+        instance.add_run(DagsterRun(job_name="job", run_id=deleted.name))
+        deleted = deleted.rename(deleted.with_name(f".deleted-{deleted.name}"))
     real = getattr(Path, method)
 
     def remove_first(path: Path, *args: object, **options: object) -> object:
-        if doomed.name in str(path) or (args and doomed.name in str(args[0])):
-            shutil.rmtree(doomed, ignore_errors=True)
+        if deleted.name in str(path) or (args and deleted.name in str(args[0])):
+            shutil.rmtree(deleted, ignore_errors=True)
         return real(path, *args, **options)
 
     monkeypatch.setattr(Path, method, remove_first)
     remove_orphaned_logs(instance)
-    assert not doomed.exists() and not gone.exists()
+    assert not deleted.exists() and not gone.exists()

@@ -1,4 +1,4 @@
-"""Runs are launched at once while there is room, and wait in Dagster's queue while there is none."""
+"""Runs are launched at once below the limit of live runs, and wait in Dagster's queue otherwise."""
 
 import threading
 import time
@@ -26,7 +26,7 @@ CANCELED, SUCCESS = DagsterRunStatus.CANCELED, DagsterRunStatus.SUCCESS
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The code server of all tests."""
+    """The port of one code server for all tests."""
     with code_server(JOBS) as port:
         yield port
 
@@ -41,7 +41,7 @@ def served(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laun
 
 @pytest.fixture
 def project(served: LaunchingProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LaunchingProject]:
-    """The project with a fresh folder for what ops note, and none of its runs left waiting afterwards."""
+    """The project with an empty folder for the notes of ops; after the test all its runs have ended."""
     monkeypatch.setattr(served, "folder", tmp_path)
     yield served
     served.release()
@@ -53,7 +53,7 @@ def project(served: LaunchingProject, tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def limit(served: LaunchingProject, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """What sets the limits of the coordinator, which test_instance_settings.py has from dagster.yaml."""
+    """A function that sets the limits of the coordinator; test_instance_settings.py sets them by dagster.yaml."""
 
     def limit(most: int, **tag_limit: Any) -> None:
         coordinator = served.instance.run_coordinator
@@ -64,7 +64,7 @@ def limit(served: LaunchingProject, monkeypatch: pytest.MonkeyPatch) -> Callable
 
 
 def submit(project: LaunchingProject, job: str, **tags: str) -> str:
-    """Create a run and submit it, as all doors do; return its id."""
+    """Create a run, submit it and return its id."""
     run_id = project.create(job, **tags)
     project.instance.submit_run(run_id, project.context.create_request_context())
     return run_id
@@ -72,7 +72,7 @@ def submit(project: LaunchingProject, job: str, **tags: str) -> str:
 
 @contextmanager
 def daemon(project: LaunchingProject) -> Iterator[None]:
-    """Run Dagster's daemon of the queue, in a thread."""
+    """Run Dagster's queue daemon in a thread."""
     ended = threading.Event()
     queue = QueuedRunCoordinatorDaemon(interval_seconds=1)
 
@@ -90,7 +90,7 @@ def daemon(project: LaunchingProject) -> Iterator[None]:
 
 
 def most_at_once(project: LaunchingProject, runs: list[str]) -> int:
-    """Return how many of the runs were live at the same time, by their events."""
+    """Return the maximum number of runs that were live at the same time, by their events."""
     kinds = {DagsterEventType.RUN_STARTING: 1, DagsterEventType.RUN_SUCCESS: -1}
     changes = []
     for run_id in runs:
@@ -104,8 +104,8 @@ def most_at_once(project: LaunchingProject, runs: list[str]) -> int:
     return most
 
 
-def test_never_more_runs_are_live_than_may_be(project: LaunchingProject, limit: Callable[..., None]) -> None:
-    """60 submitted by eight threads at once, five may be live: all complete, none is forgotten."""
+def test_limit_of_live_runs_is_kept(project: LaunchingProject, limit: Callable[..., None]) -> None:
+    """Eight threads submit 60 runs with a limit of 5; all runs complete."""
     limit(5)
     before = project.instance.get_runs_count()
     with daemon(project):
@@ -120,13 +120,13 @@ def test_never_more_runs_are_live_than_may_be(project: LaunchingProject, limit: 
 def test_run_with_room_is_launched_without_the_daemon(
     project: LaunchingProject, limit: Callable[..., None], most: int
 ) -> None:
-    """No tick is waited for; -1 is no limit."""
+    """-1 means no limit."""
     limit(most)
     assert project.wait(submit(project, "quick")) is SUCCESS
 
 
-def test_queued_run_says_what_it_waits_for(project: LaunchingProject, limit: Callable[..., None]) -> None:
-    """Without the daemon it stays queued and says so; it can be cancelled; a priority goes before age."""
+def test_queue_place_gives_the_reason(project: LaunchingProject, limit: Callable[..., None]) -> None:
+    """Without the daemon a run stays queued. It can be cancelled. A higher priority comes before an older run."""
     limit(1)
     submit(project, "waiting")
     project.wait_for_pid()
@@ -137,7 +137,7 @@ def test_queued_run_says_what_it_waits_for(project: LaunchingProject, limit: Cal
     assert "Dagster's daemon, which launches queued runs and has not started yet" in places[0].reason
     beat(project, age_s=0)
     assert "1 runs are live, and 1 may be at once" in queue_place(project.instance, project.run(first)).reason
-    beat(project, age_s=coordinator._SILENCE_S + 10)
+    beat(project, age_s=coordinator._HEARTBEAT_TIMEOUT_S + 10)
     assert "has been silent for" in queue_place(project.instance, project.run(first)).reason
     assert project.instance.run_coordinator.cancel_run(second)
     assert project.run(second).status is CANCELED
@@ -149,13 +149,13 @@ def test_queued_run_says_what_it_waits_for(project: LaunchingProject, limit: Cal
 
 
 def beat(project: LaunchingProject, *, age_s: float) -> None:
-    """Have the daemon of the queue give a sign of life, some time ago."""
+    """Write a heartbeat of the queue daemon that is `age_s` old."""
     heartbeat = DaemonHeartbeat(time.time() - age_s, "QUEUED_RUN_COORDINATOR", "test", [])
     project.instance.add_daemon_heartbeat(heartbeat)
 
 
-def test_limits_on_tags_hold_for_runs_with_room(project: LaunchingProject, limit: Callable[..., None]) -> None:
-    """They are the project's own, in dagster.yaml."""
+def test_tag_limits_hold_while_there_is_room(project: LaunchingProject, limit: Callable[..., None]) -> None:
+    """A project sets them in its dagster.yaml."""
     limit(10, key="team", value="a", limit=1)
     submit(project, "waiting", team="a")
     project.wait_for_pid()
@@ -170,7 +170,7 @@ def test_limits_on_tags_hold_for_runs_with_room(project: LaunchingProject, limit
 def test_run_that_cannot_be_launched_fails_with_the_reason(
     project: LaunchingProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with Dagster's own coordinator, whoever submits hears of it."""
+    """The caller gets the error, as with Dagster's own coordinator."""
 
     def refuse(_context: object) -> None:
         raise OSError("no more processes")

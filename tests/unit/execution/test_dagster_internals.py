@@ -1,4 +1,4 @@
-"""What this project uses of Dagster that is not public stands in one module for each area, and is there."""
+"""Each area imports the private parts of Dagster in one module, and the installed Dagster has these parts."""
 
 import ast
 import importlib
@@ -34,18 +34,18 @@ def private_imports(file: Path) -> list[tuple[str, str]]:
         for module, name in private_imports(file)
     ],
 )
-def test_the_installed_dagster_has_it(area, module, name):
-    """After a change of Dagster's version, each failure names one thing that has moved, and who uses it."""
+def test_installed_dagster_has_the_private_part(area, module, name):
+    """After a change of Dagster's version, each failure names one moved part and the area that uses it."""
     found = hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}")
     assert found, f"{area} uses {module}.{name}"
 
 
-def test_private_parts_are_imported_in_one_module_of_each_area():
-    """Elsewhere a moved name would be found one import after the other."""
+def test_private_parts_are_imported_only_in_dagster_internals():
+    """In other modules, moved names would be found only one by one."""
     others = [file for file in PACKAGE.rglob("*.py") if file not in MODULES]
     assert [str(file) for file in others if private_imports(file)] == []
 
 
-def test_the_message_of_a_resumed_run_is_dagsters():
-    """It is copied, because its module takes half a second to import."""
+def test_copied_resume_message_equals_dagsters():
+    """The message is copied, because the import of its module takes half a second."""
     assert run_monitoring.RESUME_RUN_LOG_MESSAGE == RESUME_RUN_LOG_MESSAGE

@@ -1,4 +1,4 @@
-"""The files of a Dagster instance, and that Dagster takes them."""
+"""The files of a Dagster instance, as Dagster loads them."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ from bonseyes_dagster.execution.storage.migration import bring_up_to_date
 from bonseyes_dagster.execution.threads.compute_logs import StepComputeLogManager
 
 
-def test_dagster_takes_the_instance(tmp_path: Path) -> None:
-    """Launcher, coordinator and logs are ours; telemetry is off; everything lies below the home."""
+def test_dagster_loads_the_written_instance(tmp_path: Path) -> None:
+    """Launcher, coordinator and log manager are ours, telemetry is off, and all files are below the home."""
     home = tmp_path / "home"
     write_instance(home)
     bring_up_to_date(home)
@@ -26,8 +26,8 @@ def test_dagster_takes_the_instance(tmp_path: Path) -> None:
     assert (home / "storage" / "history" / "runs.db").is_file()
 
 
-def test_a_user_can_put_the_stock_launcher_back(tmp_path: Path) -> None:
-    """One argument, and Dagster is on its own."""
+def test_stock_launcher_can_be_configured(tmp_path: Path) -> None:
+    """Then Dagster's run monitoring is off as well."""
     write_instance(tmp_path, launcher="stock")
     with DagsterInstance.from_config(str(tmp_path)) as instance:
         assert type(instance.run_launcher).__name__ == "DefaultRunLauncher"
@@ -35,7 +35,7 @@ def test_a_user_can_put_the_stock_launcher_back(tmp_path: Path) -> None:
 
 
 def test_docker_and_postgres_are_configured(tmp_path: Path) -> None:
-    """What a deployment chooses ends up where Dagster looks for it; nobody else may read the password."""
+    """Only the owner may read the file, because it has the password."""
     url = "postgresql://dagster:secret@postgres/dagster"
     file = write_instance(tmp_path, launcher="docker", launcher_config={"image": "project"}, postgres=url)
     config = yaml.safe_load(file.read_text())
@@ -48,7 +48,7 @@ def test_docker_and_postgres_are_configured(tmp_path: Path) -> None:
 
 
 def test_workspace_points_at_the_code_server(tmp_path: Path) -> None:
-    """Rewriting it replaces it whole."""
+    """A second write replaces the whole file."""
     write_workspace(tmp_path, port=1)
     at_socket = yaml.safe_load(write_workspace(tmp_path, socket=tmp_path / "code.sock").read_text())["load_from"]
     assert at_socket == [{"grpc_server": {"socket": f"{tmp_path}/code.sock", "location_name": "definitions"}}]

@@ -1,4 +1,4 @@
-"""A project's own dagster.yaml is laid over ours, and refused with file and key where it is wrong."""
+"""A project's own dagster.yaml overrides ours. An error in it is refused with file and key."""
 
 import logging
 from pathlib import Path
@@ -36,8 +36,8 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def test_settings_of_a_project_reach_dagster(project: Path, tmp_path: Path) -> None:
-    """What they do not name stays ours."""
+def test_project_settings_override_the_written_instance(project: Path, tmp_path: Path) -> None:
+    """Settings that the file does not name keep our values."""
     (project / "dagster.yaml").write_text(EVERYTHING)
     check_values(project)
     write_instance(tmp_path, project=project)
@@ -60,7 +60,7 @@ def test_settings_of_a_project_reach_dagster(project: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n"])
 def test_empty_file_sets_nothing(project: Path, text: str) -> None:
-    """As no file does."""
+    """It is the same as no file."""
     assert read_settings(project) == {}
     (project / "dagster.yaml").write_text(text)
     check_values(project)
@@ -68,7 +68,7 @@ def test_empty_file_sets_nothing(project: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("storage: {sqlite: {base_dir: /x}}", "storage cannot be set here: the project keeps runs and events itself"),
         ("run_launcher: {module: a, class: B}", "run_launcher cannot be set here"),
@@ -80,22 +80,22 @@ def test_empty_file_sets_nothing(project: Path, text: str) -> None:
         ("concurrency: {runs: {max_concurrent_runs: -5}}", "concurrency.runs.max_concurrent_runs must be"),
         ("concurrency: {runs: {max_concurrent_runs: 1}}\nrun_queue: {max_concurrent_runs: 1}", "incompatible"),
         ("- a", "must map Dagster's settings to values; it holds a list"),
-        ("a: [", "line 1: it is no YAML"),
+        ("a: [", "line 1: it is not YAML"),
     ],
 )
-def test_wrong_settings_are_refused_with_file_and_key(project: Path, text: str, said: str) -> None:
-    """They must not reach Dagster's processes, which would all end with a traceback."""
+def test_wrong_settings_are_refused_with_file_and_key(project: Path, text: str, expected: str) -> None:
+    """With wrong settings, every process of Dagster would end with a traceback."""
     (project / "dagster.yaml").write_text(text)
     with pytest.raises(SettingsError) as error:
         check_values(project)
     assert str(project / "dagster.yaml") in error.value.message
-    assert said in error.value.message
+    assert expected in error.value.message
 
 
 def test_edit_of_the_written_file_is_set_aside_with_a_warning(
     project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file is written at each start; its header says where settings belong."""
+    """The file is written at each start. Its header names the file for settings."""
     file = write_instance(tmp_path, project=project)
     assert "dagster.yaml beside definitions.py" in file.read_text()
     with caplog.at_level(logging.WARNING):
@@ -109,8 +109,8 @@ def test_edit_of_the_written_file_is_set_aside_with_a_warning(
     assert "run_retries" not in yaml.safe_load(file.read_text())
 
 
-def test_most_live_runs_fit_into_memory(tmp_path: Path) -> None:
-    """A waiting run takes 34 MB; 300 at once want 10 GB."""
+def test_limit_of_live_runs_fits_into_memory(tmp_path: Path) -> None:
+    """A waiting run takes 34 MB, so 300 runs take 10 GB."""
     config = yaml.safe_load(write_instance(tmp_path).read_text())["run_coordinator"]["config"]
     memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
     assert config["max_concurrent_runs"] <= max(20, int(memory.split()[1]) // 2 // 40_000)

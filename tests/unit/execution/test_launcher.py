@@ -1,4 +1,4 @@
-"""What a run launcher owes Dagster, on ours and on Dagster's own; and what ours does when something dies."""
+"""A run launcher's duties to Dagster, tested on ours and on Dagster's; and the recovery of runs by our launcher."""
 
 import logging
 import os
@@ -23,9 +23,9 @@ from bonseyes_dagster.execution.launching.run_protocol import (
     records_folder,
     storage_id,
 )
-from bonseyes_dagster.execution.runs.run_record import read_record
+from bonseyes_dagster.execution.runs.process_record import read_record
 from bonseyes_dagster.execution.storage.sqlite_storage import close_connections
-from tests.unit.execution.every_launcher import *  # noqa: F403 - the tests of every launcher, on these two
+from tests.unit.execution.every_launcher import *  # noqa: F403 - the tests of every launcher, for these two
 from tests.unit.execution.launching import (
     JOBS,
     LaunchingProject,
@@ -41,20 +41,20 @@ SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE,
 
 @pytest.fixture(scope="module")
 def database() -> Callable[[], str | None]:
-    """What makes the database of a project: none, so that its runs are in SQLite. tests/docker has them in Postgres."""
+    """A function that creates a database; here it creates none, so that runs are in SQLite."""
     return lambda: None
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The code server of all tests: it only describes jobs, or starts runs as Dagster's launcher has it."""
+    """The port of one code server for all tests: it describes jobs, and starts runs for Dagster's own launcher."""
     with code_server(JOBS) as port:
         yield port
 
 
 @pytest.fixture(scope="module")
 def warm(port, database, tmp_path_factory) -> Iterator[LaunchingProject]:
-    """A project with our launcher and a run server that no test ends."""
+    """A project with our launcher, and a run server that no test stops."""
     with launching_project(tmp_path_factory.mktemp("warm"), port, postgres=database()) as project:
         project.serve_runs()
         yield project
@@ -69,14 +69,14 @@ def stock(port, tmp_path_factory) -> Iterator[LaunchingProject]:
 
 @pytest.fixture(params=["warm", "stock"])
 def shared(request) -> LaunchingProject:
-    """A project for each launcher that must do what Dagster expects; tests/docker has one with containers."""
+    """A project for each launcher; tests/docker has another with containers."""
     project: LaunchingProject = request.getfixturevalue(request.param)
     return project
 
 
 @pytest.fixture
 def served(warm, tmp_path, monkeypatch) -> Iterator[LaunchingProject]:
-    """The project with a run server, and a fresh folder for what ops note."""
+    """The project with a run server, and an empty folder for the notes of ops."""
     monkeypatch.setattr(warm, "folder", tmp_path)
     yield warm
     warm.kill_waiting()
@@ -93,7 +93,7 @@ def project(tmp_path, port, database) -> Iterator[LaunchingProject]:
 
 
 def test_a_killed_run_is_resumed_at_once(served):
-    """The run server starts a new process, which does only what is left to do."""
+    """The run server starts a new process, which executes only the unfinished steps."""
     run_id = served.launch("waiting")
     os.kill(served.wait_for_pid(), signal.SIGKILL)
     served.wait_for_pid(2)
@@ -104,8 +104,8 @@ def test_a_killed_run_is_resumed_at_once(served):
     assert "was killed by signal 9" in served.messages(run_id)
 
 
-def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(served):
-    """What was retried, skipped, failed or mapped before the kill is so after it, once."""
+def test_resume_keeps_retries_skips_failures_and_dynamic_steps(served):
+    """A step that was retried, skipped, failed or mapped before the kill is not executed again."""
     run_id = served.launch("involved")
     os.kill(served.wait_for_pid(3), signal.SIGKILL)
     served.wait_for_pid(6)
@@ -123,8 +123,8 @@ def test_resuming_takes_up_retries_skips_failures_and_dynamic_steps(served):
     assert kinds["fan_out", "STEP_START"] == 1
 
 
-def test_a_run_that_only_loses_its_process_fails(served):
-    """It is resumed at once, later after a pause, and at last not any more."""
+def test_run_that_loses_10_processes_without_progress_fails(served):
+    """The first resumes are immediate, later resumes wait, and after the tenth loss the run fails."""
     run_id = served.launch("waiting")
     served.wait_for_pid()
     pid = 0
@@ -133,8 +133,8 @@ def test_a_run_that_only_loses_its_process_fails(served):
         pid = kill_run(served, run_id, pid)
     wait_until(lambda: "after a pause" in served.messages(run_id))
     assert run_id not in served.servers[0].ping()["runs"]
-    lose(served, run_id, 6)
-    # The daemon's look ends the pause.
+    report_resumes(served, run_id, 6)
+    # A check by the daemon ends the pause.
     assert not any(execute_run_monitoring_iteration(served.context, logging.getLogger("monitoring")))
     kill_run(served, run_id, pid)
     assert served.wait(run_id) == FAILURE
@@ -142,7 +142,7 @@ def test_a_run_that_only_loses_its_process_fails(served):
 
 
 def kill_run(project: LaunchingProject, run_id: str, former: int) -> int:
-    """Kill a run's process, if another one than `former`, as soon as it takes the run up; return it."""
+    """Kill a run's process as soon as it is another process than `former`; return its pid."""
     folder = records_folder(project.servers[0].socket)
 
     def pid() -> int | None:
@@ -154,16 +154,16 @@ def kill_run(project: LaunchingProject, run_id: str, former: int) -> int:
     return found
 
 
-def lose(project: LaunchingProject, run_id: str, times: int) -> None:
-    """Have the run's log tell of so many more processes."""
+def report_resumes(project: LaunchingProject, run_id: str, times: int) -> None:
+    """Write the events of `times` resumes into the run's log."""
     for _ in range(times):
         project.instance.report_engine_event(RESUME_RUN_LOG_MESSAGE, project.run(run_id))
 
 
-def test_a_run_that_gets_on_is_resumed_as_often_as_need_be(served):
-    """What was lost before a step ended does not count any more."""
+def test_run_that_makes_progress_is_resumed_any_number_of_times(served):
+    """Only losses since the last end of a step count."""
     run_id = served.create("waiting")
-    lose(served, run_id, 10)
+    report_resumes(served, run_id, 10)
     served.instance.launch_run(run_id, served.context.create_request_context())
     os.kill(served.wait_for_pid(), signal.SIGKILL)
     served.wait_for_pid(2)
@@ -171,8 +171,8 @@ def test_a_run_that_gets_on_is_resumed_as_often_as_need_be(served):
     assert served.wait(run_id) == SUCCESS
 
 
-def test_runs_outlive_their_server_and_are_adopted(project):
-    """A run goes on without a server; the next server watches over it as over its own."""
+def test_next_server_adopts_the_runs_of_a_killed_server(project):
+    """A run goes on without a server. The next server resumes and terminates it like its own runs."""
     first = project.serve_runs()
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
@@ -187,8 +187,8 @@ def test_runs_outlive_their_server_and_are_adopted(project):
     assert project.wait(run_id) == CANCELED
 
 
-def test_what_a_run_writes_after_its_server_died_is_kept(project):
-    """Though whoever looks at the database meanwhile is the only other one that has it open."""
+def test_events_written_after_the_death_of_the_server_are_kept(project):
+    """Meanwhile another process opens and closes the same SQLite database."""
     server = project.serve_runs()
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
@@ -204,8 +204,8 @@ def test_what_a_run_writes_after_its_server_died_is_kept(project):
     assert statuses == ["STARTED", "SUCCESS"]
 
 
-def test_a_run_killed_together_with_its_server_is_resumed_when_one_comes_back(project):
-    """As after a crash of the machine: only the record is left, and it names nobody."""
+def test_next_server_resumes_a_run_killed_with_its_server(project):
+    """As after a crash of the machine: only the record is left, and it names no live process."""
     first = project.serve_runs()
     run_id = project.launch("waiting")
     first.stop(signal.SIGKILL)
@@ -216,8 +216,8 @@ def test_a_run_killed_together_with_its_server_is_resumed_when_one_comes_back(pr
     assert project.wait(run_id) == SUCCESS
 
 
-def test_a_run_killed_before_it_started_is_started(project):
-    """A process that dies in STARTING is replaced by one that starts the run, not one that resumes it."""
+def test_run_killed_before_its_start_is_started(project):
+    """If a process dies in STARTING, the next process starts the run instead of resuming it."""
     server = project.serve_runs()
     run_id = project.create("quick")
     server.process.send_signal(signal.SIGSTOP)
@@ -228,14 +228,14 @@ def test_a_run_killed_before_it_started_is_started(project):
     wait_until(lambda: project.run(run_id).status == DagsterRunStatus.STARTING)
     server.process.kill()
     server.process.wait()
-    project.serve_runs()  # the launcher is still asking, and finds this one
+    project.serve_runs()  # the launcher repeats its request, and finds this server
     launch.join()
     assert project.wait(run_id) == SUCCESS
     assert "Started execution" in project.messages(run_id)
 
 
-def test_a_stopping_server_may_take_its_runs_along_and_they_are_resumed(project):
-    """With `--on-stop terminate` runs end with their server, but none fails: the next server resumes them."""
+def test_on_stop_terminate_stops_runs_and_the_next_server_resumes_them(project):
+    """The runs' processes end with the server, but no run fails."""
     first = project.serve_runs("--on-stop", "terminate")
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
@@ -248,15 +248,15 @@ def test_a_stopping_server_may_take_its_runs_along_and_they_are_resumed(project)
     assert project.wait(run_id) == SUCCESS
 
 
-def test_monitoring_resumes_without_a_run_server(project):
-    """With only the daemon left, a killed run is taken up by a process that loads everything first."""
+def test_monitoring_resumes_a_run_without_a_run_server(project):
+    """The daemon starts a process that loads everything first."""
     server = project.serve_runs()
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
     server.stop()
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not read_record(records_folder(server.socket), run_id)[1])
-    # While its process loads, the run is not taken for lost again.
+    # While its process loads, the run does not count as lost.
     for _ in range(3):
         list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
     project.wait_for_pid(2)
@@ -265,13 +265,13 @@ def test_monitoring_resumes_without_a_run_server(project):
     assert project.messages(run_id).count(RESUME_RUN_LOG_MESSAGE) == 1
 
 
-def test_monitoring_resumes_a_run_that_gets_no_further_no_more(project):
-    """Without a run server, too, that ends."""
+def test_monitoring_fails_a_run_after_10_losses_without_progress(project):
+    """The limit also holds without a run server."""
     server = project.serve_runs()
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
     server.stop()
-    lose(project, run_id, 10)
+    report_resumes(project, run_id, 10)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not read_record(records_folder(server.socket), run_id)[1])
     list(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
@@ -280,7 +280,7 @@ def test_monitoring_resumes_a_run_that_gets_no_further_no_more(project):
 
 
 def test_monitoring_leaves_healthy_runs_alone(served):
-    """The daemon's poll and the run server do not both resume a run."""
+    """The daemon must not resume a run that the run server handles."""
     run_id = served.launch("waiting")
     served.wait_for_pid()
     for _ in range(3):
@@ -291,7 +291,7 @@ def test_monitoring_leaves_healthy_runs_alone(served):
 
 
 def test_a_run_never_has_two_processes(served):
-    """Asked again for a run that has a process, the server says that it is taken; a cold process finds the lock."""
+    """The server answers `taken` for a run that has a process; a process that another way started finds the lock."""
     socket = served.servers[0].socket
     run_id = served.launch("waiting")
     pid = served.wait_for_pid()
@@ -307,8 +307,8 @@ def test_a_run_never_has_two_processes(served):
     assert served.wait(run_id) == SUCCESS
 
 
-def test_a_process_that_comes_too_late_has_nothing_to_say(served):
-    """Another one did what was left while it loaded: the log of a run that has ended well ends with that."""
+def test_late_process_of_an_ended_run_writes_no_events(served):
+    """Another process has completed the run while this process loaded."""
     run_id = served.launch("quick")
     assert served.wait(run_id) == SUCCESS
     until(lambda: "Process for run exited" in served.messages(run_id))
@@ -321,19 +321,19 @@ def test_a_process_that_comes_too_late_has_nothing_to_say(served):
 
 
 def test_a_run_that_does_not_stop_is_killed(project):
-    """After the grace period, with all that it started; the run is cancelled all the same."""
+    """After the grace period its process group is killed, and the run is cancelled."""
     project.serve_runs("--grace", "0.5")
     run_id = project.launch("stubborn")
     pid = project.wait_for_pid()
     started = time.monotonic()
     project.instance.run_launcher.terminate(run_id)
     assert project.wait(run_id) == CANCELED
-    assert time.monotonic() - started < 9  # 10 s is what it would be given without --grace
+    assert time.monotonic() - started < 9  # without --grace it would be 10 s
     assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_run_that_does_not_stop_is_killed_by_the_next_server(project):
-    """The one that had told it to stop was killed before the run's time was over."""
+    """The first server sent SIGTERM, and was killed before the grace period ended."""
     first = project.serve_runs("--grace", "60")
     run_id = project.launch("waiting")
     os.kill(project.wait_for_pid(), signal.SIGSTOP)
@@ -343,8 +343,8 @@ def test_a_run_that_does_not_stop_is_killed_by_the_next_server(project):
     assert project.wait(run_id) == CANCELED
 
 
-def test_a_run_that_took_too_long_is_killed_by_the_next_server(project):
-    """The run has failed already, and only its process is left."""
+def test_run_over_its_maximum_runtime_is_killed_by_the_next_server(project):
+    """The run has failed already, but its process is still alive."""
     first = project.serve_runs("--grace", "60")
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
@@ -361,11 +361,11 @@ def test_a_run_that_took_too_long_is_killed_by_the_next_server(project):
     assert project.run(run_id).status == FAILURE
 
 
-# --- without a server, with another's
+# --- without a run server
 
 
-def test_without_a_server_runs_are_launched_as_dagster_does(project):
-    """The stock launcher takes over; its runs can be terminated and looked at."""
+def test_without_a_run_server_the_stock_launcher_starts_runs(project):
+    """Such runs can be checked and terminated."""
     run_id = project.launch("waiting")
     project.wait_for_pid()
     assert GRPC_INFO_TAG in project.run(run_id).tags
@@ -375,8 +375,8 @@ def test_without_a_server_runs_are_launched_as_dagster_does(project):
     assert project.wait(run_id) == CANCELED
 
 
-def test_termination_needs_no_server(project):
-    """A run whose server has gone is stopped by the launcher itself."""
+def test_launcher_terminates_a_run_without_a_run_server(project):
+    """The launcher itself sends the signals."""
     server = project.serve_runs()
     run_id = project.launch("waiting")
     project.wait_for_pid()
@@ -385,18 +385,18 @@ def test_termination_needs_no_server(project):
     assert project.wait(run_id) == CANCELED
 
 
-def test_there_is_one_server_for_a_socket(served):
-    """A second server refuses to start, and the first goes on."""
+def test_second_server_at_a_socket_refuses_to_start(served):
+    """The first server goes on."""
     [server] = served.servers
     second = served.serve_runs()
     served.servers.remove(second)
     assert second.process.wait(30) == 1
-    assert "another run server" in server.log.read_text()
+    assert "Another run server" in server.log.read_text()
     assert server.ping()["ok"]
 
 
-def test_nobody_listening_is_told_apart_from_a_refusal(tmp_path):
-    """Only a missing server may be replaced by another way of launching."""
+def test_missing_server_raises_run_server_gone(tmp_path):
+    """Only without a server may the launcher start the run in another way; after a refusal it must not."""
     with pytest.raises(RunServerGoneError):
         RunServerClient(tmp_path / "nowhere" / "socket").ask("ping")
 
@@ -404,8 +404,8 @@ def test_nobody_listening_is_told_apart_from_a_refusal(tmp_path):
 # --- new code
 
 
-def test_changed_code_is_what_the_next_run_executes(tmp_path):
-    """A run launched right after an edit executes the edited code; a run that is alive is not harmed."""
+def test_next_run_executes_edited_code(tmp_path):
+    """A run launched right after an edit executes the edited code. A live run is not disturbed."""
     jobs = own_jobs(tmp_path)
     with code_server(jobs) as port, launching_project(tmp_path, port, jobs=jobs) as project:
         server = project.serve_runs()

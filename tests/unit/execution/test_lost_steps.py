@@ -1,4 +1,4 @@
-"""What becomes of steps whose process is lost, and of a step that ends its process."""
+"""Steps whose process is lost, and steps that end their process."""
 
 import logging
 import os
@@ -33,25 +33,25 @@ def warm(tmp_path_factory) -> Iterator[LaunchingProject]:
 
 @pytest.fixture
 def project(warm, tmp_path, monkeypatch) -> Iterator[LaunchingProject]:
-    """The project, and a fresh folder for what ops note."""
+    """The project, and an empty folder for the notes of ops."""
     monkeypatch.setattr(warm, "folder", tmp_path)
     yield warm
     warm.kill_waiting()
 
 
 def attempts(project) -> Counter:
-    """Count how often each op has begun."""
+    """Count the attempts of each op."""
     return Counter(line.split()[0] for line in project.notes())
 
 
 def failures(project, run_id) -> dict[str, str]:
-    """Return why steps have failed."""
+    """Return the reason of each failed step."""
     entries = project.instance.all_logs(run_id, of_type=DagsterEventType.STEP_FAILURE)
     return {entry.step_key: entry.dagster_event.step_failure_data.user_failure_data.description for entry in entries}
 
 
-def test_an_op_that_ends_its_process_fails_alone(project):
-    """It is executed three times; what runs beside it loses two attempts, and goes on."""
+def test_op_that_ends_its_process_fails_alone(project):
+    """It is executed three times. The steps beside it lose two attempts, and then succeed."""
     config = project.config("deadly")
     config["ops"]["end_process"]["config"]["neighbours"] = 2
     run_id = project.launch("deadly", config)
@@ -66,8 +66,8 @@ def test_an_op_that_ends_its_process_fails_alone(project):
     assert statuses == expected
 
 
-def test_a_retry_policy_counts_lost_processes(project):
-    """With three retries an op that ends its process is executed four times; each has its log, the signal is named."""
+def test_retry_policy_counts_lost_processes(project):
+    """With three retries, the op is executed four times. Each attempt has a log, and the error names the signal."""
     config = project.config("deadly_with_retries")
     config["ops"]["end_process"]["config"]["signal"] = int(signal.SIGSEGV)
     run_id = project.launch("deadly_with_retries", config)
@@ -81,8 +81,8 @@ def test_a_retry_policy_counts_lost_processes(project):
     assert logs == [b"about to end, after 1\n"] * 4
 
 
-def test_a_step_whose_run_process_is_killed_is_not_to_blame(project):
-    """In a process of its own it ends with the run's process, and is done again as often as need be."""
+def test_kills_of_the_run_process_do_not_fail_an_isolated_step(project):
+    """The step in its own process ends with the run's process, and is executed again any number of times."""
     run_id = project.launch("waiting")
     for count in range(1, 4):
         pid = project.wait_for_pid(count)
@@ -95,12 +95,12 @@ def test_a_step_whose_run_process_is_killed_is_not_to_blame(project):
 
 
 def run_pid(project, run_id) -> int:
-    """Return the run's process."""
+    """Return the pid of the run's process."""
     return wait_until(lambda: project.servers[0].ping()["runs"].get(run_id))
 
 
-def test_a_cancelled_run_stops_a_step_in_a_process_of_its_own(project):
-    """It is told to stop as other steps are."""
+def test_cancelled_run_stops_an_isolated_step(project):
+    """It gets SIGTERM."""
     run_id = project.launch("waiting")
     for count in (1, 2):
         os.kill(project.wait_for_pid(count), signal.SIGKILL)
@@ -110,23 +110,25 @@ def test_a_cancelled_run_stops_a_step_in_a_process_of_its_own(project):
     wait_until(lambda: not project.lives(run_id, pid))
 
 
-def test_a_change_without_a_step_in_a_thread_is_blamed_on_none_by_name(monkeypatch):
-    """A step in a process of its own changes nothing of the run's process, and is not noted as one at work."""
+def test_warning_names_no_step_if_no_thread_ran(monkeypatch):
+    """A step in its own process cannot change the state of the run's process."""
     monkeypatch.delenv("LEFT_BEHIND", raising=False)
     state = ProcessState()
     os.environ["LEFT_BEHIND"] = "yes"
     warning = state.restore()
-    assert warning is not None and warning.startswith("An earlier step left changed: the environment variable")
+    assert warning is not None and warning.startswith(
+        "An earlier step changed and did not restore the environment variable"
+    )
 
 
-def test_losses_are_counted_of_steps_in_flight(tmp_path):
-    """Two at most; none of a step that had ended, or of a process that was told to stop."""
+def test_losses_count_for_steps_in_flight(tmp_path):
+    """At most two count. A loss does not count for a step that had ended, or if the process was stopped on purpose."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         run = DagsterRun(job_name="any")
         instance.add_run(run)
 
-        def tell(*said: str) -> None:
-            for each in said:
+        def report(*lines: str) -> None:
+            for each in lines:
                 kind, _, key = each.partition(" ")
                 if kind == "engine":
                     instance.report_engine_event(key, run)
@@ -134,16 +136,16 @@ def test_losses_are_counted_of_steps_in_flight(tmp_path):
                     event = DagsterEvent(f"STEP_{kind}", "any", step_key=key, event_specific_data=ENDS.get(kind))
                     instance.report_dagster_event(event, run.run_id)
 
-        tell("START done", "SUCCESS done", "START a", "START b")
+        report("START done", "SUCCESS done", "START a", "START b")
         assert read_losses(instance, run.run_id) == {"a": 1, "b": 1}
-        tell(f"engine {RESUMING} (pid: 1)", f"engine {RESUMING} (pid: 2)", "START a", "START b", "UP_FOR_RETRY b")
+        report(f"engine {RESUMING} (pid: 1)", f"engine {RESUMING} (pid: 2)", "START a", "START b", "UP_FOR_RETRY b")
         assert read_losses(instance, run.run_id) == {"a": 2, "b": 1}
-        tell(f"engine {RESUMING} (pid: 3)", "RESTARTED a", "START c", f"engine {INTERRUPTED}")
+        report(f"engine {RESUMING} (pid: 3)", "RESTARTED a", "START c", f"engine {INTERRUPTED}")
         assert read_losses(instance, run.run_id) == {"a": 2, "b": 1}
 
 
-def test_a_run_that_takes_too_long_fails_with_its_steps(project):
-    """It is not cancelled by its own process meanwhile, and not resumed."""
+def test_run_over_its_maximum_runtime_fails_with_its_steps(project):
+    """Its own process does not cancel it, and no process resumes it."""
     run_id = project.launch("waiting", **{MAX_RUNTIME_SECONDS_TAG: "0.1"})
     pid = project.wait_for_pid()
     wait_until(lambda: monitored(project) and project.run(run_id).is_finished)
@@ -156,8 +158,8 @@ def test_a_run_that_takes_too_long_fails_with_its_steps(project):
     assert len(project.pids()) == 1
 
 
-def test_a_stubborn_run_that_takes_too_long_is_killed_and_its_steps_end(project):
-    """Nobody is left to say so, but the run server."""
+def test_stubborn_run_over_its_maximum_runtime_is_killed_and_its_steps_end(project):
+    """Only the run server is left to end the steps."""
     run_id = project.launch("stubborn", **{MAX_RUNTIME_SECONDS_TAG: "0.1"})
     pid = project.wait_for_pid()
     wait_until(lambda: monitored(project) and project.run(run_id).is_finished)
@@ -166,8 +168,8 @@ def test_a_stubborn_run_that_takes_too_long_is_killed_and_its_steps_end(project)
     assert project.run(run_id).status == FAILURE
 
 
-def test_a_run_that_is_not_resumed_ends_with_its_steps(project):
-    """A step of an ended run is not in progress."""
+def test_steps_of_a_run_that_is_not_resumed_end(project):
+    """No step of an ended run may stay in progress."""
     run_id = project.launch("waiting")
     pid = project.wait_for_pid()
     for _ in range(10):
@@ -179,12 +181,12 @@ def test_a_run_that_is_not_resumed_ends_with_its_steps(project):
 
 
 def monitored(project) -> bool:
-    """Have the daemon's monitoring look once."""
+    """Run one check of the daemon's monitoring."""
     assert not any(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
     return True
 
 
 def steps_in_progress(project, run_id) -> list[str]:
-    """Return the steps that have begun and not ended."""
+    """Return the steps that have started and not ended."""
     stats = project.instance.get_run_step_stats(run_id)
     return [each.step_key for each in stats if each.status is StepEventStatus.IN_PROGRESS]

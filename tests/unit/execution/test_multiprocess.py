@@ -1,4 +1,4 @@
-"""A job on Dagster's multiprocess executor, in a project: ops that share nothing, logs, cancelling, resuming."""
+"""Jobs of a project on Dagster's multiprocess executor: separate process state, logs, cancel and resume."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ NOTING = {
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
-    """A project with a run server, whose jobs have the executor."""
+    """A project with a run server, whose jobs have this executor."""
     with (
         code_server(JOBS) as port,
         launching_project(tmp_path_factory.mktemp("warm"), port, jobs=JOBS) as project,
@@ -32,14 +32,14 @@ def warm(tmp_path_factory):
 
 @pytest.fixture
 def served(warm, tmp_path, monkeypatch):
-    """The project, and a fresh folder for what ops note."""
+    """The project, and an empty folder for the notes of ops."""
     monkeypatch.setattr(warm, "folder", tmp_path)
     yield warm
     warm.kill_waiting()
 
 
 def launch(project: LaunchingProject, job: str) -> str:
-    """Launch a job whose ops note what they do."""
+    """Launch a job whose ops write notes."""
     ops = {name: {"config": {"folder": str(project.folder)}} for name in NOTING[job]}
     return project.launch(job, {"ops": ops, "execution": {"config": {"max_concurrent": 2}}})
 
@@ -51,7 +51,7 @@ def events(project: LaunchingProject, run_id: str) -> Counter[tuple[str | None, 
 
 
 def output_of(project: LaunchingProject, run_id: str, step: str) -> str:
-    """Return what a step has printed."""
+    """Return the output of a step."""
     manager: Any = project.instance.compute_log_manager
     logs = [
         entry.dagster_event.logs_captured_data
@@ -63,8 +63,8 @@ def output_of(project: LaunchingProject, run_id: str, step: str) -> str:
     return (data.stdout or b"").decode()
 
 
-def test_neighbours_share_nothing(served):
-    """Folder, environment, redirected output and log are each op's own, though both change them at the same time."""
+def test_concurrent_ops_share_no_process_state(served):
+    """Each op has its own working directory, environment, redirected output and log."""
     run_id = launch(served, "neighbours")
     assert served.wait(run_id) == DagsterRunStatus.SUCCESS, served.messages(run_id)
     seen = " ".join(
@@ -75,8 +75,8 @@ def test_neighbours_share_nothing(served):
         assert output_of(served, run_id, name).splitlines() == [f"{name} before", f"{name} after"]
 
 
-def test_an_op_that_ends_its_process_fails_its_step_alone(served):
-    """Its neighbour goes on, and the run ends once."""
+def test_op_that_ends_its_process_fails_only_its_step(served):
+    """The other op goes on, and the run fails once."""
     run_id = launch(served, "deadly")
     assert served.wait(run_id) == DagsterRunStatus.FAILURE
     found = events(served, run_id)
@@ -85,8 +85,8 @@ def test_an_op_that_ends_its_process_fails_its_step_alone(served):
     assert "child process for step end_the_process" in served.messages(run_id)
 
 
-def test_a_cancelled_run_ends_its_ops(served):
-    """The executor hands the signal on to the processes of the steps."""
+def test_cancelled_run_ends_its_ops(served):
+    """The executor forwards the signal to the processes of the steps."""
     run_id = launch(served, "waiting")
     served.wait_for_pid()
     served.instance.run_launcher.terminate(run_id)
@@ -94,8 +94,8 @@ def test_a_cancelled_run_ends_its_ops(served):
     assert events(served, run_id)["wait_for_release", "STEP_FAILURE"] == 1
 
 
-def test_a_killed_run_does_only_what_is_left(served):
-    """What had ended is not executed again; the value of the op before is what it was; a failure stays one."""
+def test_resumed_run_executes_only_unfinished_steps(served):
+    """Ended steps are not executed again, stored values are loaded, and a failed step stays failed."""
     run_id = launch(served, "waiting")
     served.wait_for_pid()
     process = served.servers[0].ping()["runs"][run_id]

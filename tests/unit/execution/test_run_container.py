@@ -1,4 +1,4 @@
-"""What the body must be that asks the engine for a run's container; no engine is asked here."""
+"""The check of the request that creates a run's container; these tests need no engine."""
 
 import copy
 import uuid
@@ -14,7 +14,7 @@ from bonseyes_dagster.settings import Settings
 SETTINGS = Settings(compose_project="project", run_image="bonseyes/project:latest")
 RUN_ID = str(uuid.UUID(int=7))
 
-# Each is a body that is right but for this.
+# Each entry makes a correct body wrong.
 HOSTILE: dict[str, Any] = {
     "another image": {"Image": "postgres:15"},
     "another command": {"Cmd": ["sh", "-c", "id"]},
@@ -62,7 +62,7 @@ HOSTILE: dict[str, Any] = {
 
 
 def changed(body: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    """Return the body with a change; what is said of the host's configuration is added to it."""
+    """Return the body with a change; a change of HostConfig is merged into it."""
     result = copy.deepcopy(body)
     for key, value in change.items():
         result[key] = {**result[key], **value} if key == "HostConfig" else value
@@ -71,7 +71,7 @@ def changed(body: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def body(monkeypatch) -> dict[str, Any]:
-    """What Docker's client library makes of what the launcher gives it."""
+    """The body that Docker's client library sends for the launcher's configuration."""
     asked: list[dict[str, Any]] = []
 
     def keep(_self: Any, _url: str, data: Any = None, **_options: Any) -> None:
@@ -98,8 +98,8 @@ def body(monkeypatch) -> dict[str, Any]:
     return asked[0]
 
 
-def test_what_the_launcher_asks_for_is_right(body):
-    """And goes on without what says nothing."""
+def test_request_of_the_launcher_is_accepted(body):
+    """Empty values are removed before the request goes to the engine."""
     sent = check_creation(body, SETTINGS)
     assert sent["Cmd"][-3:] == ["--run-id", RUN_ID, "--resume"]
     assert sent["HostConfig"]["Binds"] == ["project_dagster-home:/dagster:rw"]
@@ -107,15 +107,15 @@ def test_what_the_launcher_asks_for_is_right(body):
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_everything_else_is_wrong(body, name):
-    """The sentence says where."""
+def test_changed_request_is_refused(body, name):
+    """The message begins with the wrong key."""
     [key] = HOSTILE[name]
     with pytest.raises(ValueError, match=rf"^{key}\b"):
         check_creation(changed(body, HOSTILE[name]), SETTINGS)
 
 
 @pytest.mark.parametrize("body", [None, [], "x", {}, {"Cmd": None}, {"Cmd": [1], "Env": {}, "Labels": []}])
-def test_what_is_no_body_is_wrong(body):
-    """Whatever its type."""
+def test_body_that_is_no_container_is_refused(body):
+    """It may have any JSON type."""
     with pytest.raises(ValueError, match="must be"):
         check_creation(body, SETTINGS)

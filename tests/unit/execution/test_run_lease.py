@@ -1,4 +1,4 @@
-"""A run that nobody launched: whoever executes it holds a lease, and nobody else takes the run up."""
+"""Runs that no launcher started: the executing process holds a lease, and no other process resumes the run."""
 
 import json
 import logging
@@ -16,14 +16,14 @@ from dagster import DagsterRunStatus, RunsFilter
 from dagster._daemon.monitoring import execute_run_monitoring_iteration
 
 from bonseyes_dagster.execution.launching.run_protocol import RunServerClient, default_socket, records_folder
+from bonseyes_dagster.execution.runs.process_record import recorded_run_ids
 from bonseyes_dagster.execution.runs.run_names import run_name
-from bonseyes_dagster.execution.runs.run_record import read_records
 from bonseyes_dagster.tags import RUN_TAG
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project, wait_until
 
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 STARTED = DagsterRunStatus.STARTED
-# Ops in threads, and each op in a process of its own.
+# Ops in threads, and each op in its own process.
 BOTH = pytest.mark.parametrize("job", ["waiting", "waiting_separate"])
 
 
@@ -38,14 +38,14 @@ def warm(tmp_path_factory) -> Iterator[LaunchingProject]:
 
 @pytest.fixture
 def project(warm, tmp_path, monkeypatch) -> Iterator[LaunchingProject]:
-    """The project, and a fresh folder for what ops note."""
+    """The project, and an empty folder for the notes of ops."""
     monkeypatch.setattr(warm, "folder", tmp_path)
     yield warm
     warm.kill_waiting()
 
 
 class Execution:
-    """A `dagster job execute` that has begun."""
+    """A running `dagster job execute`."""
 
     def __init__(self, project: LaunchingProject, process: subprocess.Popen, known: set[str]) -> None:
         self._project = project
@@ -54,14 +54,14 @@ class Execution:
 
     @property
     def run_id(self) -> str:
-        """The run that it has made."""
+        """The id of the run that it created."""
         found = wait_until(lambda: set(self._project.instance.get_run_ids()) - self._known)
         return next(iter(found))
 
 
 @contextmanager
 def job_execute(project, job="waiting", **tags) -> Iterator[Execution]:
-    """Run `dagster job execute` under the project's home."""
+    """Run `dagster job execute` with the project's DAGSTER_HOME."""
     known = set(project.instance.get_run_ids())
     config = project.folder / f"{job}.yaml"
     config.write_text(json.dumps(project.config(job.partition("_")[0])))
@@ -77,7 +77,7 @@ def job_execute(project, job="waiting", **tags) -> Iterator[Execution]:
 
 
 def look_for_lost_runs(project, run_id=None) -> None:
-    """Do what the daemon does every few seconds, and what the run server does now and then."""
+    """Check for lost runs, like the daemon every few seconds and the run server every 15 s."""
     assert not any(execute_run_monitoring_iteration(project.context, logging.getLogger("monitoring")))
     if run_id is not None:
         RunServerClient(default_socket(project.home)).ask("status", run_id=run_id)
@@ -90,13 +90,13 @@ def count(project, run_id) -> Counter:
 
 
 @pytest.mark.parametrize("job", ["waiting", "waiting_separate", "waiting_stock"])
-def test_a_run_of_job_execute_is_executed_once(project, job):
-    """Neither the daemon nor the run server takes it for lost, whichever executor it has."""
+def test_run_of_job_execute_is_executed_once(project, job):
+    """Neither the daemon nor the run server resumes it, with any executor."""
     with job_execute(project, job) as execution:
         project.wait_for_pid()
         for _ in range(3):
             look_for_lost_runs(project, execution.run_id)
-        if job == "waiting":  # the next run server looks for runs to adopt when it starts
+        if job == "waiting":  # a new run server looks for runs to adopt
             project.servers.pop().stop()
             assert project.serve_runs().ping()["runs"] == {}
         project.release()
@@ -108,8 +108,8 @@ def test_a_run_of_job_execute_is_executed_once(project, job):
 
 
 @BOTH
-def test_a_run_whose_job_execute_was_killed_fails(project, job):
-    """It is not resumed, and not STARTED for ever."""
+def test_run_of_a_killed_job_execute_fails(project, job):
+    """The run is not resumed, and does not stay STARTED."""
     with job_execute(project, job) as execution:
         project.wait_for_pid()
         execution.process.kill()
@@ -119,11 +119,11 @@ def test_a_run_whose_job_execute_was_killed_fails(project, job):
     reason = "The run's process ended; the run was executed by `dagster job execute` and is not resumed."
     assert reason in project.messages(execution.run_id)
     assert len(project.pids()) == 1
-    wait_until(lambda: execution.run_id not in read_records(records_folder(default_socket(project.home))))
+    wait_until(lambda: execution.run_id not in recorded_run_ids(records_folder(default_socket(project.home))))
 
 
-def test_a_killed_run_of_a_stock_executor_is_left_alone(project):
-    """It has no lease, so that nobody can know; who cancels it ends it."""
+def test_killed_run_of_a_stock_executor_is_left_alone(project):
+    """Without a lease, the loss of its process cannot be detected. A cancel ends the run."""
     with job_execute(project, "waiting_stock") as execution:
         project.wait_for_pid()
         execution.process.kill()
@@ -136,8 +136,8 @@ def test_a_killed_run_of_a_stock_executor_is_left_alone(project):
 
 
 @BOTH
-def test_cancelling_stops_job_execute(project, job):
-    """Its executor sees that the run is being cancelled; no signal is sent to a process that is not the run's."""
+def test_cancel_stops_job_execute(project, job):
+    """Its executor polls the run's status; a process that was not started for the run gets no signal."""
     with job_execute(project, job) as execution:
         project.wait_for_pid()
         assert project.instance.run_launcher.terminate(execution.run_id)
@@ -147,8 +147,8 @@ def test_cancelling_stops_job_execute(project, job):
 
 
 @BOTH
-def test_interrupting_job_execute_cancels_its_run(project, job):
-    """Nobody would resume it."""
+def test_interrupt_of_job_execute_cancels_its_run(project, job):
+    """No process would resume it."""
     with job_execute(project, job) as execution:
         project.wait_for_pid()
         execution.process.send_signal(signal.SIGINT)
@@ -158,7 +158,7 @@ def test_interrupting_job_execute_cancels_its_run(project, job):
 
 @BOTH
 def test_a_deleted_run_stops_job_execute(project, job):
-    """What it wrote would be in nobody's log."""
+    """The run has no log any more."""
     with job_execute(project, job) as execution:
         project.wait_for_pid()
         project.instance.delete_run(execution.run_id)
@@ -167,8 +167,8 @@ def test_a_deleted_run_stops_job_execute(project, job):
 
 
 @pytest.mark.parametrize("job", ["quick", "waiting_separate"])
-def test_job_execute_with_a_taken_name_gets_another(project, job):
-    """The older run keeps the name, and the log of the newer one says how it is called."""
+def test_job_execute_with_a_taken_name_gets_another_name(project, job):
+    """The older run keeps the name, and the log of the newer run has the new name."""
     taken = f"demo-of-{job}"
     first = project.create("quick", **{RUN_TAG: taken})
     project.release()
@@ -181,24 +181,24 @@ def test_job_execute_with_a_taken_name_gets_another(project, job):
     assert project.instance.get_runs_count(RunsFilter(tags={RUN_TAG: taken})) == 1
 
 
-def test_a_lease_in_a_process_that_lives_on_ends_with_the_run(project, tmp_path):
-    """As in a notebook: the record is gone when the run has ended."""
+def test_lease_ends_with_the_run_in_a_process_that_goes_on(project, tmp_path):
+    """In a notebook, for example, the record is removed when the run has ended."""
     code = """
 import sys, time
 from pathlib import Path
 from dagster import DagsterInstance, execute_job, reconstructable
 sys.path.insert(0, sys.argv[1])
 from launcher_jobs import quick
-from bonseyes_dagster.execution.runs.run_record import read_records
+from bonseyes_dagster.execution.runs.process_record import recorded_run_ids
 with DagsterInstance.get() as instance:
     folder = instance.run_launcher.records
     with execute_job(reconstructable(quick), instance) as result:
-        print(result.success, result.run_id in read_records(folder), flush=True)
+        print(result.success, result.run_id in recorded_run_ids(folder), flush=True)
     deadline = time.monotonic() + 30
-    while result.run_id in read_records(folder) and time.monotonic() < deadline:
+    while result.run_id in recorded_run_ids(folder) and time.monotonic() < deadline:
         time.sleep(0.05)
-    print(result.run_id in read_records(folder))
+    print(result.run_id in recorded_run_ids(folder))
 """
     environ = {**os.environ, "DAGSTER_HOME": str(project.home)}
-    said = subprocess.check_output([sys.executable, "-c", code, str(JOBS.parent)], env=environ, text=True)
-    assert said.split() == ["True", "True", "False"]
+    output = subprocess.check_output([sys.executable, "-c", code, str(JOBS.parent)], env=environ, text=True)
+    assert output.split() == ["True", "True", "False"]

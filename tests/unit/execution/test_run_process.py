@@ -1,4 +1,4 @@
-"""Run processes that are no children of who holds them, as after the run server has been killed."""
+"""Run processes that are not children of the server, as after a kill of the run server."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from bonseyes_dagster.execution.processes.run_process import RunProcess
 from tests.contract.tools.server import is_alive
 from tests.waiting import until
 
-# A server that ends, and the run's process that it leaves, with something that an op has started.
+# A server that ends and leaves a run's process, which has started a child, like an op may.
 SERVER = """
 import os, subprocess, time
 if os.fork() == 0:
@@ -19,8 +19,8 @@ if os.fork() == 0:
 """
 
 
-def test_what_an_adopted_process_has_started_ends_with_it() -> None:
-    """Else it would work on beside what takes the run up again."""
+def test_child_of_an_adopted_process_ends_with_it() -> None:
+    """Otherwise it would go on beside the run's next process."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         run, started = map(int, server.stdout.readline().split())

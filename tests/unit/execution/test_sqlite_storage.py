@@ -1,4 +1,4 @@
-"""Kept-open SQLite storage is Dagster's storage: the same files, read and written by both."""
+"""KeptOpenSqliteStorage and Dagster's storage read and write the same files."""
 
 import multiprocessing
 import os
@@ -39,8 +39,8 @@ def report(instance, run_id: str) -> None:
     instance.report_engine_event("hello", job_name="job", run_id=run_id)
 
 
-def test_dagsters_storage_reads_and_writes_what_ours_made(ours, tmp_path):
-    """A run's file copied from the template is one that Dagster takes as its own, down to its revision."""
+def test_dagsters_storage_reads_and_writes_our_files(ours, tmp_path):
+    """Dagster accepts a file that was copied from the template, with its revision."""
     run_id = add_run(ours)
     with open_instance(tmp_path, "stock") as stock:
         assert len(stock.all_logs(run_id)) == 1
@@ -51,8 +51,8 @@ def test_dagsters_storage_reads_and_writes_what_ours_made(ours, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a#b", "a?b", "a%41b", "a:b'c d"])
-def test_the_files_lie_in_the_home_whatever_its_name(tmp_path, name):
-    """Of `a?b` SQLAlchemy would open files of the folder `a`, which may be another project's."""
+def test_files_are_in_the_home_for_any_folder_name(tmp_path, name):
+    """For `a?b`, SQLAlchemy would open files in the folder `a`, which may belong to another project."""
     home = tmp_path / name
     home.mkdir()
     with open_instance(home, "ours") as instance:
@@ -65,8 +65,8 @@ def test_the_files_lie_in_the_home_whatever_its_name(tmp_path, name):
     assert made == {"history/runs.db", "history/runs/index.db", f"history/runs/{run_id}.db", "schedules/schedules.db"}
 
 
-def test_many_threads_write_at_the_same_time(ours):
-    """Connections are shared out, not shared."""
+def test_several_threads_write_at_the_same_time(ours):
+    """Each thread has a connection of the pool for itself."""
     run_ids = [add_run(ours) for _ in range(2)]
     threads = [
         threading.Thread(target=lambda run_id=run_id: [report(ours, run_id) for _ in range(25)])
@@ -79,8 +79,8 @@ def test_many_threads_write_at_the_same_time(ours):
     assert [len(ours.all_logs(run_id)) for run_id in run_ids] == [76, 76]
 
 
-def test_a_forked_process_opens_its_own_connections(ours):
-    """A connection of SQLite's must not cross a fork."""
+def test_forked_process_opens_its_own_connections(ours):
+    """A SQLite connection must not be used across a fork."""
     run_id = add_run(ours)
     pid = os.fork()
     if pid == 0:
@@ -101,8 +101,8 @@ def _make_run_file(home: str, run_id: str, barrier) -> None:
         report(instance, run_id)
 
 
-def test_a_runs_file_may_be_made_by_two_processes_at_once(ours, tmp_path):
-    """One makes it, the other uses it; no event is lost."""
+def test_two_processes_may_create_a_runs_file_at_once(ours, tmp_path):
+    """One process creates it, the other uses it, and no event is lost."""
     run = ours.add_run(DagsterRun(job_name="job"))
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
@@ -114,8 +114,8 @@ def test_a_runs_file_may_be_made_by_two_processes_at_once(ours, tmp_path):
     assert len(ours.all_logs(run.run_id)) == 2
 
 
-def test_few_files_are_kept_open(ours, monkeypatch):
-    """A process that reads many runs does not keep a file open for each."""
+def test_open_files_are_limited(ours, monkeypatch):
+    """A process that reads many runs must not keep a file open for each."""
     monkeypatch.setattr(sqlite_storage, "_MAX_OPEN", 4)
     for _ in range(8):
         add_run(ours)
@@ -124,8 +124,8 @@ def test_few_files_are_kept_open(ours, monkeypatch):
     assert len({file for file in files if file.endswith(".db") and "/history/runs/" in file}) <= 4
 
 
-def test_a_wiped_instance_is_written_anew(ours, tmp_path):
-    """`dagster run wipe` in another process removes files that are open here."""
+def test_wiped_instance_is_written_again(ours, tmp_path):
+    """`dagster run wipe` in another process removes files that this process has open."""
     run_id = add_run(ours)
     with open_instance(tmp_path, "stock") as stock:
         stock.wipe()
@@ -134,7 +134,7 @@ def test_a_wiped_instance_is_written_anew(ours, tmp_path):
 
 
 def test_run_processes_do_not_wait_for_the_disk(ours, tmp_path):
-    """Only they write with `synchronous=NORMAL`, whether the instance has our storage or Dagster's."""
+    """Only run processes write with `synchronous=NORMAL`, for our storage and for Dagster's."""
     with open_instance(tmp_path, "stock") as stock:
         for instance in (ours, stock):
             reference = with_kept_open_connections(instance.get_ref())

@@ -1,5 +1,5 @@
-"""A value that an op gives out comes back equal and of the same type, whatever it is."""
-# ruff: noqa: D103 - the ops of these jobs are named for what they do
+"""An output value of an op is loaded equal and with the same type."""
+# ruff: noqa: D103 - the names of these ops say enough
 
 import dataclasses
 import enum
@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from bonseyes_dagster import ArtifactRef
 from bonseyes_dagster.execution.threads.stored_values import (
-    MOST_LOGGED_CHARACTERS,
+    MAX_LOGGED_CHARACTERS,
     OutputPlace,
     load_value,
     store_value,
@@ -60,7 +60,7 @@ class Text(str):
 
 @dataclasses.dataclass
 class Box:
-    """A class of a user's own."""
+    """A class of a user."""
 
     content: Any
 
@@ -72,7 +72,7 @@ VALUES: list[Any] = [
     (1, "two", (3,)), {1: "a", True + 1: "b"}, {"tuple": (1, 2)}, {1, 2}, frozenset({3}), b"bytes", bytearray(b"more"),
     float("nan"), float("-inf"), -0.0, 10**5000, 2**80, None, True, "\ud83d\ude00", "\ud800", "", {"__class__": "Box"},
     {"__mapping_items__": []}, Point(1, 2), Colour.RED, Level.LOW, Text("text"), Box([1, (2,)]), [REFERENCE], REFERENCE,
-    OrderedDict(a=1), ["x" * MOST_LOGGED_CHARACTERS], list(range(10_000)), {"value": 1}, {"pickle": 1}, 1 + 2j,
+    OrderedDict(a=1), ["x" * MAX_LOGGED_CHARACTERS], list(range(10_000)), {"value": 1}, {"pickle": 1}, 1 + 2j,
 ]  # fmt: skip
 
 scalars = st.one_of(
@@ -112,15 +112,15 @@ def is_same(left: Any, right: Any) -> bool:
 
 
 def through_the_log(kept: dict[str, Any]) -> Any:
-    """Return what the event log gives back of what was written there."""
+    """Return an entry after it was written to the event log and read from it."""
     metadata: Any = deserialize_value(serialize_value(MetadataValue.json(kept)))
     return metadata.value
 
 
 @given(values)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_value_comes_back_equal_and_of_the_same_type(tmp_path, value) -> None:
-    """Also what looks like JSON, and what Dagster's own serialisation has a meaning for."""
+def test_loaded_value_is_equal_and_of_the_same_type(tmp_path, value) -> None:
+    """Values that look like JSON or like Dagster's serialisation are no exception."""
     back = load_value(through_the_log(store_value(value, PLACE, tmp_path)), PLACE, tmp_path)
     assert is_same(back, value)
 
@@ -145,8 +145,8 @@ def passing():
     compare(spread().collect())
 
 
-def test_values_come_back_in_the_next_op_and_after_a_re_execution(tmp_path: Path) -> None:
-    """The second run has nothing in memory: it reads the log and the files of the first."""
+def test_next_op_and_re_execution_load_equal_values(tmp_path: Path) -> None:
+    """The second run has no value in memory: it reads the log and the files of the first run."""
     with project_instance(tmp_path) as instance:
         with execute_job(reconstructable(passing), instance) as plain:
             assert plain.success
@@ -160,29 +160,29 @@ def test_values_come_back_in_the_next_op_and_after_a_re_execution(tmp_path: Path
             assert {event.step_key for event in second.get_step_success_events()} == {"compare"}
 
 
-def test_a_value_that_contains_itself_comes_back(tmp_path) -> None:
-    """JSON has no such thing."""
+def test_value_that_contains_itself_is_loaded(tmp_path) -> None:
+    """JSON cannot store it."""
     back: Any = load_value(store_value(CYCLE, PLACE, tmp_path), PLACE, tmp_path)
     assert back[0] == 1 and back[1] is back
 
 
 @pytest.mark.parametrize("value", [["x" * 100_000], list(range(100_000)), {str(key): key for key in range(10_000)}])
-def test_a_large_value_is_not_in_the_event_log(tmp_path, value) -> None:
-    """Everything that reads the run's events would read it, too."""
+def test_large_value_is_not_in_the_event_log(tmp_path, value) -> None:
+    """Every reader of the run's events would read it."""
     kept = store_value(value, PLACE, tmp_path)
     assert len(str(kept)) < 200
     assert load_value(kept, PLACE, tmp_path) == value
 
 
 @pytest.mark.parametrize("value", [[1], {1: 2}])
-def test_each_reader_has_a_value_of_its_own(tmp_path, value) -> None:
-    """An op that changes its input changes nobody else's."""
+def test_each_reader_gets_its_own_object(tmp_path, value) -> None:
+    """An op that changes its input must not change the input of another op."""
     kept = store_value(value, PLACE, tmp_path)
     assert load_value(kept, PLACE, tmp_path) is not load_value(kept, PLACE, tmp_path)
 
 
-def test_a_value_nested_too_deeply_to_store_is_said(tmp_path) -> None:
-    """Not a RecursionError without a name."""
+def test_too_deeply_nested_value_fails_with_a_clear_error(tmp_path) -> None:
+    """A RecursionError would not name the op."""
     value: list[Any] = []
     for _ in range(3000):
         value = [value]
@@ -190,8 +190,8 @@ def test_a_value_nested_too_deeply_to_store_is_said(tmp_path) -> None:
         store_value(value, PLACE, tmp_path)
 
 
-def test_values_in_the_logs_of_older_runs_are_read(tmp_path) -> None:
-    """They had JSON as it is."""
+def test_values_of_older_runs_are_loaded(tmp_path) -> None:
+    """Older versions stored the JSON value itself."""
     assert load_value({"value": {"a": [1]}, "mapping_key": None}, PLACE, tmp_path) == {"a": [1]}
 
 
@@ -205,57 +205,57 @@ def unstorable():
     make_lock()
 
 
-def test_what_cannot_be_stored_fails_with_the_names_of_op_and_output() -> None:
-    """And with what is wrong with it."""
+def test_error_of_an_unstorable_value_names_op_and_output() -> None:
+    """The message also has the reason."""
     expected = re.escape("Cannot store the output 'result' of the op 'make_lock', a value of type dict: cannot pickle")
     with pytest.raises(DagsterInvariantViolationError, match=expected):
         unstorable.execute_in_process()
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path) -> None:
-    """Not half a file, and not a draft."""
+def test_failed_write_leaves_no_file(tmp_path) -> None:
+    """Neither half a file nor a draft."""
     with pytest.raises(DagsterInvariantViolationError):
         store_value([threading.Lock()], PLACE, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_full_or_forbidden_folder_is_said(tmp_path) -> None:
-    """The run's storage is a file here."""
+def test_error_names_the_file_that_cannot_be_written(tmp_path) -> None:
+    """Here, the run's folder is a file."""
     (tmp_path / "run").touch()
     with pytest.raises(DagsterInvariantViolationError, match=r"Cannot store the output 'result\[b\]' .* in "):
         store_value((1, 2), PLACE, tmp_path)
 
 
-def test_a_changed_file_is_not_loaded(tmp_path) -> None:
-    """Loading a pickle executes what it says."""
+def test_changed_file_is_not_loaded(tmp_path) -> None:
+    """Loading a pickle executes code in it."""
     kept = store_value((1, 2), PLACE, tmp_path)
     PLACE.file(tmp_path).write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
     with pytest.raises(DagsterInvariantViolationError, match="has changed since the op wrote it"):
         load_value(kept, PLACE, tmp_path)
 
 
-def test_a_lost_file_is_said(tmp_path) -> None:
-    """With what to do."""
+def test_error_of_a_lost_file_tells_to_launch_a_new_run(tmp_path) -> None:
+    """The value cannot be made again in this run."""
     kept = store_value((1, 2), PLACE, tmp_path)
     PLACE.file(tmp_path).unlink()
     with pytest.raises(DagsterInvariantViolationError, match="Launch a new run"):
         load_value(kept, PLACE, tmp_path)
 
 
-def test_the_files_of_a_deleted_run_are_removed(tmp_path) -> None:
-    """And those of no other."""
+def test_deletion_of_a_run_removes_only_its_files(tmp_path) -> None:
+    """The files of other runs stay."""
     with project_instance(tmp_path) as instance:
         storage = Path(instance.storage_directory())
         other = dataclasses.replace(PLACE, run_id="other")
         for place in (PLACE, other):
             store_value((1,), place, storage)
         instance.add_run(DagsterRun(job_name="job", run_id="run"))
-        # Through the storage, which is how every door deletes a run.
+        # Every deletion of a run goes through the storage.
         instance.delete_run("run")
         assert not PLACE.file(storage).exists() and other.file(storage).exists()
 
 
-def test_nan_is_compared_rightly_here() -> None:
-    """The tests above would pass otherwise with what they must not accept."""
+def test_is_same_compares_types_and_nan() -> None:
+    """Without this, the tests above could accept a wrong value."""
     assert is_same([math.nan], [math.nan]) and not is_same((1,), [1]) and not is_same({1: 2}, {"1": 2})
     assert not is_same(True, 1) and not is_same(0.0, -0.0)

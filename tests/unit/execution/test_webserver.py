@@ -1,4 +1,4 @@
-"""Dagster's webserver with a port answers neither a page of another site nor one whose name resolves to it."""
+"""Dagster's webserver at a port refuses pages of other sites, and pages whose host name resolves to the server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def _dagster(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _ask(kind: str = "http", **headers: str) -> list[MutableMapping[str, Any]]:
-    """Return what a server with the name `dagster` sends."""
+    """Return the messages that a server with the name `dagster` sends."""
     named = {"Host": "dagster:3000", **{name.replace("_", "-"): value for name, value in headers.items()}}
     scope = {"type": kind, "method": "POST", "path": "/graphql", "query_string": b""}
     scope["headers"] = [(name.lower().encode(), value.encode()) for name, value in named.items()]
@@ -39,8 +39,8 @@ def _ask(kind: str = "http", **headers: str) -> list[MutableMapping[str, Any]]:
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:3000", "dagster.evil.example", ""])
-def test_a_rebinding_page_executes_nothing(host: str) -> None:
-    """It is of the same origin for the browser, and sets the headers of the gateway."""
+def test_page_with_another_host_name_gets_403(host: str) -> None:
+    """For the browser it has the same origin, so it can set the headers of the gateway."""
     forged = {"Host": host, "X_Forwarded_Host": "127.0.0.1:8000", "X_Forwarded_For": "127.0.0.1", "Origin": "http://x"}
     start, body = _ask(**forged)
     assert (start["status"], json.loads(body["body"])["error"]["code"]) == (403, "forbidden")
@@ -48,13 +48,13 @@ def test_a_rebinding_page_executes_nothing(host: str) -> None:
 
 
 @pytest.mark.parametrize("header", [{"Sec_Fetch_Site": "cross-site"}, {"Origin": "http://evil.example"}])
-def test_a_page_of_another_site_executes_nothing(header: dict[str, str]) -> None:
+def test_page_of_another_site_gets_403(header: dict[str, str]) -> None:
     """It cannot set the header of the gateway."""
     assert _ask(**header)[0]["status"] == 403
 
 
 @pytest.mark.parametrize("headers", [{}, {"Host": "127.0.0.1:3000"}, {"Origin": "http://gw", "X_Forwarded_Host": "gw"}])
 def test_the_gateway_and_programs_are_answered(headers: dict[str, str]) -> None:
-    """With the server's name, or its address."""
+    """Host may be the server's name or its address."""
     assert _ask(**headers)[1]["body"] == b"executed"
     assert _ask("websocket", **headers)[0]["type"] == "websocket.accept"

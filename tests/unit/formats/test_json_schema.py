@@ -1,4 +1,4 @@
-"""Schemas of `json` parameters: which are refused, and that `#` is the parameter's own schema where it is embedded."""
+"""Schemas of `json` parameters: which schemas are refused, and that `#` means the parameter's own schema."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("values", RIGHT)
-def test_references_lead_to_the_parameters_own_schema(values: dict[str, Any]) -> None:
-    """What fits is taken by the check of a request, and by the combined schema of `GET /`."""
+def test_valid_values_pass_both_checks(values: dict[str, Any]) -> None:
+    """The check of a request and the combined schema of `GET /` agree."""
     check_parameters(PARAMETERS, values)
     assert jsonschema.Draft202012Validator(parameters_schema(PARAMETERS)).is_valid(values)
 
 
 @pytest.mark.parametrize("values", WRONG)
-def test_what_does_not_fit_is_refused(values: dict[str, Any]) -> None:
-    """By both as well."""
+def test_invalid_values_fail_both_checks(values: dict[str, Any]) -> None:
+    """Both checks resolve `#` to the parameter's own schema."""
     with pytest.raises(InvalidError):
         check_parameters(PARAMETERS, values)
     assert not jsonschema.Draft202012Validator(parameters_schema(PARAMETERS)).is_valid(values)
 
 
-def test_openapi_documents_have_references_that_lead_somewhere() -> None:
-    """Readers of OpenAPI pass over `$id`, so references are those of the document; the schema stands there once."""
+def test_references_in_openapi_documents_resolve() -> None:
+    """Readers of OpenAPI ignore `$id`, so references start at the document's root, and the schema appears only once."""
     parameters = PARAMETERS[:2]
     described = ToolDescription(
         name="t",
@@ -83,17 +83,17 @@ def test_openapi_documents_have_references_that_lead_somewhere() -> None:
         ({"type": "nothing"}, "'schema' is not a JSON Schema: 'nothing' is not valid"),
         ({"$ref": "#/$defs/box"}, "'schema' refers to '#/$defs/box', which is not in it"),
         ({"$ref": "#nowhere"}, "'schema' refers to '#nowhere', which is not in it"),
-        ({"$ref": "http://127.0.0.1:9/x.json"}, "nothing is fetched from elsewhere"),
+        ({"$ref": "http://127.0.0.1:9/x.json"}, "other documents are not allowed"),
         ({"$ref": "#/x", "x": {"$ref": "#/y"}}, "'schema' refers to '#/y', which is not in it"),
         ({"$ref": "#/required", "required": ["a"]}, "'schema' refers to '#/required', which is not a JSON Schema"),
         ({"$schema": "http://json-schema.org/draft-07/schema#"}, "'schema' has the '$schema' 'http://json-schema"),
         ({"$defs": {"a": {"$schema": "urn:x"}}}, "'schema' has the '$schema' 'urn:x'"),
-        ({"allOf": [{"$ref": "#"}]}, "'schema' refers to itself without an end"),
+        ({"allOf": [{"$ref": "#"}]}, "'schema' refers to itself endlessly"),
         ({"$id": "http://[::", "$ref": "a"}, "'schema' has an '$id' or a '$ref' that is not a URI"),
     ],
 )
-def test_schemas_that_cannot_work_are_refused(schema: Any, sentence: str) -> None:
-    """When the tool is loaded, not when somebody first uses the parameter."""
+def test_unusable_schemas_are_refused(schema: Any, sentence: str) -> None:
+    """When the tool is loaded, not at the first use of the parameter."""
     (problem,) = check_schema(schema)
     assert sentence in problem
 
@@ -110,13 +110,13 @@ def test_schemas_that_cannot_work_are_refused(schema: Any, sentence: str) -> Non
         {"$id": "https://x.invalid/a", "items": {"$ref": "a#/$defs/b"}, "$defs": {"b": {}}},
     ],
 )
-def test_schemas_that_work_are_taken(schema: dict[str, Any]) -> None:
-    """References within the schema, by pointer, anchor or `$id`, and to JSON Schema's own."""
+def test_usable_schemas_are_accepted(schema: dict[str, Any]) -> None:
+    """With references inside the schema, by pointer, anchor or `$id`, and to JSON Schema's own schemas."""
     assert not list(check_schema(schema))
 
 
-def test_values_nested_too_deep_are_a_sentence() -> None:
-    """A schema that refers to itself follows a value as deep as it goes, but ends before Python does."""
+def test_a_value_nested_too_deep_gets_a_message() -> None:
+    """A schema that refers to itself follows a value down; it must stop before Python's recursion limit."""
     value: list[Any] = []
     for _ in range(400):
         value = [value]

@@ -1,4 +1,4 @@
-"""Programs write numbers in their own ways; what can be read is, and nothing else fails."""
+"""Programs write numbers in different ways; the reader accepts all of them and skips other lines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from bonseyes_dagster.model import Point
         (b"1 9007199254740993 1", Point(1.0, 9007199254740993, 1.0)),
     ],
 )
-def test_points(line: bytes, point: Point) -> None:
-    """Of printf with LC_NUMERIC, of awk, of a float that counts."""
+def test_lines_of_many_programs_are_points(line: bytes, point: Point) -> None:
+    """From printf with LC_NUMERIC, from awk, with a float as step."""
     assert parse_point(line) == point
 
 
@@ -41,6 +41,6 @@ def test_points(line: bytes, point: Point) -> None:
         b"\xff 1 2",
     ],
 )
-def test_what_is_no_point(line: bytes) -> None:
-    """It is left out."""
+def test_other_lines_are_skipped(line: bytes) -> None:
+    """They cost nothing but themselves."""
     assert parse_points([line, b"1 2 3"]) == [Point(1.0, 2, 3.0)]

@@ -1,4 +1,4 @@
-"""The YAML that people write: what is refused, with file and line, and what is read as it was meant."""
+"""YAML that people write: probable mistakes are refused with file and line, all else is read as meant."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ MERGES = "a0: &a0 {x: 1, y: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' was given before, in line 1."),
-        ("a:\n  b: 1\n  'b': 2\n", "line 3: the key 'b' was given before, in line 2."),
-        ("a: 2024-01-01\n", 'line 1: 2024-01-01 is a date to YAML; write "2024-01-01", in quotes.'),
-        ("a: 2024-01-01 10:00:00\n", "line 1: 2024-01-01 10:00:00 is a date to YAML"),
-        ("a: 2024-13-45\n", "line 1: 2024-13-45 is a date to YAML"),
-        ("a:\n- .inf\n", "line 2: .inf is no finite number; JSON has none such."),
-        ("a: -.INF\n", "line 1: -.INF is no finite number"),
-        ("a: .nan\n", "line 1: .nan is no finite number"),
-        ("a: 1.0e+999\n", "line 1: 1.0e+999 is no finite number"),
-        ("a: " + "9" * 5000, f"line 1: '{'9' * 40}' is no number"),
-        ("on: 1\n", 'line 1: the key on is no text to YAML; write "on", in quotes.'),
-        ("a: {1: x}\n", 'line 1: the key 1 is no text to YAML; write "1", in quotes.'),
+        ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' is already in line 1."),
+        ("a:\n  b: 1\n  'b': 2\n", "line 3: the key 'b' is already in line 2."),
+        ("a: 2024-01-01\n", 'line 1: 2024-01-01 is a date in YAML; write "2024-01-01", in quotes.'),
+        ("a: 2024-01-01 10:00:00\n", "line 1: 2024-01-01 10:00:00 is a date in YAML"),
+        ("a: 2024-13-45\n", "line 1: 2024-13-45 is a date in YAML"),
+        ("a:\n- .inf\n", "line 2: .inf is not a finite number, and JSON has only finite numbers."),
+        ("a: -.INF\n", "line 1: -.INF is not a finite number"),
+        ("a: .nan\n", "line 1: .nan is not a finite number"),
+        ("a: 1.0e+999\n", "line 1: 1.0e+999 is not a finite number"),
+        ("a: " + "9" * 5000, f"line 1: '{'9' * 40}' is not a number"),
+        ("on: 1\n", 'line 1: the key on is not a string in YAML; write "on", in quotes.'),
+        ("a: {1: x}\n", 'line 1: the key 1 is not a string in YAML; write "1", in quotes.'),
         ("? [a]\n: 1\n", "line 1: a list or a mapping cannot be a key."),
-        ("a: !!binary aGk=\n", "line 1: !!binary is not read here."),
-        ("a: !!set {x}\n", "line 1: !!set is not read here."),
+        ("a: !!binary aGk=\n", "line 1: !!binary is not allowed here."),
+        ("a: !!set {x}\n", "line 1: !!set is not allowed here."),
         ("a: !!python/object/apply:os.getcwd []\n", "line 1: could not determine a constructor for the tag"),
-        ("a: &a [*a]\n", "line 1: a value holds itself, by a reference."),
-        (LAUGHS, "with its references written out this holds more than 100,000 values."),
-        (MERGES, "with its references written out this holds more than 100,000 values."),
-        ("a: [", "line 1: it is no YAML: "),
-        ("a: 1\n--- \nb: 1\n", "line 2: it is no YAML: "),
+        ("a: &a [*a]\n", "line 1: a value contains itself through a reference."),
+        (LAUGHS, "this holds more than 100,000 values after its references are expanded."),
+        (MERGES, "this holds more than 100,000 values after its references are expanded."),
+        ("a: [", "line 1: it is not YAML: "),
+        ("a: 1\n--- \nb: 1\n", "line 2: it is not YAML: "),
         ("a: \x00\n", "cannot be read: unacceptable character"),
         ("[" * 3000, "cannot be read: it is nested too deep."),
     ],
 )
-def test_what_is_not_meant_as_it_stands_is_refused(tmp_path: Path, text: str, sentence: str) -> None:
-    """By one sentence with file and line, and at once, however much the references would multiply."""
+def test_probable_mistakes_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
+    """With one sentence, file and line, and quickly, however much the references multiply the content."""
     file = tmp_path / "file.yml"
     file.write_text(text)
     with pytest.raises(SettingsError) as caught:
@@ -63,8 +63,8 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         read_yaml(tmp_path / "file.yml")
 
 
-def test_what_json_has_is_read(tmp_path: Path) -> None:
-    """References, merged mappings whose keys come again, and `22:22`, which is the text of a port."""
+def test_the_types_of_json_are_read(tmp_path: Path) -> None:
+    """Also references, merged mappings with repeated keys, and `22:22`, which is a string for a port."""
     text = """
         base: &base {a: 1, b: [yes, ~, 1.5, 0x10]}
         next: &next {<<: *base, a: 2}

@@ -1,4 +1,4 @@
-"""Who may ask: bind, Host, Origin and token rules, without a server."""
+"""The access rules of the gateway: bind, Host, Origin and token, without a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from bonseyes_dagster.errors import ForbiddenError, SettingsError
 from bonseyes_dagster.gateway.access import (
     SESSION_S,
-    Rules,
+    AccessRules,
     bearer_token,
     check_bind,
     check_host,
@@ -35,7 +35,7 @@ def test_loopback_needs_no_token(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "gpu-box", "", "10.0.0.1"])
 def test_an_open_bind_needs_a_token(host: str) -> None:
-    """It is refused before anything listens, and the sentence says what to do."""
+    """The gateway refuses it before it listens, and the message says what to do."""
     with pytest.raises(SettingsError, match="BONSEYES_TOKEN"):
         check_bind(host, "")
     check_bind(host, TOKEN)
@@ -61,8 +61,8 @@ RULES = rules_from_settings(
         "pipelines.example.org:443",
     ],
 )
-def test_our_own_names_are_answered(host: str) -> None:
-    """Loopback with the port, what the settings allow, and the address that clients are told."""
+def test_own_host_names_are_accepted(host: str) -> None:
+    """Loopback with the port, the hosts in the settings, and the address that clients use."""
     check_host(host, RULES)
 
 
@@ -71,14 +71,14 @@ def test_our_own_names_are_answered(host: str) -> None:
     [None, "", "evil.example", "evil.example:8000", "127.0.0.1", "127.0.0.1:80", "127.0.0.1:9000",
      "localhost.evil.example:8000", "tls.example.org", "[::1]", "127.0.0.1:8000@evil", "gpu-box.evil"],
 )  # fmt: skip
-def test_any_other_host_is_refused(host: str | None) -> None:
-    """A name that an attacker made resolve to us is not one of ours."""
+def test_other_hosts_are_refused(host: str | None) -> None:
+    """An attacker can make a foreign name resolve to this machine."""
     with pytest.raises(ForbiddenError, match="BONSEYES_ALLOWED_HOSTS"):
         check_host(host, RULES)
 
 
-def test_an_address_that_is_bound_is_answered() -> None:
-    """Also an IPv6 one; a wildcard is no name."""
+def test_the_bound_address_is_accepted() -> None:
+    """An IPv6 address, too; a wildcard address is not a host name."""
     settings = Settings(token=TOKEN)
     check_host("192.168.1.5:80", rules_from_settings(settings, "192.168.1.5", 80))
     check_host("192.168.1.5", rules_from_settings(settings, "192.168.1.5", 80))
@@ -87,8 +87,8 @@ def test_an_address_that_is_bound_is_answered() -> None:
         check_host("0.0.0.0:8000", rules_from_settings(settings, "0.0.0.0", 8000))
 
 
-def test_hosts_are_split_at_the_right_colon() -> None:
-    """IPv6 addresses have colons of their own."""
+def test_split_host_separates_name_and_port() -> None:
+    """IPv6 addresses contain colons."""
     assert split_host("[::1]:8000") == ("[::1]", "8000")
     assert split_host("Example.ORG:1") == ("example.org", "1")
     assert split_host("example.org") == ("example.org", "")
@@ -109,7 +109,7 @@ def test_hosts_are_split_at_the_right_colon() -> None:
     ],
 )
 def test_an_unsafe_request_of_another_site_is_refused(method: str, headers: dict[str, str]) -> None:
-    """Another port of this machine is another site too."""
+    """Another port of this machine is another site, too."""
     with pytest.raises(ForbiddenError, match="another site"):
         check_site(method, CIMultiDict({"Host": "127.0.0.1:8000", **headers}))
 
@@ -124,13 +124,13 @@ def test_an_unsafe_request_of_another_site_is_refused(method: str, headers: dict
         {"Sec-Fetch-Site": "none"},
     ],
 )
-def test_our_own_pages_and_programs_may_write(headers: dict[str, str]) -> None:
-    """A program sends neither header; a page of ours sends both, and TLS may end before us."""
+def test_own_pages_and_programs_may_write(headers: dict[str, str]) -> None:
+    """A program sends neither header; an own page sends both, and TLS may end before the gateway."""
     check_site("POST", CIMultiDict({"Host": "127.0.0.1:8000", **headers}))
 
 
-def test_a_link_from_elsewhere_may_lead_here() -> None:
-    """To a page, which changes nothing; no image, no frame, no fetch."""
+def test_a_link_from_another_site_may_open_a_page() -> None:
+    """A page load changes nothing; images, frames and fetches stay forbidden."""
     link = {"Host": "h", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     check_site("GET", CIMultiDict(link))
     with pytest.raises(ForbiddenError):
@@ -145,9 +145,9 @@ def test_a_link_from_elsewhere_may_lead_here() -> None:
     check_site("GET", CIMultiDict(link | {"Sec-Fetch-Site": "none"}), changes=True)
 
 
-def test_the_bearer_token_is_compared_whole() -> None:
-    """Schemes know no case; a prefix of the token is not the token."""
-    rules = Rules(frozenset(), TOKEN)
+def test_the_whole_bearer_token_must_match() -> None:
+    """Schemes are not case-sensitive; a prefix of the token is not the token."""
+    rules = AccessRules(frozenset(), TOKEN)
     assert is_token(bearer_token(CIMultiDict({"Authorization": f"bearer {TOKEN}"})), rules)
     for wrong in (f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer ", "Basic eDp5", ""):
         assert not is_token(bearer_token(CIMultiDict({"Authorization": wrong})), rules)
@@ -156,32 +156,32 @@ def test_the_bearer_token_is_compared_whole() -> None:
 
 
 def test_a_session_proves_a_login_until_it_expires() -> None:
-    """And the token cannot be read from it or from the cookie's name."""
-    rules = Rules(frozenset(), TOKEN)
+    """Neither the session nor the name of the cookie reveals the token."""
+    rules = AccessRules(frozenset(), TOKEN)
     value = make_session(rules, now_s=1000, nonce="n1")
     assert read_session(value, rules, now_s=1000 + SESSION_S - 1) == "n1"
     assert read_session(value, rules, now_s=1000 + SESSION_S) is None
     assert TOKEN not in value
     assert TOKEN not in session_cookie(rules)
-    assert session_cookie(rules) != session_cookie(Rules(frozenset(), "another"))
+    assert session_cookie(rules) != session_cookie(AccessRules(frozenset(), "another"))
 
 
-def test_a_session_of_another_token_is_worth_nothing() -> None:
+def test_a_session_of_another_token_is_invalid() -> None:
     """A new token ends every session."""
-    value = make_session(Rules(frozenset(), "old"), now_s=0, nonce="n")
-    assert read_session(value, Rules(frozenset(), "new"), now_s=1) is None
+    value = make_session(AccessRules(frozenset(), "old"), now_s=0, nonce="n")
+    assert read_session(value, AccessRules(frozenset(), "new"), now_s=1) is None
 
 
 @given(st.text(max_size=80))
-def test_nothing_made_up_is_a_session(text: str) -> None:
-    """Whatever a cookie holds, it is read without an error."""
-    assert read_session(text, Rules(frozenset(), TOKEN), now_s=0) is None
+def test_an_invented_session_is_invalid(text: str) -> None:
+    """Any content of a cookie is read without an error."""
+    assert read_session(text, AccessRules(frozenset(), TOKEN), now_s=0) is None
 
 
 @given(st.integers(0, 200), st.characters())
-def test_no_changed_session_is_one(index: int, character: str) -> None:
-    """Each character of a session counts, its expiry above all."""
-    rules = Rules(frozenset(), TOKEN)
+def test_a_changed_session_is_invalid(index: int, character: str) -> None:
+    """Each character of a session counts, above all the expiry."""
+    rules = AccessRules(frozenset(), TOKEN)
     value = make_session(rules, now_s=1000, nonce="nonce")
     index %= len(value)
     changed = value[:index] + character + value[index + 1 :]

@@ -1,4 +1,4 @@
-"""What passes the gateway in either direction, and what ends at it."""
+"""The headers that the gateway forwards, removes and adds in both directions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _forwarded(headers: dict[str, str], **options: object) -> CIMultiDict[str]:
     return request_headers(CIMultiDict(headers), TARGET, client="10.0.0.9", scheme="http", **options)  # type: ignore[arg-type]
 
 
-def test_the_upstream_is_told_who_asked_and_how() -> None:
+def test_the_upstream_gets_forwarded_headers() -> None:
     """The prefix, the public host, the scheme and the client."""
     headers = _forwarded({"Host": "localhost:8000", "X-Forwarded-Prefix": "/forged"})
     assert headers["X-Forwarded-Prefix"] == "/containers/import"
@@ -32,16 +32,16 @@ def test_the_upstream_is_told_who_asked_and_how() -> None:
     assert "Host" not in headers
 
 
-def test_a_proxy_before_us_is_believed_its_scheme_and_client() -> None:
-    """TLS may end before the gateway; anything but a scheme is not one."""
+def test_forwarded_headers_of_a_proxy_are_kept() -> None:
+    """TLS may end in a proxy before the gateway; an invalid scheme is ignored."""
     headers = _forwarded({"X-Forwarded-Proto": "https", "X-Forwarded-For": "1.2.3.4"})
     assert headers["X-Forwarded-Proto"] == "https"
     assert headers["X-Forwarded-For"] == "1.2.3.4, 10.0.0.9"
     assert _forwarded({"X-Forwarded-Proto": "gopher"})["X-Forwarded-Proto"] == "http"
 
 
-def test_hop_by_hop_headers_end_here() -> None:
-    """Also those that Connection names."""
+def test_hop_by_hop_headers_are_removed() -> None:
+    """Also the headers that Connection names."""
     headers = _forwarded(
         {"Connection": "close, X-Mine", "X-Mine": "1", "TE": "trailers", "Transfer-Encoding": "chunked",
          "Upgrade": "h2c", "Keep-Alive": "1", "Expect": "100-continue", "X-Other": "2", "Content-Length": "3"}
@@ -50,8 +50,8 @@ def test_hop_by_hop_headers_end_here() -> None:
     assert not {"Connection", "X-Mine", "TE", "Transfer-Encoding", "Upgrade", "Keep-Alive", "Expect"} & set(headers)
 
 
-def test_the_token_ends_here() -> None:
-    """No container ever sees it; other cookies pass."""
+def test_the_token_is_not_forwarded() -> None:
+    """No container ever sees it; other cookies are forwarded."""
     headers = _forwarded(
         {"Authorization": "Bearer t", "Cookie": "a=1; bonseyes_x=secret; b=2"},
         secrets={"authorization", "cookie:bonseyes_x"},
@@ -61,8 +61,8 @@ def test_the_token_ends_here() -> None:
     assert "Cookie" not in _forwarded({"Cookie": "bonseyes_x=s"}, secrets={"cookie:bonseyes_x"})
 
 
-def test_answers_get_our_policies_and_no_cors() -> None:
-    """A page's own policy stays: Dagster's has a nonce that ours cannot know; a tool has no say in it."""
+def test_answers_get_the_policies_and_no_cors() -> None:
+    """Dagster's page keeps its own policy with its nonce; a tool's policy is replaced."""
     headers = answer_headers(
         CIMultiDict({"Access-Control-Allow-Origin": "*", "Connection": "close", "ETag": '"x"', "Server": "s"}),
         TARGET,
@@ -83,8 +83,8 @@ def test_answers_get_our_policies_and_no_cors() -> None:
     )
 
 
-def test_several_cookies_stay_several() -> None:
-    """Set-Cookie cannot be joined."""
+def test_set_cookie_headers_are_not_joined() -> None:
+    """A client cannot split a joined Set-Cookie header."""
     several = CIMultiDict([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")])
     assert answer_headers(several, TARGET, "http://127.0.0.1:1", HOST).getall("Set-Cookie") == ["a=1", "b=2"]
 
@@ -94,8 +94,8 @@ def test_several_cookies_stay_several() -> None:
     ["artifacts/a/data", "artifacts/a/data/x.html", "runs/r/data", "artifacts/a/input-files/f",
      "artifacts/a/input_files/f", "artifacts/a/%64ata/x", "artifacts/a%2Fdata/x", "/artifacts//a/data"],
 )  # fmt: skip
-def test_what_others_made_is_never_a_page_of_ours(path: str) -> None:
-    """HTML that a tool wrote is sandboxed and an attachment, also when its container forgot."""
+def test_files_of_tools_and_users_are_sandboxed_attachments(path: str) -> None:
+    """Also HTML whose container sets no such headers."""
     target = match(f"/containers/import/{path}")
     assert content_of(target) == "file"
     headers = answer_headers(
@@ -111,6 +111,6 @@ def test_what_others_made_is_never_a_page_of_ours(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["artifacts/a", "artifacts/a/status", "artifacts", "", "artifacts/a/database"])
-def test_what_containers_say_is_theirs(path: str) -> None:
-    """Statuses and descriptions are no attachments."""
+def test_json_of_containers_is_not_an_attachment(path: str) -> None:
+    """Statuses and descriptions are not files."""
     assert content_of(match(f"/containers/import/{path}")) == "data"

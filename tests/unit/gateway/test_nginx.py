@@ -1,4 +1,4 @@
-"""What is written into nginx's configuration: from the compose file, and from the tables of the embedded gateway."""
+"""nginx's configuration, rendered from the Compose file and the tables of the embedded gateway."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.gateway.access_service import ANSWERS
 from bonseyes_dagster.gateway.headers import CONTENT_POLICY, CORS, FORWARDED, PAGE_POLICY, SECURITY_HEADERS
 from bonseyes_dagster.gateway.nginx import Nginx, main, read_upstreams, render
-from bonseyes_dagster.gateway.questions import ANSWERS
 from bonseyes_dagster.gateway.routes import DAGSTER
 
 COMPOSE = """
@@ -31,8 +31,8 @@ def _compose(folder: Path, text: str = COMPOSE) -> Path:
     return file
 
 
-def test_containers_are_the_services_that_are_told_their_name(tmp_path: Path) -> None:
-    """Each is asked at its own name, or at the one of the network on which it listens; nothing else is published."""
+def test_services_with_a_container_name_are_upstreams(tmp_path: Path) -> None:
+    """The host is the service's name, or its alias in the network where it listens; other services stay private."""
     assert read_upstreams(_compose(tmp_path)) == {
         "import": "http://import",
         "export": "http://export",
@@ -42,7 +42,7 @@ def test_containers_are_the_services_that_are_told_their_name(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["services: [1]", "services: {a: 1}", "{", "x: 1", "[]"])
-def test_what_is_no_compose_file_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_compose_file_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """With one sentence."""
     with pytest.raises(SettingsError):
         read_upstreams(_compose(tmp_path, text))
@@ -52,7 +52,7 @@ def test_what_is_no_compose_file_is_refused(tmp_path: Path, text: str, capsys: p
 
 
 def test_the_command_prints_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With what it is told of places."""
+    """With the addresses from its options."""
     arguments = ["--listen", "gateway.edge:8080", "127.0.0.1:9", "--access", "http://door:1/"]
     assert main([str(_compose(tmp_path)), *arguments]) == 0
     printed = capsys.readouterr().out
@@ -69,8 +69,8 @@ def test_the_command_prints_the_configuration(tmp_path: Path, capsys: pytest.Cap
     assert "%{" not in printed
 
 
-def test_headers_are_those_of_the_embedded_gateway() -> None:
-    """What one drops or adds, the other does."""
+def test_nginx_treats_headers_like_the_embedded_gateway() -> None:
+    """Both gateways must remove and add the same headers."""
     text = render(Nginx(upstreams={"tool": "http://tool"}, access="http://access:8080", listen=("8080",)))
     for name, value in SECURITY_HEADERS.items():
         assert f'add_header {name} "{value}" always;' in text
@@ -85,8 +85,8 @@ def test_headers_are_those_of_the_embedded_gateway() -> None:
         assert f"auth_request_set $gateway_{name.lower()} $upstream_http_x_gateway_{name.lower()};" in text
 
 
-def test_every_location_that_forwards_asks_first() -> None:
-    """Only the answer in full of the access service itself is let through without."""
+def test_every_forwarding_location_asks_the_access_service() -> None:
+    """Only the location with the access service's full answer does not ask."""
     text = render(Nginx(upstreams={"tool": "http://tool"}, access="http://access:8080", listen=("8080",)))
     assert text.count("auth_request /./pass;") == 1
     assert text.count("auth_request off;") == 1
@@ -94,6 +94,6 @@ def test_every_location_that_forwards_asks_first() -> None:
     assert "auth_request off;" in location[: location.index("}")]
 
 
-def test_without_names_to_look_up_there_is_no_resolver() -> None:
-    """As in a test, where containers have addresses."""
+def test_without_a_resolver_the_configuration_has_none() -> None:
+    """Tests use addresses instead of names."""
     assert "resolver" not in render(Nginx(upstreams={}, access="http://127.0.0.1:1", listen=("1",), resolver=""))

@@ -1,4 +1,4 @@
-"""The table of routes: which path goes where, and as what."""
+"""The table of routes: the target of each path and its kind."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ HOST = "127.0.0.1:8000"
         ("/containersish/x", "dashboard", "/containersish/x", ""),
     ],
 )
-def test_a_path_goes_where_the_table_says(raw_path: str, container: str, path: str, prefix: str) -> None:
-    """Prefixes end at a slash, and what is stripped is told."""
+def test_a_path_matches_its_route(raw_path: str, container: str, path: str, prefix: str) -> None:
+    """Prefixes end at a slash, and the target knows the stripped prefix."""
     target = match(raw_path)
     assert (target.container, target.path, target.prefix) == (container, path, prefix)
     assert target.redirect is None
@@ -39,7 +39,7 @@ def test_a_path_goes_where_the_table_says(raw_path: str, container: str, path: s
 
 @pytest.mark.parametrize("page", ["/dagster", "/containers/visualization"])
 def test_a_page_without_its_slash_is_redirected(page: str) -> None:
-    """Relative links of a page need the slash; containers never redirect."""
+    """Relative links of a page need the slash; routes of containers never redirect."""
     assert match(page).redirect == f"{page}/"
 
 
@@ -56,29 +56,29 @@ def test_a_page_without_its_slash_is_redirected(page: str) -> None:
         "/./x",
     ],
 )
-def test_no_path_climbs_out_of_its_prefix(raw_path: str) -> None:
-    """Not in plain, not percent-encoded, not with a backslash."""
+def test_a_path_with_dot_segments_is_refused(raw_path: str) -> None:
+    """In plain form, percent-encoded, and with a backslash."""
     with pytest.raises(NotFoundError):
         match(raw_path)
 
 
 @pytest.mark.parametrize("name", ["-x", "a..b", "a%2Fb", "%00", "a%20b", "x" * 129, "evil.com:80"])
-def test_what_cannot_be_a_container_is_not_found(name: str) -> None:
-    """So that nothing but a name of the project ever becomes a host to connect to."""
+def test_an_invalid_container_name_is_not_found(name: str) -> None:
+    """The gateway must connect only to names of the project."""
     with pytest.raises(NotFoundError):
         match(f"/containers/{name}/x")
 
 
 @pytest.mark.parametrize("raw_path", ["", "x", "http://evil/", "*"])
-def test_a_target_that_is_no_path_is_a_bad_request(raw_path: str) -> None:
-    """A proxy's absolute form among them: this gateway is none."""
+def test_a_target_without_a_leading_slash_is_a_bad_request(raw_path: str) -> None:
+    """Also the absolute form for proxies: this gateway is not a proxy."""
     with pytest.raises(BadRequestError):
         match(raw_path)
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="?#"), max_size=40))
-def test_what_reaches_an_upstream_never_climbs(text: str) -> None:
-    """Any path is refused, or arrives as a path without a climbing segment."""
+def test_no_upstream_path_has_dot_segments(text: str) -> None:
+    """Every path is refused, or reaches the upstream without `.` and `..`."""
     try:
         target = match(f"/containers/import/{text}")
     except NotFoundError:
@@ -89,7 +89,7 @@ def test_what_reaches_an_upstream_never_climbs(text: str) -> None:
 
 
 def test_the_table_is_complete_and_ordered() -> None:
-    """The last route takes everything, the named container comes before any container, only Dagster has sockets."""
+    """The last route matches everything, a named container comes before any container, only Dagster has websockets."""
     assert ROUTES[-1].prefix == ""
     prefixes = [route.prefix for route in ROUTES]
     assert prefixes.index("/containers/visualization") < prefixes.index("/containers/{container}")
@@ -116,7 +116,7 @@ def test_the_table_is_complete_and_ordered() -> None:
     ],
 )
 def test_a_location_leads_back_through_the_gateway(location: str, expected: str | None) -> None:
-    """The upstream's own address means nothing to a client; a prefix that is there already is not put twice."""
+    """A client cannot use the upstream's own address; a prefix must not appear twice."""
     assert rewrite_location(location, match("/containers/import/artifacts"), "http://127.0.0.1:41001", HOST) == expected
 
 

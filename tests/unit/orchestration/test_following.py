@@ -1,4 +1,4 @@
-"""A step that follows its order: one that is interrupted while that is on its way, and one with an endless log."""
+"""A step follows its artifact: an interruption while the request is in flight, and an endless log."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from bonseyes_dagster.model import Progress
 from bonseyes_dagster.orchestration.steps.following import COPY_LIMIT_BYTES, follow
 
 
-class SlowOrder:
-    """An order whose tool takes its time before it has the artifact; a cancellation before that finds nothing."""
+class SlowRequest:
+    """A request that creates its artifact late. An earlier cancellation finds no artifact."""
 
     artifact = SimpleNamespace(name="slow", url="/learn/artifacts/slow")
 
@@ -27,53 +27,53 @@ class SlowOrder:
         self._interruption = interruption
         self.phase = ""
 
-    def place(self) -> None:
-        """Be interrupted meanwhile."""
+    def send(self) -> None:
+        """Interrupt the step, then create the artifact."""
         self._interruption.set()
         time.sleep(0.5)
         self.phase = "queued"
 
     def cancel(self) -> None:
-        """Cancel what is there."""
+        """Cancel the artifact if it exists."""
         self.stop.set()
         if self.phase:
             self.phase = "cancelled"
 
 
-def test_an_artifact_that_comes_after_the_interruption_is_cancelled() -> None:
-    """The step ends, and with it the process may, only when the tool has answered."""
+def test_artifact_created_after_the_interruption_is_cancelled() -> None:
+    """The process may end with the step, so the step waits for the answer of the tool."""
     context: Any = SimpleNamespace(log=logging.getLogger("following"))
     with interruption_scope() as interruption:
-        order: Any = SlowOrder(interruption)
+        request: Any = SlowRequest(interruption)
         with pytest.raises(DagsterExecutionInterruptedError):
-            follow(context, order)
-    assert order.phase == "cancelled"
+            follow(context, request)
+    assert request.phase == "cancelled"
 
 
 class ChattyArtifact:
-    """One whose log has no end."""
+    """An artifact with an endless log."""
 
     name, url = "chatty", "/learn/artifacts/chatty"
 
     def status(self, *, wait_s: float) -> SimpleNamespace:
-        """Be completed."""
+        """Return a completed status."""
         return SimpleNamespace(started="now", is_final=True, phase="completed", position=None, progress=Progress())
 
     def iter_log(self, offset: int, *, patience_s: float) -> Iterator[bytes]:
-        """Say the same again and again."""
+        """Yield the same lines for ever."""
         while True:
             yield b"a line\n" * 1000
 
 
-def test_the_copy_of_a_log_ends(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    """The step's stdout has the first 16 MiB, and Dagster's events have no more; both say where the log is."""
+def test_copy_of_a_log_ends_after_16_mib(capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    """An endless log must not fill the disk of the run. The copy says where the log itself is."""
     context: Any = SimpleNamespace(log=logging.getLogger("following"))
     caplog.set_level(logging.INFO)
-    order: Any = SimpleNamespace(artifact=ChattyArtifact(), stop=threading.Event(), place=lambda: None)
+    request: Any = SimpleNamespace(artifact=ChattyArtifact(), stop=threading.Event(), send=lambda: None)
     with interruption_scope():
-        follow(context, order)
-    said = capsys.readouterr().out
-    assert COPY_LIMIT_BYTES < len(said) < COPY_LIMIT_BYTES + 8000
+        follow(context, request)
+    printed = capsys.readouterr().out
+    assert COPY_LIMIT_BYTES < len(printed) < COPY_LIMIT_BYTES + 8000
     notice = "[...] This copy of the log ends here; the log itself is /learn/artifacts/chatty/log"
-    assert said.splitlines()[-1] == notice
+    assert printed.splitlines()[-1] == notice
     assert notice in caplog.messages[-2]

@@ -115,8 +115,8 @@ def test_names_leave_room_for_artifacts(instance: DagsterInstance) -> None:
 def test_an_order_is_known_by_run_launch_and_step(instance: DagsterInstance) -> None:
     """A run that was made without a launch of its own has none in the key; an older container does not tell keys."""
     run = create(instance)
-    key = names.order_key(run, "train")
+    key = names.idempotency_key(run, "train")
     assert key == f"{run.run_id}/train"
-    assert names.order_key(run.with_tags({tags.LAUNCH_TAG: "0" * 32}), "a.b") == f"{run.run_id}/{'0' * 32}/a.b"
+    assert names.idempotency_key(run.with_tags({tags.LAUNCH_TAG: "0" * 32}), "a.b") == f"{run.run_id}/{'0' * 32}/a.b"
     told = [{}, {"idempotency_key": key}, {"idempotency_key": None}, {"idempotency_key": f"{key}2"}]
-    assert [names.is_ordered_by(info, key) for info in told] == [True, True, False, False]
+    assert [names.has_idempotency_key(info, key) for info in told] == [True, True, False, False]

@@ -18,7 +18,7 @@ from flask.testing import FlaskClient
 
 from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.orchestration.runs import launching
-from bonseyes_dagster.orchestration.runs.launching import Starter
+from bonseyes_dagster.orchestration.runs.launching import RunStarter
 from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
 from bonseyes_dagster.orchestration.runs.states import RunState
 from bonseyes_dagster.pipeline.app import create_app
@@ -35,8 +35,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     def create_run(*, instance: DagsterInstance, run_id: str, tags: Mapping[str, str], **_: Any) -> None:
         instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=dict(tags)))
 
-    monkeypatch.setattr(Starter, "_context", lambda _: None)
-    monkeypatch.setattr(Starter, "_find", lambda *_: (None, None, None))
+    monkeypatch.setattr(RunStarter, "_context", lambda _: None)
+    monkeypatch.setattr(RunStarter, "_find", lambda *_: (None, None, None))
     monkeypatch.setattr(launching, "_create_run", create_run)
     volume, workspace = tmp_path / "volume", tmp_path / "workspace.yaml"
     runs = Runs(load_pipeline(TINY, "tiny-one"), Settings(), volume=volume, workspace=workspace)

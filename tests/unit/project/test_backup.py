@@ -20,7 +20,7 @@ from bonseyes_dagster.client.command import main
 from bonseyes_dagster.errors import InvalidError
 from bonseyes_dagster.project.backup import write_backup
 from bonseyes_dagster.project.folder import Project
-from bonseyes_dagster.project.record import Lock
+from bonseyes_dagster.project.state import Lock
 
 
 def call(*argv: str) -> int:
@@ -214,7 +214,7 @@ def test_an_existing_project_is_replaced_only_if_told(project: Project, tmp_path
     assert call("restore", str(tmp_path / "saved"), "--force") == 0
     assert not project.volume("later").exists()
     assert (project.volume("load") / "artifacts" / "1" / "data" / "whole.bin").exists()
-    assert {path.name for path in project.state.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
+    assert {path.name for path in project.state_folder.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
 
 
 def test_the_oldest_python_can_restore(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_a_backup_that_leads_out_of_its_folder_replaces_nothing(
     assert call("restore", str(tmp_path / "saved"), "--force") == 2
     assert f"{name!r}, which leads out of the folder" in capsys.readouterr().err
     assert project.storage_made.exists()
-    assert {path.name for path in project.state.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
+    assert {path.name for path in project.state_folder.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
 
 
 @pytest.mark.parametrize("harm", ["a byte", "the end", "the file"])

@@ -11,7 +11,7 @@ import pytest
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
-from bonseyes_dagster.project.record import read_record
+from bonseyes_dagster.project.state import read_project_state
 from tests.other_user import NOBODY, as_other_user, needs_root
 
 
@@ -35,31 +35,31 @@ def test_prepare_makes_folders_of_the_owner_alone(project: Project) -> None:
     project.prepare()
     (project.logs / "gateway.log").touch()
     project.prepare()
-    assert project.state.stat().st_mode & 0o777 == 0o700
+    assert project.state_folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_file_in_the_place_of_the_state_is_named(project: Project) -> None:
     """No traceback."""
-    project.state.touch()
-    assert f"cannot write {project.state}: File exists" in _refusal(project.prepare)
+    project.state_folder.touch()
+    assert f"cannot write {project.state_folder}: File exists" in _refusal(project.prepare)
 
 
 @needs_root
 def test_a_folder_without_write_access_is_named(project: Project) -> None:
     """It stays as it is, and to ask what runs needs no write access."""
-    said = as_other_user(lambda: [_refusal(project.prepare), read_record(project)])
-    assert f"cannot write {project.state}: Permission denied. Copy the project" in said[0]
+    said = as_other_user(lambda: [_refusal(project.prepare), read_project_state(project)])
+    assert f"cannot write {project.state_folder}: Permission denied. Copy the project" in said[0]
     assert said[1] is None
-    assert not project.state.exists()
+    assert not project.state_folder.exists()
 
 
 @needs_root
 def test_state_of_another_user_is_named(project: Project) -> None:
     """That user's project may be up: this is not known, so nobody says that it is down."""
     project.prepare()
-    said = as_other_user(lambda: [_refusal(project.prepare), _refusal(lambda: read_record(project))])
+    said = as_other_user(lambda: [_refusal(project.prepare), _refusal(lambda: read_project_state(project))])
     assert "Permission denied" in said[0]
-    assert f"{project.state} belongs to another user" in said[1]
+    assert f"{project.state_folder} belongs to another user" in said[1]
 
 
 @needs_root
@@ -69,8 +69,8 @@ def test_what_root_left_in_the_state_is_named(project: Project, name: str) -> No
     project.prepare()
     for file in (project.logs / "gateway.log", project.lock):
         file.touch(mode=0o600)
-    for path in (project.state, *project.state.rglob("*")):
-        if path != project.state / name:
+    for path in (project.state_folder, *project.state_folder.rglob("*")):
+        if path != project.state_folder / name:
             shutil.chown(path, NOBODY)
     said = as_other_user(lambda: _refusal(project.prepare))
-    assert f"cannot write {project.state / name}: Permission denied" in said
+    assert f"cannot write {project.state_folder / name}: Permission denied" in said

@@ -1,4 +1,4 @@
-"""The user at the other end of a loopback connection, as the kernel knows it."""
+"""The user at the other end of a loopback connection, from the kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.other_user import NOBODY, as_other_user, needs_root
 
 @pytest.fixture(params=["sock_diag", "tables"])
 def peers(request: pytest.FixtureRequest) -> Iterator[Peers]:
-    """Each way to ask."""
+    """Return Peers for each of the two ways to find the owner."""
     peers = Peers()
     if request.param == "tables":
         peers.close()
@@ -27,7 +27,7 @@ def peers(request: pytest.FixtureRequest) -> Iterator[Peers]:
 
 
 def _connect(address: str, host: str | None = None) -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a connection to `address`, asked for as `host`."""
+    """Return both ends of a connection to `address`, under the name `host`."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as listener:
         port = listener.getsockname()[1]
@@ -44,7 +44,7 @@ def _owner(peers: Peers, server: socket.socket) -> int | None:
     ("address", "host"), [("127.0.0.1", None), ("127.0.0.1", "::ffff:127.0.0.1"), ("::1", None), ("127.9.9.9", None)]
 )
 def test_the_owner_of_a_connection_is_known(peers: Peers, address: str, host: str | None) -> None:
-    """Over IPv4, IPv6, and an IPv6 socket of the client that has an IPv4 address."""
+    """Over IPv4, over IPv6, and from an IPv6 socket of a client with an IPv4 address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as listener:
         port = listener.getsockname()[1]
@@ -69,7 +69,7 @@ def test_the_owner_of_a_connection_is_known(peers: Peers, address: str, host: st
         assert _owner(peers, server) == 0
 
 
-def test_a_connection_that_its_client_has_closed_has_no_owner(peers: Peers) -> None:
+def test_a_connection_closed_by_its_client_has_no_owner(peers: Peers) -> None:
     """The kernel shows such a socket as root's."""
     for linger in (False, True):
         client, server = _connect("127.0.0.1")
@@ -84,7 +84,7 @@ def test_a_connection_that_its_client_has_closed_has_no_owner(peers: Peers) -> N
         assert peers.owner(*ends) is None
 
 
-def test_a_listener_is_no_client(peers: Peers) -> None:
-    """One at the port that a client had is not taken for that client."""
+def test_a_listening_socket_is_not_a_client(peers: Peers) -> None:
+    """A listener at the client's former port must not count as that client."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert peers.owner(listener.getsockname(), ("127.0.0.1", 8000)) is None

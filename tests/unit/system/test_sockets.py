@@ -1,4 +1,4 @@
-"""Unix sockets: their URLs, and who may listen at one."""
+"""Unix sockets: their URLs, and which process may listen at one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def _listen(path: Path, backlog: int = 8) -> socket.socket:
 
 def _claim_elsewhere(path: Path) -> subprocess.CompletedProcess[str]:
     code = (
-        "import sys; from pathlib import Path; from bonseyes_dagster import sockets, errors\n"
+        "import sys; from pathlib import Path; from bonseyes_dagster import errors\n"
+        "from bonseyes_dagster.system import sockets\n"
         "try: sockets.claim(Path(sys.argv[1]))\n"
         "except errors.SettingsError as error: sys.exit(error.message)"
     )
@@ -34,7 +35,7 @@ def _claim_elsewhere(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_url_names_its_socket(tmp_path: Path) -> None:
-    """In messages without the folder, which is nobody's business."""
+    """Messages show the URL without the folder, which is private."""
     path = tmp_path / "A b%" / "learn.sock"
     url = sockets.url_of(path)
     assert sockets.path_of(f"{url}/artifacts/a?x=1") == str(path)
@@ -43,7 +44,7 @@ def test_a_url_names_its_socket(tmp_path: Path) -> None:
     assert sockets.plain_url("http://learn:80/artifacts/a") == "http://learn:80/artifacts/a"
 
 
-def test_the_socket_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> None:
+def test_the_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
     """A killed server leaves the file."""
     path = tmp_path / "a.sock"
     _listen(path).close()
@@ -53,7 +54,7 @@ def test_the_socket_of_a_process_that_is_gone_is_taken_over(tmp_path: Path) -> N
     _listen(path).close()
 
 
-def test_a_live_socket_is_never_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_in_use_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither while its server listens, nor between its claim and its bind."""
     monkeypatch.setattr(sockets, "_ORPHANS_S", 0.1)
     live, claimed = tmp_path / "live.sock", tmp_path / "claimed.sock"
@@ -66,12 +67,12 @@ def test_a_live_socket_is_never_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     assert done.stderr.startswith("Another process listens at")
 
 
-def test_what_cannot_be_a_socket_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_socket_path_is_refused(tmp_path: Path) -> None:
     """A file is not removed, and a long path is not cut."""
     file = tmp_path / "file"
     file.touch()
     for path, message in (
-        (file, "no socket"),
+        (file, "not a socket"),
         (tmp_path / ("x" * 107), "107 bytes"),
         (Path("relative.sock"), "absolute"),
         (tmp_path / "none" / "a.sock", "No such file"),
@@ -82,7 +83,7 @@ def test_what_cannot_be_a_socket_is_refused(tmp_path: Path) -> None:
 
 
 def test_connecting_waits_for_a_full_backlog(tmp_path: Path) -> None:
-    """Python's own timeout makes the kernel refuse at once, and a burst of requests would fail."""
+    """With Python's own timeout, the kernel refuses at once, and a burst of requests would fail."""
     path = tmp_path / "a.sock"
     with _listen(path, backlog=0) as listener:
         waiting = [sockets.connect(str(path), 1)]
@@ -100,7 +101,7 @@ def test_connecting_waits_for_a_full_backlog(tmp_path: Path) -> None:
             connection.close()
 
 
-def test_a_closed_socket_is_told_from_none(tmp_path: Path) -> None:
+def test_closed_and_missing_sockets_have_different_errors(tmp_path: Path) -> None:
     """Both are an OSError with the kernel's reason."""
     _listen(tmp_path / "a.sock").close()
     with pytest.raises(ConnectionRefusedError):

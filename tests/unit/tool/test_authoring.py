@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,33 @@ def test_function_without_the_parameters_of_tool_yml_is_refused(tmp_path: Path) 
     (tmp_path / "disagreeing.py").write_text("def create(artifact, *, width): pass\nnumber = 1\n")
     with pytest.raises(SettingsError, match="does not take the parameters"):
         load_function(load_tool(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("signature", "is_refused"),
+    [
+        ("size=3, names=()", False),
+        ("size, names", False),
+        ("size=4, names=()", True),
+        ("size=None, names=None", True),
+        ("**parameters", False),
+    ],
+)
+def test_a_function_with_another_default_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str, is_refused: bool
+) -> None:
+    """The default of tool.yml is what callers see and what is used."""
+    (tmp_path / "tool.yml").write_text(
+        "{name: t, description: t, entry_point: 'defaults:create', output_type: x,"
+        " parameters: {size: {type: integer, default: 3}, names: {type: json, default: []}}}"
+    )
+    star = "" if signature.startswith("**") else "*, "
+    (tmp_path / "defaults.py").write_text(f"def create(artifact, {star}{signature}): pass\n")
+    monkeypatch.delitem(sys.modules, "defaults", raising=False)
+    with pytest.raises(SettingsError, match="leave it out of the function") if is_refused else nullcontext():
+        load_function(load_tool(tmp_path))
+    monkeypatch.delitem(sys.modules, "defaults")
+    sys.path.remove(str(tmp_path))
 
 
 def test_fingerprint_depends_on_content_not_on_its_source() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.errors import InvalidError, StorageFullError, TooLargeError
-from bonseyes_dagster.tool.artifacts.drafts import CreationDraft, is_abandoned, safe_file_name
+from bonseyes_dagster.errors import StorageFullError
+from bonseyes_dagster.tool.artifacts.drafts import CreationDraft, is_abandoned
 from bonseyes_dagster.tool.artifacts.layout import Volume
 
 
@@ -20,17 +20,15 @@ def volume(tmp_path: Path) -> Volume:
     return made
 
 
-def draft_of(volume: Volume, *, limit_bytes: int = 10**9, reserve_bytes: int = 0) -> CreationDraft:
+def draft_of(volume: Volume, *, reserve_bytes: int = 0) -> CreationDraft:
     """Return a draft that expects the file `images`."""
-    return CreationDraft(
-        volume, limit_bytes=limit_bytes, reserve_bytes=reserve_bytes, file_parameters=frozenset({"images", "labels"})
-    )
+    return CreationDraft(volume, reserve_bytes=reserve_bytes, file_parameters=frozenset({"images", "labels"}))
 
 
 def test_upload_is_moved_to_its_artifact(volume: Volume) -> None:
     """The draft reports its size and digest."""
     draft = draft_of(volume)
-    with draft.open("images", "dir/train.gz") as file:
+    with draft.open("images", "train.gz") as file:
         file.write(b"abc")
         file.write(b"def")
     assert draft.files() == {
@@ -77,12 +75,8 @@ def test_creation_without_uploads_makes_no_folder(volume: Volume) -> None:
     assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
-def test_upload_beyond_a_limit_is_refused(volume: Volume) -> None:
-    """The limits are the size of the upload and the reserve of the disk."""
-    draft = draft_of(volume, limit_bytes=10)
-    with draft.open("images", "x") as file, pytest.raises(TooLargeError):
-        file.write(b"x" * 11)
-    draft.discard()
+def test_upload_beyond_the_reserve_is_refused(volume: Volume) -> None:
+    """The reserve of the disk stays free for the work in progress."""
     draft = draft_of(volume, reserve_bytes=2**60)
     with draft.open("images", "x") as file, pytest.raises(StorageFullError):
         for _ in range(20):
@@ -91,32 +85,9 @@ def test_upload_beyond_a_limit_is_refused(volume: Volume) -> None:
 
 
 def test_unexpected_parts_are_discarded_and_reported(volume: Volume) -> None:
-    """The same part twice is refused."""
+    """The check of the parameters names them."""
     draft = draft_of(volume)
     assert draft.open("other", "x").write(b"abc") == 3
     draft.open("images", "x").close()
-    with pytest.raises(InvalidError):
-        draft.open("images", "y")
     assert draft.parts == {"other", "images"}
     draft.discard()
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        ("train.gz", "train.gz"),
-        ("../../etc/passwd", "passwd"),
-        ("C:\\data\\x.bin", "x.bin"),
-        ("..", "file"),
-        (".hidden", "hidden"),
-        ("", "file"),
-        ("a\0b\nc", "abc"),
-        ("ü" * 300 + ".gz", "ü" * 98 + ".gz"),
-        ("\ud800x", "x"),
-    ],
-)
-def test_file_names_are_made_harmless(given: str, kept: str) -> None:
-    """Only the last part of the path counts, without dangerous characters."""
-    name = safe_file_name(given)
-    assert name == kept
-    assert len(name.encode()) <= 200

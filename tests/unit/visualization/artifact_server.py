@@ -1,4 +1,4 @@
-"""A small real HTTP server: the reading half of the artifact API from memory, counting what it is asked."""
+"""A small real HTTP server with the reading half of the artifact API, from memory; it counts its requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bonseyes_dagster.model import Status, now
 
 @dataclass
 class FakeArtifact:
-    """What the server knows of one artifact."""
+    """One artifact of the server."""
 
     status: Status
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -24,7 +24,7 @@ class FakeArtifact:
 
 
 class ArtifactServer:
-    """Artifacts that a test writes directly and reads over HTTP; a context manager."""
+    """A server whose artifacts a test changes directly; a context manager."""
 
     def __init__(self, kind: str = "artifacts") -> None:
         self.kind = kind

@@ -1,4 +1,4 @@
-"""What TensorBoard is told of the artifacts of real HTTP servers."""
+"""The data for TensorBoard from the artifacts of real HTTP servers."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def server() -> Iterator[ArtifactServer]:
 
 @pytest.fixture
 def board(server: ArtifactServer) -> ArtifactDataProvider:
-    """Return a provider over the server, and over a container that is down."""
+    """Return a provider for the server and for a container that is down."""
     return make({"training": server.url, "down": "http://127.0.0.1:1"})
 
 
 def make(addresses: dict[str, str]) -> ArtifactDataProvider:
-    """Return a provider that looks often."""
+    """Return a provider that refreshes often."""
     return ArtifactDataProvider(Catalogue(lambda: addresses, reload_s=0.05))
 
 
 def test_artifacts_with_metrics_are_runs(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """Those without points, and containers that do not answer, are left out."""
+    """Artifacts without points, and containers that are down, are left out."""
     server.add("cnn")
     server.add("silent", "completed")
     server.add("waiting", "queued")
@@ -62,8 +62,10 @@ def test_runs_of_pipelines_are_shown_too() -> None:
         assert board.read_scalars(**SCALARS, downsample=10)["digits-cnn/first"]["accuracy"][0].value == 0.97
 
 
-def test_a_curve_grows(server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New points come with the next reading, and only they are transferred."""
+def test_new_points_are_read(
+    server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read transfers only the new points."""
     monkeypatch.setattr("bonseyes_dagster.visualization.provider._FRESH_S", 0.0)
 
     def steps() -> list[int]:
@@ -78,8 +80,8 @@ def test_a_curve_grows(server: ArtifactServer, board: ArtifactDataProvider, monk
     assert series.offset == len(server.artifacts["cnn"].metrics["loss"])
 
 
-def test_what_is_final_is_asked_for_once(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """Neither metric lists nor points of final artifacts are asked for again."""
+def test_final_artifacts_are_read_once(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Later refreshes request neither their metric names nor their points."""
     for i in range(20):
         server.add(f"a{i}", "completed")
         server.append(f"a{i}", "loss", 1.0)
@@ -91,16 +93,16 @@ def test_what_is_final_is_asked_for_once(server: ArtifactServer, board: Artifact
     assert server.asked["artifacts"] > 3
 
 
-def test_an_artifact_made_anew_is_another_series(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """A deleted artifact's curve does not live on in one of the same name."""
+def test_a_new_artifact_of_the_same_name_has_a_new_series(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """The points of the deleted artifact must not appear in it."""
     server.add("cnn", "completed")
     server.append("cnn", "loss", 1.0, 2.0, 3.0)
     assert len(board.read_scalars(**SCALARS, downsample=10)["training/cnn"]["loss"]) == 3
     time.sleep(0.005)
     server.add("cnn", "completed")
     server.append("cnn", "loss", 9.0)
-    for shelf in board.catalogue._shelves.values():
-        shelf.listed_at = float("-inf")
+    for artifacts in board.catalogue._by_container.values():
+        artifacts.listed_at = float("-inf")
     until(lambda: [d.value for d in _loss(board)] == [9.0])
 
 
@@ -108,8 +110,8 @@ def _loss(board: ArtifactDataProvider) -> list[tb.ScalarDatum]:
     return board.read_scalars(**SCALARS, downsample=10).get("training/cnn", {}).get("loss", [])
 
 
-def test_a_deleted_artifact_goes(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """Also when it is the one that the listing would go on from."""
+def test_a_deleted_artifact_disappears(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """Also when the next listing would start after it."""
     server.add("old", "completed")
     server.add("cnn", "completed")
     server.append("cnn", "loss", 1.0)
@@ -119,7 +121,7 @@ def test_a_deleted_artifact_goes(server: ArtifactServer, board: ArtifactDataProv
 
 
 def test_filters_choose_runs_and_tags(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """Only what passes is read."""
+    """Only the chosen series are read."""
     for name in ("a", "b"):
         server.add(name, "completed")
         server.append(name, "loss", 1.0)
@@ -132,8 +134,8 @@ def test_filters_choose_runs_and_tags(server: ArtifactServer, board: ArtifactDat
     assert board.read_scalars(experiment_id="", plugin_name="other", downsample=10) == {}
 
 
-def test_last_scalars(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """The newest point of each series."""
+def test_last_scalars_are_the_newest_points(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """One point for each series."""
     server.add("a", "completed", epochs=3)
     server.append("a", "loss", 3.0, 2.0, 1.0)
     assert board.read_last_scalars(**SCALARS)["training/a"]["loss"].value == 1.0
@@ -142,7 +144,7 @@ def test_last_scalars(server: ArtifactServer, board: ArtifactDataProvider) -> No
 def test_many_runs_share_the_points_of_an_answer(
     server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer about many runs stays small: each gets fewer points."""
+    """The answer stays small: with many runs, each gets fewer points."""
     monkeypatch.setattr("bonseyes_dagster.visualization.provider.ANSWER_POINTS", 300)
     for i in range(10):
         server.add(f"a{i}", "completed")
@@ -151,8 +153,8 @@ def test_many_runs_share_the_points_of_an_answer(
     assert {len(tags["loss"]) for tags in result.values()} == {30}
 
 
-def test_a_container_that_comes_back_elsewhere_is_followed(server: ArtifactServer) -> None:
-    """After a restart a container may have another port."""
+def test_a_container_may_change_its_address(server: ArtifactServer) -> None:
+    """After a restart, a container may have another port."""
     addresses = {"training": server.url}
     board = make(addresses)
     server.add("a", "completed")
@@ -169,10 +171,10 @@ def test_a_container_that_comes_back_elsewhere_is_followed(server: ArtifactServe
     until(lambda: not board.list_runs(experiment_id=""))
 
 
-def test_nobody_looking_nobody_asking(
+def test_without_tensorboard_requests_no_container_is_asked(
     server: ArtifactServer, board: ArtifactDataProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The containers are left alone once TensorBoard is closed."""
+    """The refreshing thread ends once TensorBoard is closed."""
     monkeypatch.setattr(catalogue_module, "IDLE_S", 0.1)
     server.add("a")
     board.list_runs(experiment_id="")
@@ -185,7 +187,7 @@ def test_nobody_looking_nobody_asking(
 
 
 def test_parameters_are_hyperparameters(server: ArtifactServer, board: ArtifactDataProvider) -> None:
-    """Numbers have an interval, words and switches their values; lists and absent ones are left out."""
+    """Numbers have an interval, strings and booleans a set of values; lists and missing values are left out."""
     server.add("a", "completed", epochs=3, model="cnn", augment=True, criteria=[1], seed=None)
     server.add("b", "completed", epochs=5, model="mlp", augment=True)
     for name in ("a", "b"):
@@ -208,7 +210,7 @@ def test_parameters_are_hyperparameters(server: ArtifactServer, board: ArtifactD
 def test_hyperparameters_are_filtered(
     server: ArtifactServer, board: ArtifactDataProvider, kind: str, rule: object, passing: list[str]
 ) -> None:
-    """By range, by value, by pattern; one without the parameter never passes."""
+    """By range, by value, by pattern; an artifact without the parameter never passes."""
     server.add("a", "completed", epochs=3)
     server.add("b", "completed", epochs=5)
     server.add("c", "completed", other=5)
@@ -222,10 +224,8 @@ def test_hyperparameters_are_filtered(
 
 
 @pytest.mark.timeout(10)
-def test_a_filter_that_backtracks_ends_and_one_with_look_around_is_refused(
-    server: ArtifactServer, board: ArtifactDataProvider
-) -> None:
-    """In Python's `re` the first holds a thread of the server for ever."""
+def test_filters_are_matched_in_linear_time(server: ArtifactServer, board: ArtifactDataProvider) -> None:
+    """In Python's `re`, the first filter would block a thread for ever; look-around is refused."""
     server.add("a", "completed", text="a" * 5000 + "!")
     server.append("a", "loss", 1.0)
 
@@ -241,7 +241,7 @@ def test_a_filter_that_backtracks_ends_and_one_with_look_around_is_refused(
 def test_hyperparameters_are_sorted_and_mixed_types_are_text(
     server: ArtifactServer, board: ArtifactDataProvider
 ) -> None:
-    """Descending too; a name that means a number here and a word there is text."""
+    """Also in descending order; a name with numbers and strings becomes text."""
     for name, size in (("a", 3), ("b", "large"), ("c", 1)):
         server.add(name, "completed", size=size)
         server.append(name, "loss", 1.0)

@@ -1,4 +1,4 @@
-"""A mule that tells what it found, and that it was told to stop."""
+"""A mule that writes its facts to a file, and later that it got the signal to stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def work() -> None:
-    """Write what this process is, then wait for the end."""
+    """Write facts about this process, then wait for the end."""
     import uwsgi
 
     file = Path(os.environ["MULE_FILE"])

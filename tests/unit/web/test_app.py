@@ -1,4 +1,4 @@
-"""What every container's application does, whatever it serves."""
+"""The behaviour of every container's application, whatever its service is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bonseyes_dagster.web.telemetry import Telemetry
 
 
 def make(check_health: Any = lambda: None, gauges: Mapping[str, float] | None = None) -> Flask:
-    """Make an application with a route that fails and one with a hyphen."""
+    """Return an application with a failing route and a route with a hyphen."""
     app = create_app(
         "test",
         description=None,
@@ -38,8 +38,8 @@ def make(check_health: Any = lambda: None, gauges: Mapping[str, float] | None = 
     return app
 
 
-def test_a_fault_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
-    """An unexpected exception is a JSON 500 without its text; the log has traceback and request id."""
+def test_an_unexpected_exception_is_logged_and_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    """The client gets a JSON 500 without the text; the log has the traceback and the request id."""
     with caplog.at_level(logging.ERROR):
         answer = make().test_client().get("/fails", headers={"X-Request-Id": "id-1"})
     assert answer.status_code == 500
@@ -51,8 +51,8 @@ def test_a_fault_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> Non
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE])
-def test_a_volume_that_fails_is_503_with_the_reason(number: int) -> None:
-    """A health check that meets an error of the disk says so; it is no fault of the server's code."""
+def test_a_failing_volume_is_503_with_the_reason(number: int) -> None:
+    """An error of the disk is not a fault of the server's code."""
 
     def check() -> None:
         raise OSError(number, os.strerror(number), "/volume/index.sqlite")
@@ -63,7 +63,7 @@ def test_a_volume_that_fails_is_503_with_the_reason(number: int) -> None:
 
 
 def test_not_ready_is_503_with_the_reason() -> None:
-    """/healthz tells why, and when to ask again."""
+    """/healthz also says when to ask again."""
 
     def check() -> None:
         raise UnavailableError("the volume is not mounted")
@@ -74,15 +74,15 @@ def test_not_ready_is_503_with_the_reason() -> None:
     assert answer.headers["Retry-After"]
 
 
-def test_hyphens_have_twins_that_count_as_one_route() -> None:
+def test_a_route_with_underscores_counts_as_its_twin() -> None:
     """`two_words` is `two-words`, also in the metrics; a hyphen in a value stays."""
     client = make().test_client()
     assert client.get("/two-words/a-b").json == client.get("/two_words/a-b/").json == {"name": "a-b"}
     assert 'route="/two-words/<name>",status="200"} 2.0' in client.get("/metrics").text
 
 
-def test_made_up_methods_and_paths_do_not_multiply_series() -> None:
-    """Clients cannot fill the metrics with labels of their own."""
+def test_invented_methods_and_paths_add_no_series() -> None:
+    """Clients cannot fill the metrics with their own labels."""
     client = make().test_client()
     for number in range(5):
         client.open(f"/nothing/{number}", method=f"METHOD{number}")
@@ -91,7 +91,7 @@ def test_made_up_methods_and_paths_do_not_multiply_series() -> None:
 
 
 def test_gauges_have_labels() -> None:
-    """A gauge's key may carry labels; one without prefix gets ours."""
+    """A gauge's name may have labels; a name without the prefix gets it."""
     telemetry = Telemetry(lambda: {"queue_length": 3, 'artifacts{phase="queued"}': 1, 'artifacts{phase="failed"}': 2})
     families = {family.name: family for family in text_string_to_metric_families(telemetry.render().decode())}
     assert families["bonseyes_queue_length"].samples[0].value == 3
@@ -101,17 +101,17 @@ def test_gauges_have_labels() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_json_lacks_become_null(value: float) -> None:
-    """An answer is JSON that every client can read."""
+    """Every client can read the answer."""
     assert json_response({"a": [value, 1.5, {"b": (value,)}]}).json == {"a": [None, 1.5, {"b": [None]}]}
 
 
-def test_text_that_is_no_unicode_is_escaped() -> None:
-    """A lone surrogate, as a broken filename gives, does not fail the answer."""
+def test_lone_surrogates_are_escaped() -> None:
+    """A broken filename can contain one; it must not fail the answer."""
     assert json_response(["\udcff"]).get_data() == b'["\\udcff"]'
 
 
-def test_a_page_cannot_change_things_past_the_gateway() -> None:
-    """A form that another site's page sends to the container's own port is refused; through the gateway it is not."""
+def test_a_page_cannot_send_changes_past_the_gateway() -> None:
+    """A form of another site to the container's own port is refused; through the gateway it is accepted."""
     app = make()
 
     @app.post("/changes")
@@ -131,7 +131,7 @@ def test_a_page_cannot_change_things_past_the_gateway() -> None:
     "host", ["evil.example", "evil.example:80", "twins.evil.example", "localhost.evil.example", ""]
 )
 def test_a_foreign_host_gets_nothing(host: str) -> None:
-    """A page whose name resolves to this server may set every header but that; neither reads nor writes."""
+    """A page whose name resolves to this server can set every other header; it must neither read nor write."""
     client = make().test_client()
     for path in ("/two-words/a", "/", "/healthz", "/metrics", "/none"):
         answer = client.get(path, headers={"Host": host, "X-Forwarded-Host": "127.0.0.1:8000"})
@@ -139,7 +139,7 @@ def test_a_foreign_host_gets_nothing(host: str) -> None:
 
 
 def test_a_service_answers_to_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In Docker others ask it by its service's name; engines and people by localhost or an address."""
+    """In docker, other containers use the service's name; health checks and users use localhost or an address."""
     monkeypatch.setenv("BONSEYES_CONTAINER", "Learn")
     monkeypatch.setenv("BONSEYES_ALLOWED_HOSTS", "gpu-box:8080")
     client = make().test_client()
@@ -148,7 +148,7 @@ def test_a_service_answers_to_its_names(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_path_adds_no_line_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A newline in a path would forge a record, an escape would steer the operator's terminal."""
+    """A newline in a path would forge a record, an escape sequence would control the operator's terminal."""
     app = make()
 
     @app.get("/broken/<name>")

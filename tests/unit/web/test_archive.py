@@ -1,4 +1,4 @@
-"""The zip that is made while it is sent, read back by the standard library's reader."""
+"""The zip archive that is made while it is sent, read by the standard library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ZEROS = bytes(1 << 20)
 
 
 def opener(content: bytes) -> Callable[[], BinaryIO]:
-    """Return what opens a file with `content`."""
+    """Return a function that opens a file with `content`."""
     return partial(io.BytesIO, content)
 
 
@@ -39,8 +39,8 @@ def archive_of(files: dict[str, bytes]) -> Archive:
     ],
     ids=["nothing", "empty", "names", "long"],
 )
-def test_what_goes_in_comes_out(files: dict[str, bytes]) -> None:
-    """Names and contents come back, checksums hold, and the length was known."""
+def test_files_come_back_unchanged(files: dict[str, bytes]) -> None:
+    """Names, contents and checksums are right, and so is the announced length."""
     archive = archive_of(files)
     content = b"".join(archive)
     assert len(content) == archive.size_bytes
@@ -51,13 +51,13 @@ def test_what_goes_in_comes_out(files: dict[str, bytes]) -> None:
 
 
 def test_the_same_files_give_the_same_bytes() -> None:
-    """An ETag that is made of the files alone holds only if no time of day gets into the zip."""
+    """The ETag depends only on the files, so the archive must not contain the time of day."""
     files = {"a": b"1", "b/c": ZEROS * 2}
     assert b"".join(archive_of(files)) == b"".join(archive_of(files))
 
 
-def test_more_files_than_a_plain_zip_can_have() -> None:
-    """From 65,535 on the count is in the zip64 end."""
+def test_more_files_than_zip_without_zip64_allows() -> None:
+    """From 65,535 on, the count is in the zip64 end."""
     archive = Archive()
     for number in range(66_000):
         archive.add(f"{number}", 0, opener(b""))
@@ -68,7 +68,7 @@ def test_more_files_than_a_plain_zip_can_have() -> None:
 
 
 class Zeros(io.RawIOBase):
-    """As many zero bytes as are asked for, without making any."""
+    """As many zero bytes as the reader wants, without memory for them."""
 
     def readable(self) -> bool:
         """Return True."""
@@ -80,7 +80,7 @@ class Zeros(io.RawIOBase):
 
 
 class Sparse(io.RawIOBase):
-    """A file in memory that keeps no zeros."""
+    """A file in memory that does not store zeros."""
 
     def __init__(self) -> None:
         self.pieces: dict[int, bytes] = {}
@@ -88,7 +88,7 @@ class Sparse(io.RawIOBase):
         self.position = 0
 
     def append(self, piece: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         if piece is not ZEROS:
             self.pieces[self.size] = piece
         self.size += len(piece)
@@ -124,7 +124,7 @@ class Sparse(io.RawIOBase):
 
 
 def test_a_file_of_more_than_4_gib() -> None:
-    """Its sizes, and the place of the file after it, are in zip64 fields; it takes about 2 s, for a CRC of 4 GiB."""
+    """Its sizes, and the offset of the next file, are in zip64 fields; the CRC of 4 GiB takes about 2 s."""
     archive = Archive()
     archive.add("huge", 4 * GIB + 5, lambda: cast("BinaryIO", Zeros()))
     archive.add("small", 5, opener(b"after"))
@@ -138,8 +138,8 @@ def test_a_file_of_more_than_4_gib() -> None:
         assert read.read("small") == b"after"
 
 
-def test_a_file_that_shrank_breaks_the_answer() -> None:
-    """It must never end as if it were whole."""
+def test_a_file_that_became_shorter_breaks_the_answer() -> None:
+    """The client must not take the archive for complete."""
     archive = Archive()
     archive.add("a", 10, opener(b"short"))
     with pytest.raises(OSError, match="shorter"):

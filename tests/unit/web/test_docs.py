@@ -1,4 +1,4 @@
-"""The reference of the HTTP API is complete: what the document says is on the page, route by route."""
+"""docs/http_api.md is complete: it has every route, parameter, error and header of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from bonseyes_dagster.web.schemas import wire_errors
 from tests.contract import memory_app
+from tests.wire_errors import wire_errors
 
 PAGE = (Path(__file__).parents[3] / "docs" / "http_api.md").read_text(encoding="utf-8")
 
 
 def operations(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """Return (method, path, operation) of all routes, a run's written as an artifact's."""
+    """Return (method, path, operation) of all routes; the paths of runs are written as those of artifacts."""
     document = memory_app.create(kind).test_client().get("/openapi.json").json
     return [
         (method.upper(), path.replace("/runs", "/artifacts"), operation)
@@ -25,7 +25,7 @@ def operations(kind: str) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def section(method: str, path: str) -> str:
-    """Return what stands below a route's heading."""
+    """Return the text below a route's heading."""
     found = re.search(rf"^### `{re.escape(f'{method} {path}')}`\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S)
     assert found, f"docs/http_api.md has no heading `{method} {path}`"
     return found[1]
@@ -45,26 +45,26 @@ def test_every_route_is_documented(kind: str) -> None:
         assert set(re.findall(r"\d+", statuses[1])) == set(operation["responses"]), f"{method} {path}"
 
 
-def test_no_route_is_documented_that_is_none() -> None:
-    """What was removed is removed from the page, too."""
+def test_every_documented_route_exists() -> None:
+    """A removed route must be removed from the page, too."""
     known = {f"{method} {path}" for kind in ("artifacts", "runs") for method, path, _ in operations(kind)}
     assert set(re.findall(r"^### `([A-Z]+ /[^`]*)`$", PAGE, re.M)) == known
 
 
 def test_every_error_is_documented() -> None:
-    """A row for each error that goes over the wire, with its status, and no other."""
+    """Each error of the contract has a row with its status, and no other error has one."""
     rows = set(re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.M))
     assert rows == {(str(cls.http_status), cls.code) for cls in wire_errors()}
 
 
 def test_every_header_is_documented() -> None:
-    """Each header that an answer may have is told somewhere on the page."""
+    """The page names each header of an answer."""
     headers = memory_app.create().test_client().get("/openapi.json").json["components"]["headers"]
     assert [name for name in headers if f"`{name}" not in PAGE] == []
 
 
 def test_every_key_of_a_status_is_documented() -> None:
-    """Each key of the status object has its row."""
+    """Each key of the status object has a row."""
     document = memory_app.create("runs").test_client().get("/openapi.json").json
     text = section("GET", "/artifacts/{name}/status")
     keys = document["components"]["schemas"]["Status"]["properties"]

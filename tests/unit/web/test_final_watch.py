@@ -1,4 +1,4 @@
-"""Waiting for the end of artifacts and runs: many at once, prompt, and free of races."""
+"""Waiting for the end of many artifacts and runs at once: prompt and without races."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bonseyes_dagster.web.final_watch import FinalWatch
 
 
 class Ended:
-    """Keys that are over, and how often somebody looked."""
+    """The ended keys, and the number of calls of `look`."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
@@ -25,7 +25,7 @@ class Ended:
         self.is_broken = False
 
     def look(self, keys: Collection[str]) -> Collection[str]:
-        """Return those that are over."""
+        """Return the ended keys among `keys`."""
         self.looks += 1
         if self.is_broken:
             raise RuntimeError("nothing can be seen")
@@ -34,18 +34,18 @@ class Ended:
 
 @pytest.fixture
 def ended() -> Ended:
-    """Nothing is over yet."""
+    """Return an Ended without any ended key."""
     return Ended()
 
 
 @pytest.fixture
 def watch(ended: Ended) -> FinalWatch:
-    """A watch that looks every 10 ms."""
+    """Return a watch that calls `look` every 10 ms."""
     return FinalWatch(ended.look, partial(time.sleep, 0.01))
 
 
-def test_all_who_wait_for_one_are_told(watch: FinalWatch, ended: Ended) -> None:
-    """And nobody who waits for another one."""
+def test_all_futures_of_a_key_are_done(watch: FinalWatch, ended: Ended) -> None:
+    """Futures of other keys are not."""
     first, second, other = (watch.when_final(key) for key in ("a", "a", "b"))
     time.sleep(0.05)
     assert not first.done()
@@ -55,14 +55,14 @@ def test_all_who_wait_for_one_are_told(watch: FinalWatch, ended: Ended) -> None:
     assert not other.done()
 
 
-def test_who_comes_after_the_end_is_told_at_once(watch: FinalWatch, ended: Ended) -> None:
-    """It may have ended before the first look."""
+def test_a_future_of_an_ended_key_is_done_at_once(watch: FinalWatch, ended: Ended) -> None:
+    """The key may have ended before its first check."""
     ended.keys.add("a")
     assert watch.when_final("a").done()
 
 
-def test_nobody_looks_once_nobody_waits(watch: FinalWatch, ended: Ended) -> None:
-    """A future that is cancelled waits no more."""
+def test_without_futures_nothing_is_checked(watch: FinalWatch, ended: Ended) -> None:
+    """A cancelled future does not count."""
     future = watch.when_final("a")
     future.cancel()
     time.sleep(0.05)
@@ -74,15 +74,15 @@ def test_nobody_looks_once_nobody_waits(watch: FinalWatch, ended: Ended) -> None
     again.result(1)
 
 
-def test_who_waits_asks_again_when_nothing_can_be_seen(watch: FinalWatch, ended: Ended) -> None:
-    """The question itself then gets the error for an answer."""
+def test_an_error_of_the_check_ends_the_wait(watch: FinalWatch, ended: Ended) -> None:
+    """Each waiting request then asks the backend and gets its error."""
     future = watch.when_final("a")
     ended.is_broken = True
     future.result(1)
 
 
-def test_a_thousand_wait_at_the_cost_of_one(watch: FinalWatch, ended: Ended) -> None:
-    """No thread each."""
+def test_a_thousand_futures_need_one_thread(watch: FinalWatch, ended: Ended) -> None:
+    """They must not have a thread each."""
     threads = threading.active_count()
     futures = [watch.when_final(f"{number}") for number in range(1000)]
     assert threading.active_count() < threads + 50
@@ -93,13 +93,13 @@ def test_a_thousand_wait_at_the_cost_of_one(watch: FinalWatch, ended: Ended) -> 
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    """An instance with files, as in a container."""
+    """Return an instance with files, as in a container."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
 
 
 def create(instance: DagsterInstance) -> DagsterRun:
-    """Create a run that nobody executes."""
+    """Create a run without executing it."""
 
     @op
     def nothing() -> None:
@@ -112,8 +112,8 @@ def create(instance: DagsterInstance) -> DagsterRun:
     return instance.create_run_for_job(simple)
 
 
-def test_runs_that_are_final_or_gone_are_found(instance: DagsterInstance) -> None:
-    """Many with one query."""
+def test_final_and_deleted_runs_are_found(instance: DagsterInstance) -> None:
+    """One query checks many runs."""
     records = Records(instance, None)  # type: ignore[arg-type]
     ended, deleted, other = (create(instance).run_id for _ in range(3))
     assert records.finished_among([ended, deleted, other]) == set()

@@ -1,4 +1,4 @@
-"""What an engine's health check says of a container."""
+"""The health check of containers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def host() -> Iterator[str]:
-    """Serve the answers above at this host and port."""
+    """Serve the answers above; yield HOST:PORT."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -44,15 +44,15 @@ def host() -> Iterator[str]:
         thread.join()
 
 
-def test_a_container_that_answers_is_well(host: str) -> None:
-    """With 200; any other answer is told by its own reason, or by its status."""
+def test_status_200_is_healthy(host: str) -> None:
+    """Any other answer is reported with its own reason, or with its status."""
     assert check(f"http://{host}/healthz") is None
     assert check(f"http://{host}/sick") == "The tool's code cannot be loaded."
     assert "404" in (check(f"http://{host}/gone") or "")
 
 
-def test_a_service_without_http_is_well_when_it_takes_connections(host: str, tmp_path: Path) -> None:
-    """By TCP, or at a unix socket."""
+def test_a_service_without_http_is_healthy_if_it_accepts_connections(host: str, tmp_path: Path) -> None:
+    """By TCP or at a unix socket."""
     assert check(f"tcp://{host}") is None
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
@@ -64,13 +64,13 @@ def test_a_service_without_http_is_well_when_it_takes_connections(host: str, tmp
 @pytest.mark.parametrize(
     "address", ["tcp://127.0.0.1:1", "http://127.0.0.1:1/x", "unix:///none", "tcp://nonsense", "ftp://x"]
 )
-def test_what_is_wrong_is_told(address: str) -> None:
-    """With the address that was asked, since a container's log shows no more."""
+def test_a_failure_names_the_address(address: str) -> None:
+    """The log of a container shows nothing else."""
     assert address in (check(address) or "")
 
 
-def test_the_command_exits_as_engines_want_it(host: str) -> None:
-    """0 or 1, and the reason on standard output."""
+def test_the_exit_status_is_0_or_1(host: str) -> None:
+    """Docker expects these; the reason is on standard output."""
     command = [sys.executable, "-m", "bonseyes_dagster.web.health"]
     well = subprocess.run([*command, f"http://{host}/healthz"], capture_output=True, text=True, check=False)
     sick = subprocess.run([*command, f"http://{host}/sick"], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Requests that wait, and readers that are slow, hold no thread of a real server."""
+"""On a real server, waiting requests and slow clients hold no thread."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ THREADS = {"BONSEYES_THREADS": "4"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server with very few threads."""
+    """Yield a server with very few threads."""
     with serving(memory_argv, tmp_path_factory.mktemp("server"), THREADS) as found:
         yield found
 
 
 @contextmanager
 def asked(server: LocalServer, path: str, count: int, *, headers: str = "") -> Iterator[list[socket.socket]]:
-    """Ask so often for a path of an artifact, and read nothing yet."""
+    """Send `count` requests for a path of an artifact, and read nothing yet."""
     with ExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -43,7 +43,7 @@ def asked(server: LocalServer, path: str, count: int, *, headers: str = "") -> I
 
 
 def median_ms(server: LocalServer, path: str) -> float:
-    """Return how long an ordinary request takes."""
+    """Return the median duration of an ordinary request."""
     taken = []
     for _ in range(20):
         begun_s = time.monotonic()
@@ -53,14 +53,14 @@ def median_ms(server: LocalServer, path: str) -> float:
 
 
 def body_of(client: socket.socket) -> tuple[bytes, bytes]:
-    """Read an answer to its end; return head and body."""
+    """Read an answer to its end; return its head and body."""
     with client.makefile("rb") as file:
         head, _, body = file.read().partition(b"\r\n\r\n")
     return head, body
 
 
-def test_others_are_answered_beside_many_that_wait(server: LocalServer) -> None:
-    """Long polls and followed logs, far more of them than threads; all get their answers in the end."""
+def test_waiting_requests_do_not_delay_others(server: LocalServer) -> None:
+    """There are far more long polls and followed logs than threads; all get their answers in the end."""
     name = server.create(steps=1000, pause=1.0)
     with asked(server, f"{name}/status?wait=60", 60) as waiters, asked(server, f"{name}/log?follow", 30) as followers:
         time.sleep(0.5)
@@ -75,8 +75,8 @@ def test_others_are_answered_beside_many_that_wait(server: LocalServer) -> None:
             assert head.startswith(b"HTTP/1.1 200 ") and body.startswith(b"begin\nstep 0\n")
 
 
-def test_an_answer_that_was_held_has_the_same_headers(server: LocalServer) -> None:
-    """A client cannot tell that another thread answered."""
+def test_a_held_request_gets_the_same_headers(server: LocalServer) -> None:
+    """A client cannot notice that another thread answered."""
     name = server.create(steps=1, pause=0.8)
     with asked(server, f"{name}/status?wait=20", 1, headers="X-Request-Id: mine\r\n") as [client]:
         head, body = body_of(client)
@@ -85,7 +85,7 @@ def test_an_answer_that_was_held_has_the_same_headers(server: LocalServer) -> No
     assert b"X-Request-Id: mine" in head and b"Connection: close" in head
 
 
-def test_a_wait_ends_when_its_time_is_up(server: LocalServer) -> None:
+def test_a_wait_ends_after_its_timeout(server: LocalServer) -> None:
     """With the status of that moment."""
     name = server.create(steps=1000, pause=1.0)
     begun_s = time.monotonic()
@@ -95,8 +95,8 @@ def test_a_wait_ends_when_its_time_is_up(server: LocalServer) -> None:
     server.request("DELETE", name)
 
 
-def test_who_waits_for_what_is_deleted_learns_of_it(server: LocalServer) -> None:
-    """As a question after the deletion would."""
+def test_a_wait_for_a_deleted_artifact_gets_404(server: LocalServer) -> None:
+    """As a request after the deletion does."""
     name = server.create(steps=1000, pause=1.0)
     with asked(server, f"{name}/status?wait=60", 1) as [client]:
         time.sleep(0.6)
@@ -106,7 +106,7 @@ def test_who_waits_for_what_is_deleted_learns_of_it(server: LocalServer) -> None
 
 @pytest.mark.parametrize(("path", "headers"), [("data", ""), ("data/a", "Range: bytes=7-\r\n"), ("data/a", "")])
 def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, path: str, headers: str) -> None:
-    """A zip that is made meanwhile, a range, and a whole file."""
+    """Of a zip archive, a range and a whole file."""
     name = server.made(files=["a", "b"], text="0123456789abcdef", repeat=1 << 19)
     whole = requests.get(f"{server.url}/artifacts/{name}/{path}", timeout=30).content
     with asked(server, f"{name}/{path}", 20, headers=headers) as clients:
@@ -116,8 +116,8 @@ def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, pat
             assert body_of(client)[1] == (whole[7:] if headers else whole)
 
 
-def test_others_are_answered_beside_slow_senders(tmp_path: Path) -> None:
-    """Of a hundred requests that are not sent to the end each holds a thread, and there are more."""
+def test_slow_senders_do_not_delay_others(tmp_path: Path) -> None:
+    """Each of a hundred incomplete requests holds a thread, but there are more threads."""
     begun = [
         "POST /artifacts HTTP/1.1\r\nHost: x\r\n",
         "POST /artifacts HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
@@ -129,8 +129,8 @@ def test_others_are_answered_beside_slow_senders(tmp_path: Path) -> None:
         assert median_ms(server, "/healthz") < 50
 
 
-def test_a_slow_reader_learns_that_its_file_became_shorter(server: LocalServer) -> None:
-    """Of a range, the connection breaks off, and the server's log says why; whole files are uWSGI's to send."""
+def test_a_file_that_became_shorter_breaks_a_slow_download(server: LocalServer) -> None:
+    """For a range, the connection is reset, and the log has the reason; uWSGI itself sends whole files."""
     name = server.made(files=["shortened"], text="0123456789abcdef", repeat=1 << 20)
     [file] = server.log.parent.rglob("shortened")
     with asked(server, f"{name}/data/shortened", 1, headers="Range: bytes=7-\r\n") as [client]:
@@ -138,18 +138,18 @@ def test_a_slow_reader_learns_that_its_file_became_shorter(server: LocalServer) 
         os.truncate(file, 1)
         with pytest.raises(ConnectionResetError):
             body_of(client)
-    until(lambda: "the file is shorter than it was" in server.log.read_text(), 10)
+    until(lambda: "The file has become shorter." in server.log.read_text(), 10)
 
 
-def test_held_requests_leave_the_log_alone(server: LocalServer) -> None:
+def test_held_requests_are_not_logged_as_failed(server: LocalServer) -> None:
     """UWSGI takes a request without a status line for a failed one."""
     name = server.create(steps=1, pause=0.8)
     server.wait(name)
     assert f"{name}/status?wait" not in server.log.read_text()
 
 
-def test_a_held_request_counts_its_waiting(server: LocalServer) -> None:
-    """In the durations of the metrics, and as one request."""
+def test_the_duration_of_a_held_request_includes_its_wait(server: LocalServer) -> None:
+    """The metrics count it as one request."""
     before = status_metrics(server)
     name = server.create(steps=1, pause=0.8)
     server.wait(name)
@@ -159,7 +159,7 @@ def test_a_held_request_counts_its_waiting(server: LocalServer) -> None:
 
 
 def status_metrics(server: LocalServer) -> tuple[float, float]:
-    """Return how many statuses were asked for, and the sum of their durations."""
+    """Return the number of status requests and the sum of their durations."""
     text = requests.get(f"{server.url}/metrics", timeout=5).text
     pattern = r'^bonseyes_http_request_duration_seconds_%s{.*route="/artifacts/<name>/status".*} (\S+)$'
     count, total_s = (re.findall(pattern % part, text, re.MULTILINE) for part in ("count", "sum"))

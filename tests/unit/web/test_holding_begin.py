@@ -1,4 +1,4 @@
-"""A process that had no thread left for a moment holds connections again when it has some."""
+"""A process without a free thread for a moment holds connections again once it has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bonseyes_dagster.web.holding import Holder
 
 
 def followed(holder: Holder) -> bytes:
-    """Let the holder send one piece; return what the client gets until the end."""
+    """Let the holder send one piece; return all bytes that the client gets."""
     server, client = socket.socketpair()
     with client:
         client.settimeout(5)
@@ -22,13 +22,13 @@ def followed(holder: Holder) -> bytes:
 
 
 def open_descriptors() -> int:
-    """Count those of this process."""
+    """Return the number of open descriptors of this process."""
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
 def no_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """No thread can start until this is undone."""
+    """Let no thread start until the test undoes the returned patch."""
 
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -37,8 +37,8 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_holder_begins_again_after_no_thread_was_left(no_threads: pytest.MonkeyPatch) -> None:
-    """Else every later long poll of the process hangs, and each one keeps a descriptor."""
+def test_the_holder_starts_after_a_thread_failed_to_start(no_threads: pytest.MonkeyPatch) -> None:
+    """Else every later long poll of the process would hang and leak a descriptor."""
     holder = Holder()
     before = open_descriptors()
     with pytest.raises(RuntimeError, match="new thread"):
@@ -48,8 +48,8 @@ def test_holder_begins_again_after_no_thread_was_left(no_threads: pytest.MonkeyP
     assert followed(holder) == b"line"
 
 
-def test_watch_begins_again_after_no_thread_was_left(no_threads: pytest.MonkeyPatch) -> None:
-    """Else no later long poll of the process is answered before its time is over."""
+def test_the_watch_starts_after_a_thread_failed_to_start(no_threads: pytest.MonkeyPatch) -> None:
+    """Else every later long poll of the process would wait for its whole timeout."""
     over: set[str] = set()
     pause = threading.Event()
 

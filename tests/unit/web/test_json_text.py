@@ -1,4 +1,4 @@
-"""Which JSON is taken at the door."""
+"""The JSON that requests may contain."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def test_depth_counts_brackets_outside_of_strings(text: bytes, depth: int) -> No
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"[" * 101 + b"]" * 101, "nested 101 deep; 100 is the most"),
-        (b'{"a":' * 980 + b"1" + b"}" * 980, "nested 980 deep"),
-        (b"1" * 5000, "has 5000 digits; 4300 are the most"),
+        (b"[" * 101 + b"]" * 101, "nested 101 levels deep; the limit is 100"),
+        (b'{"a":' * 980 + b"1" + b"}" * 980, "nested 980 levels deep"),
+        (b"1" * 5000, "has 5000 digits; the limit is 4300"),
         (b"1e400", "is too large"),
         (b"[-1e999]", "is too large"),
-        (b"NaN", "no JSON number"),
+        (b"NaN", "not a JSON number"),
         (b'"\\ud800"', "surrogates not allowed"),
         (b"\xff", "is not UTF-8"),
     ],
 )
-def test_what_programs_cannot_hold_is_a_bad_request(text: bytes, reason: str) -> None:
-    """Each with a sentence that says why."""
+def test_unusable_json_is_a_bad_request(text: bytes, reason: str) -> None:
+    """Each with a sentence about the reason."""
     with pytest.raises(BadRequestError, match=reason):
         parse_json(text, "the body")
 
 
-def test_ordinary_json_is_taken() -> None:
+def test_ordinary_json_is_accepted() -> None:
     """Numbers keep their types."""
     value = {"a": [1, 1.5, -2e3, 2**70, "[[", "\U0001f600"], "b": None}
     assert parse_json(json.dumps(value).encode(), "the body") == value

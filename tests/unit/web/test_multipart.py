@@ -1,4 +1,4 @@
-"""Multipart bodies are taken apart the same, however their bytes are cut into pieces."""
+"""Multipart bodies give the same parts, however their bytes are split into pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"\r\n--", 
 
 
 def reader(data: bytes, sizes: list[int]) -> Callable[[], bytes]:
-    """Return a `read` that gives `data` in pieces of `sizes`, over and over."""
+    """Return a `read` that returns `data` in pieces of `sizes`, over and over."""
     pieces = []
     position = 0
     while position < len(data):
@@ -38,8 +38,8 @@ def body(contents: list[bytes], boundary: bytes = b"bb") -> bytes:
 
 
 @given(st.lists(_TRICKY, max_size=4), st.lists(st.integers(1, 40), min_size=1, max_size=5))
-def test_parts_come_back_whole(contents: list[bytes], sizes: list[int]) -> None:
-    """Names, order and bytes are what was sent, wherever the pieces are cut."""
+def test_parts_come_back_unchanged(contents: list[bytes], sizes: list[int]) -> None:
+    """Names, order and bytes are right, wherever the pieces are split."""
     contents = [content.replace(b"\r\n--bb", b"") for content in contents]
     if any(b"\r\n--bb" in b"\r\n" + content for content in contents):
         return
@@ -47,15 +47,15 @@ def test_parts_come_back_whole(contents: list[bytes], sizes: list[int]) -> None:
     assert found == [(f"p{number}", content) for number, content in enumerate(contents)]
 
 
-def test_parts_that_are_not_read_are_skipped() -> None:
-    """Asking for the next part passes over what is left of this one."""
+def test_unread_parts_are_skipped() -> None:
+    """Taking the next part skips the rest of this one."""
     data = body([b"x" * 1000, b"y"])
     assert [part.name for part in read_parts(reader(data, [7]), "bb")] == ["p0", "p1"]
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1, max_size=5))
-def test_nonsense_is_refused(data: bytes, sizes: list[int]) -> None:
-    """Any bytes are either a form or a BadRequestError, never another error."""
+def test_any_bytes_are_a_form_or_a_bad_request(data: bytes, sizes: list[int]) -> None:
+    """No bytes may cause another error."""
     try:
         for part in read_parts(reader(data, sizes), "b"):
             b"".join(part.content)
@@ -64,8 +64,8 @@ def test_nonsense_is_refused(data: bytes, sizes: list[int]) -> None:
 
 
 @given(st.integers(0, 400))
-def test_a_cut_body_is_refused(length: int) -> None:
-    """A form that ends before its last boundary is an error, wherever it ends."""
+def test_an_incomplete_body_is_refused(length: int) -> None:
+    """Wherever it ends before the last boundary."""
     data = body([b"hello", b"", b"world"])
     cut = data[: min(length, len(data) - 5)]
     with pytest.raises(BadRequestError):
@@ -74,13 +74,13 @@ def test_a_cut_body_is_refused(length: int) -> None:
 
 
 def test_preamble_and_epilogue_are_allowed() -> None:
-    """What RFC 2046 lets stand around the parts is passed over."""
+    """RFC 2046 allows them around the parts; the reader ignores them."""
     data = b"preamble\r\n" + body([b"x"]) + b"epilogue"
     assert [b"".join(part.content) for part in read_parts(reader(data, [5]), "bb")] == [b"x"]
 
 
 def test_too_many_parts_are_too_large() -> None:
-    """A thousand parts and no more."""
+    """The limit is a thousand parts."""
     assert len(list(read_parts(reader(body([b""] * 1000), [65536]), "bb"))) == 1000
     with pytest.raises(TooLargeError):
         list(read_parts(reader(body([b""] * 1001), [65536]), "bb"))
@@ -88,6 +88,6 @@ def test_too_many_parts_are_too_large() -> None:
 
 @pytest.mark.parametrize("boundary", ["", "b" * 71, "ü"])
 def test_bad_boundaries_are_refused(boundary: str) -> None:
-    """The boundary is checked before the body is read."""
+    """Before the body is read."""
     with pytest.raises(BadRequestError, match="boundary"):
         list(read_parts(lambda: b"", boundary))

@@ -16,8 +16,8 @@ LINES = b"1732861234.500000 1 0.5\n1732861235.000000 -2 1e-05\n1732861236.000000
 
 
 @pytest.mark.parametrize("pieces", [[LINES], LINES.splitlines(keepends=True), [LINES, b"not a point\n", LINES]])
-def test_points_in_every_division_into_pieces(pieces: list[bytes]) -> None:
-    """What JSON and CSV have no number for is null and empty; what is no point is left out."""
+def test_points_do_not_depend_on_the_pieces(pieces: list[bytes]) -> None:
+    """NaN and infinity become null and empty; other lines are left out."""
     points = [
         {"time": 1732861234.5, "step": 1, "value": 0.5},
         {"time": 1732861235.0, "step": -2, "value": 1e-05},
@@ -30,15 +30,15 @@ def test_points_in_every_division_into_pieces(pieces: list[bytes]) -> None:
     assert found == [tuple(point.values()) for point in points]
 
 
-def test_no_points() -> None:
-    """An empty list is one."""
+def test_no_points_are_an_empty_list() -> None:
+    """The JSON stays valid."""
     assert b"".join(as_json([])) == b"[]"
     assert b"".join(as_json([b"nonsense\n"])) == b"[]"
     assert b"".join(as_csv([])) == b"time,step,value\n"
 
 
 def test_memory_does_not_grow_with_the_points() -> None:
-    """A metric may have ten million."""
+    """A metric may have ten million points."""
     pieces = itertools.repeat(b"1732861234.500000 1 0.5\n" * 1000, 200)
     tracemalloc.start()
     assert sum(map(len, as_json(pieces))) > 10_000_000

@@ -1,4 +1,4 @@
-"""The server as processes: it starts or refuses, answers from all of them as one, and leaves nothing behind."""
+"""The server as processes: it starts or refuses, its processes answer as one, and it leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ serve("tests.contract.memory_app:from_environ()", sys.argv[1], settings=Settings
 
 
 def mule_argv(bind: str) -> list[str]:
-    """Return how a server with a mule is started."""
+    """Return the command line of a server with a mule."""
     return [sys.executable, "-c", _MULE, bind]
 
 
 def open_streams(server: Server, count: int) -> list[socket.socket]:
-    """Open followed logs and long polls of an artifact that takes long."""
+    """Open followed logs and long polls of a slow artifact."""
     name = server.create(steps=1000, pause=1.0)
     sockets = []
     for number in range(count):
@@ -52,7 +52,7 @@ def open_streams(server: Server, count: int) -> list[socket.socket]:
 
 @needs_root
 def test_another_user_of_the_machine_gets_nothing(tmp_path: Path) -> None:
-    """Anybody can connect to a port: `bonseyes tool run` has one."""
+    """Any user can connect to a port, and `bonseyes tool run` has one."""
 
     def status(host: str) -> int:
         connection = http.client.HTTPConnection(*server.address, timeout=20)
@@ -66,7 +66,7 @@ def test_another_user_of_the_machine_gets_nothing(tmp_path: Path) -> None:
 
 
 def test_stops_soon_while_streams_are_open(tmp_path: Path) -> None:
-    """SIGTERM ends it within seconds, though followed logs and long polls are open."""
+    """Open followed logs and long polls must not delay SIGTERM."""
     with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "8"}) as server:
         streams = open_streams(server, 6)
         assert stop(server) < 5
@@ -76,7 +76,7 @@ def test_stops_soon_while_streams_are_open(tmp_path: Path) -> None:
 
 
 def test_nothing_outlives_a_killed_master(tmp_path: Path) -> None:
-    """SIGKILL of the master takes workers and mule with it."""
+    """After SIGKILL of the master, the workers and the mule end, too."""
     with serving(mule_argv, tmp_path, {"BONSEYES_PROCESSES": "2", "MULE_FILE": str(tmp_path / "mule")}) as server:
         family = processes_of(server)
         assert len(family) == 4
@@ -86,7 +86,7 @@ def test_nothing_outlives_a_killed_master(tmp_path: Path) -> None:
 
 
 def test_mule_and_app_can_import_uwsgi(tmp_path: Path) -> None:
-    """The mule runs beside the workers, with uWSGI's module and this Python; SIGTERM lets it clean up."""
+    """The mule has uWSGI's module and the same Python as the workers; on SIGTERM it can clean up."""
     file = tmp_path / "mule"
     with serving(mule_argv, tmp_path, {"MULE_FILE": str(file)}) as server:
         until = time.monotonic() + 10
@@ -98,7 +98,7 @@ def test_mule_and_app_can_import_uwsgi(tmp_path: Path) -> None:
 
 
 def test_metrics_are_added_up_over_processes(tmp_path: Path) -> None:
-    """Whichever process answers /metrics answers for all of them, and its files are removed at the end."""
+    """Any process answers /metrics for all of them; their files are removed at the end."""
     with serving(memory_argv, tmp_path, {"BONSEYES_PROCESSES": "3", "TMPDIR": str(tmp_path)}) as server:
         pids = set()
         for _ in range(60):
@@ -114,7 +114,7 @@ def test_metrics_are_added_up_over_processes(tmp_path: Path) -> None:
 
 
 def test_slow_sender_holds_one_thread_only(tmp_path: Path) -> None:
-    """A client that sends its request slowly keeps nobody else waiting."""
+    """Other clients do not wait for it."""
     with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "4"}) as server:
         slow = [socket.create_connection(server.address, timeout=10) for _ in range(3)]
         for connection in slow:
@@ -128,7 +128,7 @@ def test_slow_sender_holds_one_thread_only(tmp_path: Path) -> None:
 
 
 def send_upload(server: Server, name: str, size_bytes: int) -> int:
-    """Upload so many zero bytes with a known length; return the status."""
+    """Upload `size` zero bytes with a Content-Length; return the status."""
     head = f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n--b\r\n'
     head += 'Content-Disposition: form-data; name="data"\r\n\r\n{"files": []}\r\n--b\r\n'
     head += 'Content-Disposition: form-data; name="upload"; filename="x"\r\n\r\n'
@@ -145,7 +145,7 @@ def send_upload(server: Server, name: str, size_bytes: int) -> int:
 
 
 def test_large_upload_keeps_memory_flat(tmp_path: Path) -> None:
-    """An upload of 256 MiB costs the worker a few MiB, whole or in ranges of a download, too."""
+    """An upload of 256 MiB costs the worker a few MiB, and so do downloads, whole or by range."""
     size = 256 << 20
     with serving(memory_argv, tmp_path) as server:
         worker = psutil.Process(server.process.pid).children()[0]
@@ -160,8 +160,8 @@ def test_large_upload_keeps_memory_flat(tmp_path: Path) -> None:
         assert worker.memory_info().rss - before < 24 << 20
 
 
-def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
-    """The server refuses to start without an app, with an exit code and a reason."""
+def test_the_server_refuses_to_start_without_an_app(tmp_path: Path) -> None:
+    """With an exit code and a reason."""
     options = uwsgi_options("tests.contract.memory_app:nothing()", "127.0.0.1:0", settings=Settings())
     argv = [sys.executable, "-c", "import pyuwsgi; pyuwsgi.run()", *options]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -171,20 +171,20 @@ def test_an_app_that_cannot_be_made_ends_the_server(tmp_path: Path) -> None:
 
 
 def test_options_in_the_environment_change_nothing(tmp_path: Path) -> None:
-    """The server takes UWSGI_* as options, such as a configuration file or one more port to listen at."""
+    """UWSGI reads UWSGI_* as options, for example a configuration file or a further port."""
     with serving(memory_argv, tmp_path, {"UWSGI_INI": "/nowhere", "http_proxy": "http://127.0.0.1:1"}) as server:
         assert requests.get(f"{server.url}/healthz", timeout=10).ok
 
 
 @pytest.mark.parametrize("bind", ["8080", "127.0.0.1", "127.0.0.1:http", ":8080", ""])
-def test_a_bind_that_is_none_is_refused(bind: str) -> None:
-    """The address is checked before anything starts."""
+def test_an_invalid_bind_is_refused(bind: str) -> None:
+    """Before anything starts."""
     with pytest.raises(SettingsError, match="HOST:PORT"):
         uwsgi_options("app:app", bind, settings=Settings())
 
 
 def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
-    """A server that was killed cannot remove its metrics; the next one does, and leaves those of living ones."""
+    """A killed server cannot remove its metrics. The next server does, but keeps those of running servers."""
     temporary = tmp_path / "tmp"
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -195,8 +195,8 @@ def test_folders_of_killed_servers_are_removed(tmp_path: Path) -> None:
         assert names == {f"bonseyes-metrics-{pid}" for pid in (os.getpid(), server.process.pid)}
 
 
-def test_a_client_that_leaves_a_download_is_no_error(tmp_path: Path) -> None:
-    """Hanging up in the middle of a range or an archive frees the thread and writes no traceback."""
+def test_a_client_may_leave_a_download(tmp_path: Path) -> None:
+    """Disconnecting in the middle of a range or an archive frees the thread and writes no traceback."""
     with serving(memory_argv, tmp_path, {"BONSEYES_THREADS": "2"}) as server:
         name = server.made(files=["a", "b"], repeat=10_000_000)
         for path, header in (("data", ""), ("data/a", "Range: bytes=1-\r\n"), ("data/a", "")) * 2:

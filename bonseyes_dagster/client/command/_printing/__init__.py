@@ -1,1 +1,1 @@
-"""What the command prints: tables, progress, benchmarks, and the text of servers made harmless."""
+"""The output of the command: tables, progress, benchmarks, and text of servers that is made safe for a terminal."""

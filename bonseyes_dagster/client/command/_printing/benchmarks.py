@@ -1,4 +1,4 @@
-"""The figures and verdicts of a run's benchmarks, as its reports have them: printed when a wait ends."""
+"""The metrics and verdicts of a run's benchmarks, read from its reports and printed at the end of a wait."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEYS = ("passed", "metrics", *_VERDICTS)
 def read_benchmarks(run: Artifact) -> dict[str, dict[str, Any]]:
     """Return `passed`, `metrics` and the verdicts of each benchmark of a completed run, by its step.
 
-    A report that cannot be read is named on standard error: the run is completed all the same.
+    An unreadable report is only a note on standard error: the run is completed all the same.
     """
     found: dict[str, dict[str, Any]] = {}
     try:
@@ -33,7 +33,7 @@ def read_benchmarks(run: Artifact) -> dict[str, dict[str, Any]]:
                 if isinstance(report, dict):
                     found[step] = {key: report[key] for key in _KEYS if key in report}
     except (BonseyesError, ValueError) as error:
-        print_note(f"The benchmark cannot be shown: {error}")
+        print_note(f"The benchmark cannot be shown: {str(error).rstrip('.')}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How things are printed: tables for people, lines for pipes, JSON for programs."""
+"""Print results: tables for people, lines for pipes, JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 __all__ = ["age", "clean", "duration", "print_fields", "print_json", "print_note", "print_table", "size"]
 
-# Texts that may take several lines, and the least width that each needs.
+# Columns whose text may take several lines, and the smallest width of each.
 _FLOWING = {"DESCRIPTION": 20, "DEFAULT": 8}
 _GAP = 1
 
 
 def clean(text: str) -> str:
-    """Return `text` without what could steer a terminal: it came from a server."""
+    """Return the text of a server without the characters that control a terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON document; a number that JSON does not have is null."""
-    text = format_json(value, indent=2, ensure_ascii=not _speaks_unicode())
-    # JSON itself escapes less than terminals obey: not U+009B, which begins an escape sequence.
+    """Print one JSON document; NaN and infinity become null."""
+    text = format_json(value, indent=2, ensure_ascii=not _is_utf8())
+    # JSON does not escape every character that controls a terminal: U+009B begins an escape sequence, too.
     click.echo(text if text.isascii() and "\x7f" not in text else "".join(map(_in_json, text)))
 
 
@@ -40,15 +40,15 @@ def _in_json(character: str) -> str:
 
 
 def print_note(text: str) -> None:
-    """Say something beside the result, on standard error."""
+    """Print a hint or a warning to standard error, apart from the result."""
     click.echo(clean(text), err=True)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, names: Collection[str] = ()) -> None:
-    """Print rows under headings: fitted to a terminal, or whole lines with tabs for other programs.
+    """Print rows: as a table that fits the terminal, or as lines with tabs for other programs.
 
-    The columns `names` (the first one by default) are whole on every terminal. Of the others, those that a terminal has
-    no room for are left out, the last ones first.
+    The table shows the columns `names` (by default the first column) whole. When the terminal is too narrow, it leaves
+    out other columns, the last ones first.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
@@ -60,13 +60,13 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, names:
     console = Console()
     shown = _fitting(columns, cells, names or columns[:1], console.width)
     if len(shown) == 1:
-        # The terminal itself wraps what is longer than a line, and a copy of it is still one word.
+        # The terminal itself wraps a long name, so that a copy of the name is still one word.
         click.echo("\n".join([columns[shown[0]], *(row[shown[0]] for row in cells)]))
     else:
         console.print(_table(columns, cells, shown))
     hidden = [column for number, column in enumerate(columns) if number not in shown]
     if hidden:
-        print_note(f"A wider terminal or --json has {', '.join(hidden)}, too.")
+        print_note(f"A wider terminal or --json also shows {', '.join(hidden)}.")
 
 
 def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], shown: Sequence[int]) -> Table:
@@ -82,7 +82,7 @@ def _table(columns: Sequence[str], cells: Sequence[Sequence[str]], shown: Sequen
 
 
 def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], names: Collection[str], width: int) -> list[int]:
-    """Return the numbers of the columns that fit into `width` characters; those in `names` are always there."""
+    """Return the indexes of the columns that fit into `width` characters, and always those in `names`."""
     from rich.cells import cell_len
 
     widths = [
@@ -100,7 +100,7 @@ def _fitting(columns: Sequence[str], cells: Sequence[Sequence[str]], names: Coll
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
-    """Print `name: value` lines, aligned; those without a value are left out."""
+    """Print aligned lines of name and value; leave out fields without a value."""
     shown = [(name, _text(value)) for name, value in fields if value not in (None, "", [], {}, ())]
     width = max((len(name) for name, _ in shown), default=0)
     for name, text in shown:
@@ -111,7 +111,7 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
 
 
 def size(size_bytes: int | None) -> str:
-    """Return `12.3 MB`."""
+    """Return a number of bytes as text, such as `12.3 MB`."""
     if size_bytes is None:
         return ""
     value, unit = float(size_bytes), "B"
@@ -123,13 +123,13 @@ def size(size_bytes: int | None) -> str:
 
 
 def age(moment: str | None) -> str:
-    """Return how long ago a timestamp of the contract was."""
+    """Return the age of a timestamp as text, such as `3 min ago`."""
     then = _moment(moment)
     return f"{_span((datetime.now(UTC) - then).total_seconds())} ago" if then else ""
 
 
 def duration(started: str | None, finished: str | None) -> str:
-    """Return the time between two timestamps; up to now without the second."""
+    """Return the time between two timestamps as text; without `finished`, up to now."""
     first, last = _moment(started), _moment(finished) or datetime.now(UTC)
     return _span((last - first).total_seconds()) if first else ""
 
@@ -156,5 +156,5 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _speaks_unicode() -> bool:
+def _is_utf8() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"

@@ -1,4 +1,4 @@
-"""What is seen while waiting: a bar for each step on a terminal, plain lines elsewhere, nothing beside JSON."""
+"""Show progress during a wait: a bar for each step on a terminal, plain lines elsewhere, nothing with `--json`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LINE_EVERY_S = 10.0
 
 
 def wait(state: State, artifact: Artifact, timeout_s: float | None = None) -> Status:
-    """Wait for an artifact or a run while showing how far it is; say on Ctrl-C that it goes on."""
+    """Wait for an artifact or a run, and show its progress; on Ctrl-C, print how to watch it again."""
     watch: AbstractContextManager[OnStatus | None] = _bars() if sys.stderr.isatty() else nullcontext(_Lines())
     if state.json:
         watch = nullcontext(None)
@@ -38,15 +38,15 @@ def wait(state: State, artifact: Artifact, timeout_s: float | None = None) -> St
         noun, group = ("run", "runs") if artifact.container.kind == "runs" else ("artifact", "artifact")
         address = f"{artifact.container.name}/{artifact.name}"
         print_note(
-            f"\nThe {noun} goes on. See it with: bonseyes {group} wait {address}\n"
-            f"Cancel it with: bonseyes {group} cancel {address}"
+            f"\nThe {noun} goes on. To watch it: bonseyes {group} wait {address}\n"
+            f"To cancel it: bonseyes {group} cancel {address}"
         )
         raise
 
 
 @contextmanager
 def show_bytes(state: State, label: str) -> Iterator[Callable[[int, int | None], None] | None]:
-    """Show something that is copied: yield what is to be told (done, total) bytes; None if nobody watches."""
+    """Show a bar during a copy: yield a function of (done, total) bytes, or None without a terminal."""
     if state.json or not sys.stderr.isatty():
         yield None
         return
@@ -60,7 +60,7 @@ def show_bytes(state: State, label: str) -> Iterator[Callable[[int, int | None],
 
 
 class _Lines:
-    """A line when a phase changes, and every ten seconds one that tells how far it is."""
+    """Prints a line when a phase changes, and a line with the progress every ten seconds."""
 
     def __init__(self) -> None:
         self._seen: dict[str, str] = {}
@@ -71,14 +71,14 @@ class _Lines:
         rows.append(("", status.phase, status.progress))
         is_due = time.monotonic() - self._last >= _LINE_EVERY_S
         for name, phase, progress in rows:
-            is_news = self._seen.get(name) != phase
-            if is_news or (is_due and phase == "running"):
+            has_changed = self._seen.get(name) != phase
+            if has_changed or (is_due and phase == "running"):
                 self._seen[name] = phase
                 self._last = time.monotonic()
-                print_note(" ".join(filter(None, [status.name, name, phase, _far(progress)])))
+                print_note(" ".join(filter(None, [status.name, name, phase, _progress_text(progress)])))
 
 
-def _far(progress: Progress) -> str:
+def _progress_text(progress: Progress) -> str:
     if progress.done is None:
         return progress.message or ""
     total = f"/{progress.total:g}" if progress.total is not None else ""
@@ -94,7 +94,7 @@ def _bars() -> Iterator[OnStatus]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.fields[phase]}", markup=False),
-        TextColumn("{task.fields[far]}", markup=False),
+        TextColumn("{task.fields[progress]}", markup=False),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bars:
@@ -113,7 +113,7 @@ def _draw(bars: Bars, tasks: dict[str, TaskID], name: str, phase: str, progress:
     has_ended = phase in TERMINAL_PHASES
     is_begun = has_ended or phase == "running"
     if name not in tasks:
-        tasks[name] = bars.add_task(clean(name), start=is_begun, total=None, phase="", far="")
+        tasks[name] = bars.add_task(clean(name), start=is_begun, total=None, phase="", progress="")
     task = tasks[name]
     if is_begun and bars.tasks[bars.task_ids.index(task)].start_time is None:
         bars.start_task(task)
@@ -121,15 +121,15 @@ def _draw(bars: Bars, tasks: dict[str, TaskID], name: str, phase: str, progress:
     if phase == "completed":
         total = done = total or 1.0
     elif total is None and phase != "running":
-        # A bar without a total pulses, which would look as if something happened.
+        # A bar without a total pulses, as if the step were running.
         total = 1.0
-    bars.update(task, completed=done, total=total, phase=phase, far=clean(_far(progress)))
+    bars.update(task, completed=done, total=total, phase=phase, progress=clean(_progress_text(progress)))
     if has_ended:
         bars.stop_task(task)
 
 
 def summary(status: Status) -> str:
-    """Return the sentence that a wait ends in."""
+    """Return the line to print at the end of a wait."""
     took = duration(status.started or status.created, status.finished)
     reason = f": {status.reason}" if status.reason else ""
     facts = ", ".join(filter(None, [took, size(status.size) if status.phase == "completed" else ""]))

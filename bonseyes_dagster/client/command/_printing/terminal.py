@@ -1,4 +1,4 @@
-"""Text of servers on its way to a terminal: shown, and kept from steering it; other programs get the very bytes."""
+"""Write text of servers to standard output: escaped on a terminal, so that it is harmless; unchanged elsewhere."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator
 
 __all__ = ["escape", "write_bytes"]
 
-# A colour, which is safe, or the beginning of one at the end of a piece.
+# A colour is a safe escape sequence. A piece of text may end inside of one.
 _COLOUR = re.compile(r"\x1b\[[0-9;]{0,24}m")
 _BEGINNING = re.compile(r"(?:\x1b(?:\[[0-9;]{0,24})?|\r)\Z")
 _RESET = "\x1b[0m"
 
 
 def write_bytes(pieces: Iterable[bytes]) -> None:
-    """Write bytes to standard output as they come: as they are, or escaped when it is a terminal."""
+    """Write bytes to standard output as they arrive: escaped on a terminal, unchanged elsewhere."""
     if not sys.stdout.isatty():
         for piece in pieces:
             sys.stdout.buffer.write(piece)
@@ -29,9 +29,9 @@ def write_bytes(pieces: Iterable[bytes]) -> None:
 
 
 def escape(text: str) -> str:
-    """Return text with newlines, tabs and colours, and with every other control character in writing.
+    r"""Return `text` with every control character written out, such as `\x1b`, except newlines, tabs and colours.
 
-    A carriage return is a new line, as it would hide what is before it.
+    A carriage return becomes a newline: on a terminal, it would hide the text before it.
     """
     shown, end = [], 0
     text = text.replace("\r\n", "\n").replace("\r", "\n")

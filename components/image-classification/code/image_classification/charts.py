@@ -1,4 +1,7 @@
-"""Draws a benchmark: the confusion matrix, and precision and recall of each class, as PNG pictures."""
+"""Draws the PNG pictures of a benchmark: the confusion matrix, and the precision and recall of each class.
+
+The benchmarking tool calls it.
+"""
 
 from __future__ import annotations
 
@@ -26,26 +29,26 @@ _RECALL = "#2563a8"
 _PRECISION = "#e08a3c"
 _BLUES = LinearSegmentedColormap.from_list("benchmark", ["#f5f8fb", "#b8d3ea", "#5b9bd0", "#2563a8", "#143d6b"])
 _DPI = 150
-# Beyond so many classes a number in each cell, or a name at each row, could not be read.
+# With more classes, nobody can read a number in each cell or a name at each row.
 _MOST_NUMBERS = 26
 _MOST_NAMES = 60
 _MOST_ROWS = 120
 _LONGEST_NAME = 18
-# Names of classes are text: matplotlib would set what is between two `$` as a formula, and fail where it is none.
+# Names of classes are plain text. By default matplotlib draws text between two `$` as a formula, or fails.
 _PLAIN_TEXT = {"text.parse_math": False, "text.usetex": False}
 
 
 @rc_context(_PLAIN_TEXT)
 def draw_confusion_matrix(matrix: NDArray[np.int64], classes: Sequence[str], path: Path) -> None:
-    """Draw true classes as rows, predicted ones as columns; colours are shares of a row, numbers are counts."""
+    """Draw true classes as rows and predicted classes as columns. A colour is a share of its row, a number a count."""
     side = float(np.clip(0.52 * len(classes) + 2.2, 5.2, 16))
-    # Names stand to the left and, tilted, below.
+    # The names are at the left and, tilted, at the bottom.
     names = 0.08 * max(len(_short(name)) for name in classes)
     figure = _figure(side + 0.7 + names, side + 0.7 * names)
     axes = figure.add_subplot()
     support = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, support, out=np.zeros(matrix.shape), where=support > 0)
-    # Not linear: the few errors of a good model are what one looks for.
+    # Not linear: the colours must show the few errors of a good model.
     image = axes.imshow(shares, cmap=_BLUES, norm=PowerNorm(0.45, 0, 1))
     right, total = int(matrix.diagonal().sum()), int(matrix.sum())
     _title(axes, "Confusion matrix", f"{right:,} of {total:,} samples on the diagonal ({right / max(1, total):.2%})")
@@ -89,7 +92,7 @@ def draw_per_class(quality: Quality, classes: Sequence[str], path: Path) -> None
 
 
 def _figure(width: float, height: float) -> Figure:
-    """Return a figure of its own, without pyplot: no global state, no display."""
+    """Return a new figure, made without pyplot: no global state, no display."""
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
@@ -116,7 +119,7 @@ def _name_ticks(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def _places(count: int, most: int) -> range:
-    """Return which classes have room for their names, evenly chosen."""
+    """Return the indexes of at most `most` classes, at even distances: there is room for these names."""
     return range(0, count, -(-count // most))
 
 
@@ -143,7 +146,7 @@ def _grid_between_cells(axes: Axes, count: int) -> None:
 def _write_values(
     axes: Axes, rows: NDArray[np.floating[Any]], values: NDArray[np.float64], support: NDArray[np.int64]
 ) -> None:
-    # A ground of its own keeps the line of the accuracy out of the digits.
+    # The white box hides the accuracy line behind the digits.
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     for row, value, count in zip(rows, values, support, strict=True):
         text = f"{value:.1%}" if count else "no samples"
@@ -151,5 +154,5 @@ def _write_values(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # Without the software's version in it, equal pictures are equal files.
+    # Leave out the software's version: equal pictures then give equal files.
     figure.savefig(path, format="png", metadata={"Software": None})

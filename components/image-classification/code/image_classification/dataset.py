@@ -1,4 +1,7 @@
-"""Datasets: `dataset.json` and Parquet shards of images, annotations and views, written and read a batch at a time."""
+"""Reads and writes datasets: `dataset.json`, and Parquet shards of images, annotations and views.
+
+Only one batch of samples is in memory at once. The import, processing and export tools use this module.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ FORMAT = "com.bonseyes.dataset"
 FORMAT_VERSION = 1
 DESCRIPTION = "dataset.json"
 
-# A batch is what is in memory at once, and one row group of a shard.
+# The limits of a batch. A batch is in memory at once, and it is one row group of a shard.
 _BATCH_BYTES = 4 * 2**20
 _BATCH_SAMPLES = 1000
 _SHARD_BYTES = 128 * 2**20
@@ -38,13 +41,13 @@ _SHARD_SAMPLES = 10_000
 
 
 def rows_within(sample_bytes: int) -> int:
-    """Return how many samples of that size make a batch: a few MiB, one sample at least."""
+    """Return how many samples of this size make a batch: at most 4 MiB and 1000 samples, but at least one sample."""
     return max(1, min(_BATCH_SAMPLES, _BATCH_BYTES // max(1, sample_bytes)))
 
 
 @dataclass(frozen=True, slots=True)
 class ImageShape:
-    """The one shape of all images of a dataset; 1 channel is grey, 3 are red, green, blue."""
+    """The shape of all images of a dataset. 1 channel is grey; 3 channels are red, green and blue."""
 
     width: int
     height: int
@@ -58,7 +61,10 @@ class ImageShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a view holds for each sample: little-endian float32 of shape (channels, height, width), and its making."""
+    """The shape of a view, and how its values were computed.
+
+    A view holds little-endian float32 values of shape (channels, height, width) for each sample.
+    """
 
     width: int
     height: int
@@ -75,12 +81,12 @@ class View:
 
     @property
     def size_bytes(self) -> int:
-        """Return the bytes of one sample's view."""
+        """Return the size of one sample's view."""
         return 4 * self.width * self.height * self.channels
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """Return what has to be done to any other image before a model that learnt from this view may see it."""
+        """Return how to prepare any other image for a model that was trained with this view."""
         return {
             "width": self.width,
             "height": self.height,
@@ -104,7 +110,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """What `dataset.json` says."""
+    """The content of `dataset.json`."""
 
     classes: tuple[str, ...]
     class_counts: tuple[int, ...]
@@ -118,7 +124,7 @@ class Dataset:
         return sum(self.class_counts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document."""
+        """Return the content as a JSON object."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -135,7 +141,7 @@ class Dataset:
 
     @classmethod
     def read(cls, source: Source) -> Self:
-        """Read an artifact's `dataset.json`; ToolError when it is not one."""
+        """Read an artifact's `dataset.json`. Raise ToolError when the file does not describe a dataset."""
         document = read_description(source, DESCRIPTION, FORMAT, FORMAT_VERSION)
         try:
             return cls(
@@ -149,23 +155,24 @@ class Dataset:
             raise ToolError(f"{DESCRIPTION} is incomplete: {error}.") from error
 
     def view(self, name: str) -> View:
-        """Return the view; ToolError that names those there are when it is not among them."""
+        """Return the view of this name. Otherwise raise ToolError with the names of all views."""
         if name not in self.views:
-            there = ", ".join(f"`{other}`" for other in self.views) or "none; the processing tool makes one"
-            raise ToolError(f"The dataset has no view `{name}`. Its views: {there}.")
+            names = ", ".join(f"`{other}`" for other in self.views)
+            hint = f"its views are {names}." if names else "the processing tool makes a view."
+            raise ToolError(f"The dataset has no view `{name}`; {hint}")
         return self.views[name]
 
     def batches(self, source: Source, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the samples in order, at most `rows` at once; ToolError when a shard has too few or too many."""
+        """Yield the samples in order, at most `rows` at once. Raise ToolError when a shard has too few or too many."""
         for shard in self.shards:
             count = 0
             with pq.ParquetFile(source.path(shard.path)) as file:
-                # One thread: a batch in hand, not many in flight.
+                # One thread: only one batch is in memory.
                 for batch in file.iter_batches(rows, columns=columns, use_threads=False):
                     count += batch.num_rows
                     yield batch
             if count != shard.count:
-                raise ToolError(f"{shard.path} holds {count} samples where {DESCRIPTION} promises {shard.count}.")
+                raise ToolError(f"{shard.path} holds {count} samples, but {DESCRIPTION} promises {shard.count}.")
 
 
 def _view(entry: Mapping[str, Any]) -> View:
@@ -173,10 +180,10 @@ def _view(entry: Mapping[str, Any]) -> View:
 
 
 class DatasetWriter:
-    """Writes shards as batches come, then `dataset.json`: a context manager, closed by `finish`.
+    """Writes each batch to a shard. `finish` writes `dataset.json`. A context manager.
 
-    Columns: `id` string, `image` PNG bytes, `annotations` struct<label: int32>, and when there are views
-    `views` struct<NAME: bytes, ...>.
+    Columns: `id` string, `image` PNG bytes and `annotations` struct<label: int32>. A dataset with views also has the
+    column `views` struct<NAME: bytes, ...>.
     """
 
     def __init__(self, target: Target, image: ImageShape, views: Mapping[str, View] | None = None) -> None:
@@ -199,9 +206,9 @@ class DatasetWriter:
             self._file.close()
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add samples; they become one row group."""
+        """Add samples as one row group."""
         if self._file is None:
-            # Nothing repeats in these columns, so a dictionary would only cost memory.
+            # No value repeats in these columns, so a dictionary only costs memory.
             self._file = pq.ParquetWriter(
                 self._target.path(self._path), self.schema, compression="zstd", use_dictionary=False
             )
@@ -252,7 +259,7 @@ def _schema(views: Mapping[str, View]) -> pa.Schema:
 
 
 def add_view(batch: pa.RecordBatch, schema: pa.Schema, name: str, values: Sequence[bytes]) -> pa.RecordBatch:
-    """Return the samples, with all views they had and one more, as a batch of the writer's schema."""
+    """Return the samples with their old views and the new view, as a batch of the writer's schema."""
     fields = list(schema.field("views").type)
     added = pa.array(values, pa.binary())
     views = [added if field.name == name else batch.column("views").field(field.name) for field in fields]

@@ -1,4 +1,7 @@
-"""Fits a network to a training set: seeded, stopping early, ending with the best weights it had."""
+"""Fits a network to a training set: with a seed, with an early stop, and with the best weights at the end.
+
+The training tool calls it.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +28,11 @@ COST_FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
 }
 _WEIGHT_DECAY = 1e-4
 _VALIDATION_BATCH = 256
-# A step smaller than this is done sooner by one thread than by several that wait for each other; more than some threads
-# never help networks of this size.
+# One thread computes a step of fewer values faster than several threads, because several wait for each other.
 _FEWEST_VALUES = 2**17
+# More threads do not help networks of this size.
 _MOST_THREADS = 4
-# How far a training sample is moved, at most, each time it is met.
+# The limits of the random movement of a training sample in each epoch.
 _MOST_RADIANS = math.radians(12)
 _MOST_ZOOM = 0.1
 _MOST_SHIFT = 0.08
@@ -37,7 +40,7 @@ _MOST_SHIFT = 0.08
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Images (N, channels, height, width) float32 and class indexes (N,) int64; either may be memory-mapped."""
+    """Images (N, channels, height, width) float32 and class indexes (N,) int64. Both may be memory-mapped."""
 
     inputs: NDArray[np.float32]
     outputs: NDArray[np.int64]
@@ -46,14 +49,14 @@ class Samples:
         return len(self.outputs)
 
     def take(self, rows: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return some rows on the device."""
+        """Copy these rows to the device. Return inputs and outputs."""
         inputs, outputs = np.asarray(self.inputs[rows]), np.asarray(self.outputs[rows])
         return torch.from_numpy(inputs).to(device), torch.from_numpy(outputs).to(device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How to fit; `patience` is the number of epochs without a lower validation loss that end the fitting."""
+    """The settings of the fitting. It stops early after `patience` epochs without a lower validation loss."""
 
     epochs: int
     learning_rate: float
@@ -77,7 +80,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How the fitting went."""
+    """The result of the fitting."""
 
     best: Epoch
     epochs_run: int
@@ -85,16 +88,16 @@ class Summary:
 
 
 def select_device(wanted: str) -> torch.device:
-    """Return the device for `auto`, `cpu` or `cuda`; ToolError when there is no GPU for `cuda`."""
+    """Return the device for `auto`, `cpu` or `cuda`. Raise ToolError when there is no GPU for `cuda`."""
     has_gpu = torch.cuda.is_available()
     if wanted == "cuda" and not has_gpu:
-        raise ToolError("device is `cuda`, but no GPU can be used here; choose `auto` or `cpu`.")
+        raise ToolError("The device is `cuda`, but there is no usable GPU; choose `auto` or `cpu`.")
     return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")
 
 
 def seed_everything(seed: int) -> None:
     """Make this process compute the same numbers for the same seed, on a CPU and on a GPU."""
-    # cuBLAS reads it when it is first used; without it its results may differ from run to run.
+    # Without this, the results of cuBLAS may differ from run to run. cuBLAS reads it at its first use.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -102,7 +105,7 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_threads(plan: Plan, samples: Samples) -> int:
-    """Return how many threads torch should use for steps of this size."""
+    """Return the number of threads for torch that suits steps of this size."""
     values = plan.batch_size * math.prod(samples.inputs.shape[1:])
     return 1 if values < _FEWEST_VALUES else max(1, min(_MOST_THREADS, len(os.sched_getaffinity(0))))
 
@@ -115,9 +118,12 @@ def fit(
     device: torch.device,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Summary:
-    """Fit the network in place; it ends with its best weights, in evaluation mode, on the CPU.
+    """Fit the network in place. At the end it has its best weights and is in evaluation mode on the CPU.
 
-    AdamW under half a cosine from `learning_rate` down to nothing. ToolError when the loss is no number any more.
+    The optimizer is AdamW. The learning rate falls from `learning_rate` to 0 along half a cosine.
+
+    Raises:
+        ToolError: The loss of an epoch is not a finite number.
     """
     torch.set_num_threads(choose_threads(plan, train))
     network.to(device)
@@ -138,7 +144,7 @@ def fit(
         schedule.step()
         if best is None or epoch.validation_loss < best.validation_loss:
             best, best_weights = epoch, copy.deepcopy(network.state_dict())
-    assert best is not None  # plan.epochs is 1 at least
+    assert best is not None  # plan.epochs is at least 1
     network.load_state_dict(best_weights)
     network.to("cpu").eval()
     return Summary(best, number, number < plan.epochs)
@@ -153,12 +159,12 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer,
     order: np.random.Generator,
 ) -> float:
-    """Return the mean loss of the samples, as they were met."""
+    """Fit to all samples once. Return the mean of the losses before each step."""
     network.train()
     total, met = torch.zeros((), device=device), 0
     for rows in _batches(order.permutation(len(samples)), plan.batch_size):
         if len(rows) == 1 < len(samples):
-            continue  # one sample has no variance to normalise by; it has its turn in another epoch
+            continue  # batch normalisation needs two samples; another epoch uses this sample
         inputs, outputs = samples.take(rows, device)
         if plan.augment:
             inputs = _move(inputs, order)
@@ -166,18 +172,18 @@ def _run_epoch(
         loss = cost(network(inputs), outputs)
         loss.backward()
         optimizer.step()
-        # Summed on the device: asking for the number at each step would make a GPU wait.
+        # Sum on the device: a transfer at each step makes a GPU wait.
         total += loss.detach() * len(rows)
         met += len(rows)
     return float(total) / met
 
 
 def _move(inputs: Tensor, random: np.random.Generator) -> Tensor:
-    """Turn, zoom and shift each image by a little; what comes in at an edge continues what was there."""
+    """Turn, zoom and shift each image a little. Repeat the pixels of the border beyond the edges."""
     turn, zoom, right, down = random.uniform(-1, 1, (4, len(inputs)))
     cosine, sine = np.cos(turn * _MOST_RADIANS), np.sin(turn * _MOST_RADIANS)
     factor = 1 + zoom * _MOST_ZOOM
-    # Places are given from -1 to 1, so a side is 2 long.
+    # Coordinates go from -1 to 1, so a side has the length 2.
     rows = [
         [factor * cosine, -factor * sine, right * 2 * _MOST_SHIFT],
         [factor * sine, factor * cosine, down * 2 * _MOST_SHIFT],
@@ -189,7 +195,7 @@ def _move(inputs: Tensor, random: np.random.Generator) -> Tensor:
 
 @torch.inference_mode()
 def _validate(network: nn.Module, samples: Samples, device: torch.device, cost: nn.Module) -> tuple[float, float]:
-    """Return the mean loss and the share of samples that are classified rightly."""
+    """Return the mean loss and the accuracy."""
     network.eval()
     loss, right = 0.0, 0
     for rows in _batches(np.arange(len(samples)), _VALIDATION_BATCH):
@@ -202,13 +208,13 @@ def _validate(network: nn.Module, samples: Samples, device: torch.device, cost: 
 
 def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     for start in range(0, len(rows), size):
-        # Sorted: a memory-mapped file is read forwards.
+        # Sorted: a memory-mapped file is then read from start to end.
         yield np.sort(rows[start : start + size])
 
 
 def _check(epoch: Epoch) -> None:
     if not (math.isfinite(epoch.train_loss) and math.isfinite(epoch.validation_loss)):
         raise ToolError(
-            f"The training diverged in epoch {epoch.number}: the loss is no finite number any more."
-            " A smaller learning-rate helps."
+            f"The training diverged in epoch {epoch.number}: the loss is not a finite number;"
+            " choose a smaller learning-rate."
         )

@@ -1,4 +1,7 @@
-"""Runs an ONNX model with onnxruntime, and times it."""
+"""Runs an ONNX model with onnxruntime and measures its latency.
+
+The benchmarking tool calls it. The training tool compares its model's scores with it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from bonseyes_dagster.errors import ToolError
 __all__ = ["Classifier", "Latency"]
 
 _WARM_UP = 10
-# onnxruntime's classes share no base but Exception.
+# onnxruntime's errors have no common base class except Exception.
 _LOAD_ERRORS = (
     Fail,
     InvalidArgument,
@@ -42,7 +45,7 @@ _LOAD_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds for one sample at a time, over `samples` of them."""
+    """The time for one sample alone, from `samples` measurements."""
 
     samples: int
     median_ms: float
@@ -55,15 +58,15 @@ class Classifier:
 
     def __init__(self, path: Path) -> None:
         options = onnxruntime.SessionOptions()
-        # Given, because left alone onnxruntime pins a thread to each core that the machine has, ours or not.
+        # By default onnxruntime pins a thread to each core of the machine, also to cores that this process may not use.
         self.threads = options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # Waiting threads sleep: a shared machine's other work, and the next measurement, are worth more.
+        # Waiting threads sleep: spinning slows the other work of the machine, and the next measurement.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except _LOAD_ERRORS as error:
-            raise ToolError(f"onnxruntime cannot load {path.name}: {error}") from error
+            raise ToolError(f"onnxruntime cannot load {path.name}: {str(error).rstrip('.')}.") from error
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0]
 
@@ -74,7 +77,7 @@ class Classifier:
 
     @property
     def class_count(self) -> Any:
-        """Return the number of scores of a sample."""
+        """Return the number of scores per sample."""
         return self._output.shape[1]
 
     def scores(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -83,12 +86,12 @@ class Classifier:
         return result
 
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Return the index of the class with the highest score, for each sample."""
+        """Return for each sample the index of the class with the highest score."""
         numbers: NDArray[np.int64] = self.scores(inputs).argmax(axis=1)
         return numbers
 
     def measure_latency(self, inputs: NDArray[np.float32]) -> Latency:
-        """Return how long each of these samples takes alone, after some that only warm up."""
+        """Run the model on each sample alone, after some runs to warm up. Return the times."""
         samples = [np.ascontiguousarray(inputs[index : index + 1]) for index in range(len(inputs))]
         for index in range(_WARM_UP):
             self.scores(samples[index % len(samples)])

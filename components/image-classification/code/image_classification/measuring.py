@@ -1,4 +1,7 @@
-"""Measures a classifier on samples that may be larger than memory: quality, latency, throughput, size."""
+"""Measures a classifier: quality, latency, throughput and size. The samples may be larger than memory.
+
+The benchmarking tool calls it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _LATENCY_SAMPLES = 200
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """All that was measured; `matrix` has a row for each true class and a column for each predicted one."""
+    """The results. `matrix` has a row for each true class and a column for each predicted class."""
 
     matrix: NDArray[np.int64]
     quality: Quality
@@ -40,7 +43,7 @@ def measure(
     size_bytes: int,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measurement:
-    """Classify every sample; `class_numbers` maps the samples' classes to the model's."""
+    """Classify every sample. `class_numbers` maps the class numbers of the samples to those of the model."""
     _check(classifier, inputs, class_count)
     batch_size = max(1, min(_BATCH_SAMPLES, _BATCH_BYTES // inputs[0].nbytes))
     latency = classifier.measure_latency(np.asarray(inputs[:_LATENCY_SAMPLES]))
@@ -48,7 +51,7 @@ def measure(
     matrix = np.zeros((class_count, class_count), np.int64)
     busy_s = 0.0
     for start in range(0, len(inputs), batch_size):
-        # Read first: what is timed is the model, not the disk.
+        # Read the samples before the clock starts: the disk is no part of the throughput.
         batch = np.array(inputs[start : start + batch_size])
         started = time.perf_counter()
         predicted = classifier.classify(batch)
@@ -62,11 +65,14 @@ def measure(
 
 def _check(classifier: Classifier, inputs: NDArray[np.float32], class_count: int) -> None:
     if not len(inputs):
-        raise ToolError("There are no samples to measure with.")
+        raise ToolError("There are no samples to measure with; the tensors must hold at least one.")
     if classifier.sample_shape != inputs.shape[1:]:
-        raise ToolError(f"The model takes samples of shape {classifier.sample_shape}, not {inputs.shape[1:]}.")
+        raise ToolError(f"The samples have the shape {inputs.shape[1:]}; the model needs {classifier.sample_shape}.")
     if classifier.class_count != class_count:
-        raise ToolError(f"The model answers with {classifier.class_count} scores for its {class_count} classes.")
+        raise ToolError(
+            f"The model returns {classifier.class_count} scores per sample; it must return one for each of its"
+            f" {class_count} classes."
+        )
 
 
 def _metrics(quality: Quality, latency: Latency, throughput_per_s: float, size_bytes: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What can be said about predictions: the confusion matrix and everything that follows from it."""
+"""Computes the confusion matrix of predictions, and accuracy, precision, recall and F1 from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Quality", "confusion_matrix", "measure_quality"]
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Shares between 0 and 1; the arrays have an entry for each class."""
+    """Metrics from 0 to 1, and `support`, a number of samples. The arrays have an entry for each class."""
 
     accuracy: float
     support: NDArray[np.int64]
@@ -25,12 +25,12 @@ class Quality:
 
 
 def confusion_matrix(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """Return how often each class (row) was taken for each class (column)."""
+    """Return the number of samples for each true class (row) and each predicted class (column)."""
     return np.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def measure_quality(matrix: NDArray[np.int64]) -> Quality:
-    """Measure a confusion matrix; what would be 0 / 0 is 0, and averages are over classes that occur."""
+    """Return the metrics of a confusion matrix. 0 / 0 counts as 0. Averages leave out classes that do not occur."""
     right = matrix.diagonal()
     support, claimed = matrix.sum(axis=1), matrix.sum(axis=0)
     precision, recall = _share(right, claimed), _share(right, support)

@@ -1,4 +1,7 @@
-"""Models: `model.json`, which says all that somebody needs to use the ONNX file and the weights beside it."""
+"""Reads and writes `model.json`, which describes how to use a model's ONNX file and its weights.
+
+The training tool writes it. The benchmarking tool reads it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class ModelFile:
 
     @classmethod
     def of(cls, target: Target, path: str) -> Self:
-        """Describe a file that was written."""
+        """Describe the file at this path. It must exist."""
         place: Path = target.path(path)
         with place.open("rb") as file:
             return cls(path, place.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
@@ -36,7 +39,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
-    """What `model.json` says; `shape` is (channels, height, width)."""
+    """The content of `model.json`. `shape` is (channels, height, width)."""
 
     architecture: str
     classes: tuple[str, ...]
@@ -67,7 +70,7 @@ class ModelDescription:
 
     @classmethod
     def read(cls, source: Source) -> Self:
-        """Read an artifact's `model.json`; ToolError when it is not one."""
+        """Read an artifact's `model.json`. Raise ToolError when the file does not describe a model."""
         document = read_description(source, DESCRIPTION, FORMAT, FORMAT_VERSION)
         try:
             channels, height, width = document["input"]["shape"][1:]

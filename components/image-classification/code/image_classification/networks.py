@@ -1,4 +1,4 @@
-"""The networks that can be trained: plain sequences of layers for any image size and any number of classes."""
+"""Builds the networks: plain sequences of layers for any image size and any number of classes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DROPOUT = 0.3
 
 
 def build(name: str, shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
-    """Return a network from (batch, channels, height, width) float32 to (batch, class_count) scores."""
+    """Return a network. It maps (batch, channels, height, width) float32 to (batch, class_count) scores."""
     return NETWORKS[name](shape, class_count)
 
 
 def cnn(shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
-    """Return convolutions that halve the map until its smaller side is under 8, then two dense layers."""
+    """Return convolutions, then two dense layers. The convolutions halve the map until its smaller side is under 8."""
     channels, height, width = shape
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     stage = 0
@@ -43,7 +43,7 @@ def cnn(shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
 
 
 def mlp(shape: tuple[int, int, int], class_count: int) -> nn.Sequential:
-    """Return two hidden dense layers of 512 and 256 over the flattened image."""
+    """Return two hidden dense layers, of 512 and 256 values, over the flattened image."""
     channels, height, width = shape
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     _add_dense(layers, "hidden1", channels * height * width, _WIDE)

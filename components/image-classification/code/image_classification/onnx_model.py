@@ -1,7 +1,7 @@
-"""A fitted network as an ONNX model: written layer by layer, checked, and compared with what torch computes.
+"""Writes a fitted network as an ONNX model, layer by layer, and compares the model's scores with torch's.
 
-Written here because the networks are plain sequences: PyTorch's old exporter is deprecated, its new one takes seconds
-and warns; this takes milliseconds, and equal weights give equal bytes.
+PyTorch has two exporters, but the old one is deprecated, and the new one takes seconds and warns. The networks are
+plain sequences, so this module can write them in milliseconds. Equal weights give equal bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["INPUT", "OUTPUT", "check_onnx", "write_onnx"]
 
 INPUT = "inputs"
 OUTPUT = "scores"
-# Old enough for every onnxruntime of the last years, also those on small devices.
+# These versions are old: every onnxruntime of the last years can read them, also on small devices.
 _OPSET = 17
 _IR_VERSION = 8
 _TOLERANCE = 1e-4
@@ -39,7 +39,7 @@ def write_onnx(
     class_count: int,
     metadata: Mapping[str, str],
 ) -> None:
-    """Write the network as it predicts, with a batch axis of any length; TypeError for an unknown kind of layer."""
+    """Write the network for prediction, with a batch axis of any length. Raise TypeError for an unknown layer type."""
     nodes: Nodes = []
     weights: Weights = []
     value = INPUT
@@ -65,23 +65,23 @@ def write_onnx(
 
 
 def check_onnx(network: nn.Sequential, path: Path, inputs: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> float:
-    """Return the largest difference between onnxruntime's scores and torch's; ToolError when it is a real one."""
+    """Return the largest difference between onnxruntime's and torch's scores. Raise ToolError if it is too large."""
     with torch.inference_mode():
         expected = network(torch.from_numpy(inputs)).numpy()
     found = Classifier(path).scores(inputs)
     difference = float(np.abs(found - expected).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise ToolError(f"The ONNX model's scores differ from the network's by up to {difference:g}.")
+        raise ToolError(f"The ONNX model's scores must equal the network's, but differ by up to {difference:g}.")
     return difference
 
 
 def _add_layer(name: str, layer: nn.Module, value: str, nodes: Nodes, weights: Weights) -> str:
     """Append a layer's node and weights; return the name of its output."""
-    if isinstance(layer, nn.Dropout):  # does nothing once trained
+    if isinstance(layer, nn.Dropout):  # has no effect on predictions
         return value
     writer = _WRITERS.get(type(layer))
     if writer is None:
-        raise TypeError(f"layer {name} is a {type(layer).__name__}, which has no ONNX form here")
+        raise TypeError(f"Layer {name} is a {type(layer).__name__}; add a function that writes it to _WRITERS.")
     operator, tensors, attributes = writer(layer)
     inputs = [value]
     for key, tensor in tensors:
@@ -96,7 +96,7 @@ Layer = tuple[str, Iterable[tuple[str, torch.Tensor]], dict[str, Any]]
 
 def _conv(layer: nn.Conv2d) -> Layer:
     if isinstance(layer.padding, str):
-        raise TypeError(f"padding {layer.padding!r} has no ONNX form here; give it as numbers")
+        raise TypeError(f"The padding is {layer.padding!r}; it must be numbers.")
     down, right = layer.padding
     return (
         "Conv",

@@ -1,4 +1,7 @@
-"""Decides which samples validate a training: the same share of each class, drawn by seed."""
+"""Draws the validation samples of a training set: the same share of each class, at random by seed.
+
+The training-set tool calls it.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,12 @@ _FEWEST = 2
 
 
 def draw_validation(labels: NDArray[np.int64], classes: Sequence[str], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Return a mask of the samples to validate with: `fraction` of each class, one at least on either side.
+    """Return the mask of the validation samples: `fraction` of each class, and at least one sample in either part.
 
-    A class without samples is in neither part. ToolError that names the classes with too few samples, or says that
-    there are none at all.
+    A class without samples is in neither part.
+
+    Raises:
+        ToolError: There are no samples, or a class has only one sample. The message names such classes.
     """
     if not len(labels):
         raise ToolError("The tensors hold no samples; a split needs at least two.")
@@ -27,8 +32,8 @@ def draw_validation(labels: NDArray[np.int64], classes: Sequence[str], fraction:
     too_few = [f"{name} ({count})" for name, count in zip(classes, counts, strict=True) if 0 < count < _FEWEST]
     if too_few:
         raise ToolError(
-            f"Each class that has samples needs at least {_FEWEST} samples, one to train and one to validate with;"
-            f" too few have: {', '.join(too_few)}."
+            f"These classes have too few samples: {', '.join(too_few)};"
+            f" a class needs at least {_FEWEST} samples, one to train and one to validate with, or none."
         )
     random = np.random.default_rng(seed)
     mask = np.zeros(len(labels), np.bool_)

@@ -1,4 +1,7 @@
-"""Tensors: `.npy` files that others can map into memory, and the `tensors.json` beside them."""
+"""Reads and writes tensors: `.npy` files that other programs can map into memory, and their `tensors.json`.
+
+The export tool writes tensors. The training-set, training and benchmarking tools read them.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSet:
-    """What `tensors.json` says: the tensors by name, what their labels mean, and how their images were made."""
+    """The content of `tensors.json`: the tensors by name, the names of the classes, and the images' preprocessing."""
 
     tensors: Mapping[str, Tensor]
     classes: tuple[str, ...]
@@ -67,7 +70,7 @@ class TensorSet:
 
     @classmethod
     def read(cls, source: Source, artifact_format: str) -> Self:
-        """Read an artifact's `tensors.json`; ToolError when it is not one of that format."""
+        """Read an artifact's `tensors.json`. Raise ToolError when the file does not have this format."""
         document = read_description(source, DESCRIPTION, artifact_format, FORMAT_VERSION)
         try:
             tensors = {
@@ -78,29 +81,29 @@ class TensorSet:
             raise ToolError(f"{DESCRIPTION} is incomplete: {error}.") from error
 
     def open(self, source: Source, name: str) -> NDArray[Any]:
-        """Return a tensor mapped into memory; ToolError when the file is not what `tensors.json` says."""
+        """Return a tensor, mapped into memory. Raise ToolError when the file contradicts `tensors.json`."""
         tensor = self._tensor(name)
         array = open_tensor(source.path(tensor.path))
         if array.shape != tensor.shape or array.dtype != np.dtype(tensor.dtype):
             raise ToolError(
-                f"{tensor.path} is {array.dtype} of shape {array.shape} where {DESCRIPTION} promises"
+                f"{tensor.path} is {array.dtype} of shape {array.shape}, but {DESCRIPTION} promises"
                 f" {tensor.dtype} of shape {tensor.shape}."
             )
         return array
 
     def blocks(self, source: Source, name: str, rows: int) -> Iterator[NDArray[Any]]:
-        """Yield a tensor in order, at most `rows` rows in memory at once."""
+        """Yield a tensor's rows in order. At most `rows` rows are in memory at once."""
         self.open(source, name)  # for its checks
         return blocks(source.path(self._tensor(name).path), rows)
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
-            raise ToolError(f"{DESCRIPTION} lists no tensor `{name}`; it lists {', '.join(self.tensors) or 'none'}.")
+            raise ToolError(f"{DESCRIPTION} lists no tensor `{name}`; it lists {', '.join(self.tensors) or 'nothing'}.")
         return self.tensors[name]
 
 
 class TensorFile:
-    """Writes a `.npy` file from blocks of rows in order: never more than a block in memory; a context manager."""
+    """Writes a `.npy` file from blocks of rows, in order. Only one block is in memory. A context manager."""
 
     def __init__(self, target: Target, path: str, shape: Sequence[int], dtype: DTypeLike) -> None:
         self._path = path
@@ -123,14 +126,14 @@ class TensorFile:
     def write(self, block: NDArray[Any]) -> None:
         """Add rows."""
         if block.shape[1:] != self._shape[1:]:
-            raise ValueError(f"rows of shape {block.shape[1:]} in a tensor of shape {self._shape}")
+            raise ValueError(f"The rows have the shape {block.shape[1:]}; the tensor has the shape {self._shape}.")
         self._rows += len(block)
         self._write(np.ascontiguousarray(block, dtype=self._dtype).data)
 
     def finish(self) -> Tensor:
-        """Close the file; ValueError when rows are missing or too many."""
+        """Close the file. Raise ValueError when it has too few or too many rows."""
         if self._rows != self._shape[0]:
-            raise ValueError(f"{self._path} got {self._rows} rows of {self._shape[0]}")
+            raise ValueError(f"{self._path} has {self._rows} rows; it must have {self._shape[0]}.")
         self._file.close()
         size = self._place.stat().st_size
         return Tensor(self._path, self._shape, self._dtype.name, size, self._hash.hexdigest())
@@ -148,18 +151,18 @@ def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
 
 
 def open_tensor(path: Path) -> NDArray[Any]:
-    """Return a `.npy` file mapped into memory, read-only; ToolError when it is not one or is cut short."""
+    """Return a `.npy` file, mapped into memory, read-only. Raise ToolError when it is broken or truncated."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ToolError(f"{path.name} is not a whole .npy file: {error}.") from error
     if not array.flags.c_contiguous:
-        raise ToolError(f"{path.name} is in Fortran order; only C order is read.")
+        raise ToolError(f"{path.name} is in Fortran order; it must be in C order.")
     return array
 
 
 def blocks(path: Path, rows: int) -> Iterator[NDArray[Any]]:
-    """Yield a `.npy` file's rows in order by ordinary reads, so that nothing of it stays mapped."""
+    """Yield a `.npy` file's rows in order. Ordinary reads: the file does not stay mapped."""
     array = open_tensor(path)
     shape, dtype, offset = array.shape, array.dtype, array.offset if isinstance(array, np.memmap) else 0
     del array
@@ -172,7 +175,10 @@ def blocks(path: Path, rows: int) -> Iterator[NDArray[Any]]:
 
 
 def count_labels(labels: NDArray[np.int64], class_count: int) -> NDArray[np.int64]:
-    """Return how many samples each class has; ToolError when a label is no class's number."""
+    """Return the number of samples of each class. Raise ToolError when a label is not the number of a class."""
     if len(labels) and not 0 <= labels.min() <= labels.max() < class_count:
-        raise ToolError(f"There are labels from {labels.min()} to {labels.max()}, but {class_count} classes.")
+        raise ToolError(
+            f"There are labels from {labels.min()} to {labels.max()}; {class_count} classes need labels"
+            f" from 0 to {class_count - 1}."
+        )
     return np.bincount(labels, minlength=class_count)

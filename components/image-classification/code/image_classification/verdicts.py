@@ -1,4 +1,7 @@
-"""Judges evaluation criteria and constraints: each is a metric with a minimum, a maximum, or both."""
+"""Judges evaluation criteria and constraints. Each is a metric with a minimum, a maximum, or both.
+
+The benchmarking tool calls it.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ __all__ = ["judge"]
 
 
 def judge(criteria: Iterable[Mapping[str, Any]], metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Return each criterion with its `value`, whether it `passed`, and the `reason` as a sentence.
+    """Return each criterion with its `value`, with `passed` as a boolean, and with the `reason` as a sentence.
 
-    A criterion that cannot be judged (no such metric, no bound) has failed, and its reason says why.
+    A criterion fails when its metric does not exist or when it has no bound. Its reason says why.
     """
     return [_judge(criterion, metrics) for criterion in criteria]
 
@@ -39,9 +42,9 @@ def _compare(
     metric: str, value: float | None, minimum: float | None, maximum: float | None, metrics: Mapping[str, float]
 ) -> tuple[bool, str]:
     if value is None:
-        return False, f"There is no metric `{metric}`; there are {', '.join(sorted(metrics))}."
+        return False, f"There is no metric `{metric}`; the metrics are {', '.join(sorted(metrics))}."
     if minimum is None and maximum is None:
-        return False, f"Neither a minimum nor a maximum is given for {metric}."
+        return False, f"{metric} has no bound; give a minimum or a maximum."
     if math.isnan(value):
         return False, f"{metric} is not a number."
     for name, bound in (("minimum", minimum), ("maximum", maximum)):
@@ -57,5 +60,5 @@ def _compare(
 
 
 def _is_number(bound: object) -> bool:
-    # False for nan, and for an integer that no float can hold.
+    # The comparison is false for NaN, and for an integer that is too large for a float.
     return isinstance(bound, int | float) and not isinstance(bound, bool) and abs(bound) <= sys.float_info.max

@@ -1,4 +1,7 @@
-"""A network's weights as safetensors: written for whoever goes on training, read back without running any code."""
+"""Writes and reads a network's weights as safetensors.
+
+A user can continue the training with them. Reading a safetensors file runs no code from it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def save_weights(network: nn.Module, path: Path) -> None:
 
 
 def load_network(source: Source) -> nn.Sequential:
-    """Return a model artifact's network, in evaluation mode."""
+    """Return the network of a model artifact, in evaluation mode."""
     model = ModelDescription.read(source)
     network = build(model.architecture, model.shape, len(model.classes))
     network.load_state_dict(load_file(source.path(model.weights.path)))
@@ -28,5 +31,5 @@ def load_network(source: Source) -> nn.Sequential:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Return the number of weights that are learnt."""
+    """Return the number of weights that the training changes."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

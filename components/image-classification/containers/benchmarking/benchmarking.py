@@ -1,4 +1,4 @@
-"""The benchmarking tool: measures a model with onnxruntime, judges it, and draws the result."""
+"""The benchmarking tool: measures a model with onnxruntime, judges the criteria, and draws the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def create(
     evaluation_criterias: Criteria = (),
     constraints: Criteria = (),
 ) -> None:
-    """Write `report.json` and its pictures."""
+    """Measure the model and write `report.json` and its pictures."""
     known, samples = ModelDescription.read(model), TensorSet.read(tensors, TENSORS)
     _check_preprocessing(known, samples)
     classifier = Classifier(model.path(known.onnx.path))
@@ -64,26 +64,26 @@ def create(
 
 def _check_preprocessing(model: ModelDescription, samples: TensorSet) -> None:
     differing = [
-        f"{key} is {samples.preprocessing.get(key)!r} where the model wants {value!r}"
+        f"{key} is {samples.preprocessing.get(key)!r}, but the model needs {value!r}"
         for key, value in model.preprocessing.items()
         if samples.preprocessing.get(key) != value
     ]
     if differing:
-        raise ToolError(f"The tensors were not made as the model's training samples were: {'; '.join(differing)}.")
+        raise ToolError(f"The tensors must have the preprocessing of the model's training: {'; '.join(differing)}.")
 
 
 def _class_numbers(model: ModelDescription, classes: Sequence[str], outputs: NDArray[np.int64]) -> list[int]:
-    """Return the model's number of each class of the samples: they may be fewer, or in another order.
+    """Return the model's number for each class of the samples. The classes may be fewer, or in another order.
 
-    A class that the model does not know is refused only if it has samples; without any it gets -1.
+    A class that the model does not know gets -1 if it has no samples. Otherwise raise ToolError.
     """
     counts = count_labels(outputs, len(classes))
     numbers = {name: number for number, name in enumerate(model.classes)}
     unknown = [name for name, count in zip(classes, counts, strict=True) if count and name not in numbers]
     if unknown:
         raise ToolError(
-            f"The tensors have classes that the model does not know: {', '.join(unknown)}."
-            f" It knows {', '.join(model.classes)}."
+            f"The tensors have classes that the model does not know: {', '.join(unknown)};"
+            f" it knows {', '.join(model.classes)}."
         )
     return [numbers.get(name, -1) for name in classes]
 

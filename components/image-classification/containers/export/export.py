@@ -1,4 +1,4 @@
-"""The export tool: a view of a dataset becomes tensors that can be memory-mapped."""
+"""The export tool: writes a view of a dataset as tensors, which other programs can map into memory."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _inputs(batch: pa.RecordBatch, name: str, view: View) -> NDArray[np.float32]
     values = batch.column("views").field(name)
     sizes = pc.unique(pc.binary_length(values)).to_pylist()
     if sizes != [view.size_bytes]:
-        raise ToolError(f"View `{name}` has samples of {sizes} bytes where dataset.json promises {view.size_bytes}.")
+        raise ToolError(f"View `{name}` has samples of {sizes} bytes, but dataset.json promises {view.size_bytes}.")
     return np.frombuffer(b"".join(values.to_pylist()), "<f4").reshape(len(values), *view.shape)
 
 
@@ -52,5 +52,8 @@ def _outputs(batch: pa.RecordBatch, class_count: int) -> NDArray[np.int64]:
         batch.column("annotations").field("label").to_numpy(zero_copy_only=False).astype(np.int64)
     )
     if labels.min() < 0 or labels.max() >= class_count:
-        raise ToolError(f"The dataset has labels from {labels.min()} to {labels.max()}, but {class_count} classes.")
+        raise ToolError(
+            f"The dataset has labels from {labels.min()} to {labels.max()}; {class_count} classes need labels"
+            f" from 0 to {class_count - 1}."
+        )
     return labels

@@ -1,4 +1,4 @@
-"""The processing tool: adds a normalised, optionally augmented view to each sample of a dataset."""
+"""The processing tool: adds a normalised view to each sample of a dataset. It can augment the view."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def create(
     seed: int = 0,
     view: str = "normalised",
 ) -> None:
-    """Copy the dataset batch by batch, adding the view."""
+    """Copy the dataset batch by batch and add the view."""
     known = Dataset.read(dataset)
     channels = known.image.channels
     added = View(
@@ -55,4 +55,4 @@ def _decode(sample: pa.BinaryScalar, channels: int) -> Image.Image:
     try:
         return decode_png(sample.as_py(), channels)
     except (OSError, ValueError) as error:
-        raise ToolError(f"The dataset has an image that cannot be decoded: {error}.") from error
+        raise ToolError(f"The dataset has an image that is not a readable PNG: {str(error).rstrip('.')}.") from error

@@ -1,4 +1,4 @@
-"""The training-set tool: a stratified, seeded split of tensors."""
+"""The training-set tool: splits tensors into training and validation samples, stratified and by seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK_BYTES = 4 * 2**20
 
 
 def create(artifact: Work, *, tensors: Source, validation_fraction: float = 0.2, seed: int = 0) -> None:
-    """Draw the validation samples, then copy both parts in the samples' order, a few MiB at a time."""
+    """Draw the validation samples. Then copy both parts, in the order of the samples, a few MiB at a time."""
     known = TensorSet.read(tensors, TENSORS)
     labels = np.asarray(known.open(tensors, "outputs"))
     count = known.tensors["inputs"].shape[0] if "inputs" in known.tensors else 0

@@ -1,4 +1,4 @@
-"""The training tool: a training set becomes a model that runs outside the library that trained it."""
+"""The training tool: trains a model on a training set. The model does not need torch to run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def create(
     augment: bool = True,
     device: str = "auto",
 ) -> None:
-    """Fit the network, report each epoch, and write the model once it was checked with onnxruntime."""
+    """Fit the network, report each epoch, check the ONNX model with onnxruntime, and write the model's files."""
     tensors = TensorSet.read(training_set, TRAINING_SET)
     train, validation = (_samples(tensors, training_set, part) for part in ("train", "validation"))
     plan = Plan(
@@ -70,17 +70,19 @@ def _samples(tensors: TensorSet, source: Source, part: str) -> Samples:
     samples = Samples(tensors.open(source, f"{part}_inputs"), tensors.open(source, f"{part}_outputs"))
     if not len(samples) or len(samples.inputs) != len(samples.outputs):
         raise ToolError(
-            f"The training set has {len(samples.inputs):,} inputs and {len(samples.outputs):,} outputs"
-            f" in its {part} part; it needs as many of one as of the other."
+            f"The {part} part of the training set has {len(samples.inputs):,} inputs and {len(samples.outputs):,}"
+            " outputs; it must have one output for each input, and at least one of both."
         )
     if part == "train" and len(samples) < _FEWEST_SAMPLES:
-        raise ToolError(f"The training set has 1 sample to train with; {_FEWEST_SAMPLES} are the fewest.")
+        raise ToolError(f"The training set has 1 sample to train with; it must have at least {_FEWEST_SAMPLES}.")
     return samples
 
 
 def _shape(samples: Samples) -> tuple[int, int, int]:
     if samples.inputs.ndim != 4:
-        raise ToolError(f"Inputs must be (samples, channels, height, width); these are {samples.inputs.shape}.")
+        raise ToolError(
+            f"The inputs have the shape {samples.inputs.shape}; it must be (samples, channels, height, width)."
+        )
     channels, height, width = samples.inputs.shape[1:]
     return channels, height, width
 
@@ -98,8 +100,8 @@ def _report(artifact: Work, epoch: Epoch, epochs: int) -> None:
 
 
 def _print_end(summary: Summary) -> None:
-    why = "no better for as long as patience allows" if summary.stopped_early else "all epochs done"
-    print(f"ended after epoch {summary.epochs_run} ({why}); the weights are those of epoch {summary.best.number}")
+    why = "no lower validation loss within the patience" if summary.stopped_early else "all epochs are done"
+    print(f"ended after epoch {summary.epochs_run} ({why}); the model has the weights of epoch {summary.best.number}")
 
 
 def _write(

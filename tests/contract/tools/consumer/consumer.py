@@ -1,4 +1,4 @@
-"""A tool that takes artifacts."""
+"""A tool whose parameters are artifacts."""
 
 from __future__ import annotations
 

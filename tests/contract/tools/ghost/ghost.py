@@ -1,4 +1,4 @@
-"""A tool whose processes outlive it: each act is a way to go on writing into an output."""
+"""A tool whose processes outlive it: each act is another way to keep writing to an output."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 SIZE = 100_000
-# The container's own fork server asks at one end; artifacts order at the other.
+# The container's own fork server reads orders from one end; artifacts write them to the other.
 _ORDERS, _SERVER = socket.socketpair()
 
 
 def create(
     artifact: Any, *, act: str, note: str, end: str, upload: Path | None, source: Path | None, made: Any | None
 ) -> None:
-    """Start what goes on, wait until it does, and end."""
+    """Start the process of the act, wait until it runs, and return."""
     path = artifact.path("output")
     path.write_bytes(b"0" * SIZE)
     acts: dict[str, Callable[[], None]] = {
@@ -52,7 +52,7 @@ def fail() -> None:
 
 
 def daemon(work: Callable[[Path, str], None], path: Path, note: str) -> None:
-    """Have a grandchild in a session of its own, whose parent has ended."""
+    """Start a grandchild in its own session, whose parent has ended."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -63,7 +63,7 @@ def daemon(work: Callable[[Path, str], None], path: Path, note: str) -> None:
 
 
 def write_on(path: Path, note: str) -> None:
-    """Change the output all the time."""
+    """Change the output continuously."""
     with path.open("r+b", buffering=0) as file:
         tell(note)
         for content in contents():
@@ -72,7 +72,7 @@ def write_on(path: Path, note: str) -> None:
 
 
 def write_mapped(path: Path, note: str) -> None:
-    """Change the output through memory, without a descriptor that is open."""
+    """Change the output through mapped memory, without an open descriptor."""
     with path.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), SIZE)
     tell(note)
@@ -81,7 +81,7 @@ def write_mapped(path: Path, note: str) -> None:
 
 
 def write_bare(path: Path, note: str) -> None:
-    """Change the output from a program without environment, log and working folder of the artifact."""
+    """Change the output from a program without the artifact's environment, log and working folder."""
     os.chdir("/")
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -93,12 +93,12 @@ def write_bare(path: Path, note: str) -> None:
 
 
 def borrow(path: Path, note: str) -> None:
-    """Let the container's own fork server fork it."""
+    """Let the container's own fork server fork this process."""
     _ORDERS.sendall(f"{path}\n{note}".encode())
 
 
 def serve_forks() -> None:
-    """Fork for each artifact that orders a process."""
+    """Fork for each artifact that requests a process."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while order := _SERVER.recv(4096).decode():
         if os.fork() == 0:
@@ -109,7 +109,7 @@ def serve_forks() -> None:
 
 
 def hand_over(path: Path, note: str) -> None:
-    """Pass the open output to a process that is none of ours, which listens beside the note."""
+    """Pass the open output to a foreign process, which listens beside the note."""
     with path.open("r+b") as file, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(f"{note}.socket")
         socket.send_fds(connection, [b"x"], [file.fileno()])
@@ -118,7 +118,7 @@ def hand_over(path: Path, note: str) -> None:
 
 
 def change(path: Path, note: str) -> None:
-    """Write into what was given."""
+    """Write to an input."""
     path.chmod(0o644)
     with path.open("r+b") as file:
         file.write(b"changed")
@@ -132,7 +132,7 @@ def tell(note: str) -> None:
 
 
 def contents() -> Iterator[bytes]:
-    """Yield what to write next, for a minute."""
+    """Yield the content of the next write, for a minute."""
     deadline_s = time.monotonic() + 60
     number = 0
     with contextlib.suppress(KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""A tool of bad habits: each function is one of them."""
+"""A tool that misbehaves: each function does something wrong."""
 
 from __future__ import annotations
 
@@ -77,41 +77,41 @@ def create(
 
 
 def append(note: str, pid: int) -> None:
-    """Tell the test about a process."""
+    """Write the id of a process for the test."""
     with Path(note).open("a") as file:
         file.write(f"{pid}\n")
 
 
 def fail(text: str) -> None:
-    """Fail without having thought of it."""
+    """Raise an unexpected exception."""
     raise ValueError(text)
 
 
 def refuse(text: str) -> None:
-    """Fail on purpose."""
+    """Raise a ToolError."""
     raise ToolError(text)
 
 
 def crash() -> None:
-    """Read where nothing is."""
+    """Read from an invalid address."""
     ctypes.string_at(0)
 
 
 def full() -> None:
-    """Meet a full disk."""
+    """Write to a full disk."""
     with Path("/dev/full").open("w") as file:
         file.write("x" * 100)
 
 
 def ignore_term(seconds: float) -> None:
-    """Be stubborn."""
+    """Ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     print("stubborn", flush=True)
     time.sleep(seconds)
 
 
 def families(seconds: float) -> None:
-    """Have descendants that try to get away: a program in another session, and a fork of a fork in another."""
+    """Start descendants that try to escape: a program in another session, and a fork of a fork in another."""
     note = str(families.note)  # type: ignore[attr-defined]
     program = subprocess.Popen(["sleep", "300"], start_new_session=True, env={}, cwd="/", stdout=subprocess.DEVNULL)
     append(note, program.pid)
@@ -129,31 +129,31 @@ def families(seconds: float) -> None:
 
 
 def leave_behind(note: str) -> None:
-    """Return while a background process goes on."""
+    """Return while a background process runs."""
     append(note, subprocess.Popen(["sleep", "300"]).pid)
     append(note, subprocess.Popen(["sleep", "300"], start_new_session=True).pid)
 
 
 def hard_link(artifact: Any, victim: str) -> None:
-    """Make somebody else's file an output."""
+    """Make a hard link to another file an output."""
     os.link(f"{victim}.victim", artifact.path("linked"))
 
 
 def bind(path: Path) -> None:
-    """Leave a socket as output."""
+    """Leave a socket as an output."""
     os.chdir(path.parent)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path.name)
 
 
 def replace_folder(folder: Path) -> None:
-    """Put a link in the place of the output folder."""
+    """Replace the output folder by a link."""
     folder.rmdir()
     folder.symlink_to("/etc")
 
 
 def lock_away(artifact: Any) -> None:
-    """Take away one's own permissions."""
+    """Leave a folder and a file without permissions for their owner."""
     path = artifact.path("locked/file")
     path.write_text("x")
     path.chmod(0)
@@ -161,7 +161,7 @@ def lock_away(artifact: Any) -> None:
 
 
 def prints() -> None:
-    """Print by all means."""
+    """Print in every way."""
     print("from print")
     logging.getLogger("probe").info("from logging")
     sys.stderr.write("from stderr\n")
@@ -171,7 +171,7 @@ def prints() -> None:
 
 
 def measure(artifact: Any, seconds: float) -> None:
-    """Have metrics and progress."""
+    """Report metrics and progress."""
     for step in artifact.progress(range(5), unit="steps", message="measuring"):
         artifact.scalar("loss", step, 1 / (step + 1))
         time.sleep(seconds)
@@ -184,7 +184,7 @@ def keep_temporary(note: str) -> None:
 
 
 def large(artifact: Any, megabytes: int) -> None:
-    """Write much."""
+    """Write a large file."""
     with artifact.path("large").open("wb") as file:
         for _ in range(megabytes):
             file.write(b"x" * 1_000_000)

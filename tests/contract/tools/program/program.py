@@ -1,4 +1,4 @@
-"""A program that writes down what it was given."""
+"""A program that writes its arguments to a file."""
 
 import json
 import os

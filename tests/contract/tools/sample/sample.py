@@ -1,4 +1,4 @@
-"""A tool that does as it is told, so that every answer of the contract can be provoked."""
+"""A tool whose parameters select its behaviour, so that tests can get every answer of the contract."""
 
 from __future__ import annotations
 

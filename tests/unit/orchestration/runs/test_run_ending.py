@@ -23,8 +23,8 @@ from bonseyes_dagster.orchestration.project import load_pipeline
 from bonseyes_dagster.orchestration.runs.container_requests import ContainerRequests
 from bonseyes_dagster.orchestration.runs.records import Records
 from bonseyes_dagster.orchestration.runs.run_ending import RunEnding
+from bonseyes_dagster.orchestration.runs.run_locks import RunLocks
 from bonseyes_dagster.orchestration.runs.states import RunState, States
-from bonseyes_dagster.orchestration.runs.turns import Turns
 from bonseyes_dagster.pipeline.uploads import Uploads
 from bonseyes_dagster.tags import DELETED_TAG, LAUNCH_TAG, PIPELINE_TAG, RUN_TAG
 from tests.contract.memory import Job, MemoryBackend
@@ -47,7 +47,7 @@ def ending(records: Records, tmp_path: Path) -> RunEnding:
     requests = ContainerRequests(Addresses(tmp_path / "addresses.json"))
     states = States(records, load_pipeline(TINY, "tiny-one"), requests, "http://gateway")
     uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
-    return RunEnding(records, states, uploads.remove, deleting=Turns(), starting=Turns())
+    return RunEnding(records, states, uploads.remove, delete_locks=RunLocks(), start_locks=RunLocks())
 
 
 def add_run(instance: DagsterInstance) -> None:

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from dagster import DagsterInstance, Failure, OpExecutionContext, job, op
 
-from bonseyes_dagster.orchestration.runs.journal import Journal
+from bonseyes_dagster.orchestration.runs.merged_log import MergedLog
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def run_id(instance: DagsterInstance) -> str:
 
 def read(instance: DagsterInstance, run_id: str, offset: int = 0) -> str:
     """Return the log from an offset."""
-    return b"".join(Journal(instance).read(run_id, offset=offset, is_final=None)).decode()
+    return b"".join(MergedLog(instance).read(run_id, offset=offset, is_final=None)).decode()
 
 
 def test_lines_have_a_moment_and_a_step(instance: DagsterInstance, run_id: str) -> None:
@@ -53,6 +53,6 @@ def test_offsets_are_bytes_of_the_whole(instance: DagsterInstance, run_id: str) 
 def test_following_ends_with_the_run(instance: DagsterInstance, run_id: str) -> None:
     """A heartbeat comes where there is nothing new, and the log is complete at the end."""
     answers = iter([False, False, True])
-    pieces = list(Journal(instance).read(run_id, offset=0, is_final=lambda: next(answers)))
+    pieces = list(MergedLog(instance).read(run_id, offset=0, is_final=lambda: next(answers)))
     assert pieces.count(b"") == 2
     assert b"".join(pieces).decode() == read(instance, run_id)

@@ -1,4 +1,4 @@
-"""A whole project, up as `bonseyes up` brings it up, and down at the end."""
+"""Starts a whole project with `bonseyes up` and ends it with `bonseyes down`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bonseyes_dagster.client import Container, Project
 BONSEYES = Path(sys.executable).with_name("bonseyes")
 
 
-class Up:
-    """A project in a folder, at a port of its own; a context manager. `environ` is for all its services."""
+class RunningProject:
+    """The project in a folder, at a free port. A context manager. All its services get `environ`."""
 
     def __init__(self, folder: Path, **environ: str) -> None:
         self.folder = folder
@@ -41,16 +41,16 @@ class Up:
         self.call("down")
 
     def call(self, *words: str | Path) -> str:
-        """Run a `bonseyes` command there and return what it says; it must succeed."""
+        """Run a `bonseyes` command in the folder and return its output. Raise RuntimeError if it fails."""
         command = [BONSEYES, *words]
         done = subprocess.run(command, cwd=self.folder, env=self._environ, capture_output=True, text=True)
         if done.returncode:
-            said = done.stderr or done.stdout
-            raise RuntimeError(f"bonseyes {' '.join(map(str, words))} ended with {done.returncode}: {said}")
+            output = done.stderr or done.stdout
+            raise RuntimeError(f"bonseyes {' '.join(map(str, words))} ended with status {done.returncode}: {output}")
         return done.stdout
 
     def container(self, pipeline: str) -> Container:
-        """Return a pipeline's container, as it is reached through the gateway."""
+        """Return a pipeline's container. Its requests go through the gateway."""
         return Project(self.url).container(pipeline, "runs")
 
     def process(self, service: str) -> psutil.Process:

@@ -50,7 +50,7 @@ def _demo(project: Embedded) -> str:
 
 
 def test_the_demo_makes_a_benchmarked_model_and_the_second_reuses_it(project: Embedded) -> None:
-    """From archives to a model that is good enough, everything printed that one wants to know; then nothing anew."""
+    """The first demo turns archives into a good model and prints the results. The second computes nothing again."""
     output = _demo(project)
     accuracy = re.search(r"accuracy (\d+\.\d+)%", output)
     assert accuracy is not None
@@ -60,9 +60,9 @@ def test_the_demo_makes_a_benchmarked_model_and_the_second_reuses_it(project: Em
     model = re.search(rf"{project.url}(/containers/training/artifacts/\S+/model\.onnx)", output)
     assert model is not None
     assert len(project.get(model[1]).content) > 10_000
-    assert "taken over" not in output
+    assert "reused from" not in output
 
     output = _demo(project)
-    reused = re.findall(r"^  (\w+) +completed +unchanged, taken over from demo-1_\w+$", output, re.MULTILINE)
+    reused = re.findall(r"^  (\w+) +completed +unchanged, reused from demo-1_\w+$", output, re.MULTILINE)
     assert set(reused) == STEPS
     assert f"accuracy {accuracy[1]}%" in output

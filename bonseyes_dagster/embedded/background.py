@@ -15,14 +15,14 @@ from bonseyes_dagster.embedded.supervisor import STOP_S
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.environment import GATEWAY_ONLY, chosen_environ
 from bonseyes_dagster.project.folder import Project
-from bonseyes_dagster.project.record import Lock, Record, read_record
+from bonseyes_dagster.project.state import Lock, ProjectState, read_project_state
 from bonseyes_dagster.settings import Settings
 
 __all__ = ["bring_down", "start_supervisor", "wait_healthy"]
 
 POLL_S = 0.1
 START_S = 120.0
-# Whoever holds the lock writes the record next, or gives it back.
+# Whoever holds the lock writes the state next, or gives it back.
 VANISHED_S = 15.0
 
 
@@ -48,12 +48,12 @@ def _environ(settings: Settings) -> dict[str, str]:
 
 def wait_healthy(
     project: Project,
-    on_record: Callable[[Record], None],
+    on_state: Callable[[ProjectState], None],
     *,
     supervisor: subprocess.Popen[bytes] | None = None,
     timeout_s: float = START_S,
-) -> Record | None:
-    """Return the record once everything is healthy or broken, or None when that takes too long.
+) -> ProjectState | None:
+    """Return the state once everything is healthy or broken, or None when that takes too long.
 
     Raises SettingsError with the supervisor's own words when it ended.
     """
@@ -61,12 +61,12 @@ def wait_healthy(
     last_seen_s = time.monotonic()
     while time.monotonic() < until_s:
         has_ended = supervisor is not None and supervisor.poll() is not None
-        record = read_record(project)
-        if record is not None:
+        project_state = read_project_state(project)
+        if project_state is not None:
             last_seen_s = time.monotonic()
-            on_record(record)
-            if record.phase == "up" and record.is_settled:
-                return record
+            on_state(project_state)
+            if project_state.phase == "up" and project_state.is_settled:
+                return project_state
         elif has_ended:
             said = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()
             raise SettingsError(said or "The supervisor ended at once.")
@@ -78,13 +78,13 @@ def wait_healthy(
 
 def bring_down(project: Project) -> bool:
     """End a project's supervisor and whatever is left of an earlier one; tell whether there was anything."""
-    record = read_record(project)
-    process = record.process() if record is not None else None
+    project_state = read_project_state(project)
+    process = project_state.process() if project_state is not None else None
     if process is not None:
         leftovers.end(process, patience_s=3 * STOP_S)
     found = leftovers.find_leftovers(project)
     leftovers.kill(found)
-    for file in (project.record, project.addresses):
+    for file in (project.state_file, project.addresses):
         file.unlink(missing_ok=True)
     _remove_sockets(project)
     return process is not None or bool(found)
@@ -93,6 +93,6 @@ def bring_down(project: Project) -> bool:
 def _remove_sockets(project: Project) -> None:
     """Remove the sockets of a supervisor that was killed; another one that starts now has its own."""
     lock = Lock(project.lock)
-    if project.state.is_dir() and lock.take():
+    if project.state_folder.is_dir() and lock.take():
         SocketFolder(project).remove()
         lock.give_back()

@@ -100,7 +100,7 @@ def test_a_killed_supervisor_leaves_nothing_for_long(project: Embedded) -> None:
 def test_what_hides_from_its_supervisor_is_found(project: Embedded) -> None:
     """Also what an earlier supervisor left whose guard was killed with it: `down` ends it, and so does `up`."""
     for end in (project.up, lambda: project.call("down")):
-        marked = {**os.environ, "BONSEYES_SUPERVISED": f"{project.project.state}#of another time"}
+        marked = {**os.environ, "BONSEYES_SUPERVISED": f"{project.project.state_folder}#of another time"}
         hidden = psutil.Popen(["sleep", "600"], env=marked, start_new_session=True)
         end()
         assert hidden.wait(10) == -signal.SIGKILL
@@ -110,7 +110,7 @@ def test_what_hides_from_its_supervisor_is_found(project: Embedded) -> None:
 def test_a_signal_in_the_foreground_ends_everything(project: Embedded, number: signal.Signals) -> None:
     """Ctrl-C, a kill, a closed terminal: at any time, also while it starts."""
     running = project.start("up")
-    until(lambda: project.project.record.exists())
+    until(lambda: project.project.state_file.exists())
     if number is not signal.SIGTERM:
         until(lambda: project.call("status").returncode == 0)
     processes = project.processes()

@@ -1,4 +1,4 @@
-"""What a step wants of its container: placed so that the same step, asked again, finds the same artifact."""
+"""A step's request to its container for one artifact. A repeated request of the same step finds the same artifact."""
 
 import contextlib
 import re
@@ -20,16 +20,16 @@ from bonseyes_dagster.orchestration.steps.references import ArtifactRef
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import dashboard_page
 
-__all__ = ["Order"]
+__all__ = ["ArtifactRequest"]
 
-# What `names.order_key` returns; of the parts only a step's name may hold anything else than hexadecimal digits.
+# The format of `names.idempotency_key`: hexadecimal digits, except for the name of the step.
 _KEY = re.compile(r"(?P<run>[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})/([0-9a-f]{32}/)?(?P<step>[^/]+)")
-# A tool has ten seconds to end by itself.
+# A cancelled tool has ten seconds to end by itself.
 _END_TIMEOUT_S = 20.0
 
 
-class Order:
-    """What this step wants of its container, and the key by which the container knows it again."""
+class ArtifactRequest:
+    """The parameters and files of one step's artifact, and the idempotency key of the step."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class Order:
         self._addresses = Addresses.from_settings(settings)
         self._container = container
         self._name = names.artifact_name(run_names.own_name(context.instance, context.run), step)
-        # Where people find the artifact: the dashboard's page, behind the gateway.
+        # The artifact's page on the dashboard, through the gateway.
         self.page = settings.gateway_url + dashboard_page(container, self._name)
         self._step = step
         self._instance = context.instance
-        self.key = names.order_key(context.run, step)
+        self.key = names.idempotency_key(context.run, step)
         self._run_id = context.run_id
         self._log = context.log
         self.reuse = context.run.tags.get(tags.REUSE_TAG, "true") != "false"
@@ -61,7 +61,7 @@ class Order:
 
     @property
     def container(self) -> Container:
-        """Return the container's client, wherever the container is now: it may be started anew elsewhere."""
+        """Return a client of the container at its current address: it may have restarted at another."""
         return Container(self._addresses.base_url(self._container), name=self._container, kind="artifacts", retry_s=0)
 
     @property
@@ -75,15 +75,16 @@ class Order:
             if value is None:
                 continue
             if parameter.type == "file" and not value.lower().startswith(("http://", "https://")):
-                self._readable.open(parameter.name, value).close()  # fail before anything is asked of the container
+                self._readable.open(parameter.name, value).close()  # fail before the container gets a request
                 self.files[parameter.name] = value
             else:
                 self.parameters[parameter.name] = value
 
-    def place(self) -> None:
-        """Create the artifact unless it is there; one that a former attempt left unfinished is made again.
+    def send(self) -> None:
+        """Create the artifact unless this step has created it before.
 
-        What an earlier run of this name made, one that is deleted, gives way: it gets another name.
+        An artifact that an earlier attempt left failed, cancelled or interrupted is deleted and created again. An
+        artifact of a deleted run with this run's name is renamed. Raises Failure if anybody else made the artifact.
         """
         former = self._former()
         if former is not None:
@@ -104,9 +105,9 @@ class Order:
         )
 
     def _resolve_conflict(self, former: Status) -> None:
-        """Make room where this step's name is taken by its own unfinished attempt, or by a run that is deleted."""
+        """Delete or rename an artifact that has this artifact's name; raise Failure if it must stay."""
         info = self.artifact.info()
-        if names.is_ordered_by(info, self.key):
+        if names.has_idempotency_key(info, self.key):
             if former.is_final and former.phase != "completed":
                 self._delete()
             return
@@ -118,7 +119,7 @@ class Order:
         self._set_aside(former)
 
     def _set_aside(self, former: Status) -> None:
-        """Rename an artifact that a deleted run of this name left; nobody waits for it, so that it is ended first."""
+        """Rename an artifact of a deleted run with this run's name; cancel it first, because nobody waits for it."""
         artifact = self.artifact
         if not former.is_final:
             artifact.cancel()
@@ -149,37 +150,37 @@ class Order:
             self.artifact.delete()
 
     def check_inputs(self, info: Mapping[str, Any]) -> None:
-        """Raise Failure if the artifact was made of other inputs than the steps before this one have made.
+        """Raise Failure if the artifact was made from other inputs than the outputs of the earlier steps.
 
-        A reference is a name. The artifact of that name may have been deleted or renamed, and another one made since.
+        A reference is a name. Somebody may have deleted or renamed the artifact and created another of that name.
         """
         inputs = (info.get("provenance") or {}).get("inputs") or {}
         for name, digest in self._digests.items():
             if inputs.get(name, {}).get("digest", digest) != digest:
                 raise Failure(
-                    description=f"{self.artifact.url} was made of {self.parameters[name]}, which is another artifact "
-                    "by now than the one that this run refers to. Launch a new run.",
+                    description=f"{self.artifact.url} was made from {self.parameters[name]}, which is not the artifact "
+                    "that this run refers to: another artifact has that name now. Launch a new run.",
                     allow_retries=False,
                 )
 
     def cancel(self) -> None:
-        """Take the order back, whether it has been placed yet or not."""
+        """Cancel the artifact, and stop a request that was not sent yet."""
         self.stop.set()
         with contextlib.suppress(BonseyesError):
             self.artifact.cancel()
 
 
 def _maker_of(key: object, step: str) -> str | None:
-    """Return the id of the run whose step asked for an artifact with an idempotency key; None for another's key.
+    """Return the id of the run whose step created an artifact with this key; None for any other key.
 
-    Such an artifact is named by run and step, so that the same name and the same step mean the same run's name.
+    The name of such an artifact is made from run and step. So an equal name and step mean an equal run name.
     """
     match = _KEY.fullmatch(key) if isinstance(key, str) else None
     return match["run"] if match and match["step"] == step else None
 
 
 def _spare_name(name: str, artifact_id: str) -> str:
-    """Return the name under which an artifact goes on whose name a new run needs."""
+    """Return a new name for an artifact whose name a new run needs."""
     suffix = f".{artifact_id[:8]}"
     return name[: run_names.NAME_LENGTH - len(suffix)].rstrip(".") + suffix
 

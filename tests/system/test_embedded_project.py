@@ -84,7 +84,7 @@ def test_status_names_the_containers_whose_code_changed(project: Embedded) -> No
     try:
         until(lambda: project.status()["code_changed"] == ["learn"])
         # Each process of the dashboard asks for itself.
-        sentence = "learn: code changed since start; restart the container to use it.\n"
+        sentence = "The code of learn changed since it started; restart the container to use it.\n"
         until(lambda: sentence in project.call("status").stdout)
     finally:
         new.unlink()
@@ -131,7 +131,7 @@ def test_another_user_gets_nothing(project: Embedded) -> None:
     assert len(connectable(paths)) >= 10
     assert as_other_user(lambda: connectable(paths)) == []
     assert as_other_user(lambda: readable([project.folder])), "the project's folder must be open for this to tell"
-    assert as_other_user(lambda: readable([project.project.state])) == []
+    assert as_other_user(lambda: readable([project.project.state_folder])) == []
     # The one port is that of the gateway, which has no token here.
     assert as_other_user(lambda: _status(project, "/", f"127.0.0.1:{project.port}")) == 403
 

@@ -1,6 +1,6 @@
-"""Who may ask this web service: by the Host that a request names, and by the user who has connected.
+"""Check the caller of a web service: the Host header of the request, and the user who has connected.
 
-At a unix socket its folder decides, and nothing is asked here.
+At a unix socket, the mode of its folder protects the service, so this module checks nothing.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 try:
     import uwsgi
-except ImportError:  # any other WSGI server, such as the one of the tests
+except ImportError:  # another WSGI server, for example in tests
     uwsgi = None
 
-__all__ = ["OwnHost"]
+__all__ = ["CallerCheck"]
 
-_of_thread = threading.local()
+_thread_local = threading.local()
 
 
-class OwnHost:
-    """Checks requests that come to a port; at one of a loopback address, other users of the machine get nothing."""
+class CallerCheck:
+    """Checks requests that come to a port; at a loopback port, it refuses other users of the machine."""
 
     def __init__(self, app_name: str) -> None:
         bind = _bind()
@@ -41,21 +41,19 @@ class OwnHost:
         self._names = own_names(Settings.from_environ(), app_name, split_host(bind)[0])
 
     def admits(self, environ: WSGIEnvironment) -> bool:
-        """Tell whether a request is to be answered."""
+        """Tell whether the service may answer a request."""
         is_own = not self._is_open or is_own_host(environ.get("HTTP_HOST"), self._names)
         return is_own and self._is_of_own_user(environ)
 
     def check(self) -> None:
-        """Raise ForbiddenError when the current request is not to be answered."""
+        """Raise ForbiddenError if the service must not answer the current request."""
         if self._is_open:
             check_own_host(request.headers.get("Host"), self._names)
         if not self._is_of_own_user(request.environ):
-            raise ForbiddenError(
-                "This container answers only to the user who runs it; for others, bind a unix socket of theirs."
-            )
+            raise ForbiddenError("This container answers only to the user who runs it; others must use the gateway.")
 
     def _is_of_own_user(self, environ: WSGIEnvironment) -> bool:
-        # Asked again after a wait, a request has no connection of uWSGI's any more; it was admitted before.
+        # A held request has no connection of uWSGI any more. It passed this check before its wait.
         if not self._is_loopback or HELD_KEY in environ:
             return True
         try:
@@ -67,9 +65,9 @@ class OwnHost:
 
 
 def _peers() -> Peers:
-    if not hasattr(_of_thread, "peers"):
-        _of_thread.peers = Peers()
-    peers: Peers = _of_thread.peers
+    if not hasattr(_thread_local, "peers"):
+        _thread_local.peers = Peers()
+    peers: Peers = _thread_local.peers
     return peers
 
 

@@ -1,4 +1,7 @@
-"""Asks a WSGI application as uWSGI would hand it a request, which may be one that no client library sends."""
+"""Sends requests to a WSGI application in this process, in the form that uWSGI gives them.
+
+The requests may be ones that no client library sends.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["Answer", "ask", "check_answer"]
+__all__ = ["Answer", "check_answer", "send_request"]
 
 _HEADER_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """The response of the application."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-def ask(app: Any, method: str, target: str, headers: list[tuple[str, str]] = (), body: bytes = b"") -> Answer:  # type: ignore[assignment]
-    """Send one request; `target` is raw, text that is no Latin-1 goes out as UTF-8."""
+def send_request(app: Any, method: str, target: str, headers: list[tuple[str, str]] = (), body: bytes = b"") -> Answer:  # type: ignore[assignment]
+    """Send one request. `target` is sent without quoting; text that is not ASCII is sent as UTF-8."""
     path, _, query = _raw(target).partition("?")
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
@@ -70,7 +73,7 @@ def _run(app: Any, environ: dict[str, Any]) -> Answer:
 
 
 def check_answer(answer: Answer) -> None:
-    """Fail for what no request may get: a 5xx but for a full queue's, an error that is not the contract's JSON."""
+    """Check the rules for every answer: no status of 500 or more, errors as JSON, and a safe Location."""
     assert answer.status < 500, answer
     assert answer.headers["x-content-type-options"] == "nosniff"
     if answer.status >= 400 and answer.body:

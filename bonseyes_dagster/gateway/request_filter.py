@@ -1,4 +1,7 @@
-"""The door of both gateways: whether a request passes, where to, and what the gateway answers by itself."""
+"""Decide whether a request passes the gateway and where it goes, and answer the gateway's own routes.
+
+The embedded gateway and nginx's access service use it.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,21 @@ from bonseyes_dagster.gateway.headers import secure
 from bonseyes_dagster.gateway.routes import Target, match
 from bonseyes_dagster.urls import HEALTHZ
 
-__all__ = ["Door", "is_websocket"]
+__all__ = ["RequestFilter", "is_websocket"]
 
-# No container takes more.
+# The limit of the containers, too.
 HEADERS_BYTES = 32_768
 
 
-class Door:
+class RequestFilter:
     """Applies the access rules, and answers the gateway's own routes."""
 
-    def __init__(self, rules: access.Rules) -> None:
+    def __init__(self, rules: access.AccessRules) -> None:
         self._rules = rules
         self._login = login.Login(rules)
 
     def target(self, request: web.BaseRequest) -> Target | None:
-        """Return where the request goes, None when `answer` has the answer; raise the error that refuses it."""
+        """Return the target of a request, or None if `answer` must answer it; raise the error that refuses it."""
         _check_form(request)
         access.check_host(request.headers.get("Host"), self._rules)
         target = match(request.raw_path.partition("?")[0])
@@ -42,7 +45,7 @@ class Door:
         return target
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Answer a request that `target` let pass without an upstream to go to."""
+        """Answer a request for which `target` returned None."""
         response = await self._answer(request)
         secure(response.headers)
         return response
@@ -63,7 +66,7 @@ class Door:
         return web.Response(status=308, headers={"Location": f"{match(raw_path).redirect}{mark}{query}"})
 
     def secrets(self, request: web.BaseRequest) -> set[str]:
-        """Return the headers, and `cookie:NAME`, that no upstream gets to see."""
+        """Return the names of headers, and `cookie:NAME`, that the gateway must not forward."""
         if not self._rules.token:
             return set()
         secret = {f"cookie:{access.session_cookie(self._rules)}"}
@@ -88,21 +91,21 @@ def _check_form(request: web.BaseRequest) -> None:
     if not re.fullmatch(r"[!-~]*", request.raw_path) or "#" in request.raw_path:
         raise BadRequestError("The request target must be printable ASCII without a #; percent-encode all else.")
     if len(request.headers.getall("Host", [])) > 1:
-        raise BadRequestError("A request has one Host.")
+        raise BadRequestError("The request has several Host headers; it must have one.")
     if sum(len(name) + len(value) for name, value in request.raw_headers) > HEADERS_BYTES:
-        raise BadRequestError(f"The headers are larger than {HEADERS_BYTES} bytes together.")
+        raise BadRequestError(f"The headers are too large together; the limit is {HEADERS_BYTES} bytes.")
 
 
 def _check_query(request: web.BaseRequest, target: Target) -> None:
-    """Refuse a query that comes as a link: whoever had somebody's browser follow it would have it executed."""
+    """Refuse a query in a URL: another site's link could make a browser execute it."""
     if target.executes and request.method != "POST" and "?" in request.raw_path and not is_websocket(request):
-        raise ForbiddenError("A query that is executed must not come with a GET: send it by POST.")
+        raise ForbiddenError("The gateway does not execute a query from a URL: send it by POST.")
 
 
 def _check_handshake(request: web.BaseRequest) -> None:
     version = request.headers.get("Sec-WebSocket-Version")
     if version != "13" or not re.fullmatch(r"[+/0-9A-Za-z]{22}==", request.headers.get("Sec-WebSocket-Key", "")):
-        raise BadRequestError("A websocket begins with Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes.")
+        raise BadRequestError("A websocket needs Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key of 16 bytes.")
 
 
 def _ask_to_sign_in(request: web.BaseRequest) -> web.Response:

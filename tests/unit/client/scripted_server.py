@@ -1,4 +1,4 @@
-"""A small real HTTP server that says what a test tells it to, and misbehaves on purpose where it is told so."""
+"""A small real HTTP server for tests: a test scripts its answers, and makes it break off or drop them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 @dataclass(frozen=True)
 class Call:
-    """A request as it came."""
+    """A received request."""
 
     method: str
     path: str
@@ -28,10 +28,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What to answer, and how to fail at it.
+    """One answer, and how to break it.
 
-    `cut_after`: hang up after so many bytes of the body. `drop`: hang up without any answer.
-    `chunks`: a chunked body; one that raises ends the connection without the last chunk.
+    `cut_after`: hang up after this many bytes of the body. `drop`: hang up without any answer.
+    `chunks`: a chunked body; if it raises, the connection ends without the last chunk.
     """
 
     body: Any = b""
@@ -49,7 +49,7 @@ class Answer:
 
 
 def error(status: int, code: str, message: str = "no", detail: Any = None, **options: Any) -> Answer:
-    """Return an error answer as the contract has it."""
+    """Return an error answer in the form of the contract."""
     body = {"error": {"code": code, "message": message, "detail": detail, "request_id": "r1"}}
     return Answer(body, status, **options)
 
@@ -57,8 +57,8 @@ def error(status: int, code: str, message: str = "no", detail: Any = None, **opt
 Reply = Answer | Callable[[Call], Answer]
 
 
-class UnrulyServer:
-    """Answers by (method, path); a list is worked off, its last entry stays."""
+class ScriptedServer:
+    """Answers by (method, path). It gives the scripted answers in order, and repeats the last one."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -74,7 +74,7 @@ class UnrulyServer:
         return f"http://127.0.0.1:{self.port}"
 
     def on(self, method: str, path: str, *replies: Reply) -> None:
-        """Say what is answered."""
+        """Set the answers for a method and a path."""
         self._replies[method, path] = list(replies)
 
     def serve_file(
@@ -87,7 +87,7 @@ class UnrulyServer:
         self.on("GET", f"{base}/data/{path}", *first, lambda call: ranged(call, content))
 
     def count(self, method: str, path: str) -> int:
-        """Return how often it was asked."""
+        """Return the number of requests with this method and path."""
         return sum((call.method, call.path) == (method, path) for call in self.calls)
 
     def take(self, call: Call) -> Answer:
@@ -101,14 +101,14 @@ class UnrulyServer:
         return reply if isinstance(reply, Answer) else reply(call)
 
     def start(self) -> None:
-        """Listen, on the port of the last time if there was one."""
+        """Start to listen; after `stop`, on the same port."""
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), _handler(self))
         self._server.daemon_threads = True
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Stop listening, and break the connections that there are."""
+        """Stop listening, and close all open connections."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -120,9 +120,9 @@ class UnrulyServer:
 
 
 @contextmanager
-def unruly_server() -> Iterator[UnrulyServer]:
-    """Run a server for the length of a test."""
-    server = UnrulyServer()
+def scripted_server() -> Iterator[ScriptedServer]:
+    """Run a server until the end of the block."""
+    server = ScriptedServer()
     server.start()
     try:
         yield server
@@ -131,10 +131,10 @@ def unruly_server() -> Iterator[UnrulyServer]:
 
 
 def ranged(call: Call, content: bytes, etag: str = '"v1"') -> Answer:
-    """Answer with the file, or the range of it that is asked for."""
-    asked = call.headers.get("Range")
-    if asked and call.headers.get("If-Range", etag) == etag:
-        start = int(asked.removeprefix("bytes=").removesuffix("-"))
+    """Answer with the file, or with the requested range of it."""
+    wanted = call.headers.get("Range")
+    if wanted and call.headers.get("If-Range", etag) == etag:
+        start = int(wanted.removeprefix("bytes=").removesuffix("-"))
         if start >= len(content):
             return error(416, "range_not_satisfiable")
         span = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -142,7 +142,7 @@ def ranged(call: Call, content: bytes, etag: str = '"v1"') -> Answer:
     return Answer(content, 200, {"ETag": etag})
 
 
-def _handler(server: UnrulyServer) -> type[BaseHTTPRequestHandler]:
+def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 

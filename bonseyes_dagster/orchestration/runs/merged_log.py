@@ -1,4 +1,4 @@
-"""The one log of a run: Dagster's events and, among them, what the tools print, in the order of time."""
+"""The merged log of a run: Dagster's events and the output of the tools, in the order of time. `Runs.log` serves it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance
 
-__all__ = ["Journal"]
+__all__ = ["MergedLog"]
 
 _PAGE = 500
 _SHOWN = {
@@ -30,14 +30,17 @@ _SHOWN = {
 }
 
 
-class Journal:
-    """Reads a run's log. It only ever grows at its end, so that byte offsets stay true."""
+class MergedLog:
+    """Reads the merged log of a run. The log grows only at its end, so byte offsets stay valid."""
 
     def __init__(self, instance: DagsterInstance) -> None:
         self._instance = instance
 
     def read(self, run_id: str, *, offset: int, is_final: Callable[[], bool] | None) -> Iterator[bytes]:
-        """Yield the log from byte `offset`; with `is_final` until that is true, b"" where there is nothing new."""
+        """Yield the log from byte `offset`.
+
+        With `is_final`, follow the log until it returns True, and yield b"" whenever there is nothing new.
+        """
         skip = offset
         for chunk in self._chunks(run_id, is_final):
             if len(chunk) > skip:
@@ -50,12 +53,12 @@ class Journal:
         cursor: str | None = None
         latest = 0.0
         while True:
-            # Asked before reading: what a final run has logged is then complete in this pass.
+            # Ask before reading: then this pass reads the whole log of a final run.
             is_last = is_final is None or is_final()
             while True:
                 page = self._instance.get_records_for_run(run_id, cursor=cursor, limit=_PAGE)
                 for record in page.records:
-                    # Steps write at the same time, so moments may be some milliseconds out of order.
+                    # Steps write at the same time, so timestamps may be some milliseconds out of order.
                     latest = max(latest, record.event_log_entry.timestamp)
                     yield from filter(None, [_lines(record.event_log_entry, latest)])
                 cursor = page.cursor
@@ -86,7 +89,7 @@ def _text(entry: Any, event: Any) -> str:
     if failure is not None and failure.description:
         return f"{text}\n{failure.description}"
     if event.event_type is DagsterEventType.RUN_FAILURE and "Steps failed" in text:
-        return text  # the steps have said it all
+        return text  # the events of the steps have the reasons
     if error is None or (error.cls_name or "").endswith("InterruptedError"):
-        return text  # how an interrupt travelled through the code helps nobody
+        return text  # the traceback of an interruption is no help
     return f"{text}\n{error.to_string()}"

@@ -1,10 +1,11 @@
-"""What nginx asks about each request before it forwards one: the door of the embedded gateway as a small service.
+"""The access service: nginx asks it about each request before it forwards the request.
 
-nginx sends the request's method, target and headers without its body, and as well
+It applies the same `RequestFilter` as the embedded gateway. nginx sends the request's method, target and headers
+without its body, and these headers:
 
-    X-Gateway-Question     `pass`: may it pass, and where to? 204 says so in the headers named below, 403 that it may
-                           not; `answer`: this time in full, as the client shall get it, with the request's body
-    X-Gateway-Request      the request's first line as it came, for a target that is no path
+    X-Gateway-Question     `pass`: may the request pass, and what is its target? The answer is 204 with the headers
+                           below, or 403. `answer`: send the full answer for the client; here the body comes, too
+    X-Gateway-Request      the first line of the request as it came, because its target may not be a path
     X-Gateway-Containers   the containers that nginx knows
 """
 
@@ -15,31 +16,31 @@ import logging
 from aiohttp import web
 
 from bonseyes_dagster.errors import BadRequestError, BonseyesError, NotFoundError, UnavailableError
-from bonseyes_dagster.gateway.access import Rules, rules_from_settings
-from bonseyes_dagster.gateway.door import Door, is_websocket
+from bonseyes_dagster.gateway.access import AccessRules, rules_from_settings
 from bonseyes_dagster.gateway.headers import content_of, request_headers
+from bonseyes_dagster.gateway.request_filter import RequestFilter, is_websocket
 from bonseyes_dagster.gateway.routes import DAGSTER, Target
 from bonseyes_dagster.gateway.server import serve
 from bonseyes_dagster.settings import Settings
 from bonseyes_dagster.urls import HEALTHZ
 
-__all__ = ["ANSWERS", "CONTAINERS", "QUESTION", "REQUEST", "Questions", "start"]
+__all__ = ["ANSWERS", "CONTAINERS", "QUESTION", "REQUEST", "AccessService", "start"]
 
 QUESTION = "X-Gateway-Question"
 REQUEST = "X-Gateway-Request"
 CONTAINERS = "X-Gateway-Containers"
-# What a 204 says, each in its header X-Gateway-NAME.
+# A 204 has these values, each in a header X-Gateway-NAME.
 ANSWERS = ("Container", "Name", "Path", "Prefix", "Stripped", "Upgrade", "Cookie", "Authorization", "Content")
 
 
-class Questions:
-    """Answers nginx."""
+class AccessService:
+    """Answers nginx's questions about requests."""
 
-    def __init__(self, rules: Rules) -> None:
-        self._door = Door(rules)
+    def __init__(self, rules: AccessRules) -> None:
+        self._filter = RequestFilter(rules)
 
     async def answer(self, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
-        """Return what nginx asked for; raise the error that the client shall get."""
+        """Return the answer to nginx's question; raise the error for the client."""
         question = request.headers.get(QUESTION)
         if question is None and request.raw_path == HEALTHZ:
             return web.json_response({"status": "ok"})
@@ -47,8 +48,8 @@ class Questions:
             return self._pass(request)
         target = self._target(request)
         if target is not None:
-            raise UnavailableError("The rules of access have changed just now. Try again.")
-        return await self._door.answer(request)
+            raise UnavailableError("The access rules have just changed; try again.")
+        return await self._filter.answer(request)
 
     def _pass(self, request: web.BaseRequest) -> web.Response:
         try:
@@ -63,14 +64,14 @@ class Questions:
         line = request.headers.get(REQUEST, "").split(" ")
         if len(line) != 3 or not line[1].startswith("/"):
             raise BadRequestError("The request target must be a path that begins with a slash.")
-        target = self._door.target(request)
+        target = self._filter.target(request)
         known = request.headers.get(CONTAINERS, "").split(" ")
         if target is not None and target.container not in (DAGSTER, *known):
             raise NotFoundError(f"There is no container {target.container!r}.")
         return target
 
     def _headers(self, request: web.BaseRequest, target: Target) -> dict[str, str]:
-        kept = request_headers(request.headers, target, client="", scheme="", secrets=self._door.secrets(request))
+        kept = request_headers(request.headers, target, client="", scheme="", secrets=self._filter.secrets(request))
         _, mark, query = request.raw_path.partition("?")
         answers = {
             "Container": target.container,
@@ -87,7 +88,7 @@ class Questions:
 
 
 async def start(settings: Settings, host: str, port: int) -> web.ServerRunner:
-    """Listen for nginx; the rules are those of a gateway that is published where the settings say."""
+    """Listen for nginx; the settings give the published host and port of the gateway, `host` and `port` do not."""
     rules = rules_from_settings(settings, settings.host, settings.port)
-    # nginx logs each request, with the same id.
-    return await serve(Questions(rules).answer, host, port, log_level=logging.DEBUG)
+    # nginx logs each request already, with the same id.
+    return await serve(AccessService(rules).answer, host, port, log_level=logging.DEBUG)

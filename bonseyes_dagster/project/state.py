@@ -1,4 +1,4 @@
-"""What a supervisor tells other processes: the record on disk that `status`, `down` and a second `up` read."""
+"""What a supervisor tells other processes: the state on disk that `status`, `down` and a second `up` read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import psutil
 
 from bonseyes_dagster.errors import SettingsError
 from bonseyes_dagster.project.folder import Project
+from bonseyes_dagster.system.replacing import replace_file
 
-__all__ = ["Lock", "Record", "ServiceRecord", "State", "read_record", "write_json"]
+__all__ = ["Lock", "ProjectState", "ServiceState", "State", "read_project_state", "write_json"]
 
 State = Literal["waiting", "starting", "healthy", "unhealthy", "broken", "restarting", "stopped"]
 Phase = Literal["starting", "up", "stopping"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceRecord:
+class ServiceState:
     """One service: `seconds` from its start until it was healthy, `reason` why it is not."""
 
     name: str
@@ -41,7 +42,7 @@ class ServiceRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class ProjectState:
     """A project's services and their supervisor, of which Docker's containers have none.
 
     `process_start` tells a process from a later one with the same pid.
@@ -50,18 +51,18 @@ class Record:
     phase: Phase
     url: str
     seconds: float | None
-    services: tuple[ServiceRecord, ...]
+    services: tuple[ServiceState, ...]
     pid: int | None = None
     process_start: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as it lies on disk."""
+        """Return the state as it lies on disk."""
         return {**asdict(self), "services": [asdict(service) for service in self.services]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        return cls(**{**data, "services": tuple(ServiceRecord(**entry) for entry in data["services"])})
+        return cls(**{**data, "services": tuple(ServiceState(**entry) for entry in data["services"])})
 
     def process(self) -> psutil.Process | None:
         """Return the supervisor's process, if it lives."""
@@ -85,7 +86,7 @@ class Record:
         return any(service.name == "dagster-webserver" for service in self.services)
 
     @property
-    def broken(self) -> tuple[ServiceRecord, ...]:
+    def broken(self) -> tuple[ServiceState, ...]:
         """The services whose code cannot be loaded: none gets healthy before somebody mends it."""
         return tuple(service for service in self.services if service.state == "broken")
 
@@ -95,25 +96,23 @@ class Record:
         return all(service.is_settled for service in self.services)
 
 
-def read_record(project: Project) -> Record | None:
-    """Return the record of a supervisor that lives, or None; raise SettingsError when it is another user's."""
+def read_project_state(project: Project) -> ProjectState | None:
+    """Return the state of a supervisor that lives, or None; raise SettingsError when it is another user's."""
     try:
-        record = Record.from_json(json.loads(project.record.read_bytes()))
+        project_state = ProjectState.from_json(json.loads(project.state_file.read_bytes()))
     except PermissionError as error:
         raise SettingsError(
-            f"{project.state} belongs to another user, who alone can run and ask {project.name}. "
+            f"{project.state_folder} belongs to another user, who alone can run and ask {project.name}. "
             "Copy the project to a folder of your own, or let that user do it."
         ) from error
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return record if record.process() is not None else None
+    return project_state if project_state.process() is not None else None
 
 
 def write_json(file: Path, body: object) -> None:
     """Replace `file` in one step, so that a reader sees the old or the new."""
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
-    new.replace(file)
+    replace_file(file, f"{json.dumps(body, indent=2)}\n".encode())
 
 
 class Lock:

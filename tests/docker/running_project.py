@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from bonseyes_dagster.client import Project
-from bonseyes_dagster.docker.engine import RefusedError, docker
+from bonseyes_dagster.docker.engine import EngineRefusedCommandError, docker
 from tests.waiting import free_port
 
 SOURCE = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ FOLDERS = ("bonseyes_dagster", "components", "containers", "requirements")
 FILES = ("*Dockerfile", "docker-compose*.yml", ".dockerignore", "*.py", "*.toml", "*.txt", "*.yaml")
 
 
-class Composed:
+class RunningProject:
     """A copy of the project with a name and a port of its own; leaving its context, nothing of it is on the engine.
 
     `environ` is what a person has set beside name and port.
@@ -127,7 +127,7 @@ class Composed:
         for network in docker("network", "ls", "-q", label).split():
             # An engine under load may lose count of what is on a network: https://github.com/moby/moby/issues/42119
             assert docker("network", "inspect", "-f", "{{len .Containers}}", network).strip() == "0", done.stderr
-            with pytest.raises(RefusedError, match="has active endpoints"):
+            with pytest.raises(EngineRefusedCommandError, match="has active endpoints"):
                 docker("network", "rm", network)
 
 
