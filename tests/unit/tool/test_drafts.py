@@ -85,7 +85,7 @@ def test_upload_beyond_the_reserve_is_refused(volume: Volume) -> None:
 
 
 def test_unexpected_parts_are_discarded_and_reported(volume: Volume) -> None:
-    """The check of the parameters names them."""
+    """The check of the parameters reports them later."""
     draft = draft_of(volume)
     assert draft.open("other", "x").write(b"abc") == 3
     draft.open("images", "x").close()
