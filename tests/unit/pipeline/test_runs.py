@@ -60,19 +60,19 @@ def post(runs: Runs) -> Callable[[], int]:
     return post
 
 
-def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
+def test_two_equal_requests_at_once_make_one_run(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The name is taken when it is looked at, by what the key asks for."""
-    look, twins = runs._former, []
+    """The second request creates the run after the first has checked the key and before it checks the name."""
+    look, twins = runs._former_run, []
 
     def look_before_the_twin(key: str, body: str) -> str | None:
         found = look(key, body)
-        monkeypatch.setattr(runs, "_former", look)
+        monkeypatch.setattr(runs, "_former_run", look)
         twins.append(post())
         return found
 
-    monkeypatch.setattr(runs, "_former", look_before_the_twin)
+    monkeypatch.setattr(runs, "_former_run", look_before_the_twin)
     assert (post(), twins) == (200, [200])
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
 
@@ -109,11 +109,11 @@ def test_a_repeated_request_waits_for_a_launch_that_fails(
     assert runs.names() == ["x"]
 
 
-def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_again(
+def test_name_freed_by_a_failed_launch_gets_503(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repeated request that met the name meanwhile is not told that it is taken."""
-    monkeypatch.setattr(runs, "_former", lambda *_: None)
+    """The name was taken at the first check and is free at the second: a retry can succeed, so 409 would be wrong."""
+    monkeypatch.setattr(runs, "_former_run", lambda *_: None)
     assert post() == 200
     owner = runs._records.owner
     owners = iter([owner("x"), None])
@@ -121,8 +121,10 @@ def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_aga
     assert post() == 503
 
 
-def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], int], tmp_path: Path) -> None:
-    """Dagster's storage forgets a run, as when it is made anew: the archives are set aside, not removed."""
+def test_uploads_are_set_aside_when_dagsters_storage_is_lost(
+    runs: Runs, post: Callable[[], int], tmp_path: Path
+) -> None:
+    """A new storage knows no runs. The archives must not be removed."""
     assert post() == 200
     [uploaded] = (tmp_path / "volume/uploads").iterdir()
     os.utime(uploaded, (time.time() - 10**6,) * 2)
@@ -135,10 +137,10 @@ def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], i
     assert kept == [b"abc", b"abc"]
 
 
-def test_a_deletion_is_carried_out_once_though_the_definitions_are_loaded_anew(
+def test_deletion_is_done_once_across_a_reload_of_the_definitions(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tidying after that leaves alone what a request from before is deleting."""
+    """Cleaning up after the reload leaves alone the run that an earlier request deletes."""
     assert post() == 200
     deleting: list[str] = []
     is_at_it, may_go_on = threading.Event(), threading.Event()
@@ -162,10 +164,10 @@ def test_a_deletion_is_carried_out_once_though_the_definitions_are_loaded_anew(
     assert runs.instance.get_runs() == []
 
 
-def test_a_new_run_of_a_name_waits_until_the_deleted_one_is_gone(
+def test_new_run_waits_until_the_deleted_run_of_its_name_is_gone(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have one id: Dagster removes the record, which frees the name, and only then the events."""
+    """Both runs have one id. Dagster deletes the row, which frees the name, before it deletes the events."""
     assert post() == 200
     instance = runs.instance
 

@@ -19,8 +19,8 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path, reserve_bytes=0)
 
 
-def test_kept_files_are_whole(uploads: Uploads) -> None:
-    """With their sizes and digests, under the parameter that they are for."""
+def test_kept_files_have_their_bytes_size_and_digest(uploads: Uploads) -> None:
+    """They are stored under the parameter of the upload."""
     draft = uploads.begin()
     with draft.open("images", "train.idx.gz") as file:
         file.write(b"abc")
@@ -39,8 +39,8 @@ def test_kept_files_are_whole(uploads: Uploads) -> None:
         uploads.file(token, "labels")
 
 
-def test_discarded_files_are_gone(uploads: Uploads, tmp_path: Path) -> None:
-    """Also while a part is still being written, and twice."""
+def test_discarded_files_are_removed(uploads: Uploads, tmp_path: Path) -> None:
+    """This holds during the upload of a part, and for a second call."""
     draft = uploads.begin()
     draft.open("images", "a").write(b"abc")
     draft.discard()
@@ -48,7 +48,7 @@ def test_discarded_files_are_gone(uploads: Uploads, tmp_path: Path) -> None:
     assert list((tmp_path / "drafts").iterdir()) == []
 
 
-def test_no_files_are_no_token(uploads: Uploads) -> None:
+def test_draft_without_files_has_no_token(uploads: Uploads) -> None:
     """A run of URLs keeps nothing."""
     assert uploads.keep(uploads.begin()) == ""
     assert uploads.names("") == []
@@ -58,23 +58,23 @@ def test_no_files_are_no_token(uploads: Uploads) -> None:
     ("given", "kept"),
     [("../../etc/passwd", "_.._etc_passwd"), ("a b\n.gz", "a_b_.gz"), (".hidden", "hidden"), ("...", "file")],
 )
-def test_file_names_cannot_lead_elsewhere(uploads: Uploads, given: str, kept: str) -> None:
-    """What a client calls its file is a hint, not a path."""
+def test_uploaded_file_name_cannot_be_a_path(uploads: Uploads, given: str, kept: str) -> None:
+    """A client's name for its file is a hint only."""
     draft = uploads.begin()
     draft.open("images", given).close()
     assert uploads.path(uploads.keep(draft), draft.files["images"]).name == kept
 
 
-def test_full_disk_refuses_while_it_fills(tmp_path: Path) -> None:
-    """The reserve is for what goes on already."""
+def test_full_disk_refuses_an_upload(tmp_path: Path) -> None:
+    """The reserve of disk space is for runs in progress."""
     draft = Uploads(tmp_path, reserve_bytes=2**62).begin()
     with pytest.raises(StorageFullError):
         draft.open("images", "a").write(b"abc")
     draft.discard()
 
 
-def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
-    """Drafts of a process that died, and files that no run came to want."""
+def test_old_drafts_and_uploads_without_a_run_are_found(uploads: Uploads, tmp_path: Path) -> None:
+    """A process that died leaves drafts, and uploads that got no run."""
     draft = uploads.begin()
     draft.open("images", "a").close()
     kept = uploads.begin()
@@ -91,7 +91,7 @@ def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
 
 
 def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -> None:
-    """Their run may be what was lost, as when Dagster's storage is made anew: nothing of theirs is removed."""
+    """Dagster's storage may have lost the run, so its files are not removed."""
     draft = uploads.begin()
     with draft.open("images", "a") as file:
         file.write(b"precious")
@@ -106,8 +106,8 @@ def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"images": 1}', '{"images": {"path": "../../x", "size": 1, "sha256": ""}}']
 )
-def test_a_damaged_list_of_uploads_hides_nothing_else(uploads: Uploads, tmp_path: Path, content: str) -> None:
-    """The run stays readable; its file is answered with the reason, and no path leads out."""
+def test_damaged_list_of_uploads_leaves_the_run_readable(uploads: Uploads, tmp_path: Path, content: str) -> None:
+    """A request for the file gets the reason, and no path leads out of the uploads."""
     draft = uploads.begin()
     draft.open("images", "a").close()
     token = uploads.keep(draft)

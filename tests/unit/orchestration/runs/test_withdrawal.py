@@ -102,15 +102,15 @@ def create(instance: DagsterInstance) -> DagsterRun:
     return instance.create_run_for_job(makes, run_id=RUN_ID, tags={RUN_TAG: "x"})
 
 
-def test_what_is_in_progress_is_cancelled(instance, maker):
-    """All of it; and no step of an ended run is in progress."""
+def test_artifacts_in_progress_are_cancelled(instance, maker):
+    """Afterwards no step of the ended run is in progress."""
     assert withdraw(instance, RUN_ID)
     assert maker.asked == ["x_a", "x_b"]
     assert {stats.status for stats in instance.get_run_step_stats(RUN_ID)} == {StepEventStatus.FAILURE}
 
 
 @pytest.mark.parametrize("has_failed", [False, True])
-def test_a_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
+def test_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
     """One that is launched while a container has the old one wait; what that one leaves is another withdrawal."""
 
     def replace():
@@ -124,8 +124,8 @@ def test_a_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
     assert maker.asked == ["x_a"]
 
 
-def test_an_artifact_that_is_not_there_is_asked_for_again(instance, maker, monkeypatch):
-    """Its order may be on its way, but not for ever."""
+def test_missing_artifact_is_tried_again_for_a_while(instance, maker, monkeypatch):
+    """A request for it may still be in flight."""
     maker.artifacts.remove("x_b")
     assert not withdraw(instance, RUN_ID)
     maker.artifacts.add("x_b")
@@ -138,8 +138,8 @@ def test_an_artifact_that_is_not_there_is_asked_for_again(instance, maker, monke
 
 
 @pytest.mark.parametrize("key", [None, "by hand", f"{RUN_ID}/{'0' * 32}/a", f"{RUN_ID}/b"])
-def test_what_another_has_ordered_is_not_cancelled(instance, maker, key, monkeypatch):
-    """It has the name of the step's artifact, which may come yet, but not for ever."""
+def test_artifact_with_another_key_is_not_cancelled(instance, maker, key, monkeypatch):
+    """It has the name of the step's artifact. The step's own artifact may still come, for a while."""
     maker.keys["x_a"] = key
     assert not withdraw(instance, RUN_ID)
     assert maker.asked == ["x_b"]
