@@ -13,7 +13,7 @@ AUTHORING = Path(__file__).parents[3] / "docs/authoring.md"
 
 def test_authoring_page_lists_every_special_output_type() -> None:
     """The table has every name that the project treats specially, and no other."""
-    table = AUTHORING.read_text().partition("| `output_type` | what follows |")[2].partition("\n\n")[0]
+    table = AUTHORING.read_text().partition("| `output_type` | effect |")[2].partition("\n\n")[0]
     assert {name: kind_of(name) for name in re.findall(r"`(com\.bonseyes\.[a-z-]+)`", table)} == {
         BENCHMARK: "model",
         "com.bonseyes.model": "model",
