@@ -1,4 +1,4 @@
-"""A pipeline container over real tools, a real code server and a real run server: everything that `/runs` promises."""
+"""A pipeline container with real tools, a real code server and a real run server: the behaviour of `/runs`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ops over real tools, run by Dagster's own executors: what they hand on, how they fail, and what they do again."""
+"""Ops over real tools, with Dagster's own executors: their results, failures and retries."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def execute(
 
 
 def failure_of(result: ExecuteInProcessResult) -> Any:
-    """Return what the one failed step says."""
+    """Return the failure of the one failed step."""
     (event,) = result.get_step_failure_events()
     return event.step_failure_data.user_failure_data
 
@@ -101,9 +101,9 @@ def test_op_returns_a_typed_reference(execute: Callable[..., ExecuteInProcessRes
         digest=made.manifest().digest,
         size=made.status().size,
     )
-    (told,) = result.asset_materializations_for_node("learn")
-    values = {key: entry.value for key, entry in told.metadata.items()}
-    assert list(told.asset_key.path) == ["tiny-one", "learn"]
+    (materialization,) = result.asset_materializations_for_node("learn")
+    values = {key: entry.value for key, entry in materialization.metadata.items()}
+    assert list(materialization.asset_key.path) == ["tiny-one", "learn"]
     assert values["url"] == reference.url
     assert values["page"] == "http://127.0.0.1:8000/#/learn/artifacts/plain_learn"
     assert values["parameters"]["epochs"] == 2
@@ -150,8 +150,8 @@ def test_step_reports_that_the_code_of_its_tool_changed(
         finally:
             project.addresses.write_text(before)
     assert result.success
-    (told,) = result.asset_materializations_for_node("learn")
-    assert told.metadata["code_changed"].value is True
+    (materialization,) = result.asset_materializations_for_node("learn")
+    assert materialization.metadata["code_changed"].value is True
     records = Records(instance, pipeline)
     states = States(records, pipeline, ContainerRequests(Addresses.from_settings()), "http://gateway")
     steps = provenance_of(states.read(records.find("changed")), {})["steps"]
@@ -288,5 +288,5 @@ def test_re_execution_does_not_repeat_completed_steps(
     }
     assert {step.phase for step in state.steps} == {"completed"}
     assert [step.name for step in state.steps if not step.is_inherited] == ["learn", "judge"]
-    told = provenance_of(state, {})
-    assert all(step["artifact"]["digest"] for step in told["steps"])
+    document = provenance_of(state, {})
+    assert all(step["artifact"]["digest"] for step in document["steps"])

@@ -1,4 +1,4 @@
-"""Runs that are executed again, in part, or under the name of a deleted one: what each shows is its own."""
+"""Re-executions, partial runs, and new runs with the name of a deleted run: each shows only its own results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DELETE = "mutation ($id: String!) { deletePipelineRun(runId: $id) { __typename 
 
 
 class Page:
-    """What Dagster's page does, through its own GraphQL."""
+    """Does what Dagster's page does, through Dagster's GraphQL."""
 
     def __init__(self, context: WorkspaceProcessContext, pipeline: Container) -> None:
         self._context = context
@@ -127,7 +127,7 @@ def page(dagster: TinyDagster, pipeline: Container) -> Iterator[Page]:
 
 @pytest.fixture
 def launch(pipeline: Container, project: TinyProject) -> Any:
-    """Run the pipeline with two small archives, to the end."""
+    """Return a function that runs the pipeline with two small archives and waits for the end."""
 
     def launch(name: str, content: bytes = b"abc", **parameters: Any) -> Artifact:
         archives = {"train": project.archive("train.bin", content), "test": project.archive("test.bin", content)}
@@ -150,8 +150,8 @@ def phases(status: Status) -> dict[str, str]:
     return {step.name: step.phase for step in status.steps or ()}
 
 
-def told(run: Artifact) -> dict[str, dict[str, Any]]:
-    """Return what `run.json` tells of each step."""
+def run_json_steps(run: Artifact) -> dict[str, dict[str, Any]]:
+    """Return the entry of each step in `run.json`."""
     return {step["name"]: step for step in json.loads(run.read("run.json"))["steps"]}
 
 
@@ -168,7 +168,7 @@ def test_benchmark_of_an_old_model_is_not_inherited(launch: Any, page: Page, pip
         assert (each.progress.done, each.progress.total) == (3, 3)
     assert [entry.path for entry in child.manifest().files] == ["run.json"]
     assert not [metric for metric in child.metrics() if metric.startswith("judge.")]
-    steps = told(child)
+    steps = run_json_steps(child)
     assert steps["load_train"]["inherited_from"] == {"name": "old", "run_id": parent.status().run_id}
     assert steps["learn"]["inherited_from"] is None
     assert steps["learn"]["artifact"]["parameters"]["epochs"] == 5
@@ -178,7 +178,7 @@ def test_benchmark_of_an_old_model_is_not_inherited(launch: Any, page: Page, pip
     grandchild = page.run_of(page.execute_again(status.run_id or "", ["judge"], config))
     status = grandchild.wait(WAIT_S)
     assert (status.progress.done, status.progress.total) == (4, 4)
-    steps = told(grandchild)
+    steps = run_json_steps(grandchild)
     assert steps["learn"]["inherited_from"]["name"] == child.name
     assert steps["judge"]["artifact"]["parameters"]["model"] == f"http://learn/artifacts/{child.name}_learn"
     assert "judge/report.json" in [entry.path for entry in grandchild.manifest().files]

@@ -1,4 +1,4 @@
-"""The inbox: archives in a folder become one run, once, and not before they are whole."""
+"""The inbox: archives in a folder start one run, once, and only when they are complete."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
-    """A pipeline that wants two archives."""
+    """Return a pipeline with two archives."""
     return make_pipeline(tmp_path, "images", "labels")
 
 
@@ -63,7 +63,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @dataclass
 class Looks:
-    """A sensor as Dagster's daemon asks it: the cursor of each tick goes to the next, and requests become runs."""
+    """Calls a sensor as Dagster's daemon does: it passes on the cursor, and turns requests into runs."""
 
     sensor: SensorDefinition
     instance: DagsterInstance
@@ -72,7 +72,7 @@ class Looks:
     runs: list[DagsterRun] = field(default_factory=list)
 
     def look(self, *, is_kept: bool = True) -> list[RunRequest]:
-        """Ask once; unless `is_kept`, Dagster loses the answer."""
+        """Call the sensor once; unless `is_kept`, Dagster loses the answer."""
         context = build_sensor_context(instance=self.instance, cursor=self.cursor)
         data = self.sensor.evaluate_tick(context)
         self.reason = data.skip_message or ""
@@ -90,7 +90,7 @@ class Looks:
             self.runs.append(run)
 
     def names(self) -> list[str]:
-        """Ask once and return the names of the runs that are requested."""
+        """Call the sensor once and return the names of the requested runs."""
         return [request.tags[tags.RUN_TAG] for request in self.look()]
 
 
@@ -105,7 +105,7 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 
 @pytest.fixture
 def looks(pipeline: Pipeline, inbox: Path, instance: DagsterInstance) -> Looks:
-    """Looks that take a set at once."""
+    """Return looks without a waiting time for new sets."""
     return Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), instance)
 
 
@@ -121,7 +121,7 @@ def place(folder: Path, *files: str, age_s: float = 60.0, content: str = "") -> 
 
 
 def test_archives_start_a_run(looks: Looks, inbox: Path) -> None:
-    """Files are known by their names up to the first dot."""
+    """The name up to the first dot says which parameter a file is for."""
     place(inbox, "images.idx.gz", "labels.gz", "notes.txt")
     (request,) = looks.look()
     assert request.run_config == {"images": str(inbox / "images.idx.gz"), "labels": str(inbox / "labels.gz")}
@@ -214,7 +214,7 @@ def test_links_inside_the_inbox_are_followed(looks: Looks, inbox: Path) -> None:
 
 
 def test_a_file_that_becomes_a_link_is_never_read(tmp_path: Path, inbox: Path) -> None:
-    """The other file has another place, even if all that the check compares is equal."""
+    """The place of the opened file is checked, even if all compared values are equal."""
     place(inbox / "a", "images")
     place(tmp_path / "elsewhere", "images")
     (archives,) = (each for each in inbox_files.read_sets(inbox, ["images"]) if each.name == "a")
@@ -376,7 +376,7 @@ def test_unreadable_folder_or_file_stops_only_its_own_set(looks: Looks, inbox: P
 def test_folder_that_cannot_be_listed_stops_only_its_own_set(
     looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the test above, for root, whom permissions do not stop: the file server does not answer."""
+    """Root ignores permissions, so here the file server does not answer."""
     for folder in ("bad", "good"):
         place(inbox / folder, "images", "labels")
     scandir = os.scandir

@@ -1,4 +1,4 @@
-"""Names of runs: given, made up, unique, and the same for everybody who reads them."""
+"""Names of runs: given or generated, unique, and the same for every reader."""
 
 from collections.abc import Iterator
 
@@ -52,7 +52,7 @@ def test_job_names() -> None:
 
 
 def test_run_ids_are_made_of_names() -> None:
-    """Two that create a run of one name create one run."""
+    """Two creations of one name make one run."""
     assert run_names.run_id_of("demo") == run_names.run_id_of("demo") != run_names.run_id_of("demo2")
 
 
@@ -75,7 +75,7 @@ def test_given_name_is_kept(instance: DagsterInstance) -> None:
 
 
 def test_taken_name_is_changed(instance: DagsterInstance) -> None:
-    """A re-execution comes with its parent's tags, name included; so does the re-execution of that one."""
+    """A re-execution has a copy of its parent's tags, also of the name."""
     named(instance, create(instance, "demo", run_names.run_id_of("demo")))
     second = create(instance, "demo")
     assert named(instance, second) == f"demo-{second.run_id[:8]}"

@@ -1,4 +1,4 @@
-"""Pipelines: which parameters users see, what becomes of them, and what is refused when definitions load."""
+"""Pipelines: their parameters and steps, and the mistakes that are refused when definitions load."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def learning(tmp_path: Path) -> GraphDefinition:
 
 
 def make(graph: GraphDefinition, **options: Any) -> Pipeline:
-    """Make a pipeline with what every one needs."""
+    """Make a pipeline with the required arguments."""
     defaults: dict[str, Any] = {
         "name": "digits-cnn",
         "task": TASK,

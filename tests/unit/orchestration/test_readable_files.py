@@ -1,4 +1,4 @@
-"""Which files a run may read when its config names a path."""
+"""The files that a run may read by path."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""What travels between ops, how it is typed, and how a re-execution finds it."""
+"""Values between ops: their types, and how a re-execution finds them."""
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Jobs of selected ops: what they must be given, what they need not, and what is refused."""
+"""Jobs of selected ops: required inputs, optional parameters, and refused values."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def learning(tmp_path: Path) -> GraphDefinition:
 
 @pytest.fixture
 def job(learning: GraphDefinition) -> JobDefinition:
-    """The job as Dagster has it once definitions are assembled, with another executor."""
+    """Return the job as in assembled definitions, with another executor."""
     fixed = {"again.criteria": [{"minimum": 1}]}
     pipeline = Pipeline(name="x", graph=learning, task=TASK, parameters=PARAMETERS, fixed=fixed)
     return Definitions(jobs=[pipeline.job], executor=in_process_executor).resolve_job_def("x")

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a pipeline: valid, and about the routes that there are."""
+"""The OpenAPI document of a pipeline is valid and has every route."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ TINY = Path(__file__).parents[2] / "flow" / "tiny"
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
-    """The tiny project's runs, planned without a code server, and launched by nobody."""
+    """Return the runs of the tiny project, without a code server and without a launcher."""
 
     def create_run(*, instance: DagsterInstance, run_id: str, tags: Mapping[str, str], **_: Any) -> None:
         instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=dict(tags)))
@@ -48,7 +48,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
 
 @pytest.fixture
 def post(runs: Runs) -> Callable[[], int]:
-    """Ask for one run, always with the same key; return the answer's status."""
+    """Return a function that creates a run, always with the same key, and returns the status code."""
     application = create_app(runs, Settings())
 
     def post() -> int:
@@ -77,13 +77,13 @@ def test_two_equal_requests_at_once_make_one_run(
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
 
 
-@pytest.mark.parametrize(("is_starting", "is_loaded_anew"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize(("is_starting", "is_reloaded"), [(False, False), (True, False), (False, True)])
 def test_a_repeated_request_waits_for_a_launch_that_fails(
-    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool, is_loaded_anew: bool
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool, is_reloaded: bool
 ) -> None:
-    """The run goes with it, whether the launcher had reported it as starting or not; the repeated request makes it.
+    """The failed launch deletes the run, and the repeated request creates it again.
 
-    Also when the definitions are loaded anew between the two.
+    This holds if the launcher had reported the run as starting, and if the definitions are reloaded in between.
     """
     has_begun, may_fail = threading.Event(), threading.Event()
 
@@ -100,7 +100,7 @@ def test_a_repeated_request_waits_for_a_launch_that_fails(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(post)
         assert has_begun.wait(30)
-        if is_loaded_anew:
+        if is_reloaded:
             runs.serve(load_pipeline(TINY, "tiny-one"))
         second = pool.submit(post)
         wait([second], timeout=0.5)
@@ -143,22 +143,22 @@ def test_deletion_is_done_once_across_a_reload_of_the_definitions(
     """Cleaning up after the reload leaves alone the run that an earlier request deletes."""
     assert post() == 200
     deleting: list[str] = []
-    is_at_it, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_continue = threading.Event(), threading.Event()
 
     def keep_artifacts(_: RunEnding, state: RunState) -> list[str]:
         deleting.append(state.name)
         if len(deleting) == 1:
-            is_at_it.set()
-            may_go_on.wait(30)
+            has_begun.set()
+            may_continue.wait(30)
         return []
 
     monkeypatch.setattr(RunEnding, "_keep_artifacts", keep_artifacts)
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(runs.delete, "x")
-        assert is_at_it.wait(30)
+        assert has_begun.wait(30)
         runs.serve(load_pipeline(TINY, "tiny-one"))
         runs.clean()
-        may_go_on.set()
+        may_continue.set()
         request.result()
     assert deleting == ["x"]
     assert runs.instance.get_runs() == []

@@ -1,4 +1,4 @@
-"""What the output type of a container means to its pipeline."""
+"""The kinds of containers, by output type."""
 
 from __future__ import annotations
 

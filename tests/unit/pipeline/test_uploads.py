@@ -1,4 +1,4 @@
-"""The archives of runs on the volume: whole, named safely, kept as long as wanted."""
+"""The archives of runs on the volume: complete, safely named, kept as long as their run."""
 
 from __future__ import annotations
 

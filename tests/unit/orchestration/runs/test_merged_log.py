@@ -1,4 +1,4 @@
-"""The merged log: what is shown, in which order, and that offsets stay true."""
+"""The merged log: its lines, their order, and valid offsets."""
 
 from datetime import datetime
 

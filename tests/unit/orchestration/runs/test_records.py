@@ -1,4 +1,4 @@
-"""Runs are found by name, and no run is out of reach."""
+"""Every run can be found by a name."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ FIRST, SECOND = "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    """The records of a pipeline, with two runs that bear one name."""
+    """Return the records of a pipeline with two runs of one name."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         for run_id in (FIRST, SECOND):
             tags = {PIPELINE_TAG: "tiny-one", RUN_TAG: "mine"}

@@ -1,4 +1,4 @@
-"""Deletions over a real storage: each is carried out once, and a new run of the name is none of its business."""
+"""Deletions over a real storage: each is done once, and leaves a new run of the same name alone."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ RUN_ID = run_id_of("x")
 
 @pytest.fixture
 def records(instance: DagsterInstance) -> Records:
-    """The tiny project's runs; there is one, and it has failed."""
+    """Return the runs of the tiny project: one, which has failed."""
     add_run(instance)
     return Records(instance, load_pipeline(TINY, "tiny-one"))
 
 
 @pytest.fixture
 def ending(records: Records, tmp_path: Path) -> RunEnding:
-    """What deletes them."""
+    """Return the object that deletes the runs."""
     requests = ContainerRequests(Addresses(tmp_path / "addresses.json"))
     states = States(records, load_pipeline(TINY, "tiny-one"), requests, "http://gateway")
     uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
@@ -51,7 +51,7 @@ def ending(records: Records, tmp_path: Path) -> RunEnding:
 
 
 def add_run(instance: DagsterInstance) -> None:
-    """Add a run, always of the same name, that has failed."""
+    """Add a failed run, always with the same name."""
     run = DagsterRun(job_name="tiny_one", run_id=RUN_ID, tags={RUN_TAG: "x"}, status=DagsterRunStatus.FAILURE)
     instance.add_run(run)
 
@@ -60,22 +60,22 @@ def test_deletion_is_done_by_one_thread(ending: RunEnding, records: Records, mon
     """Cleaning up, and a second request, leave alone the run that a request deletes."""
     record = records.find("x")
     deleting: list[str] = []
-    is_at_it, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_continue = threading.Event(), threading.Event()
 
     def delete_artifacts(state: RunState) -> None:
         deleting.append(state.name)
-        is_at_it.set()
-        may_go_on.wait(30)
+        has_begun.set()
+        may_continue.wait(30)
 
     monkeypatch.setattr(ending, "_delete_artifacts", delete_artifacts)
     with ThreadPoolExecutor(2) as pool:
         request = pool.submit(ending.delete, record, with_artifacts=True)
-        assert is_at_it.wait(30)
+        assert has_begun.wait(30)
         tidying = pool.submit(ending.resume)
         with pytest.raises(NotFoundError):
             ending.delete(record, with_artifacts=True)
         tidying.result(timeout=30)
-        may_go_on.set()
+        may_continue.set()
         request.result()
     assert deleting == ["x"]
     assert records.search("x") is None
@@ -87,7 +87,7 @@ def test_deletion_is_done_by_one_thread(ending: RunEnding, records: Records, mon
 def test_new_run_of_the_name_is_left_alone(
     ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """When the old one was deleted by somebody else, as on Dagster's page, before the deletion gets to it."""
+    """Somebody may delete the old run on Dagster's page before this deletion does."""
     deleting: list[str] = []
 
     def replace(_: object) -> None:
@@ -116,7 +116,7 @@ def test_deletion_of_a_replaced_run_is_not_resumed(
 
 
 def begin_step(instance: DagsterInstance) -> None:
-    """Have the run begin a step that nobody has seen the end of."""
+    """Let the run begin a step, without an end."""
     instance.report_dagster_event(DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn"), RUN_ID)
 
 
@@ -156,7 +156,7 @@ LAUNCH = "0" * 32
 
 
 def finish(job: Job) -> None:
-    """Make an artifact of one file; one that is called `slow` is made until it is cancelled."""
+    """Make an artifact of one file; with the parameter `slow`, continue until it is cancelled."""
     while job.parameters.get("slow"):
         job.progress(0)
         job.sleep(0.01)
@@ -165,7 +165,7 @@ def finish(job: Job) -> None:
 
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[dict[str, Container]]:
-    """The tiny project's containers, which answer."""
+    """Serve the containers of the tiny project."""
     with ExitStack() as stack:
         addresses = {}
         for name in ("load", "learn", "judge"):
@@ -229,7 +229,7 @@ def test_artifact_of_a_step_closed_with_its_run_is_cancelled(
 
 
 def add_child(instance: DagsterInstance) -> DagsterRun:
-    """Execute the run again as Dagster's page does, which copies its tags."""
+    """Add a re-execution as Dagster's page does: with a copy of the parent's tags."""
     parent = instance.get_run_by_id(RUN_ID)
     assert parent is not None
     child = DagsterRun(

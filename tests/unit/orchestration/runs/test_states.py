@@ -1,4 +1,4 @@
-"""Statuses in lists: a success is known without its events, what ended otherwise a while ago is read once."""
+"""Statuses in lists: no events are read for a successful run, and once for a run that ended a while ago."""
 
 import time
 from datetime import timedelta

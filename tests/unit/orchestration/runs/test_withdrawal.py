@@ -1,4 +1,4 @@
-"""What an ended run has left with its tools is cancelled over HTTP, and only for as long as the run is that one."""
+"""Artifacts that an ended run left in progress are cancelled over HTTP, until a new run has its id."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def makes():
 
 
 class Maker(ThreadingHTTPServer):
-    """A tool's container that knows how to cancel, and by which key an artifact was ordered."""
+    """A tool's container that can cancel, and that knows the idempotency key of each artifact."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -42,12 +42,12 @@ class Maker(ThreadingHTTPServer):
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One answer of it."""
+    """Answers one request."""
 
     server: Maker
 
     def do_GET(self) -> None:
-        """Tell about an artifact; of that without a key as a container of an earlier version does."""
+        """Describe an artifact; without a key, as a container of an earlier version does."""
         name = self.path.removeprefix("/artifacts/")
         key = {"idempotency_key": self.server.keys[name]} if name in self.server.keys else {}
         self.say(name, {"name": name, **key})
@@ -61,7 +61,7 @@ class Answer(BaseHTTPRequestHandler):
         self.say(name, {"result": "failed", "phase": "cancelled", "name": name})
 
     def say(self, name: str, body: dict[str, str]) -> None:
-        """Answer, if the artifact is there."""
+        """Send the answer, or 404 if there is no such artifact."""
         is_there = name in self.server.artifacts
         content = json.dumps(body if is_there else {"error": {"code": "not_found", "message": name}}).encode()
         self.send_response(200 if is_there else 404)
@@ -70,12 +70,12 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def maker(tmp_path, monkeypatch):
-    """The container, found by its name."""
+    """Serve the container under its name."""
     with Maker() as maker:
         threading.Thread(target=maker.serve_forever, daemon=True).start()
         addresses = tmp_path / "addresses.json"
@@ -87,7 +87,7 @@ def maker(tmp_path, monkeypatch):
 
 @pytest.fixture
 def instance(tmp_path):
-    """An instance with files, and a run in it that has ended while both steps were at work."""
+    """Return an instance with a run that has ended while both its steps were in progress."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         run = create(instance)
         for step in ("a", "b"):
@@ -98,7 +98,7 @@ def instance(tmp_path):
 
 
 def create(instance: DagsterInstance) -> DagsterRun:
-    """Create a run that nobody executes, always of the same name."""
+    """Create a run that no process executes, always with the same name."""
     return instance.create_run_for_job(makes, run_id=RUN_ID, tags={RUN_TAG: "x"})
 
 
@@ -111,7 +111,7 @@ def test_artifacts_in_progress_are_cancelled(instance, maker):
 
 @pytest.mark.parametrize("has_failed", [False, True])
 def test_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
-    """One that is launched while a container has the old one wait; what that one leaves is another withdrawal."""
+    """It is launched while a container is slow to answer about the old run."""
 
     def replace():
         instance.delete_run(RUN_ID)
