@@ -1,4 +1,4 @@
-"""Debian's Chromium for tests of pages, driven by Playwright; nothing is downloaded."""
+"""Debian's Chromium for tests of web pages, controlled by Playwright; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ needs_chromium = pytest.mark.browser
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start Chromium and end it."""
+    """Yield a running Chromium, and close it at the end of the block."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         try:
@@ -38,23 +38,23 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, *, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Page]:
-    """Open a page that fails the test when the browser reports an error: a script's, or a broken policy."""
+    """Yield a page; fail the test when the browser reports an error of a script or a policy."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
     )
     page = context.new_page()
     page.set_default_timeout(15_000)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: _note(wrong, message))
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: _collect(problems, message))
     try:
         yield page
     finally:
         context.close()
-    assert not wrong, wrong
+    assert not problems, problems
 
 
-def _note(wrong: list[str], message: ConsoleMessage) -> None:
-    # A 4xx that a test provokes is logged by the browser itself; what the page made of it is the test's matter.
+def _collect(problems: list[str], message: ConsoleMessage) -> None:
+    # The browser logs each 4xx by itself, also one that a test provokes; the test checks the page's reaction.
     if message.type == "error" and "Failed to load resource" not in message.text:
-        wrong.append(message.text)
+        problems.append(message.text)

@@ -1,7 +1,7 @@
-"""A project for tests of what stands before the containers: twins of a tool and a pipeline behind the real services.
+"""A project for tests of the gateway, the dashboard and TensorBoard: twins of a tool and a pipeline behind them.
 
-The gateway, the dashboard and TensorBoard are their own processes, as in production; the twins are threads here, so
-that a test can say what they do.
+The gateway, the dashboard and TensorBoard are real processes. A twin is a fake container in a thread of this process,
+so that a test can control it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TASK = Task(
 
 
 def tool_description(name: str, kind: str = "artifacts", **other: Any) -> ToolDescription:
-    """Return what a twin says of itself."""
+    """Return the description of a twin."""
     values: dict[str, Any] = {
         "description": f"The twin {name}.",
         "parameters": PARAMETERS,
@@ -65,7 +65,7 @@ def tool_description(name: str, kind: str = "artifacts", **other: Any) -> ToolDe
 
 
 class PipelineTwin(MemoryBackend):
-    """A pipeline's runs whose one step is an artifact of the twin `training`."""
+    """The runs of a pipeline; their last step is an artifact of the twin `training`."""
 
     def _status(self, entry: Any) -> Status:
         status = super()._status(entry)
@@ -78,7 +78,7 @@ class PipelineTwin(MemoryBackend):
 
 @contextmanager
 def serve_twin(backend: Backend, task: Task | None = None) -> Iterator[str]:
-    """Serve a twin in threads of this process; yield its base URL."""
+    """Serve a twin in threads of this process, and yield its base URL."""
     name = backend.describe().name
     app: Flask = create_app(
         name,
@@ -102,7 +102,7 @@ def serve_twin(backend: Backend, task: Task | None = None) -> Iterator[str]:
 
 
 class StandIn:
-    """The project; a context manager. `url` is its gateway's."""
+    """The project, as a context manager; `url` is its gateway's."""
 
     def __init__(
         self, folder: Path, make: Callable[[Job], None], make_run: Callable[[Job], None] | None = None

@@ -1,4 +1,4 @@
-"""`python -m demo`: the project's main job for real, twice."""
+"""`python -m demo` runs the project's main job twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Embedded]:
-    """A copy of this project, with nothing in it but what is committed."""
+    """A copy of this project, with committed files only."""
     with embedded(tmp_path / "project") as project:
         shutil.rmtree(project.folder)
         project.folder.mkdir()
@@ -49,8 +49,8 @@ def _demo(project: Embedded) -> str:
     return done.stdout
 
 
-def test_the_demo_makes_a_benchmarked_model_and_the_second_reuses_it(project: Embedded) -> None:
-    """From archives to a model that is good enough, everything printed that one wants to know; then nothing anew."""
+def test_demo_makes_a_benchmarked_model_and_reuses_it(project: Embedded) -> None:
+    """The first run makes a good model, and prints its report and its path; the second computes nothing again."""
     output = _demo(project)
     accuracy = re.search(r"accuracy (\d+\.\d+)%", output)
     assert accuracy is not None
