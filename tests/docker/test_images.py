@@ -267,7 +267,7 @@ def test_failed_build_prints_the_reason(project: Path) -> None:
     assert failed.returncode == 1
     assert "the reason" in failed.stderr
     unknown = _bonseyes(project, "build", "nothing")
-    assert (unknown.returncode, "there are: benchmarking, dagster" in unknown.stderr) == (3, True)
+    assert (unknown.returncode, "the images are: benchmarking, dagster" in unknown.stderr) == (3, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", "unix:///nowhere")
         gone = _bonseyes(project, "build")
