@@ -255,8 +255,8 @@ def _ways_out(looked: str) -> tuple[str, set[str]]:
     """Return whether the world was reached, and the routers that exist."""
     answer, routes, neighbours = looked.strip().split("\n\n")
     there = {line.split()[0] for line in neighbours.splitlines()}
-    told = {socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in routes.splitlines()[1:]}
-    return answer, told & there
+    routers = {socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in routes.splitlines()[1:]}
+    return answer, routers & there
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def fetcher(docker_project: RunningProject, world: World) -> Iterator[str]:
 def test_tool_on_the_network_outbound_reaches_the_world(
     docker_project: RunningProject, world: World, hidden: list[tuple[str, int]], fetcher: str
 ) -> None:
-    """In the project, it reaches no more than other tools; an address that answers at every port is a router."""
+    """In the project, it reaches no more than other tools; an address that answers at every port is on the way out."""
     assert _reached(docker_project, fetcher, [world.place]) == [world.place]
     closed = [(address, CLOSED) for address in {address for address, _ in hidden}]
     elsewhere = {address for address, _ in _reached(docker_project, fetcher, closed)}

@@ -50,8 +50,8 @@ def test_only_launching_services_reach_the_socket_proxy(project: RunningProject)
     asking = {*TOOLS, *LAUNCHING, "code-server", "visualization", "dashboard", "access", "gateway", "postgres"}
     for service in sorted(asking):
         for host in (PROXY, address):
-            said = project.inside(service, "bash", "-c", _CONNECT.format(host))
-            assert said == ("reached\n" if service in LAUNCHING else "refused\n"), (service, host)
+            answer = project.inside(service, "bash", "-c", _CONNECT.format(host))
+            assert answer == ("reached\n" if service in LAUNCHING else "refused\n"), (service, host)
 
 
 def test_runs_survive_docker_kill(project: RunningProject, digits: dict[str, Path]) -> None:

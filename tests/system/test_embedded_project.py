@@ -136,7 +136,7 @@ def test_another_user_gets_nothing(project: Embedded) -> None:
     assert as_other_user(lambda: _status(project, "/", f"127.0.0.1:{project.port}")) == 403
 
 
-def test_a_rebinding_page_gets_nothing(project: Embedded) -> None:
+def test_rebinding_page_gets_403(project: Embedded) -> None:
     """The gateway has the only port to which a browser can connect."""
     for path in ("/", "/healthz", "/containers/load/artifacts", "/dagster/graphql?query={version}"):
         assert _status(project, path, "evil.example") == 403
