@@ -333,7 +333,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "service_serves_its_pipeline",
         "mlp: it serves the pipeline 'digits-mlp'",
     ),
-    "another name of its own": (
+    "another name in its environment": (
         lambda c: c.service("import", environment={"BONSEYES_CONTAINER": "importer"}),
         "container_name",
         "import: it calls itself 'importer'",
