@@ -1,4 +1,4 @@
-"""Measures rates and server memory of a large download, of many files as a zip, of a large upload, and of an input.
+"""Measures rates and server memory of transfers: a large download, many files as a zip, a large upload, an input.
 
 Only the transfer is measured. A download goes from the page cache to a client that discards the data. An upload goes
 from a client to the disk, including the fsync. The server's memory must not grow with the size, so each transfer runs

@@ -34,7 +34,7 @@ HERE = Path(__file__).parent / "twenty"
 BOXES = 20
 CHAIN = 7
 REPEAT, STOCK_REPEAT = 9, 2
-# The clock of processor times has 100 ticks a second, and a parent gets the time of a child only when the child ends.
+# The clock of processor times has 100 ticks a second. A parent gets the time of a child when the child ends.
 SETTLE_S = 1.0
 
 

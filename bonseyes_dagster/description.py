@@ -82,12 +82,10 @@ def find_tools(project_folder: Path) -> dict[str, Path]:
             name = file.parent.name
             if name in found:
                 raise SettingsError(
-                    f"Two tools are called {name!r}: {found[name]} and {file.parent}; rename one folder."
+                    f"Two tools have the name {name!r}: {found[name]} and {file.parent}; rename one folder."
                 )
             if not is_name(name):
-                raise SettingsError(
-                    f"The folder {file.parent} holds a tool, but its name cannot be a container's name."
-                )
+                raise SettingsError(f"The folder {file.parent} has a tool; its name must be a valid container name.")
             found[name] = file.parent
     return found
 
@@ -131,7 +129,7 @@ def _text(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except FileNotFoundError:
-        raise SettingsError(f"{file.parent} holds no {FILE_NAME}.") from None
+        raise SettingsError(f"The folder {file.parent} has no {FILE_NAME}.") from None
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error}") from error
 
@@ -188,7 +186,7 @@ def _check_document(document: Mapping[str, Any]) -> Iterator[str]:
         if key not in _KEYS:
             yield f"{key!r} is unknown; the keys are {', '.join(sorted(_KEYS))}"
     if not isinstance(document.get("name"), str) or not is_name(document["name"]):
-        yield "'name' must be letters, digits, '.', '_' and '-'"
+        yield "'name' must consist of letters, digits, '.', '_' and '-'"
     for key in ("description", "output_type"):
         if not isinstance(document.get(key), str) or not document[key].strip():
             yield f"{key!r} must be a non-empty string"
@@ -230,7 +228,7 @@ def _check_names(parameters: Mapping[str, Any]) -> Iterator[str]:
     twins: dict[str, str] = {}
     for name in parameters:
         if not isinstance(name, str) or not _PARAMETER_NAME.fullmatch(name):
-            yield f"parameter {name!r}: its name must be letters, digits and '-', and begin with a letter"
+            yield f"parameter {name!r}: its name must consist of letters, digits, '-' and '_', and begin with a letter"
             continue
         attribute = python_name(name)
         if keyword.iskeyword(attribute) or attribute in {"artifact", "name", "data"}:
@@ -314,9 +312,9 @@ def _check_default(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     if entry.get("default") is None:
         return
     if entry.get("required"):
-        yield "it is required, so it can have no 'default'"
+        yield "it is required, so it must have no 'default'"
     elif entry["type"] == "file":
-        yield "a file can have no 'default'"
+        yield "a file must have no 'default'"
     else:
         problem = check_value(Parameter.from_json(name, entry), entry["default"])
         if problem:

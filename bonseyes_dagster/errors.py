@@ -153,7 +153,7 @@ class NotFinalError(ConflictError):
 
 
 class PreconditionFailedError(BonseyesError):
-    """The file is not the one that If-Match names."""
+    """The file does not have the ETag in If-Match."""
 
     code = "precondition_failed"
     http_status = 412

@@ -73,7 +73,7 @@ def check_parameters(
     """
     known = {parameter.name: parameter for parameter in parameters}
     unknown = [name for name in [*values, *files] if name not in known]
-    no_such = f"There is no such parameter; there are: {', '.join(known)[:_SHOWN_CHARACTERS] or 'none'}."
+    no_such = f"It is unknown; the parameters are: {', '.join(known)[:_SHOWN_CHARACTERS] or 'none'}."
     wrong: dict[str, str] = {name[:_SHOWN_NAME_CHARACTERS]: no_such for name in unknown[:_SHOWN_UNKNOWN]}
     checked: dict[str, Any] = {}
     for name, parameter in known.items():
@@ -97,7 +97,7 @@ def check_parameters(
 
 def _check_upload(parameter: Parameter, is_given_twice: bool) -> str | None:
     if parameter.type != "file":
-        return f"It is of type {parameter.type}, so it belongs into `data`, not into a file part."
+        return f"It is of type {parameter.type}, so it belongs in `data`, not in a file part."
     return "It is given twice: as an uploaded part and in `data`." if is_given_twice else None
 
 

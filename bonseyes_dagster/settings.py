@@ -24,7 +24,7 @@ def _number(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         value = int(text)
         if not minimum <= value <= maximum:
-            raise ValueError(f"must be between {minimum} and {maximum}")
+            raise ValueError(f"it must be between {minimum} and {maximum}")
         return value
 
     return parse
@@ -47,9 +47,9 @@ def _patterns(text: str) -> tuple[str, ...]:
 def _origin(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
-        raise ValueError("must be http://HOST, http://HOST:PORT or the same with https")
+        raise ValueError("it must be http://HOST, http://HOST:PORT or the same with https")
     if parts.path.strip("/") or parts.query or parts.fragment:
-        raise ValueError("must end after host and port: the gateway answers at the root of its host, not below a path")
+        raise ValueError("it must have no path: the gateway answers at the root of its host")
     return text
 
 
@@ -72,7 +72,7 @@ def _paths(text: str) -> tuple[Path, ...]:
 def _choice(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}")
+            raise ValueError(f"it must be one of {', '.join(choices)}")
         return text
 
     return parse
@@ -86,36 +86,38 @@ def _setting(name: str, parse: Callable[[str], Any], default: Any, text: str) ->
 class Settings:
     """The value of each environment variable that a process of this project reads; immutable."""
 
-    # Who this process is
-    container: str = _setting("BONSEYES_CONTAINER", str, "", "the container's name; a tool's own by default")
+    # This process
+    container: str = _setting("BONSEYES_CONTAINER", str, "", "the container's name; the tool's name by default")
     tool: Path | None = _setting("BONSEYES_TOOL", _path, None, "the folder with the tool's tool.yml")
     pipeline: str = _setting("BONSEYES_PIPELINE", str, "", "the pipeline that a pipeline container serves")
     project: Path | None = _setting(
         "BONSEYES_PROJECT", _path, None, "the project's folder, with definitions.py; the working directory by default"
     )
-    volume: Path | None = _setting("BONSEYES_VOLUME", _path, None, "the folder that holds all that a container keeps")
+    volume: Path | None = _setting("BONSEYES_VOLUME", _path, None, "the folder for all persistent files of a container")
     volumes: Path | None = _setting(
         "BONSEYES_VOLUMES",
         _path,
         None,
-        "the folder with the volumes of the project's containers, by name: inputs are linked from there",
+        "the folder with the volumes of the project's containers, by name: inputs become hard links to files there",
     )
 
-    # Where others are
-    url: str = _setting("BONSEYES_URL", _origin, "", "the gateway that clients use; http://127.0.0.1:BONSEYES_PORT")
+    # Addresses of other processes
+    url: str = _setting(
+        "BONSEYES_URL", _origin, "", "the gateway's URL for clients; http://127.0.0.1:BONSEYES_PORT by default"
+    )
     addresses: Path | None = _setting(
-        "BONSEYES_ADDRESSES", _path, None, "JSON file {container: base URL}; without it a container is http://NAME"
+        "BONSEYES_ADDRESSES", _path, None, "JSON file {container: base URL}; without it, a container is http://NAME"
     )
     outbound: tuple[str, ...] = _setting(
-        "BONSEYES_OUTBOUND", _words, (), "hosts that tools may fetch URLs from, beside the project's containers"
+        "BONSEYES_OUTBOUND", _words, (), "hosts from which tools may fetch URLs, beside the project's containers"
     )
 
-    # Which files runs may read
+    # Files that runs may read
     files: tuple[Path, ...] = _setting(
         "BONSEYES_FILES",
         _paths,
         (),
-        "folders whose files a run's config may name, beside the inbox; the project's by default",
+        "folders whose files the config of a run may name, beside the inbox; the project's folder by default",
     )
     inbox: Path | None = _setting("BONSEYES_INBOX", _path, None, "the folder whose archives start runs")
 
@@ -124,12 +126,12 @@ class Settings:
         "BONSEYES_PASS_ENV",
         _patterns,
         (),
-        "further variables of the shell that the project's processes get: names, or beginnings of names and `*`",
+        "further variables of the shell for the project's processes: names, or beginnings of names followed by `*`",
     )
 
     # The gateway
     dagster_url: str = _setting(
-        "BONSEYES_DAGSTER_URL", _url, "http://dagster-webserver:3000", "where the gateway finds Dagster's webserver"
+        "BONSEYES_DAGSTER_URL", _url, "http://dagster-webserver:3000", "the URL of Dagster's webserver for the gateway"
     )
     host: str = _setting("BONSEYES_HOST", str, "127.0.0.1", "address that the gateway binds")
     port: int = _setting("BONSEYES_PORT", _number(1, 65535), 8000, "port that the gateway binds")
@@ -143,16 +145,16 @@ class Settings:
         "BONSEYES_RUN_LAUNCHER",
         _choice("warm", "docker"),
         "warm",
-        "how runs get a process: forked by the run server, or in a container for each",
+        "the process of a run: `warm`, a fork of the run server, or `docker`, a container for each run",
     )
     postgres: str = _setting(
-        "BONSEYES_POSTGRES", _url, "", "database of Dagster's runs, postgresql://USER@HOST/DATABASE; SQLite without it"
+        "BONSEYES_POSTGRES", _url, "", "database of Dagster's runs, postgresql://USER@HOST/DATABASE; SQLite by default"
     )
     postgres_password_file: Path | None = _setting(
         "BONSEYES_POSTGRES_PASSWORD_FILE", _path, None, "file with the database's password"
     )
     compose_project: str = _setting(
-        "BONSEYES_COMPOSE_PROJECT", str, "", "the Docker project whose networks and volumes containers of runs use"
+        "BONSEYES_COMPOSE_PROJECT", str, "", "the Compose project with the networks and volumes for containers of runs"
     )
     run_image: str = _setting("BONSEYES_RUN_IMAGE", str, "bonseyes/project", "image of the containers of runs")
 
@@ -161,21 +163,24 @@ class Settings:
     threads: int = _setting("BONSEYES_THREADS", _number(1, 1024), 128, "threads of each server process")
     queue_limit: int = _setting("BONSEYES_QUEUE_LIMIT", _number(1, 10**6), 10_000, "artifacts that may wait in a queue")
     upload_limit_bytes: int = _setting(
-        "BONSEYES_UPLOAD_LIMIT_BYTES", _number(1, 2**50), 2**36, "largest request body that is taken"
+        "BONSEYES_UPLOAD_LIMIT_BYTES", _number(1, 2**50), 2**36, "size limit of a request body"
     )
     files_limit: int = _setting(
         "BONSEYES_FILES_LIMIT", _number(1, 10**7), 250_000, "files and folders that one artifact may have"
     )
     log_limit_bytes: int = _setting(
-        "BONSEYES_LOG_LIMIT_BYTES", _number(1, 2**50), 2**28, "how much of an artifact's log is kept, but for its end"
+        "BONSEYES_LOG_LIMIT_BYTES", _number(1, 2**50), 2**28, "size limit of an artifact's log; its end is always kept"
     )
     disk_reserve_bytes: int = _setting(
-        "BONSEYES_DISK_RESERVE_BYTES", _number(0, 2**50), 2**26, "free space that creating must leave on the volume"
+        "BONSEYES_DISK_RESERVE_BYTES",
+        _number(0, 2**50),
+        2**26,
+        "free space on the volume that new artifacts must leave",
     )
 
     # The log
     log_level: str = _setting(
-        "BONSEYES_LOG_LEVEL", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "least severe record that is logged"
+        "BONSEYES_LOG_LEVEL", _choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level of records in the log"
     )
 
     @classmethod
@@ -193,7 +198,7 @@ class Settings:
             except ValueError as error:
                 wrong[f.metadata["name"]] = f"{text!r}: {error}"
         if wrong:
-            raise SettingsError("; ".join(f"{name}={why}" for name, why in wrong.items()), detail=wrong)
+            raise SettingsError("; ".join(f"{name}={why}" for name, why in wrong.items()) + ".", detail=wrong)
         return cls(**values)
 
     @property

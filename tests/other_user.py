@@ -26,10 +26,10 @@ def as_other_user(action: Callable[[], Any], uid: int = NOBODY) -> Any:
         _act(action, uid, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        said = json.loads(pipe.read())
+        answer = json.loads(pipe.read())
     os.waitpid(pid, 0)
-    assert "error" not in said, said["error"]
-    return said["answer"]
+    assert "error" not in answer, answer["error"]
+    return answer["answer"]
 
 
 def _act(action: Callable[[], Any], uid: int, writer: int) -> None:
@@ -37,10 +37,10 @@ def _act(action: Callable[[], Any], uid: int, writer: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-        said = {"answer": action()}
+        answer = {"answer": action()}
     except BaseException:
-        said = {"error": traceback.format_exc()}
-    os.write(writer, json.dumps(said).encode())
+        answer = {"error": traceback.format_exc()}
+    os.write(writer, json.dumps(answer).encode())
     os._exit(0)
 
 

@@ -27,8 +27,8 @@ LIMIT = 1000
 _log = logging.getLogger(__name__)
 # How long `/healthz` reports a damaged file.
 _NOTICE_S = 7 * 24 * 3600.0
-# The dashboard sends requests to registered names. So a name must not be an IP address, in any notation that resolvers
-# know (one to four numbers, decimal, octal or hexadecimal), and not `localhost`.
+# The dashboard sends requests to registered names. So a name must not be `localhost` or an IP address. Resolvers know
+# many notations of addresses: one to four numbers, each decimal, octal or hexadecimal.
 ADDRESS_PATTERN = (
     r"^(0[xX][0-9a-fA-F]*|[0-9]+)(\.(0[xX][0-9a-fA-F]*|[0-9]+))*\.?$|^[lL][oO][cC][aA][lL][hH][oO][sS][tT]$"
 )

@@ -1,1 +1,1 @@
-"""The embedded default: the whole project as processes on this machine."""
+"""The embedded project, which is the default: all services run as processes on this machine."""

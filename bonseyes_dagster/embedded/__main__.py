@@ -1,4 +1,4 @@
-"""`python -m bonseyes_dagster.embedded FOLDER`: the supervisor that `bonseyes up --detach` leaves behind."""
+"""`python -m bonseyes_dagster.embedded FOLDER`: the supervisor that `bonseyes up --detach` starts in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A supervisor that outlives the command which started it: start it, watch it get healthy, end it."""
+"""A supervisor in the background: start it, wait until the project is healthy, stop it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["bring_down", "start_supervisor", "wait_healthy"]
 
 POLL_S = 0.1
 START_S = 120.0
-# Whoever holds the lock writes the state next, or gives it back.
+# A supervisor writes its state soon after it has taken the lock; without a state after this time, it has ended.
 VANISHED_S = 15.0
 
 
 def start_supervisor(project: Project, settings: Settings) -> subprocess.Popen[bytes]:
-    """Start a supervisor in a session of its own; what it says goes to `.bonseyes/logs/supervisor.log`."""
+    """Start a supervisor in its own session; its output goes to `.bonseyes/logs/supervisor.log`."""
     project.prepare()
     with (project.logs / "supervisor.log").open("wb") as log:
         return subprocess.Popen(
@@ -53,9 +53,9 @@ def wait_healthy(
     supervisor: subprocess.Popen[bytes] | None = None,
     timeout_s: float = START_S,
 ) -> ProjectState | None:
-    """Return the state once everything is healthy or broken, or None when that takes too long.
+    """Return the state once each service is healthy or broken; None after `timeout_s`.
 
-    Raises SettingsError with the supervisor's own words when it ended.
+    Raises SettingsError with the supervisor's output when the supervisor ends.
     """
     until_s = time.monotonic() + timeout_s
     last_seen_s = time.monotonic()
@@ -68,8 +68,8 @@ def wait_healthy(
             if project_state.phase == "up" and project_state.is_settled:
                 return project_state
         elif has_ended:
-            said = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()
-            raise SettingsError(said or "The supervisor ended at once.")
+            output = b"\n".join(tail(project.logs / "supervisor.log", 30)).decode(errors="replace").strip()
+            raise SettingsError(output or "The supervisor ended at once.")
         elif time.monotonic() - last_seen_s > VANISHED_S:
             return None
         time.sleep(POLL_S)
@@ -77,7 +77,7 @@ def wait_healthy(
 
 
 def bring_down(project: Project) -> bool:
-    """End a project's supervisor and whatever is left of an earlier one; tell whether there was anything."""
+    """Stop the supervisor, and kill processes left of an earlier one; tell whether there were any."""
     project_state = read_project_state(project)
     process = project_state.process() if project_state is not None else None
     if process is not None:
@@ -91,7 +91,7 @@ def bring_down(project: Project) -> bool:
 
 
 def _remove_sockets(project: Project) -> None:
-    """Remove the sockets of a supervisor that was killed; another one that starts now has its own."""
+    """Remove the sockets of a killed supervisor, unless another supervisor has started meanwhile."""
     lock = Lock(project.lock)
     if project.state_folder.is_dir() and lock.take():
         SocketFolder(project).remove()

@@ -1,4 +1,4 @@
-"""The embedded project's part of a backup: the volumes and Dagster's storage below `.bonseyes/`."""
+"""The backup of an embedded project: its volumes and Dagster's storage, both below `.bonseyes/`."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ from bonseyes_dagster.version import __version__
 
 __all__ = ["has_state", "keep_down", "restore", "sources", "versions"]
 
-# SQLite makes it anew from the log; the state of locks in it is that of processes that are gone.
+# SQLite makes the `-shm` files anew from the log; their locks belong to processes that have ended.
 _NOT_KEPT = ("-shm",)
 _BUFFER_BYTES = 1 << 20
-# What is restored lets no other user write, and gives nobody the rights of its owner.
+# The modes of restored files let no other user write, and have no set-user-id bit.
 _MODES = 0o755
 
 
 @contextmanager
 def keep_down(project: Project) -> Iterator[Callable[[], None]]:
-    """See to it that nothing of the project runs, or starts, until the end of the block; raise InvalidError if it does.
+    """Check that the project is down, and hold its lock until the end of the block; raise InvalidError if it is up.
 
-    Then every file is as its last writer left it, which is what the project takes up at any start. It yields what looks
-    for it once more, where that can do anything.
+    While it is down, no file changes, and a later start can continue with the copied files. Yields a function that
+    repeats the check; it does nothing, because the lock is enough.
     """
     project.make_folders()
     lock = Lock(project.lock)
     if not lock.take():
         raise InvalidError(
-            f"{project.name} is up, and what it keeps is changing: `bonseyes down` first. "
-            "Runs that are under way go on at the next `bonseyes up`."
+            f"{project.name} is up, and its data is changing; run `bonseyes down` first. "
+            "Unfinished runs go on at the next `bonseyes up`."
         )
     try:
         if find_leftovers(project):
-            raise InvalidError(f"Processes of {project.name} outlived their supervisor: `bonseyes down` ends them.")
+            raise InvalidError(
+                f"Processes of {project.name} outlived their supervisor; run `bonseyes down` to end them."
+            )
         yield lambda: None
     finally:
         lock.give_back()
 
 
 def has_state(project: Project) -> bool:
-    """Tell whether there is anything that a restore would replace."""
+    """Tell whether the project has data that a restore would replace."""
     return any(folder.is_dir() and any(folder.iterdir()) for folder in _kept(project))
 
 
@@ -60,7 +62,7 @@ def _kept(project: Project) -> tuple[Path, Path]:
 
 
 def versions(project: Project) -> Mapping[str, str]:
-    """Return the versions that a restore depends on."""
+    """Return the versions that must fit for a restore."""
     found = {"bonseyes-dagster": __version__}
     if project.storage_made.exists():
         found["dagster"] = project.storage_made.read_text(encoding="utf-8")
@@ -68,9 +70,9 @@ def versions(project: Project) -> Mapping[str, str]:
 
 
 def sources(project: Project) -> dict[str, Source]:
-    """Return what writes each part."""
+    """Return the writer of each part."""
     if not has_state(project):
-        raise NotFoundError(f"{project.state_folder} holds nothing to back up: the project has not been up here.")
+        raise NotFoundError(f"{project.state_folder} has no data to back up: the project has never been up here.")
     found = {f"volumes/{volume.name}.tar": _tar(volume) for volume in sorted(project.volumes.iterdir())}
     if project.dagster_home.is_dir():
         found["dagster.tar"] = _tar(project.dagster_home)
@@ -80,7 +82,7 @@ def sources(project: Project) -> dict[str, Source]:
 def _tar(folder: Path) -> Source:
     def write(file: BinaryIO) -> None:
         with tarfile.open(fileobj=file, mode="w|", bufsize=_BUFFER_BYTES) as archive:
-            # Sockets are left out by tarfile.
+            # tarfile leaves out sockets by itself.
             archive.add(folder, arcname=".", filter=lambda member: None if _is_left_out(member) else member)
 
     return write
@@ -91,13 +93,13 @@ def _is_left_out(member: tarfile.TarInfo) -> bool:
 
 
 def restore(project: Project, backup: Path, manifest: BackupManifest, show: Show, *, force: bool) -> None:
-    """Put a verified backup in the place of what the project keeps; with `force` also if that is something.
+    """Replace the project's data by a verified backup; existing data only with `force`.
 
-    Until everything is unpacked nothing is replaced. Raises ConflictError, InvalidError.
+    It unpacks all parts before it replaces anything. Raises ConflictError, InvalidError.
     """
     _check_dagster(manifest)
     if has_state(project) and not force:
-        raise ConflictError(f"{project.state_folder} holds a project already; --force replaces all that it keeps.")
+        raise ConflictError(f"{project.state_folder} has data of a project already; --force replaces all of it.")
     new, old = project.state_folder / "restoring", project.state_folder / "replaced"
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
@@ -108,7 +110,7 @@ def restore(project: Project, backup: Path, manifest: BackupManifest, show: Show
         for folder in _kept(project):
             _exchange(folder, new / folder.name, old / folder.name)
     except BaseException:
-        with suppress(OSError):  # what is in it was the project's, and somebody may want it back
+        with suppress(OSError):  # remove `old` only if it is empty: it may hold data of the project
             old.rmdir()
         raise
     finally:
@@ -120,7 +122,7 @@ def _check_dagster(manifest: BackupManifest) -> None:
     made_by, installed = manifest.versions.get("dagster", ""), version("dagster")
     if _numbers(made_by) > _numbers(installed):
         raise InvalidError(
-            f"Dagster {made_by} made the storage in this backup; Dagster {installed}, which is installed, is older."
+            f"Dagster {made_by} made the storage in this backup; the installed Dagster {installed} is older."
         )
 
 
@@ -144,16 +146,16 @@ def _extract(file: BinaryIO, folder: Path, report: Callable[[int], None]) -> Non
                 report(file.tell())
                 yield _checked(member, folder)
 
-        # Python 3.11.0 to 3.11.3, Debian 12's among them, have no filters; later ones must not use another than ours.
+        # Python 3.11.0 to 3.11.3, also Debian 12's, have no filters. Later versions must use no filter but ours.
         archive.extraction_filter = lambda member, _: member
         archive.extractall(folder, members())  # noqa: S202 - members() checks them
 
 
 def _checked(member: tarfile.TarInfo, folder: Path) -> tarfile.TarInfo:
-    """Return a member with modes that are safe; raise InvalidError for one that leads out of the folder."""
+    """Return a member with safe modes; raise InvalidError if its path leads out of the folder."""
     inside = os.path.realpath(folder)
     if os.path.commonpath([inside, os.path.realpath(folder / member.name)]) != inside:
-        raise InvalidError(f"The backup holds {member.name!r}, which leads out of the folder to be restored.")
+        raise InvalidError(f"The backup has a file {member.name!r}, which leads out of the folder of the restore.")
     member.mode &= _MODES
     return member
 

@@ -1,4 +1,4 @@
-"""One child process of the supervisor: started so that it cannot outlive us, its output kept, its end noticed."""
+"""One child process of the supervisor: it cannot outlive the supervisor, its output is logged, its end is reported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from bonseyes_dagster.embedded.fork_server import Fork, ForkServer, begin_as_child
 from bonseyes_dagster.embedded.logs import RotatingLog
-from bonseyes_dagster.embedded.nursery import Fork, Nursery, begin_as_child
 
 __all__ = ["Child"]
 
@@ -19,7 +19,7 @@ _READ_BYTES = 65536
 
 
 class Child:
-    """A running child. `on_exit` is called once, in the loop, with the exit status (negative: the signal)."""
+    """A running child. The event loop calls `on_exit` once, with the exit status (negative: the signal)."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class Child:
         environ: Mapping[str, str],
         log: RotatingLog,
         on_exit: Callable[[int], None],
-        nursery: Nursery | None = None,
+        fork_server: ForkServer | None = None,
     ) -> Self:
-        """Start one, as a fork of the nursery if that is there."""
+        """Start a child: as a fork of the fork server if there is one, otherwise by its command line."""
         output, theirs = os.pipe()
         try:
-            fork = await nursery.fork(argv, cwd=cwd, environ=environ, output=theirs) if nursery else None
+            fork = await fork_server.fork(argv, cwd=cwd, environ=environ, output=theirs) if fork_server else None
             return cls(fork or _spawn(argv, cwd, environ, theirs), output, log, on_exit)
         except BaseException:
             os.close(output)
@@ -66,7 +66,7 @@ class Child:
         return self._process.pid
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 

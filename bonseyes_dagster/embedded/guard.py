@@ -1,4 +1,4 @@
-"""A process that outlives the supervisor by a moment, to end what it leaves when it is killed."""
+"""A process that outlives the supervisor, and ends its services if the supervisor is killed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _DISMISSED = b"."
 
 
 class Guard:
-    """A child that waits for this process's end, which the kernel tells it by closing a pipe, and calls `clean_up`.
+    """A child that calls `clean_up` when this process is killed; it notices this because the kernel closes a pipe.
 
-    Forked, not started: it costs no import, and nothing that it needs can be gone when it is needed. Fork it before
-    there are threads and an event loop. `let_go` closes, in it, what belongs to this process alone.
+    The child is a fork: it imports nothing, so that no deleted file can stop it. Fork it before there are threads and
+    an event loop. In the child, `close_in_child` closes the resources that only this process may hold.
     """
 
-    def __init__(self, let_go: Callable[[], None], clean_up: Callable[[], None]) -> None:
-        self._let_go = let_go
+    def __init__(self, close_in_child: Callable[[], None], clean_up: Callable[[], None]) -> None:
+        self._close_in_child = close_in_child
         self._clean_up = clean_up
         self._writer: int | None = None
         self.pid: int | None = None
 
-    def post(self) -> None:
-        """Start to watch over this process."""
+    def start(self) -> None:
+        """Fork the child, which starts to watch this process."""
         reader, self._writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -37,7 +37,7 @@ class Guard:
         self.pid = pid
 
     def dismiss(self) -> None:
-        """Nothing is left to be cleaned up."""
+        """End the child; nothing needs to be cleaned up."""
         if self._writer is None or self.pid is None:
             return
         with contextlib.suppress(BrokenPipeError):
@@ -50,7 +50,7 @@ class Guard:
     def _watch(self, reader: int) -> NoReturn:
         try:
             os.setsid()
-            self._let_go()
+            self._close_in_child()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
             if os.read(reader, 1) != _DISMISSED:

@@ -1,4 +1,4 @@
-"""How the supervisor knows that a service is ready; each check raises NotHealthyError with the reason."""
+"""Health checks of the services for the supervisor; a failed check raises NotHealthyError with the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from pathlib import Path
 
 from bonseyes_dagster.execution.launching.run_protocol import PROTOCOL_VERSION, socket_address
 
-__all__ = ["BrokenError", "Check", "NotHealthyError", "answers", "beats", "listens", "pings"]
+__all__ = [
+    "BrokenError",
+    "Check",
+    "NotHealthyError",
+    "connection_check",
+    "heartbeat_check",
+    "http_check",
+    "run_server_check",
+]
 
 TIMEOUT_S = 10.0
 _ANSWER_BYTES = 65536
@@ -23,15 +31,15 @@ Place = Path | tuple[str, int]
 
 
 class NotHealthyError(Exception):
-    """Not ready; the text says why."""
+    """The service is not ready; the text has the reason."""
 
 
 class BrokenError(NotHealthyError):
-    """Not ready until somebody mends the code; waiting is in vain."""
+    """The service cannot get ready before somebody corrects its code."""
 
 
-def answers(place: Place, path: str, headers: dict[str, str] | None = None) -> Check:
-    """Healthy when a GET is answered with 200; a 503's own reason is passed on."""
+def http_check(place: Place, path: str, headers: dict[str, str] | None = None) -> Check:
+    """Return a check that a GET gets a 200; the reason comes from the error answer, if it has one."""
     lines = [f"{key}: {value}" for key, value in {"Host": _host_of(place), **(headers or {})}.items()]
     request = "\r\n".join((f"GET {path} HTTP/1.0", *lines, "", "")).encode()
 
@@ -45,8 +53,8 @@ def answers(place: Place, path: str, headers: dict[str, str] | None = None) -> C
     return check
 
 
-def listens(place: Place) -> Check:
-    """Healthy when a connection is taken."""
+def connection_check(place: Place) -> Check:
+    """Return a check that the service accepts a connection."""
 
     async def check() -> None:
         await _ask(place, None)
@@ -54,8 +62,8 @@ def listens(place: Place) -> Check:
     return check
 
 
-def pings(file: Path) -> Check:
-    """Healthy when the run server at a unix socket answers and has the definitions loaded."""
+def run_server_check(file: Path) -> Check:
+    """Return a check that the run server at a unix socket answers, and has loaded the definitions."""
 
     async def check() -> None:
         request = json.dumps({"version": PROTOCOL_VERSION, "command": "ping"}).encode() + b"\n"
@@ -78,8 +86,8 @@ def pings(file: Path) -> Check:
     return check
 
 
-def beats(database: Path, since_s: float) -> Check:
-    """Healthy when Dagster's daemon has written a heartbeat since it was started."""
+def heartbeat_check(database: Path, since_s: float) -> Check:
+    """Return a check that Dagster's daemon has stored a heartbeat since `since_s`."""
 
     async def check() -> None:
         last = _last_heartbeat(database)
@@ -90,7 +98,7 @@ def beats(database: Path, since_s: float) -> Check:
 
 
 def _last_heartbeat(database: Path) -> float | None:
-    """Return when the last heartbeat was, 0 for never, None when that cannot be told (another kind of storage)."""
+    """Return the time of the last heartbeat, 0 without one, None if the storage is of another kind."""
     if not database.exists():
         return 0.0
     try:
@@ -106,7 +114,7 @@ def _last_heartbeat(database: Path) -> float | None:
 
 
 def _seconds(text: str) -> float:
-    # SQLAlchemy writes UTC without saying so.
+    # SQLAlchemy writes UTC without a time zone.
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""Finding and ending every process of a project, whoever its parent is by now."""
+"""Find and end all processes of a project, also those whose parent has ended."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bonseyes_dagster.project.folder import Project
 
 __all__ = ["MARK", "end", "find_leftovers", "kill", "mark_of"]
 
-# Every process that a supervisor starts inherits it, and so do theirs: it is found again when its parents are gone.
+# All descendants of a supervisor inherit this variable, so they can be found when their parents have ended.
 MARK = "BONSEYES_SUPERVISED"
 
 
 def mark_of(project: Project, supervisor: str = "") -> str:
-    """Return what the variable holds below one supervisor; without `supervisor`, how it begins for all of a project."""
+    """Return the value of the variable below one supervisor; without `supervisor`, the prefix for the project."""
     return f"{project.state_folder}#{supervisor}"
 
 
 def find_leftovers(project: Project, supervisor: str = "") -> list[psutil.Process]:
-    """Return the processes that carry the project's mark, without this one and its ancestors."""
+    """Return the processes that have the project's mark, without this process and its ancestors."""
     mark = mark_of(project, supervisor)
     own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     return [process for process in psutil.process_iter() if process.pid not in own and _is_marked(process, mark)]
@@ -36,7 +36,7 @@ def _is_marked(process: psutil.Process, mark: str) -> bool:
 
 
 def kill(processes: Iterable[psutil.Process]) -> None:
-    """KILL: what outlived its supervisor counts as crashed, and TERM would make a run cancel itself."""
+    """Send SIGKILL and wait. With SIGTERM, a run would cancel itself; a killed run is resumed like after a crash."""
     processes = list(processes)
     for process in processes:
         with contextlib.suppress(psutil.Error):
@@ -45,7 +45,7 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def end(process: psutil.Process, *, patience_s: float) -> None:
-    """TERM, then KILL what lives on; a process that is gone already is none."""
+    """Send SIGTERM, and SIGKILL after `patience_s`; ignore a process that has ended."""
     with contextlib.suppress(psutil.Error):
         process.terminate()
     _, alive = psutil.wait_procs([process], timeout=patience_s)

@@ -1,4 +1,4 @@
-"""The logs of services: one file each, rotated while it is written, and read back by `bonseyes logs`."""
+"""The logs of services: one file for each, rotated during writes; `bonseyes logs` reads them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEPT = 3
 
 
 class RotatingLog:
-    """A file that is renamed to NAME.1 (and that to NAME.2 ...) before it would grow beyond its limit."""
+    """A log file. Before it grows beyond its limit, it is renamed to NAME.1, and NAME.1 to NAME.2, and so on."""
 
     def __init__(self, file: Path, *, limit_bytes: int = LIMIT_BYTES, kept: int = KEPT) -> None:
         self._file = file
@@ -26,11 +26,11 @@ class RotatingLog:
 
     @property
     def file(self) -> Path:
-        """The file that is written now."""
+        """The current file."""
         return self._file
 
     def write(self, data: bytes) -> None:
-        """Append; every write is on disk for readers when this returns."""
+        """Append to the file; readers can read the data when this returns."""
         if self._open is not None and self._size_bytes + len(data) > self._limit_bytes:
             self.close()
             self._rotate()
@@ -58,7 +58,7 @@ class RotatingLog:
 
 
 def tail(file: Path, lines: int) -> list[bytes]:
-    """Return the last lines of a log, without their ends."""
+    """Return the last lines of a log, without line ends."""
     if not file.exists():
         return []
     window_bytes = lines * 400
@@ -72,7 +72,7 @@ def tail(file: Path, lines: int) -> list[bytes]:
 def follow(
     files: dict[str, Path], *, is_over: Callable[[], bool], interval_s: float = 0.2
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, line) of what is added to the files from now on, through rotations."""
+    """Yield (name, line) of each line added to the files from now on, also after rotations."""
     readers = {name: _Reader(file) for name, file in files.items()}
     while True:
         over = is_over()
@@ -98,7 +98,7 @@ class _Reader:
         return stat.st_ino, stat.st_size
 
     def read_lines(self) -> list[bytes]:
-        """Return the whole lines that came since the last call."""
+        """Return the complete lines added since the last call."""
         try:
             opened = self._file.open("rb")
         except FileNotFoundError:
@@ -116,7 +116,7 @@ class _Reader:
         return lines
 
     def _read_rotated(self) -> bytes:
-        """Return what was added to the file that we read before it was rotated."""
+        """Return the bytes added to the last file before its rotation."""
         rotated = self._file.with_name(f"{self._file.name}.1")
         try:
             with rotated.open("rb") as opened:

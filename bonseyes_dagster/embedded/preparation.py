@@ -1,7 +1,7 @@
-"""What a start needs of Dagster beforehand: its storage made by one process, and the names of the pipelines.
+"""Prepare Dagster for a start: make its storage, and load the names of the pipelines.
 
-Two processes that make Dagster's SQLite files at the same time spoil them for ever, so that comes first. And loading
-the definitions costs two seconds: the names are remembered as long as no source file changes.
+Two processes that make Dagster's SQLite files at the same time damage them, so one process makes them first. To load
+the definitions takes two seconds: the names are cached as long as no source file changes.
 `python -m bonseyes_dagster.embedded.preparation FOLDER` does both.
 """
 
@@ -23,15 +23,15 @@ from bonseyes_dagster.project.folder import Project
 from bonseyes_dagster.project.state import write_json
 from bonseyes_dagster.version import __version__
 
-__all__ = ["prepare", "remembered"]
+__all__ = ["cached_pipelines", "prepare"]
 
 _TIMEOUT_S = 120.0
-# The exit status that tells it from definitions that cannot be loaded.
+# The exit status for a wrong `dagster.yaml`; definitions that cannot be loaded have another one.
 _WRONG_SETTINGS = 3
 
 
-def remembered(project: Project) -> list[str] | None:
-    """Return the names as last asked, or None when a source has changed since."""
+def cached_pipelines(project: Project) -> list[str] | None:
+    """Return the cached names of the pipelines; None when a source file has changed since."""
     if not project.definitions.exists():
         return []
     if _storage_version(project) != version("dagster"):
@@ -44,9 +44,9 @@ def remembered(project: Project) -> list[str] | None:
 
 
 async def prepare(project: Project, passed: Iterable[str] = ()) -> list[str]:
-    """Make the storage and ask the definitions for their pipelines, in a process of their own.
+    """Make the storage and load the names of the pipelines, in a child process.
 
-    `passed` are the names of BONSEYES_PASS_ENV, which definitions may need.
+    `passed` are the names in BONSEYES_PASS_ENV, which the definitions may need.
 
     Raises SettingsError when the definitions cannot be loaded, or `dagster.yaml` is wrong.
     """
@@ -84,7 +84,7 @@ async def prepare(project: Project, passed: Iterable[str] = ()) -> list[str]:
 
 
 def _storage_version(project: Project) -> str:
-    """Return the version of Dagster that made the storage, or last brought it up to date; empty for none."""
+    """Return the version of Dagster that made or last migrated the storage; an empty text without a storage."""
     try:
         return project.storage_made.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -100,8 +100,8 @@ def _digest(project: Project) -> str:
 
 
 def main(folder: str, made_by: str) -> None:
-    """Make the storage, say so by a file, and print the pipelines' names."""
-    from bonseyes_dagster.orchestration.project import load_pipelines  # here: it imports Dagster
+    """Make the storage, write the file `storage-made`, and print the names of the pipelines."""
+    from bonseyes_dagster.orchestration.project import load_pipelines  # it imports Dagster
 
     project = Project(Path(folder))
     try:

@@ -1,4 +1,4 @@
-"""What the project consists of on this machine: each service's command, environment and sign of health."""
+"""The services of an embedded project: the command, the environment and the health check of each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bonseyes_dagster.embedded import health
+from bonseyes_dagster.embedded.fork_server import ForkServer
 from bonseyes_dagster.embedded.leftovers import MARK
-from bonseyes_dagster.embedded.nursery import Nursery
 from bonseyes_dagster.embedded.socket_folder import SocketFolder
 from bonseyes_dagster.execution.launching.run_protocol import default_socket
 from bonseyes_dagster.execution.storage.instance import LOCATION
@@ -30,9 +30,9 @@ HOST = "127.0.0.1"
 class Service:
     """One service.
 
-    `path` is where the gateway publishes it; `check` makes its health check when it starts; `needs` is the service
-    before whose health asking is in vain, and may cost a lot; `is_forked` tells that it imports Dagster, as the nursery
-    has.
+    `path` is its path at the gateway. `check` makes its health check when it starts. `needs` is a service that must be
+    healthy before the first check, which would fail and may cost a lot. `is_forked` means that it imports Dagster, so
+    that the fork server starts it.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Services:
         self._sockets = folder
 
     def dagster(self) -> list[Service]:
-        """Return what Dagster needs; the slowest to start, so they come first."""
+        """Return the services of Dagster; they start first, because their start is the slowest."""
         project, code_socket, web_socket = self._project, self._sockets.path(CODE), self._sockets.path(WEB)
         workspace = str(project.dagster_home / "workspace.yaml")
         after_storage = ("--after", str(project.storage_made))
@@ -67,24 +67,24 @@ class Services:
         return [
             self._dagster(
                 CODE,
-                _after("bonseyes_dagster.execution.servers.code_server", *after_storage, "--", *code),
-                lambda: health.listens(code_socket),
+                _waiting("bonseyes_dagster.execution.servers.code_server", *after_storage, "--", *code),
+                lambda: health.connection_check(code_socket),
             ),
             self._dagster(
                 WEB,
-                _after("bonseyes_dagster.execution.servers.webserver", *after_code, "--", *web),
-                lambda: health.answers(web_socket, "/dagster/server_info"),
+                _waiting("bonseyes_dagster.execution.servers.webserver", *after_code, "--", *web),
+                lambda: health.http_check(web_socket, "/dagster/server_info"),
                 path="/dagster/",
             ),
             self._dagster(
                 RUNS,
-                _after("bonseyes_dagster.orchestration.run_server", *after_storage, "--", *definitions),
-                lambda: health.pings(default_socket(project.dagster_home)),
+                _waiting("bonseyes_dagster.orchestration.run_server", *after_storage, "--", *definitions),
+                lambda: health.run_server_check(default_socket(project.dagster_home)),
             ),
             self._dagster(
                 DAEMON,
-                _after("dagster._daemon", *after_code, "--", "run", "-w", workspace),
-                lambda: health.beats(database, time.time()),
+                _waiting("dagster._daemon", *after_code, "--", "run", "-w", workspace),
+                lambda: health.heartbeat_check(database, time.time()),
             ),
         ]
 
@@ -105,12 +105,12 @@ class Services:
         """Return the containers that every project has."""
         return [self._container("dashboard", "dashboard"), self._container("visualization", "visualization")]
 
-    def nursery(self) -> Nursery:
-        """Start the process that Dagster's services are forked from."""
-        return Nursery(self._project.folder, self._environ("nursery"))
+    def fork_server(self) -> ForkServer:
+        """Start the process that forks the services of Dagster."""
+        return ForkServer(self._project.folder, self._environ("fork-server"))
 
     def gateway(self) -> Service:
-        """Return the gateway: the one service that others may reach."""
+        """Return the gateway, the only service with a port."""
         host, port = self._settings.host.strip("[]"), self._settings.port
         probe_host = {"0.0.0.0": HOST, "": HOST, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
         token = self._settings.token
@@ -124,7 +124,7 @@ class Services:
             argv=_python("bonseyes_dagster.gateway", "--bind", bind),
             environ=environ,
             path="/",
-            check=lambda: health.answers((probe_host, port), "/healthz", headers),
+            check=lambda: health.http_check((probe_host, port), "/healthz", headers),
         )
 
     def addresses(self, containers: Sequence[str]) -> dict[str, str]:
@@ -138,7 +138,7 @@ class Services:
             argv=_python(f"bonseyes_dagster.{kind}", "--bind", str(self._sockets.path(name))),
             environ=self._environ(name, **environ),
             path="/" if kind == "dashboard" else f"/containers/{name}/",
-            check=lambda: health.answers(self._sockets.path(name), "/healthz"),
+            check=lambda: health.http_check(self._sockets.path(name), "/healthz"),
         )
 
     def _dagster(
@@ -166,9 +166,9 @@ class Services:
 
 
 def _python(module: str, *arguments: str) -> list[str]:
-    # -P: the working folder is no place for modules.
+    # -P: Python must not import modules from the working folder.
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _after(module: str, *arguments: str) -> list[str]:
+def _waiting(module: str, *arguments: str) -> list[str]:
     return _python("bonseyes_dagster.embedded.wait_for_file", module, *arguments)

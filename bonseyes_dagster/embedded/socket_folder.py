@@ -1,4 +1,4 @@
-"""The folder that holds the unix sockets of a running project. Only the owner of the project can connect to them."""
+"""The folder with the unix sockets of a running project. Only the project's owner can connect to them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from bonseyes_dagster.system import sockets
 __all__ = ["SocketFolder"]
 
 _LONGEST_NAME = 24
-# A code server that is to take over listens at the path of its predecessor with a number behind it.
+# A code server that replaces another listens at the path of its predecessor, with a number after it.
 _RESERVE_BYTES = len(sockets.SUFFIX) + len(".9999")
-# uWSGI and gRPC give a meaning to other characters.
+# Other characters have a meaning for uWSGI or gRPC.
 _PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 _DIGEST_DIGITS = 8
 
 
 class SocketFolder:
-    """`.bonseyes/sockets`, or a short folder elsewhere where that path is too long for a socket."""
+    """`.bonseyes/sockets`, or a short folder elsewhere if this path is too long for a socket."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
         self._folder: Path | None = None
 
     def make(self) -> None:
-        """Make the folder, empty; the caller holds the project's lock. Raises SettingsError when there is no place."""
+        """Make an empty folder; the caller holds the project's lock. Raises SettingsError when no place is possible."""
         self.remove()
         home = self._project.sockets
         if _is_usable(home):
@@ -46,19 +46,19 @@ class SocketFolder:
         self._folder = self._make_elsewhere()
 
     def path(self, name: str) -> Path:
-        """Return the socket of a service."""
+        """Return the path of a service's socket."""
         assert self._folder is not None, "make() comes first"
         return self._folder / f"{_short(name)}{sockets.SUFFIX}"
 
     def remove(self) -> None:
-        """Remove the folder, and that of a project that was killed."""
-        for folder in (self._remembered(), self._project.sockets):
+        """Remove the folder, and the folder that a killed supervisor has left."""
+        for folder in (self._stored_place(), self._project.sockets):
             if folder is not None and _is_ours(folder):
                 shutil.rmtree(folder, ignore_errors=True)
         self._project.socket_place.unlink(missing_ok=True)
         self._folder = None
 
-    def _remembered(self) -> Path | None:
+    def _stored_place(self) -> Path | None:
         try:
             text = self._project.socket_place.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -71,7 +71,7 @@ class SocketFolder:
             self._project.socket_place.write_text(str(folder), encoding="utf-8")
             return folder
         raise SettingsError(
-            f"There is no folder for sockets: {self._project.sockets} is too long, has special characters or is on a "
+            f"There is no place for sockets: {self._project.sockets} is too long, has special characters or is on a "
             "file system without sockets. Set TMPDIR to a short path that no other user can change."
         )
 
@@ -84,7 +84,7 @@ def _short(name: str) -> str:
 
 
 def _parents() -> Iterator[Path]:
-    """Yield the folders in which a temporary one would be short and safe."""
+    """Yield the folders in which a temporary folder has a short path and is safe."""
     for text in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):  # noqa: S108 - checked below
         if text and _is_usable(Path(text) / "bonseyes-12345678") and _is_safe(Path(text)):
             yield Path(text)
@@ -96,7 +96,7 @@ def _is_usable(folder: Path) -> bool:
 
 
 def _is_safe(parent: Path) -> bool:
-    """Tell whether nobody else can replace a folder of ours in `parent`, and we can make one."""
+    """Tell whether we can make a folder in `parent`, and no other user can replace it."""
     with contextlib.suppress(OSError):
         status = parent.stat()
         is_open = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
@@ -112,7 +112,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _holds_sockets(folder: Path) -> bool:
-    """Tell whether the folder is closed to others and its file system has sockets; shared drives have none."""
+    """Tell whether only we can enter the folder, and its file system has sockets; shared drives have none."""
     probe = folder / "probe"
     try:
         with socket.socket(socket.AF_UNIX) as listener:

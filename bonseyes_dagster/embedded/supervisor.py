@@ -1,4 +1,4 @@
-"""The process that runs a whole project on this machine, and ends it without leaving anything behind."""
+"""The process that runs a whole project on this machine, and leaves no process behind at its end."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Callable, Collection
 import psutil
 
 from bonseyes_dagster.embedded import leftovers
+from bonseyes_dagster.embedded.fork_server import ForkServer
 from bonseyes_dagster.embedded.guard import Guard
 from bonseyes_dagster.embedded.logs import RotatingLog
-from bonseyes_dagster.embedded.nursery import Nursery
-from bonseyes_dagster.embedded.preparation import prepare, remembered
+from bonseyes_dagster.embedded.preparation import cached_pipelines, prepare
 from bonseyes_dagster.embedded.services import Service, Services
 from bonseyes_dagster.embedded.socket_folder import SocketFolder
 from bonseyes_dagster.embedded.unit import Unit
@@ -31,7 +31,7 @@ from bonseyes_dagster.system.prctl import adopt_orphans
 
 __all__ = ["AlreadyUpError", "Supervisor"]
 
-# A tool's worker gives the artifact at work 10 s before it kills it.
+# A tool's worker gives a running artifact 10 s before it kills it.
 STOP_S = 15.0
 SWEEP_S = 10.0
 
@@ -50,13 +50,13 @@ class Supervisor:
         self._lock = Lock(project.lock)
         self._sockets = SocketFolder(project)
         self._process_start = psutil.Process().create_time()
-        # Another than any earlier supervisor's, so that a guard that is late does not take us for its own.
+        # The mark differs for each supervisor, so that the late guard of an earlier one does not kill our processes.
         supervisor = f"{os.getpid()}-{self._process_start:.2f}"
         self._services = Services(project, settings, self._sockets, leftovers.mark_of(project, supervisor))
         self._guard = Guard(self._lock.give_back, lambda: self._clean_up_after(supervisor))
         self._units: dict[str, Unit] = {}
         self._containers: list[str] = []
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._phase: Phase = "starting"
         self._seconds: float | None = None
@@ -64,9 +64,9 @@ class Supervisor:
         self._stop = asyncio.Event()
 
     def check(self) -> None:
-        """Refuse, before anything is started, what cannot go well; the project is ours when this returns.
+        """Take the project's lock, and find problems before any service starts.
 
-        It forks, so call it before there are threads. Raises AlreadyUpError, or SettingsError for a taken port, an open
+        It forks, so call it before there are threads. Raises AlreadyUpError; SettingsError for a port in use, an open
         bind without a token, a wrong tool.
         """
         rules_from_settings(self._settings, self._settings.host, self._settings.port)
@@ -78,24 +78,24 @@ class Supervisor:
             leftovers.kill(leftovers.find_leftovers(self._project))
             check_port(self._settings.host, self._settings.port)
             self._sockets.make()
-            self._guard.post()
+            self._guard.start()
         except BaseException:
             self._lock.give_back()
             raise
 
     async def run(self, on_change: Callable[[ProjectState], None] | None = None) -> None:
-        """Run everything until asked to stop; then nothing of it runs any more.
+        """Run all services until a signal; at the return, none of their processes is left.
 
-        `on_change` is given each new state.
+        `on_change` gets each new state.
         """
         self._on_change = on_change or self._on_change
         adopt_orphans()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._hear_signal)
+            loop.add_signal_handler(number, self._on_signal)
         try:
             await self._start()
-            sweeping = asyncio.create_task(self._sweep())
+            sweeping = asyncio.create_task(self._reap_regularly())
             await self._stop.wait()
             sweeping.cancel()
         finally:
@@ -104,11 +104,11 @@ class Supervisor:
                 loop.remove_signal_handler(number)
 
     def _clean_up_after(self, supervisor: str) -> None:
-        """In the guard: nobody else is left to end the services."""
+        """Kill the services; the guard calls this when the supervisor was killed."""
         leftovers.kill(leftovers.find_leftovers(self._project, supervisor))
 
-    def _hear_signal(self) -> None:
-        """End politely; whoever asks twice has no more patience."""
+    def _on_signal(self) -> None:
+        """Stop on the first signal; kill all processes on the second."""
         if self._stop.is_set():
             self._kill_at_once()
         self._stop.set()
@@ -123,39 +123,39 @@ class Supervisor:
         project = self._project
         write_instance(project.dagster_home, project=project.folder)
         write_workspace(project.dagster_home, socket=self._sockets.path(CODE))
-        names = remembered(project)
-        asking = None if names is not None else asyncio.create_task(prepare(project, self._settings.pass_env))
+        names = cached_pipelines(project)
+        preparing = None if names is not None else asyncio.create_task(prepare(project, self._settings.pass_env))
         others = [*self._services.fixed(), *self._services.tools()]
         dagster = self._services.dagster() if project.definitions.exists() else []
         pipelines = self._services.pipelines(names or [])
         if dagster:
-            self._nursery = self._services.nursery()
-        # The gateway first, to hold its port; then by how long a start takes.
-        self._begin(self._services.gateway(), *dagster, *pipelines, *others)
-        if asking is not None:
-            # Whoever opens Dagster's storage waits for it by itself (after.py); a uWSGI server cannot.
-            self._begin(*self._services.pipelines(await self._unless_stopped(asking)))
+            self._fork_server = self._services.fork_server()
+        # The gateway starts first, to hold its port; then the services with the longest start.
+        self._start_services(self._services.gateway(), *dagster, *pipelines, *others)
+        if preparing is not None:
+            # Dagster's services wait for the storage by themselves (wait_for_file.py); a uWSGI server cannot.
+            self._start_services(*self._services.pipelines(await self._unless_stopped(preparing)))
         self._phase = "up"
-        self._tell()
+        self._publish_state()
 
-    async def _unless_stopped(self, asking: asyncio.Task[list[str]]) -> list[str]:
+    async def _unless_stopped(self, preparing: asyncio.Task[list[str]]) -> list[str]:
         stopping = asyncio.create_task(self._stop.wait())
-        await asyncio.wait({asking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if asking.done():
-            return asking.result()
-        asking.cancel()
+        if preparing.done():
+            return preparing.result()
+        preparing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await asking
+            await preparing
         return []
 
-    def _begin(self, *services: Service) -> None:
+    def _start_services(self, *services: Service) -> None:
         self._containers += [service.name for service in services if service.kind in CONTAINER_KINDS]
         self._write_addresses()
         for service in services:
-            self._begin_one(service)
+            self._start_service(service)
 
-    def _begin_one(self, service: Service) -> None:
+    def _start_service(self, service: Service) -> None:
         if service.kind in CONTAINER_KINDS:
             self._project.volume(service.name).mkdir(mode=0o700, exist_ok=True)
         unit = Unit(
@@ -163,9 +163,9 @@ class Supervisor:
             folder=self._project.folder,
             log=RotatingLog(self._project.logs / f"{service.name}.log"),
             url=f"{self._settings.gateway_url}{service.path}" if service.path else None,
-            on_change=self._tell,
+            on_change=self._publish_state,
             is_healthy=lambda name: self._units[name].service_state.state == "healthy",
-            nursery=lambda: self._nursery,
+            fork_server=lambda: self._fork_server,
         )
         self._units[service.name] = unit
         self._tasks.append(asyncio.create_task(unit.run(), name=service.name))
@@ -173,15 +173,15 @@ class Supervisor:
     def _write_addresses(self) -> None:
         write_json(self._project.addresses, self._services.addresses(self._containers))
 
-    async def _sweep(self) -> None:
-        """Reap orphans that became our children, so that none stays as a zombie."""
+    async def _reap_regularly(self) -> None:
+        """Reap adopted orphans regularly, so that none stays a zombie."""
         while True:
             await asyncio.sleep(SWEEP_S)
             self._reap_orphans()
 
     def _reap_orphans(self) -> None:
-        nursery = self._nursery.pid if self._nursery is not None else None
-        own = {self._guard.pid, nursery, *(unit.pid for unit in self._units.values())}
+        fork_server = self._fork_server.pid if self._fork_server is not None else None
+        own = {self._guard.pid, fork_server, *(unit.pid for unit in self._units.values())}
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error, ChildProcessError):
                 if process.pid not in own and process.status() == psutil.STATUS_ZOMBIE:
@@ -189,13 +189,13 @@ class Supervisor:
 
     async def _end(self) -> None:
         self._phase = "stopping"
-        self._tell()
+        self._publish_state()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._close_nursery()
-        # First what launches runs, and the runs with it: told that their tools are gone, they would fail; killed, they
-        # are taken up again by the next start, as after a crash.
+        self._close_fork_server()
+        # First end the services that launch runs, and kill the runs. If the tools ended first, the runs would fail; a
+        # killed run is resumed at the next start, as after a crash.
         launching = {name: unit for name, unit in self._units.items() if name in (RUNS, DAEMON)}
         await asyncio.gather(*(unit.end(STOP_S) for unit in launching.values()))
         await self._kill_descendants(spared=self._units.keys() - launching.keys())
@@ -211,7 +211,7 @@ class Supervisor:
         self._lock.give_back()
 
     async def _kill_descendants(self, spared: Collection[str] = ()) -> None:
-        """End what outlived its service: being the reaper of orphans, we have them all below us."""
+        """Kill the processes that outlived their service; all of them are our descendants, because we adopt orphans."""
         spared_pids = {self._guard.pid, *(unit.pid for name, unit in self._units.items() if name in spared)}
         for _ in range(50):
             self._reap_orphans()
@@ -224,16 +224,16 @@ class Supervisor:
                     process.kill()
             await asyncio.sleep(0.1)
 
-    def _close_nursery(self) -> None:
-        if self._nursery is not None:
-            self._nursery.close()
-            self._nursery = None
+    def _close_fork_server(self) -> None:
+        if self._fork_server is not None:
+            self._fork_server.close()
+            self._fork_server = None
 
-    def _tell(self) -> None:
+    def _publish_state(self) -> None:
         services = tuple(unit.service_state for unit in self._units.values())
         if self._seconds is None and self._phase == "up" and all(s.is_settled for s in services):
             self._seconds = round(time.monotonic() - self._begun_s, 2)
-            self._close_nursery()
+            self._close_fork_server()
         project_state = ProjectState(
             pid=os.getpid(),
             process_start=self._process_start,

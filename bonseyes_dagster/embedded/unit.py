@@ -1,4 +1,4 @@
-"""One supervised service: started, watched, started again when it crashes, and ended with all its descendants."""
+"""One supervised service: it is started, checked, restarted after a crash, and ended."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from bonseyes_dagster.backoff import Backoff
 from bonseyes_dagster.embedded.child import Child
+from bonseyes_dagster.embedded.fork_server import ForkServer
 from bonseyes_dagster.embedded.health import BrokenError, Check, NotHealthyError
 from bonseyes_dagster.embedded.logs import RotatingLog, tail
-from bonseyes_dagster.embedded.nursery import Nursery
 from bonseyes_dagster.embedded.services import Service
 from bonseyes_dagster.project.state import ServiceState, State
 
@@ -23,20 +23,20 @@ START_POLL_S = 0.1
 POLL_S = 5.0
 FIRST_BACKOFF_S = 0.5
 LAST_BACKOFF_S = 30.0
-# A broken service asks its own files whether they changed.
+# A check of a broken service is cheap: the service only looks whether its files have changed.
 BROKEN_POLL_S = 0.5
-# Settings that are refused cost a start little, and somebody may mend them at any time.
+# A start with wrong settings fails fast, and somebody may correct them at any time.
 LAST_BROKEN_BACKOFF_S = 4.0
 _LAST_LINES = 20
-# Having run so long, a crash is a new story and the back-off begins anew.
+# After this time without a crash, the back-off starts anew.
 STABLE_S = 20.0
 
 
 class Unit:
-    """Runs one service for ever.
+    """Runs one service until it is cancelled.
 
-    `on_change` hears of each new state; `is_healthy` tells of other services; `nursery` returns what forks this one
-    while there is such a thing.
+    `on_change` is called after each change of state. `is_healthy` tells whether another service is healthy.
+    `fork_server` returns the fork server while there is one.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Unit:
         url: str | None,
         on_change: Callable[[], None],
         is_healthy: Callable[[str], bool],
-        nursery: Callable[[], Nursery | None],
+        fork_server: Callable[[], ForkServer | None],
     ) -> None:
         self._service = service
         self._folder = folder
         self._log = log
         self._on_change = on_change
         self._is_healthy = is_healthy
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._child: Child | None = None
         self._ended: asyncio.Future[int] | None = None
         self._backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
@@ -63,11 +63,11 @@ class Unit:
 
     @property
     def pid(self) -> int | None:
-        """The main process, while there is one."""
+        """The pid of the service's process; None without a process."""
         return self._child.pid if self._child is not None else None
 
     async def run(self) -> None:
-        """Keep the service running until cancelled; a process that runs then goes on until `end`."""
+        """Keep the service running until cancelled; the process then goes on until `end`."""
         while True:
             begun_s = time.monotonic()
             status = await self._run_once()
@@ -76,27 +76,27 @@ class Unit:
             pause_s = self._backoff.take()
             if status == os.EX_CONFIG:
                 pause_s = min(pause_s, LAST_BROKEN_BACKOFF_S)
-            self._tell_end(status, pause_s)
+            self._record_end(status, pause_s)
             await asyncio.sleep(pause_s)
 
-    def _tell_end(self, status: int, pause_s: float) -> None:
+    def _record_end(self, status: int, pause_s: float) -> None:
         reason, state = f"ended with {_describe(status)}", "restarting"
         if status == os.EX_CONFIG:
-            # Its last words say which file is wrong.
-            said = tail(self._log.file, _LAST_LINES)
-            reason, state = said[-1].decode(errors="replace") if said else reason, "broken"
-        self._say(f"ended with {_describe(status)}; starts again in {pause_s:g} s")
+            # Its last line of output names the wrong file.
+            lines = tail(self._log.file, _LAST_LINES)
+            reason, state = lines[-1].decode(errors="replace") if lines else reason, "broken"
+        self._log_event(f"ended with {_describe(status)}; starts again in {pause_s:g} s")
         self._change(state=state, pid=None, reason=reason, restarts=self.service_state.restarts + 1)
 
     async def end(self, patience_s: float) -> None:
-        """TERM the process, which takes its own children along; return when it is gone or patience is at its end."""
+        """Send SIGTERM to the process, which ends its children; return when it has ended, or after `patience_s`."""
         if self._child is None or self._ended is None:
             return
         self._child.terminate()
         await asyncio.wait({self._ended}, timeout=patience_s)
 
     def mark_stopped(self) -> None:
-        """Say that it runs no more."""
+        """Set the state `stopped`, and close the log."""
         self._child = None
         self._change(state="stopped", pid=None, reason=None)
         self._log.close()
@@ -104,7 +104,7 @@ class Unit:
     async def _run_once(self) -> int:
         self._ended = asyncio.get_running_loop().create_future()
         self._child = await self._start(self._ended)
-        # A broken service stays broken until it is healthy: its next start may end in the same way.
+        # A broken service stays broken until it is healthy: its next start may fail in the same way.
         is_broken = self.service_state.state == "broken"
         self._change(state="broken" if is_broken else "starting", pid=self._child.pid)
         watching = asyncio.create_task(self._watch(self._service.check(), time.monotonic()))
@@ -123,7 +123,7 @@ class Unit:
             environ=self._service.environ,
             log=self._log,
             on_exit=ended.set_result,
-            nursery=self._nursery() if self._service.is_forked else None,
+            fork_server=self._fork_server() if self._service.is_forked else None,
         )
 
     async def _watch(self, check: Check, begun_s: float) -> None:
@@ -135,11 +135,11 @@ class Unit:
                 await check()
             except NotHealthyError as error:
                 if self.service_state.state == "healthy":
-                    self._say(f"not healthy: {error}")
+                    self._log_event(f"not healthy: {error}")
                 poll_s = BROKEN_POLL_S if isinstance(error, BrokenError) else poll_s
                 state = self._state_after(error)
-                is_told = state == "broken" and not isinstance(error, BrokenError)
-                self._change(state=state, reason=self.service_state.reason if is_told else str(error))
+                keeps_reason = state == "broken" and not isinstance(error, BrokenError)
+                self._change(state=state, reason=self.service_state.reason if keeps_reason else str(error))
             else:
                 if self.service_state.state == "starting":
                     self._change(seconds=round(time.monotonic() - begun_s, 2))
@@ -160,7 +160,7 @@ class Unit:
             self.service_state = service_state
             self._on_change()
 
-    def _say(self, text: str) -> None:
+    def _log_event(self, text: str) -> None:
         self._log.write(f"--- {self.service_state.name} {text}\n".encode())
 
 

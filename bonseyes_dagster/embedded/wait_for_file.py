@@ -1,9 +1,9 @@
-"""Start a Dagster server whose imports take seconds at once, but let it run only when what it needs is there.
+"""Import a Dagster server, wait for the files and sockets that it needs, then run it.
 
     python -m bonseyes_dagster.embedded.wait_for_file MODULE --after FILE --after SOCKET -- ARGUMENTS
 
-The imports then use the time in which the others start: until FILE exists, until a server listens
-at the unix socket SOCKET.
+The imports take seconds, so they run while other services start. The server runs when FILE exists and another server
+listens at the unix socket SOCKET.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bonseyes_dagster.system.sockets import SUFFIX, connect
 
 _TIMEOUT_S = 120.0
 _CONNECT_S = 5.0
-# Where a package does its work. A module that runs itself must not be imported before: it would exist twice.
+# The modules to import instead of a server's main module. `runpy` runs that one, and it must not exist twice.
 _PRELOADED = {
     "bonseyes_dagster.execution.servers.code_server": "dagster._grpc.server",
     "bonseyes_dagster.execution.servers.webserver": "dagster_webserver.cli",
@@ -30,7 +30,7 @@ _PRELOADED = {
 
 
 def main(argv: list[str]) -> None:
-    """Import MODULE, wait, become MODULE."""
+    """Import MODULE, wait for what it needs, and run it in this process."""
     split = argv.index("--")
     module, *options = argv[:split]
     _import(_PRELOADED.get(module, module))
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     for needed in options[1::2]:
         while not _is_there(needed):
             if time.monotonic() > until_s:
-                sys.exit(f"{needed} is not there after {_TIMEOUT_S:.0f} s")
+                sys.exit(f"{needed} does not exist after {_TIMEOUT_S:.0f} s.")
             time.sleep(0.05)
     leave_settings_alone()
     sys.argv = [module, *argv[split + 1 :]]
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 
 
 def _import(module: str) -> None:
-    # Imports make little garbage and many objects: looking for it among them is a fifth of their time.
+    # Imports make many objects and little garbage; the garbage collector would take a fifth of their time.
     gc.disable()
     importlib.import_module(module)
     gc.freeze()

@@ -1,7 +1,7 @@
 """Match regular expressions of tools and users in linear time, with RE2.
 
-Parameters, descriptions and TensorBoard use it. Python's `re` is not safe here, and the JSON Schema library uses `re`:
-with a hostile pattern, each further character of a text doubles the time.
+Parameters, descriptions and TensorBoard use it. Python's `re` is not safe here: with a hostile pattern, each further
+character of a text doubles the time. The JSON Schema library uses `re`, so this module replaces its pattern keywords.
 """
 
 from __future__ import annotations

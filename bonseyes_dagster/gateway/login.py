@@ -58,13 +58,13 @@ class Login:
         """Answer /login: return the page, or sign in with the form that the page sends."""
         if request.method in ("GET", "HEAD"):
             query = parse_qs(request.raw_path.partition("?")[2])
-            return self._answer_page(_local(query.get("next", [""])[0]))
+            return self._answer_page(_safe_redirect(query.get("next", [""])[0]))
         if request.method != "POST":
             raise MethodNotAllowedError("/login takes GET and POST.")
         form = await _form(request)
-        target = _local(form.get("next", ""))
+        target = _safe_redirect(form.get("next", ""))
         if not self._rules.token or is_token(form.get("token"), self._rules):
-            return self._let_in(request, target)
+            return self._start_session(request, target)
         await self.slow_down()
         if "text/html" in request.headers.get("Accept", ""):
             return self._answer_page(target, wrong=True)
@@ -89,7 +89,7 @@ class Login:
     def _session(self, cookies: Mapping[str, str]) -> str | None:
         return read_session(cookies.get(session_cookie(self._rules)), self._rules, now_s=time.time())
 
-    def _let_in(self, request: web.BaseRequest, target: str) -> web.Response:
+    def _start_session(self, request: web.BaseRequest, target: str) -> web.Response:
         response = _redirect(target)
         if self._rules.token:
             response.set_cookie(
@@ -122,7 +122,7 @@ def _redirect(location: str) -> web.Response:
     return web.Response(status=303, headers={"Location": location, "Cache-Control": "no-store"})
 
 
-def _local(target: str) -> str:
+def _safe_redirect(target: str) -> str:
     """Return `target` if it is a path of this site, else `/`: a login must not redirect to another site."""
     # The path begins with one slash. It has no character that a browser reads as a slash or ignores.
     return target if re.fullmatch(r"/(?!/)[!-\[\]-~]*", target) else "/"

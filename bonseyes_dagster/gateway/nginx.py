@@ -38,7 +38,7 @@ from bonseyes_dagster.gateway.headers import (
     PAGE_POLICY,
     SECURITY_HEADERS,
 )
-from bonseyes_dagster.gateway.routes import DAGSTER, OUR_LOCATION, ROUTES
+from bonseyes_dagster.gateway.routes import DAGSTER, ROUTES, SAFE_PATH
 from bonseyes_dagster.gateway.server import IDLE_S
 from bonseyes_dagster.gateway.upstreams import CONNECT_S
 from bonseyes_dagster.settings import Settings
@@ -95,7 +95,7 @@ class Nginx:
 def render(nginx: Nginx) -> str:
     """Return the whole nginx.conf."""
     template = (Path(__file__).parent / "nginx.conf").read_text(encoding="utf-8")
-    values = {**_places(nginx), **_headers(nginx), **_failures()}
+    values = {**_addresses(nginx), **_headers(nginx), **_failures()}
     return "".join(_fill(line, values) for line in template.splitlines(keepends=True))
 
 
@@ -108,7 +108,7 @@ def _fill(line: str, values: Mapping[str, str]) -> str:
     return _Line(line).substitute({name: value.replace("\n", f"\n{indent}") for name, value in values.items()})
 
 
-def _places(nginx: Nginx) -> dict[str, str]:
+def _addresses(nginx: Nginx) -> dict[str, str]:
     # A restart gives a container a new address in Docker; the old address may belong to another container then.
     resolver = f"resolver {nginx.resolver} valid=1s ipv6=off;\nresolver_timeout 2s;"
     return {
@@ -122,13 +122,13 @@ def _places(nginx: Nginx) -> dict[str, str]:
         "health": nginx.health,
         "access": nginx.access.rstrip("/"),
         "upstreams": _lines(f"{_quote(name)} {_quote(url.rstrip('/'))};" for name, url in nginx.upstreams.items()),
-        "our_location": _quote(rf"~*^\S+ (\S+) (\S+) (?:https?://\2)?\1{OUR_LOCATION}$"),
-        "locations": _lines(_led_back(name, url) for name, url in nginx.upstreams.items()),
+        "safe_location": _quote(rf"~*^\S+ (\S+) (\S+) (?:https?://\2)?\1{SAFE_PATH}$"),
+        "locations": _lines(_relative_location(name, url) for name, url in nginx.upstreams.items()),
         "silent_locations": _lines(map(_silent_location, [*_websocket_locations(), f"~ {_LOGS}"])),
     }
 
 
-def _led_back(name: str, base_url: str) -> str:
+def _relative_location(name: str, base_url: str) -> str:
     hosts = "|".join(map(re.escape, sorted({name, urlsplit(base_url).netloc})))
     address = f"~^{re.escape(name)} (?:https?:)?//(?:{hosts})"
     return f"{_quote(f'{address}$')} /;\n{_quote(f'{address}(?<gateway_rest>/.*)$')} $gateway_rest;"

@@ -9,14 +9,14 @@ from urllib.parse import quote, unquote, urlsplit
 from bonseyes_dagster.errors import BadRequestError, NotFoundError
 from bonseyes_dagster.urls import is_name
 
-__all__ = ["ANY_CONTAINER", "DAGSTER", "OUR_LOCATION", "ROUTES", "Route", "Target", "match", "rewrite_location"]
+__all__ = ["ANY_CONTAINER", "DAGSTER", "ROUTES", "SAFE_PATH", "Route", "Target", "match", "rewrite_location"]
 
 ANY_CONTAINER = "{container}"
 # Dagster's webserver is not a container. It has its own setting, so no tool can reach it by a container's name.
 DAGSTER = "{dagster}"
 # A path and query of printable characters that a browser does not resolve to another URL. It has no host, no `.` or
 # `..` segments, encoded or not, and no backslash, which browsers read as a slash.
-OUR_LOCATION = r"/(?!/|(?:.*/)?(?:\.|%2e){1,2}(?:[/?#]|$))[!-\[\]-~]*"
+SAFE_PATH = r"/(?!/|(?:.*/)?(?:\.|%2e){1,2}(?:[/?#]|$))[!-\[\]-~]*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,19 +141,19 @@ def rewrite_location(location: str, target: Target, base_url: str, host: str) ->
     `host` is the Host header of the client. The result is None for a route of data whose `Location` leads elsewhere,
     for example to another upstream: a browser that follows it sends the request as a page of this site.
     """
-    location = _lead_back(location, target, base_url)
-    ours = f"(?:https?://{re.escape(host)})?{re.escape(target.prefix)}{OUR_LOCATION}"
-    return location if target.route.serves_pages or re.fullmatch(ours, location, re.IGNORECASE) else None
+    location = _prefixed(location, target, base_url)
+    own = f"(?:https?://{re.escape(host)})?{re.escape(target.prefix)}{SAFE_PATH}"
+    return location if target.route.serves_pages or re.fullmatch(own, location, re.IGNORECASE) else None
 
 
-def _lead_back(location: str, target: Target, base_url: str) -> str:
+def _prefixed(location: str, target: Target, base_url: str) -> str:
     try:
         parts = urlsplit(location)
     except ValueError:
         return location
     if parts.scheme or parts.netloc:
-        ours = {urlsplit(base_url).netloc, target.container}
-        if parts.netloc not in ours:
+        own_hosts = {urlsplit(base_url).netloc, target.container}
+        if parts.netloc not in own_hosts:
             return location
         location = parts._replace(scheme="", netloc="").geturl() or "/"
     if not target.route.strips or not location.startswith("/"):

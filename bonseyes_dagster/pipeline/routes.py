@@ -50,7 +50,9 @@ def _type() -> str | None:
 def _value(key: str, allowed: Collection[str] | None = None) -> str | None:
     values = request.args.getlist(key)
     if len(values) > 1:
-        raise BadRequestError(f"query parameter {key!r} is given {len(values)} times; give it once")
+        raise BadRequestError(f"The query parameter {key!r} is given {len(values)} times; give it once.")
     if values and allowed is not None and values[0] not in allowed:
-        raise BadRequestError(f"query parameter {key!r} must be one of {', '.join(allowed)}, not {values[0][:40]!r}")
+        raise BadRequestError(
+            f"The query parameter {key!r} must be one of {', '.join(allowed)}, not {values[0][:40]!r}."
+        )
     return values[0] if values else None

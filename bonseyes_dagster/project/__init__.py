@@ -1,1 +1,1 @@
-"""A project on disk, however it runs: its folder, the record of what is up, its environment, the format of a backup."""
+"""The parts of a project that both ways of running it share: folder, state, environment, display, backup format."""

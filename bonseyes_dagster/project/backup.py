@@ -1,4 +1,4 @@
-"""A backup on disk: a folder with a file for each part of a project, and a manifest that says what they must be."""
+"""A backup on disk: a folder with a file for each part of a project, and a manifest with their sizes and digests."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["BackupManifest", "Kind", "Part", "Show", "Source", "read_backup", "v
 FORMAT = 1
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 1 << 20
-# A manifest may come from anywhere; what it names is opened, and becomes the name of a volume.
+# A manifest may come from anywhere, and its file names are opened and become names of volumes.
 _FILE = re.compile(r"(volumes/)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 Kind = Literal["embedded", "docker"]
-# Writes one part.
+# Writes one part to a file.
 Source = Callable[[BinaryIO], None]
-# Called with a part's file and its size, if that is known, it yields what is told how many bytes are done.
+# Takes a part's file name and its size, if known; its block gets a function to call with the number of bytes done.
 Show = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupManifest:
-    """What a backup holds. It is written last: a folder without one is no backup."""
+    """The list of the parts of a backup. It is written last: a folder without a manifest is not a backup."""
 
     project: str
     kind: Kind
@@ -65,18 +65,18 @@ class BackupManifest:
         return sum(part.size for part in self.parts)
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as it lies on disk."""
+        """Return the JSON of the file."""
         return {**asdict(self), "parts": [asdict(part) for part in self.parts]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; raise ValueError, TypeError or KeyError for anything else."""
+        """Read the JSON of `to_json`; raise ValueError, TypeError or KeyError for any other JSON."""
         manifest = cls(**{**data, "parts": tuple(Part(**entry) for entry in data["parts"])})
         if manifest.kind not in get_args(Kind):
-            raise ValueError(f"{manifest.kind!r} is no kind of project")
+            raise ValueError(f"{manifest.kind!r} is not a kind of project")
         for part in manifest.parts:
             if not _FILE.fullmatch(part.file) or ".." in part.file:
-                raise ValueError(f"{part.file!r} is no name of a part")
+                raise ValueError(f"{part.file!r} is not the name of a part")
         return manifest
 
 
@@ -90,15 +90,15 @@ def write_backup(
     show: Show,
     check: Callable[[], None] = lambda: None,
 ) -> BackupManifest:
-    """Write every source to a file of that name below `target`, which must not exist; all of it is there, or nothing.
+    """Write every source to a file of its name below the new folder `target`; after an error, nothing is left.
 
-    `check` is called when everything is written, and raises what is wrong with it. Raises ConflictError when `target`
-    exists, StorageFullError when there is no room.
+    It calls `check` when all parts are written; `check` raises an error if the backup is useless. Raises ConflictError
+    when `target` exists, StorageFullError when the disk is full.
     """
     if target.exists():
-        raise ConflictError(f"{target} exists already; name a folder that does not.")
+        raise ConflictError(f"{target} exists already; give the path of a new folder.")
     draft = target.with_name(f".{target.name}.partial")
-    # Left by a backup that was killed.
+    # A killed backup may have left this folder.
     shutil.rmtree(draft, ignore_errors=True)
     try:
         draft.mkdir(mode=0o700, parents=True)
@@ -115,7 +115,7 @@ def write_backup(
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFullError(f"There is no room for the backup in {target.parent}.") from error
+            raise StorageFullError(f"The disk of {target.parent} is full; the backup needs more room.") from error
         raise
     return manifest
 
@@ -128,7 +128,7 @@ def _write_part(draft: Path, name: str, source: Source, show: Show) -> Part:
 
 
 class _Digesting(io.RawIOBase, BinaryIO):
-    """Writes through to a file; knows the digest and the size of what passed."""
+    """A writer to a file that computes the digest and the size of the written data."""
 
     def __init__(self, file: BinaryIO, report: Callable[[int], None]) -> None:
         self._file = file
@@ -152,29 +152,31 @@ class _Digesting(io.RawIOBase, BinaryIO):
 
 
 def read_backup(folder: Path) -> BackupManifest:
-    """Return the manifest of a backup; raise NotFoundError or InvalidError when `folder` is none that can be read."""
+    """Return the manifest of a backup; raise NotFoundError or InvalidError when `folder` has no valid manifest."""
     try:
         data = json.loads((folder / MANIFEST).read_bytes())
     except OSError as error:
-        raise NotFoundError(f"{folder} is no backup: {MANIFEST} cannot be read ({error.strerror}).") from error
+        raise NotFoundError(f"{folder} is not a backup: {MANIFEST} cannot be read ({error.strerror}).") from error
     except ValueError as error:
-        raise InvalidError(f"{folder / MANIFEST} is not JSON: {error}") from error
+        raise InvalidError(f"{folder / MANIFEST} is not JSON: {error}.") from error
     found = data.get("format") if isinstance(data, dict) else None
     if found != FORMAT:
-        raise InvalidError(f"{folder} is a backup of the format {found!r}; this version reads format {FORMAT}.")
+        raise InvalidError(f"{folder} is a backup in format {found!r}; this version can only read format {FORMAT}.")
     try:
         return BackupManifest.from_json(data)
     except (ValueError, TypeError, KeyError) as error:
-        raise InvalidError(f"{folder / MANIFEST} is damaged: {error}") from error
+        raise InvalidError(f"{folder / MANIFEST} is damaged: {error}.") from error
 
 
 def verify(folder: Path, manifest: BackupManifest, show: Show) -> None:
-    """Read every part; raise DigestMismatchError when one is not what the manifest says."""
+    """Read every part; raise DigestMismatchError when a digest differs from the manifest's."""
     for part in manifest.parts:
         with show(part.file, part.size) as report:
             found = _sha256(folder / part.file, report)
         if found != part.sha256:
-            raise DigestMismatchError(f"{folder / part.file} is damaged: its sha256 is {found}, not {part.sha256}.")
+            raise DigestMismatchError(
+                f"{folder / part.file} is damaged: its sha256 is {found or 'missing'}, not {part.sha256}."
+            )
 
 
 def _sha256(path: Path, report: Callable[[int], None]) -> str:
@@ -185,7 +187,7 @@ def _sha256(path: Path, report: Callable[[int], None]) -> str:
                 digest.update(chunk)
                 report(file.tell())
     except FileNotFoundError:
-        return "that of no file"
+        return ""
     return digest.hexdigest()
 
 

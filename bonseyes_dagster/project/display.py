@@ -1,4 +1,4 @@
-"""What `bonseyes up` and `bonseyes status` show: a table that lives on a terminal, a line for each event elsewhere."""
+"""The output of `bonseyes up` and `bonseyes status`: a live table on a terminal, a line for each change elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SIGNS = {"healthy": "✓", "starting": "…", "waiting": "…", "stopped": "·"
 
 
 class Display:
-    """Shows each state it is given."""
+    """Shows each new state of a project."""
 
     def __init__(self, live: Live | None, *, as_json: bool = False) -> None:
         self._live = live
@@ -32,7 +32,7 @@ class Display:
         self._seen: dict[str, tuple[str, int]] = {}
 
     def update(self, project_state: ProjectState) -> None:
-        """Show the state."""
+        """Show a new state."""
         if self._live is not None:
             reasons = (Text(f"{service.name}: {service.reason}", "red") for service in project_state.broken)
             self._live.update(Group(_table(project_state), Text(summary(project_state)), *reasons))
@@ -57,7 +57,7 @@ class Display:
 
 @contextmanager
 def show(*, as_json: bool = False) -> Iterator[Display]:
-    """Show a start in progress, or with `as_json` its end alone, as one document."""
+    """Show a start in progress; with `as_json`, print only the final state, as one JSON document."""
     console = Console()
     if as_json:
         yield Display(None, as_json=True)
@@ -70,12 +70,12 @@ def show(*, as_json: bool = False) -> Iterator[Display]:
 
 
 def lines(project_state: ProjectState) -> list[str]:
-    """Return the state as plain lines, without colours."""
+    """Return a state as plain lines, without colours."""
     return [*(_line(service) for service in project_state.services), summary(project_state)]
 
 
 def summary(project_state: ProjectState) -> str:
-    """Return the sentence that says how the project is, and where."""
+    """Return one sentence with the number of healthy services and the URL of the project."""
     healthy = sum(service.state == "healthy" for service in project_state.services)
     if project_state.phase == "stopping":
         return "Stopping."
@@ -105,7 +105,7 @@ def _table(project_state: ProjectState) -> Table:
             service.name,
             Text(service.state, style),
             Text(seconds, justify="right"),
-            Text(urlsplit(service.url or "").path, "dim"),  # whole, it would not fit beside the rest
+            Text(urlsplit(service.url or "").path, "dim"),  # the whole URL would be too wide
             Text(clean(service.reason or ""), "dim", overflow="ellipsis", no_wrap=True),
         )
     return table

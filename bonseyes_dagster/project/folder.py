@@ -1,4 +1,4 @@
-"""Which project a command means, and where it keeps its state on this machine."""
+"""The folder of a project: find it, and the paths of the files in its state folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SIGNS = ("definitions.py", "workspace.yaml")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project folder. Everything that is kept lies in `.bonseyes/`, readable by its owner alone."""
+    """A project folder. Its data lies in `.bonseyes/`, which only its owner can read."""
 
     folder: Path
 
@@ -56,32 +56,32 @@ class Project:
 
     @property
     def sockets(self) -> Path:
-        """`.bonseyes/sockets/`: where the services listen, if the path is not too long."""
+        """`.bonseyes/sockets/`: the sockets of the services, if the path is not too long."""
         return self.state_folder / "sockets"
 
     @property
     def socket_place(self) -> Path:
-        """`.bonseyes/socket-folder`: the path of the folder of sockets that lies elsewhere."""
+        """`.bonseyes/socket-folder`: a file with the path of the sockets' folder, if it lies elsewhere."""
         return self.state_folder / "socket-folder"
 
     @property
     def pipelines(self) -> Path:
-        """`.bonseyes/pipelines.json`: the pipelines' names, as the definitions had them when last loaded."""
+        """`.bonseyes/pipelines.json`: the names of the pipelines when the definitions were last loaded."""
         return self.state_folder / "pipelines.json"
 
     @property
     def storage_made(self) -> Path:
-        """`.bonseyes/dagster/storage-made`: exists once Dagster's storage does."""
+        """`.bonseyes/dagster/storage-made`: exists if Dagster's storage exists; holds the version of Dagster."""
         return self.dagster_home / "storage-made"
 
     @property
     def state_file(self) -> Path:
-        """`.bonseyes/supervisor.json`: what runs."""
+        """`.bonseyes/supervisor.json`: the state of the project while its supervisor runs."""
         return self.state_folder / "supervisor.json"
 
     @property
     def lock(self) -> Path:
-        """`.bonseyes/supervisor.lock`, held as long as a supervisor lives."""
+        """`.bonseyes/supervisor.lock`, which a supervisor holds as long as it runs."""
         return self.state_folder / "supervisor.lock"
 
     @property
@@ -90,7 +90,7 @@ class Project:
         return self.state_folder / "volumes"
 
     def volume(self, container: str) -> Path:
-        """Where a container keeps all that it keeps."""
+        """The folder for all data of a container."""
         return self.volumes / container
 
     def tools(self) -> dict[str, Path]:
@@ -98,7 +98,7 @@ class Project:
         return find_tools(self.folder)
 
     def prepare(self) -> None:
-        """Make the folders, closed to everyone else; raise SettingsError when the user cannot write there."""
+        """Make the folders, for the owner only; raise SettingsError when the user cannot write there."""
         self.make_folders(self.volumes, self.dagster_home, self.logs)
 
     def make_folders(self, *folders: Path) -> None:
@@ -113,11 +113,11 @@ class Project:
         except OSError as error:
             raise SettingsError(
                 f"{self.name} cannot write {error.filename}: {error.strerror}. "
-                "Copy the project to a folder of your own, or let its owner run it."
+                "Copy the project to a folder that you own, or let its owner run it."
             ) from error
 
     def sources(self) -> Iterator[Path]:
-        """Yield the Python files that the definitions can depend on."""
+        """Yield the Python files on which the definitions may depend."""
         yield from sorted(self.folder.glob("*.py"))
         for folder in ("components", "pipelines", "containers"):
             yield from sorted((self.folder / folder).rglob("*.py"))
@@ -129,23 +129,23 @@ def _check_folder(folder: Path) -> None:
 
 
 def _check_file(file: Path) -> None:
-    # Not os.access: a log may be renamed meanwhile, which it does not tell from a file that cannot be written.
+    # Do not use os.access: for a log that is renamed meanwhile, it gives the same answer as for an unwritable file.
     with contextlib.suppress(FileNotFoundError):
         os.close(os.open(file, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def find_project(start: Path | None = None) -> Project:
-    """Return the project that `start` (the working folder by default) lies in."""
+    """Return the project around `start`, which is the working folder by default; raise SettingsError without one."""
     start = (start or Path.cwd()).absolute()
     folders = (start, *start.parents)
     for folder in folders:
         if any((folder / sign).exists() for sign in _SIGNS):
             return Project(folder)
-    # Without pipelines the outermost: a component has containers of its own.
+    # Without pipelines, use the outermost folder with tools: a component has tools, too.
     for folder in reversed(folders):
         if any(folder.glob("containers/*/tool.yml")):
             return Project(folder)
     raise SettingsError(
-        f"{start} is not in a project: none of its folders holds definitions.py or containers/. "
+        f"{start} is not in a project: no folder above it has definitions.py or containers/. "
         "Change to the project's folder."
     )

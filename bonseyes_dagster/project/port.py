@@ -1,4 +1,4 @@
-"""Whether the gateway could listen at its port, and who does if it cannot."""
+"""Check that the gateway can listen at its port, and find the process that uses it."""
 
 import contextlib
 import socket
@@ -11,7 +11,7 @@ __all__ = ["check_port"]
 
 
 def check_port(host: str, port: int) -> None:
-    """Raise SettingsError when the gateway could not listen."""
+    """Raise SettingsError when the gateway cannot listen at the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -20,7 +20,7 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             raise SettingsError(
                 f"Port {port} of {host} cannot be used ({error.strerror}{_holder(port)}); "
-                "choose another with --port or BONSEYES_PORT."
+                "choose another port with --port or BONSEYES_PORT."
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""What the services of Dagster are called in every project, and which kinds of services are containers."""
+"""The names of Dagster's services in every project, and the kinds of services that are containers."""
 
 __all__ = ["CODE", "CONTAINER_KINDS", "DAEMON", "RUNS", "WEB"]
 
@@ -6,5 +6,5 @@ CODE = "code-server"
 WEB = "dagster-webserver"
 RUNS = "run-server"
 DAEMON = "dagster-daemon"
-# Those that speak the HTTP contract.
+# The kinds that serve the HTTP contract.
 CONTAINER_KINDS = frozenset({"tool", "pipeline", "dashboard", "visualization"})

@@ -1,4 +1,4 @@
-"""What a supervisor tells other processes: the state on disk that `status`, `down` and a second `up` read."""
+"""The state of a project that is up. A supervisor writes it to a file that `status`, `down` and a second `up` read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Phase = Literal["starting", "up", "stopping"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceState:
-    """One service: `seconds` from its start until it was healthy, `reason` why it is not."""
+    """The state of one service: `seconds` from its start until it was healthy, `reason` why it is not healthy."""
 
     name: str
     kind: str
@@ -37,15 +37,15 @@ class ServiceState:
 
     @property
     def is_settled(self) -> bool:
-        """Whether waiting for it is in vain: it is healthy or broken."""
+        """Whether a wait for it can end: it is healthy, or broken until somebody corrects its code."""
         return self.state in ("healthy", "broken")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectState:
-    """A project's services and their supervisor, of which Docker's containers have none.
+    """The state of a project's services, and of their supervisor, which only an embedded project has.
 
-    `process_start` tells a process from a later one with the same pid.
+    `process_start` distinguishes the supervisor from a later process with the same pid.
     """
 
     phase: Phase
@@ -56,16 +56,16 @@ class ProjectState:
     process_start: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the state as it lies on disk."""
+        """Return the JSON of the file."""
         return {**asdict(self), "services": [asdict(service) for service in self.services]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
+        """Read the JSON of `to_json`."""
         return cls(**{**data, "services": tuple(ServiceState(**entry) for entry in data["services"])})
 
     def process(self) -> psutil.Process | None:
-        """Return the supervisor's process, if it lives."""
+        """Return the supervisor's process; None when it has ended."""
         if self.pid is None:
             return None
         try:
@@ -77,7 +77,7 @@ class ProjectState:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether every service is."""
+        """Whether every service is healthy."""
         return all(service.state == "healthy" for service in self.services)
 
     @property
@@ -87,23 +87,23 @@ class ProjectState:
 
     @property
     def broken(self) -> tuple[ServiceState, ...]:
-        """The services whose code cannot be loaded: none gets healthy before somebody mends it."""
+        """The services whose code cannot be loaded; they cannot get healthy before somebody corrects it."""
         return tuple(service for service in self.services if service.state == "broken")
 
     @property
     def is_settled(self) -> bool:
-        """Whether waiting is in vain for every service."""
+        """Whether every service is healthy or broken."""
         return all(service.is_settled for service in self.services)
 
 
 def read_project_state(project: Project) -> ProjectState | None:
-    """Return the state of a supervisor that lives, or None; raise SettingsError when it is another user's."""
+    """Return the state of a project whose supervisor runs, or None; raise SettingsError when it is another user's."""
     try:
         project_state = ProjectState.from_json(json.loads(project.state_file.read_bytes()))
     except PermissionError as error:
         raise SettingsError(
-            f"{project.state_folder} belongs to another user, who alone can run and ask {project.name}. "
-            "Copy the project to a folder of your own, or let that user do it."
+            f"{project.state_folder} belongs to another user; only that user can run {project.name} or read its state. "
+            "Copy the project to a folder that you own, or let that user run it."
         ) from error
     except (OSError, ValueError, TypeError, KeyError):
         return None
@@ -111,19 +111,19 @@ def read_project_state(project: Project) -> ProjectState | None:
 
 
 def write_json(file: Path, body: object) -> None:
-    """Replace `file` in one step, so that a reader sees the old or the new."""
+    """Replace `file` in one step, so that a reader sees either the old or the new content."""
     replace_file(file, f"{json.dumps(body, indent=2)}\n".encode())
 
 
 class Lock:
-    """At most one supervisor per project: the kernel gives the lock back, however its holder ended."""
+    """The lock for one supervisor per project. The kernel releases it when its holder ends, also when it is killed."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Return whether it is ours now."""
+        """Take the lock if it is free; tell whether we hold it now."""
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -134,7 +134,7 @@ class Lock:
         return True
 
     def give_back(self) -> None:
-        """Let the next one have it; in a forked child, leave it to the parent."""
+        """Release the lock. In a forked child, close only the child's copy: the parent keeps the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -84,8 +84,8 @@ def _limit_sending(connection: socket.socket, timeout_s: float) -> None:
 def claim(path: Path) -> None:
     """Reserve `path` for a socket of this process, and remove the socket of a process that has ended.
 
-    The claim ends with this process. Raises SettingsError when another process listens at `path`, when a file that is
-    not a socket lies there, or when the path is too long.
+    The claim ends with this process. Raises SettingsError if another process listens at `path`, if `path` is another
+    file than a socket, or if it is too long.
     """
     if not path.is_absolute() or len(os.fsencode(path)) > LONGEST_PATH_BYTES:
         raise SettingsError(

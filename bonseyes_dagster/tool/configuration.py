@@ -19,7 +19,7 @@ from bonseyes_dagster.tool.code.watch import CodeWatch
 
 __all__ = ["load", "watch_code"]
 
-# It tells one image from another: a text such as its digest, or a file such as the list of Debian packages.
+# This variable tells images apart. It is a text, such as a digest, or the path of a file, such as a list of packages.
 IMAGE_VARIABLE = "BONSEYES_IMAGE"
 
 

@@ -167,7 +167,7 @@ class Store:
 
     def _insert(self, row: ArtifactRow, draft: CreationDraft) -> None:
         """Make the files durable, then the row, and wake the worker."""
-        draft.settle()
+        draft.move_to_artifacts()
         try:
             seq = self._index.insert(row, queue_limit=self._settings.queue_limit)
         except TakenError as error:
@@ -175,11 +175,11 @@ class Store:
             self._resolve_conflict(row, error)
             return
         except (StorageFullError, UnavailableError):
-            if not self._index.void_failed_write():
+            if not self._index.undo_failed_write():
                 # A crash may bring the row back, so keep its files. Without a row, the sweep removes them.
-                draft.keep()
+                draft.hand_over()
             raise
-        draft.keep()
+        draft.hand_over()
         self._queue_bell.ring()
         with suppress(OSError):
             write_mark(self._volume, seq)
@@ -225,7 +225,7 @@ class Store:
 
     def statuses(self, *, limit: int | None = None, after: str | None = None) -> list[Status]:
         """Return the statuses of the same page."""
-        return [self._status(columns) for columns in self._index.brief(limit=limit, after=after)]
+        return [self._status(columns) for columns in self._index.status_page(limit=limit, after=after)]
 
     def status(self, name: str) -> Status:
         """Return the status as it is now."""

@@ -146,7 +146,7 @@ def _add_observation(app: _App, telemetry: Telemetry) -> None:
         try:
             request.query_string.decode()
         except UnicodeDecodeError:
-            raise BadRequestError("The query string is not UTF-8; it must be.") from None
+            raise BadRequestError("The query string must be UTF-8.") from None
 
     @app.after_request
     def finish(response: Response) -> Response:

@@ -50,7 +50,9 @@ class CallerCheck:
         if self._is_open:
             check_own_host(request.headers.get("Host"), self._names)
         if not self._is_of_own_user(request.environ):
-            raise ForbiddenError("This container answers only to the user who runs it; others must use the gateway.")
+            raise ForbiddenError(
+                "This container answers only to the user who runs it; to serve other users, bind a unix socket."
+            )
 
     def _is_of_own_user(self, environ: WSGIEnvironment) -> bool:
         # A held request has no connection of uWSGI any more. It passed this check before its wait.

@@ -140,7 +140,7 @@ class Connection:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        # uWSGI also passes on input without a request line. Flask fails without a method; with "" it answers 404.
+        # uWSGI also passes on input without a request line. Flask fails without a method; for "" it finds no route.
         environ.setdefault("REQUEST_METHOD", "")
         environ.setdefault("PATH_INFO", "")
         environ.setdefault("QUERY_STRING", "")

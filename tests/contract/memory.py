@@ -238,7 +238,7 @@ class MemoryBackend:
                     entry = min(queued, key=lambda entry: entry.number)
                     entry.phase, entry.started = "running", now()
                     if entry.is_reusing:
-                        # One that waited before it may have been equal.
+                        # An artifact earlier in the queue may have been equal.
                         self._reuse(entry)
                     return entry
                 self.changed.wait()
@@ -257,7 +257,7 @@ class MemoryBackend:
                 self._finish(entry, "cancelled", "cancelled on request")
             except ToolError as error:
                 self._finish(entry, "failed", error.message)
-            except Exception as error:  # whatever a tool raises, the worker goes on
+            except Exception as error:  # the worker survives any exception of a tool
                 self._finish(entry, "failed", f"{type(error).__name__}: {error}")
 
     def _finish(self, entry: _Entry, phase: str, reason: str | None) -> None:

@@ -20,7 +20,7 @@ PIPELINE = Path(__file__).parent / "pipeline" / "definitions.py"
 # The only step of the pipeline.
 STEP = "make"
 
-# One folder, and one block in each of the compose files, as docs/authoring.md has it.
+# One folder, and one block in each of the Compose files, as in docs/authoring.md.
 DOCKERFILE = """
 ARG BONSEYES_VERSION=latest
 FROM bonseyes/tool:${BONSEYES_VERSION}
@@ -60,7 +60,7 @@ PIPELINE_SERVICE = """
 VOLUME = "\n  sample:\n"
 PIPELINES = "\n  # --- The pipelines"
 DAGSTER = "\n  # --- Dagster"
-# The host that requests name which are written byte by byte.
+# The Host header of requests that tests write as bytes.
 HOSTS = {"BONSEYES_ALLOWED_HOSTS": "x"}
 
 

@@ -182,7 +182,7 @@ def _is_whole(answer: bytes) -> bool:
 
 
 @dataclass(kw_only=True)
-class LocalServer(Server):
+class ServerProcess(Server):
     """A server process on this machine."""
 
     process: subprocess.Popen[bytes]
@@ -207,7 +207,7 @@ def pipeline_argv(bind: str) -> list[str]:
 def image_argv(bind: str) -> list[str]:
     """Return the command line of a tool container in its image, with the same restrictions as in docker."""
     closed = ["--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--init"]
-    volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # the latter is removed with the container
+    volumes = [f"--volume={SAMPLE}:/sample:ro", "--volume=/volume"]  # Docker removes the second one with the container
     limits = ["--env=BONSEYES_UPLOAD_LIMIT_BYTES", "--env=BONSEYES_THREADS", "--env=BONSEYES_PROCESSES"]
     limits.append("--env=BONSEYES_ALLOWED_HOSTS")
     tool = ["--env=BONSEYES_TOOL=/sample", "bonseyes/tool:latest"]
@@ -224,17 +224,17 @@ def serving(
     collection: Collection = "artifacts",
     step: str = "",
     differences: frozenset[Difference] = frozenset(),
-) -> Iterator[LocalServer]:
+) -> Iterator[ServerProcess]:
     """Run the server that `argv_of(bind)` starts; at the end, SIGTERM must leave no process of it."""
     bind = bind or f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}
-    env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # what requests name that are written byte by byte
+    env.setdefault("BONSEYES_ALLOWED_HOSTS", "x")  # the Host header of requests that tests write as bytes
     with log.open("wb") as out:
         process = subprocess.Popen(
             argv_of(bind), stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=env, start_new_session=True
         )
-    server = LocalServer(
+    server = ServerProcess(
         url=f"http://{bind}", collection=collection, step=step, differences=differences, process=process, log=log
     )
     try:
@@ -246,13 +246,13 @@ def serving(
         shutil.rmtree(folder / "memory", ignore_errors=True)
 
 
-def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
+def await_ready(server: ServerProcess, wait_s: float = 90.0) -> None:
     """Return when it answers; fail with its log when it ends or takes too long."""
     until = time.monotonic() + wait_s
     while time.monotonic() < until:
         if server.process.poll() is not None:
             break
-        # uWSGI takes connections before it has an application to answer them, so a question may also time out.
+        # uWSGI accepts connections before it has an application, so a request may also time out.
         with contextlib.suppress(requests.RequestException):
             if requests.get(f"{server.url}/healthz", timeout=5).status_code == 200:
                 return
@@ -260,7 +260,7 @@ def await_ready(server: LocalServer, wait_s: float = 90.0) -> None:
     raise AssertionError(f"the server did not become ready:\n{server.log.read_text()[-4000:]}")
 
 
-def stop(server: LocalServer, wait_s: float = 20.0) -> float:
+def stop(server: ServerProcess, wait_s: float = 20.0) -> float:
     """End it by SIGTERM; return the duration in seconds. No process of it may be left."""
     family = processes_of(server)
     began = time.monotonic()
@@ -278,7 +278,7 @@ def stop(server: LocalServer, wait_s: float = 20.0) -> float:
     return took_s
 
 
-def processes_of(server: LocalServer) -> list[psutil.Process]:
+def processes_of(server: ServerProcess) -> list[psutil.Process]:
     """Return the server's processes."""
     try:
         master = psutil.Process(server.process.pid)

@@ -60,7 +60,7 @@ def assert_not_found(server: Server, path: str) -> None:
     """Check that a path below the collection, sent unchanged, is a 404."""
     answer = server.exchange(f"GET /{server.collection}/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     if server.prefix and "%00" in path and answer.startswith(b"HTTP/1.1 400 "):
-        assert b'"bad_request"' in answer  # to nginx that is no HTTP at all
+        assert b'"bad_request"' in answer  # nginx refuses it as malformed HTTP
         return
     assert answer.startswith(b"HTTP/1.1 404 "), answer
     assert b'"not_found"' in answer
@@ -351,7 +351,7 @@ def test_expect_100_continue(server: Server) -> None:
         assert connection.recv(1000) == CONTINUE
         connection.sendall(body)
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-    if not server.prefix:  # a gateway tells it to go on before the container has looked; the next bytes are refused
+    if not server.prefix:  # a gateway answers `100 Continue` before the container checks the headers
         too_large = server.exchange(f"{head}Expect: 100-continue\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
         assert too_large.startswith(b"HTTP/1.1 413 ")
 
@@ -365,7 +365,7 @@ def test_urls_follow_the_forwarded_headers(server: Server) -> None:
     }
     name = server.new_name()
     answer = server.request("POST", f"/{server.collection}", json={"name": name}, headers=headers)
-    # A gateway may itself stand behind something that ends TLS, so it believes the first of these.
+    # A gateway trusts X-Forwarded-Proto, because TLS may end in a proxy before it.
     base = server.url.replace("http:", "https:") if server.prefix else "https://example.org:8443/containers/x"
     assert answer.json()["url"] == answer.headers["Location"] == f"{base}/{server.collection}/{name}"
     link = server.get(f"/{server.collection}?limit=1", headers=headers).links["next"]["url"]
@@ -608,7 +608,7 @@ def test_equal_queued_requests_are_made_once(server: Server) -> None:
     server.wait(holder)
 
 
-# One of them
+# One artifact
 
 
 def test_status_has_every_key(server: Server, single: str) -> None:
@@ -946,7 +946,7 @@ def test_unknown_input_file_is_404(server: Server, made: str) -> None:
         assert_not_found(server, f"{made}/input-files/{file}")
 
 
-# Together
+# Concurrent requests
 
 
 def test_one_of_many_concurrent_creates_gets_the_name(server: Server) -> None:

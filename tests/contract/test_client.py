@@ -44,9 +44,9 @@ def test_uploads_come_back_unchanged(container: Container, server: Server, name:
     upload = tmp_path / "upload"
     upload.write_bytes(os.urandom(5_000_000))
     artifact = container.create(name, {"files": ["a/b.txt", "c.txt"], "steps": 2}, {"upload": upload})
-    heard: list[str] = []
-    status = artifact.wait(60, lambda status: heard.append(status.phase))
-    assert status.phase == heard[-1] == "completed", status.reason
+    phases: list[str] = []
+    status = artifact.wait(60, lambda status: phases.append(status.phase))
+    assert status.phase == phases[-1] == "completed", status.reason
     manifest = artifact.download_all(tmp_path / "all")
     assert [entry.path for entry in manifest.files] == server.paths("a/b.txt", "c.txt", "upload.bin")
     assert status.digest == manifest.digest

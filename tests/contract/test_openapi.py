@@ -45,7 +45,7 @@ def test_document_names_the_tools_parameters() -> None:
     assert "upload" not in form["data"]["properties"]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(900)  # the server may have to be built and started for this test
 def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     """Every check of schemathesis over the real server: no 5xx, no undocumented status, shape or content type."""
     argv = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run"]
@@ -57,7 +57,7 @@ def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     result = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=140, check=False)
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
     assert server.get("/healthz").status_code == 200
-    # A valid request may ask for hours of work, and the tests that share the server would wait for it.
+    # A valid request may start hours of work, and other tests on the same server would wait for it.
     for status in server.get(f"/{server.collection}?detail=1").json():
         if status["result"] == "in-progress":
             server.request("DELETE", status["name"])

@@ -37,9 +37,9 @@ def test_everything_is_found_under_the_new_name(tool: Server) -> None:
     assert tool.get(f"{new_name}/status").json() == {**before, "name": new_name}
     assert tool.get(f"{new_name}/data").text == "a renamed text"
     assert tool.get(f"{new_name}/input-parameters").json()["text"] == "a renamed text"
-    told = tool.get(f"{new_name}/log").text
-    assert told.startswith(log)
-    assert told.removeprefix(log).endswith(f" Renamed from {name} to {new_name}.\n")
+    new_log = tool.get(f"{new_name}/log").text
+    assert new_log.startswith(log)
+    assert new_log.removeprefix(log).endswith(f" Renamed from {name} to {new_name}.\n")
     assert tool.get(f"{name}/status").status_code == 404
     names = tool.get(f"/{tool.collection}").json()
     assert new_name in names and name not in names

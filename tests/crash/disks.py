@@ -57,9 +57,9 @@ class Disk:
     def after_power_cut(self, image: Path) -> Disk:
         """Return the disk as it would be after a power cut at this moment: the file, without the content of memory.
 
-        The copy is a new file. A process that copied all mounts may still use an image that was mounted before, and a
-        new mount of it would show the old content. Another program's `sync` may write to the disk during the copy.
-        Then the copy mixes two moments, and is made again.
+        The copy is a new file, because a process that copied all mounts may still use an earlier image. A new mount of
+        that image would show its old content. Another program's `sync` may write to the disk during the copy. Then the
+        copy mixes two moments, and is made again.
         """
         for _ in range(_MOST_COPIES):
             image.unlink(missing_ok=True)

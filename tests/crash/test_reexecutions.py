@@ -163,7 +163,7 @@ def _shown_run(run: ModelRun) -> str:
 
 @pytest.mark.timeout(0)
 def test_run_shows_the_right_results_after_random_reexecutions(five: Embedded) -> None:
-    """A run shows the result of a step if it made it, or if its parent shows it and no step before it was made anew."""
+    """A run shows its own results, and a parent's result if no step before it was made anew."""
     campaign, began = Campaign(five, seeded()), time.monotonic()
     wrong: list[str] = []
     for _ in range(REEXECUTIONS):

@@ -199,8 +199,8 @@ def test_runs_survive_kills(five: Embedded) -> None:
     with DagsterInstance.from_config(str(five.project.dagster_home)) as instance:
         found += doubled(instance, campaign.most_starts(), campaign.interrupted_runs)
     done = [each for each in executions(five.folder) if each.artifact not in campaign.earlier]
-    interrupted_runs = {each.artifact for each in done if campaign.may_be_incomplete(each.artifact)}
-    found += unexplained(done, campaign.moments(), [*campaign.artifacts(), *interrupted_runs])
+    incomplete = {each.artifact for each in done if campaign.may_be_incomplete(each.artifact)}
+    found += unexplained(done, campaign.moments(), [*campaign.artifacts(), *incomplete])
     found += [f"{each.artifact} was made after the end" for each in done if each.begun > ended]
     assert not found, "\n".join([*found, five.logs()])
 

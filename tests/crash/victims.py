@@ -33,7 +33,7 @@ _TOGETHER = (
     (RUN, "run-server", "dagster-daemon"),
     (RUN, "run-server", "code-server", "combine"),
 )
-# Groups of processes to kill at the same moment. The process of the run occurs more often, as everything depends on it.
+# Groups of processes to kill at the same moment. The process of the run occurs more often: everything depends on it.
 KILL_GROUPS: tuple[tuple[str, ...], ...] = (*((role,) for role in (RUN, RUN, *_SERVERS, *_OF_TOOLS)), *_TOGETHER)
 
 

@@ -1,4 +1,4 @@
-"""The images as they are in this checkout, and one docker project for all tests that leave it whole."""
+"""The images of this checkout, and one docker project that many tests share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def built() -> None:
 
 @pytest.fixture(scope="session")
 def docker_project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProject]:
-    """The project, up in Docker."""
+    """The shared project, up in Docker."""
     with RunningProject(tmp_path_factory.mktemp("docker") / "project") as project:
         project.up()
         yield project

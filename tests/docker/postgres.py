@@ -13,7 +13,7 @@ IMAGE = "postgres:15"
 
 
 class Postgres:
-    """The container; its port stays when it comes back."""
+    """A Postgres in a container; it keeps its port after a restart."""
 
     def __init__(self) -> None:
         self.name = f"test-postgres-{uuid.uuid4().hex[:8]}"
@@ -22,19 +22,19 @@ class Postgres:
         limits = ["--memory", "1g", "--shm-size", "256m", "-p", f"127.0.0.1:{self.port}:5432"]
         docker("run", "-d", "--name", self.name, *environ, *limits, IMAGE)
         try:
-            # The image's first server, which makes the database, listens to no port.
+            # The image first starts a server that makes the database, and listens at no port.
             wait_until(lambda: self.query("SELECT 1", is_checked=False), every_s=0.3)
         except BaseException:
             self.remove()
             raise
 
     def query(self, statement: str, *, database: str = "dagster", is_checked: bool = True) -> str:
-        """Return what a statement yields, "" if it fails and that is all right."""
+        """Return the result of a statement; without `is_checked`, return "" when it fails."""
         command = ["psql", "-h", "127.0.0.1", "-U", "dagster", "-d", database, "-tA", "-c", statement]
         return docker("exec", "-e", f"PGPASSWORD={_PASSWORD}", self.name, *command, is_checked=is_checked)
 
     def address(self, network: str) -> str:
-        """Return host and port in a network, for this machine and for containers."""
+        """Return its host and port in a network; this machine and containers can use them."""
         template = f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
         return f"{docker('inspect', '-f', template, self.name)}:5432"
 
@@ -45,7 +45,7 @@ class Postgres:
         return f"postgresql://dagster:{_PASSWORD}@{address or f'127.0.0.1:{self.port}'}/{name}"
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill it, as in a power cut."""
         docker("kill", self.name)
 
     def start(self) -> None:
@@ -53,13 +53,13 @@ class Postgres:
         docker("start", self.name)
 
     def away(self, for_s: float) -> None:
-        """Kill it and let it come back."""
+        """Kill it, and start it again after `for_s`."""
         self.kill()
         time.sleep(for_s)
         self.start()
 
     def remove(self) -> None:
-        """Leave nothing behind."""
+        """Remove the container and its volume."""
         docker("rm", "-fv", self.name)
 
 
@@ -74,7 +74,7 @@ def running_postgres() -> Iterator[Postgres]:
 
 
 def docker(*arguments: str, is_checked: bool = True) -> str:
-    """Return what `docker ARGUMENTS` prints."""
+    """Return the output of `docker ARGUMENTS`."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0 or not is_checked, done.stderr
     return done.stdout.strip() if done.returncode == 0 else ""

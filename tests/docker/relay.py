@@ -1,16 +1,16 @@
-"""A relay before Postgres that breaks a connection when the server has committed and the client has not heard of it."""
+"""A relay before Postgres. It breaks a connection when the server has committed, and the client has no reply yet."""
 
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-# Ends what the server says when it has done all that it was told, and no transaction is open.
+# The end of the server's last reply when all requests are done, and no transaction is open.
 _READY = b"Z\x00\x00\x00\x05I"
 
 
 class Relay:
-    """Passes everything on but the replies that it was told to lose."""
+    """Forwards all data, except the replies that a test makes it lose."""
 
     def __init__(self, port: int) -> None:
         self._server = port
@@ -21,7 +21,7 @@ class Relay:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def lose_reply(self, statement: str, *, at_once: bool = False) -> None:
-        """Break the next connection on which `statement` is sent: when it is committed, or `at_once`."""
+        """Break the next connection that sends `statement`: after the commit, or `at_once`."""
         self.hangs_up_at_once = at_once
         self._wanted = statement.encode()
 
@@ -31,7 +31,7 @@ class Relay:
         return self._wanted is None
 
     def close(self) -> None:
-        """Take no connections any more."""
+        """Accept no more connections."""
         self._listener.close()
 
     def _accept(self) -> None:
@@ -44,7 +44,7 @@ class Relay:
                 threading.Thread(target=passage.pass_replies, daemon=True).start()
 
     def take(self, request: bytes) -> bool:
-        """Tell whether the reply to this is to be lost; that of one connection is."""
+        """Tell whether to lose the reply to this request; only one connection loses a reply."""
         if self._wanted is None or self._wanted not in request:
             return False
         self._wanted = None
@@ -52,7 +52,7 @@ class Relay:
 
 
 class _Passage:
-    """One client's connection and its own to the server."""
+    """One connection of a client, and its connection to the server."""
 
     def __init__(self, relay: Relay, client: socket.socket, server: socket.socket) -> None:
         self._relay = relay

@@ -1,7 +1,7 @@
-"""A project whose runs have containers: launched through the real proxy by a real engine, on jobs made for tests.
+"""A project whose runs have containers: a real engine launches test jobs, through the real socket proxy.
 
-What launches, watches and describes the jobs are processes of this machine; they and the containers share DAGSTER_HOME,
-which is `/dagster` in these, and a Postgres that both reach.
+The launcher, the run watch and the code server are processes of this machine. They and the containers share
+DAGSTER_HOME, which is `/dagster` in the containers, and a Postgres.
 """
 
 import os
@@ -38,7 +38,7 @@ from tests.unit.execution.launching import JOBS, LaunchingProject
 
 
 class Process:
-    """One of the deployment's services as a process of this machine, that can be killed and started again."""
+    """A service of a docker project as a process of this machine, which a test can kill and start again."""
 
     def __init__(self, log: Path, module: str, *arguments: str, **environ: str) -> None:
         self.log = log
@@ -47,19 +47,19 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        """Start it (again)."""
+        """Start the process, also for a second time."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(self._command, env=self._environ, stdout=log, stderr=log)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it."""
+        """Stop the process."""
         if self._process.poll() is None:
             self._process.send_signal(number)
         self._process.wait(30)
 
 
 class ContainerProject(LaunchingProject):
-    """What a test does with it."""
+    """A project whose runs have containers, with the actions of tests."""
 
     name: str
     proxy: Process
@@ -67,14 +67,14 @@ class ContainerProject(LaunchingProject):
     engine_port: int
 
     def config(self, job: str) -> dict[str, Any]:
-        """Have ops note what they do where both sides find it."""
+        """Return a config that makes ops write their notes to a folder that both sides share."""
         config = super().config(job)
         for op in config["ops"].values():
             op["config"]["folder"] = f"{HOME}/{self.folder.relative_to(self.home)}"
         return config
 
     def containers(self, run_id: str = "", *, state: str = "") -> list[str]:
-        """Return the containers of runs."""
+        """Return the ids of runs' containers."""
         label = f"{RUN_ID_LABEL}={run_id}" if run_id else f"{LABEL}={self.name}"
         states = [f"--filter=status={state}"] if state else []
         return docker("ps", "-aq", "--no-trunc", f"--filter=label={label}", *states).split()
@@ -85,20 +85,20 @@ class ContainerProject(LaunchingProject):
         docker("kill", container)
 
     def lives(self, run_id: str, pid: int) -> bool:
-        """Tell whether a run's process is there, which has a pid in its container only."""
+        """Tell whether a run's container is running; its process has a pid only in the container."""
         return bool(self.containers(run_id, state="running"))
 
     def kill_waiting(self) -> None:
-        """End runs that a failed test has left waiting."""
+        """Remove the containers of runs that a failed test has left waiting."""
         for container in self.containers():
             docker("rm", "-f", container, is_checked=False)
 
 
 @contextmanager
 def image_with_jobs() -> Iterator[tuple[str, Path]]:
-    """Yield an image of the project's that has the tests' jobs, and where they are in it and on this machine.
+    """Yield an image of the project with the tests' jobs, and the path of the jobs in it and on this machine.
 
-    Not where the checkout is: it may be below `/tmp`, where each container has its own.
+    The path is not that of the checkout, which may be below `/tmp`: each container has its own `/tmp`.
     """
     build = [Path(sys.executable).with_name("bonseyes"), "build", "--quiet", "project"]
     subprocess.run(build, cwd=Path(__file__).parents[2], check=True, capture_output=True)
@@ -118,7 +118,7 @@ def image_with_jobs() -> Iterator[tuple[str, Path]]:
 def container_project(
     folder: Path, port: int, image: str, jobs: Path, postgres: Postgres
 ) -> Iterator[ContainerProject]:
-    """Make a project whose launcher, proxy and watch are what a deployment has; its code server listens at `port`."""
+    """Make a project with the launcher, proxy and watch of a docker project; its code server listens at `port`."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     home = folder / "home"
     home.mkdir(mode=0o777)
@@ -146,7 +146,7 @@ def container_project(
 
 
 def new_folder(project: ContainerProject) -> Path:
-    """Make a folder for what ops note, in DAGSTER_HOME so that containers have it."""
+    """Make a folder for the ops' notes, in DAGSTER_HOME, so that containers can write to it."""
     folder = project.home / f"notes-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
     folder.chmod(0o777)
@@ -155,7 +155,7 @@ def new_folder(project: ContainerProject) -> Path:
 
 @contextmanager
 def _engine_objects(name: str, home: Path, postgres: Postgres) -> Iterator[None]:
-    """Make networks and volume as Compose would."""
+    """Make the networks and the volume that Compose would make."""
     made: list[tuple[str, ...]] = []
     try:
         for network in networks(name):
@@ -173,7 +173,7 @@ def _engine_objects(name: str, home: Path, postgres: Postgres) -> Iterator[None]
 
 
 def _write(home: Path, settings: Settings, engine_port: int, postgres: str) -> None:
-    """Write dagster.yaml so that it is right on both sides."""
+    """Write a dagster.yaml that is right for this machine and for the containers."""
     config = launcher_config(settings, {})
     config["engine_url"] = f"tcp://127.0.0.1:{engine_port}"
     file = write_instance(home, launcher="docker", launcher_config=config, postgres=postgres)
@@ -185,7 +185,7 @@ def _write(home: Path, settings: Settings, engine_port: int, postgres: str) -> N
     records = home / "run_server" / "runs"
     records.mkdir(parents=True)
     for path in (home, records.parent, records, *(each for each in home.rglob("*"))):
-        path.chmod(0o777)  # the containers' user is another
+        path.chmod(0o777)  # the containers run as another user
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The project as containers for tests: started, asked and ended by `bonseyes` and `docker`, as a person would."""
+"""A docker project for tests, used through the commands `bonseyes` and `docker`, as a person would."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ SERVICES = (*TOOLS, *PIPELINES, *DAGSTER, "gateway", "access", "dashboard", "vis
 TIMEOUT_S = 400.0
 
 
-# What images are built of, and what they are deployed by.
+# The files that images are built from, and the compose files.
 FOLDERS = ("bonseyes_dagster", "components", "containers", "requirements")
 FILES = ("*Dockerfile", "docker-compose*.yml", ".dockerignore", "*.py", "*.toml", "*.txt", "*.yaml")
 
 
 class RunningProject:
-    """A copy of the project with a name and a port of its own; leaving its context, nothing of it is on the engine.
+    """A copy of the project with its own name and port. At the end of its block, nothing of it is left on the engine.
 
-    `environ` is what a person has set beside name and port.
+    `environ` are variables that a person has set, beside the name and the port.
     """
 
     def __init__(self, folder: Path, **environ: str) -> None:
@@ -58,7 +58,7 @@ class RunningProject:
         self.clean()
 
     def environ(self, **more: str) -> dict[str, str]:
-        """Return the environment of a person."""
+        """Return the environment of a person's shell."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "COMPOSE_"))}
         own = {"COMPOSE_PROJECT_NAME": self.name, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url}
         return {**kept, **own, **self._environ, **more}
@@ -68,7 +68,7 @@ class RunningProject:
         return self._run([BONSEYES, *arguments], environ)
 
     def compose(self, *arguments: str) -> str:
-        """Return what `docker compose` prints, which must succeed."""
+        """Run `docker compose`, which must succeed, and return its output."""
         done = self._run(["docker", "compose", "--ansi", "never", "--progress", "quiet", *arguments], {})
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -86,7 +86,7 @@ class RunningProject:
         )
 
     def up(self) -> None:
-        """`bonseyes up --docker --detach`, which must succeed."""
+        """Run `bonseyes up --docker --detach`, which must succeed."""
         done = self.call("up", "--docker", "--detach")
         assert done.returncode == 0, done.stdout + done.stderr + self.call("logs", "-n", "10").stdout
 
@@ -95,12 +95,12 @@ class RunningProject:
         return f"{self.name}-{service}-1"
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """Return how the engine describes a service's container."""
+        """Return the engine's description of a service's container."""
         found: list[dict[str, Any]] = json.loads(docker("inspect", self.container(service)))
         return found[0]
 
     def inside(self, service: str, *command: str) -> str:
-        """Return what a command prints in a service's container, which must succeed."""
+        """Run a command in a service's container, which must succeed, and return its output."""
         return docker("exec", self.container(service), *command, timeout_s=TIMEOUT_S)
 
     def runs(self, pipeline: str = "digits-cnn") -> Any:
@@ -108,7 +108,7 @@ class RunningProject:
         return self.client.container(pipeline, "runs")
 
     def made(self) -> dict[tuple[str, str], Any]:
-        """Return digest, end, files and log of each completed artifact by tool and name."""
+        """Return digest, time of the end, files and log of each completed artifact, by tool and name."""
         found = {}
         for tool in map(self.client.container, TOOLS):
             for status in tool.statuses():
@@ -119,20 +119,20 @@ class RunningProject:
         return found
 
     def clean(self) -> None:
-        """Remove everything; nothing of it may be left on the engine but a network that it refuses to remove."""
+        """Remove everything; only a network that the engine refuses to remove may be left."""
         done = self.call("down", "--volumes", "--yes")
         label = f"--filter=label=com.docker.compose.project={self.name}"
         left = docker("ps", "-aq", label) + docker("volume", "ls", "-q", label)
         assert not left, left + done.stderr
         for network in docker("network", "ls", "-q", label).split():
-            # An engine under load may lose count of what is on a network: https://github.com/moby/moby/issues/42119
+            # An engine under load may miscount the containers of a network: https://github.com/moby/moby/issues/42119
             assert docker("network", "inspect", "-f", "{{len .Containers}}", network).strip() == "0", done.stderr
             with pytest.raises(EngineRefusedCommandError, match="has active endpoints"):
                 docker("network", "rm", network)
 
 
 def archives(folder: Path) -> dict[str, Path]:
-    """Return scikit-learn's digits by the pipelines' parameters."""
+    """Return the archives of scikit-learn's digits, by the pipelines' parameters."""
     subprocess.run([sys.executable, SOURCE / "demo" / "digits.py", folder], check=True, capture_output=True)
     parts = [(part, kind) for part in ("train", "test") for kind in ("images", "labels")]
     return {f"{part}-{kind}": next(folder.glob(f"{part}-{kind}-*.gz")) for part, kind in parts}

@@ -1,4 +1,4 @@
-"""The project in Docker is backed up in the middle of a run and restored as another, which goes on with all of it."""
+"""A docker project is backed up in the middle of a run, and restored as another project that finishes the run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.waiting import is_at_work, until
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 
-def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[str, Path]) -> None:
-    """Volumes and database, into fresh ones: finished runs are intact, the run under way and the queue go on."""
+def test_restored_project_continues_runs_and_queue(built: None, tmp_path: Path, digits: dict[str, Path]) -> None:
+    """Finished runs are unchanged in the new volumes and database; the unfinished run and the queue go on."""
     saved = tmp_path / "saved"
     with RunningProject(tmp_path / "old") as old:
         old.up()
@@ -36,8 +36,8 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         done = old.call("backup", str(saved))
         assert done.returncode == 0, done.stderr
         assert json.loads((saved / "manifest.json").read_bytes())["versions"]["postgres"].startswith("15.")
-        _is_spoilt_by_what_starts(old, tmp_path / "spoilt")
-    _holds_no_secret(saved)
+        _check_backup_fails_if_compose_starts_the_project(old, tmp_path / "spoilt")
+    _check_no_secret(saved)
     with RunningProject(tmp_path / "new") as new:
         done = new.call("restore", str(saved))
         assert done.returncode == 0, done.stderr
@@ -53,8 +53,8 @@ def test_a_project_goes_on_as_another(built: None, tmp_path: Path, digits: dict[
         assert {key: now[key] for key in made} == made
 
 
-def _is_spoilt_by_what_starts(project: RunningProject, folder: Path) -> None:
-    """`bonseyes` starts nothing meanwhile; Compose does, and then there is no backup, and what it started runs on."""
+def _check_backup_fails_if_compose_starts_the_project(project: RunningProject, folder: Path) -> None:
+    """Check that `bonseyes` starts nothing during a backup; if Compose does, the backup fails."""
     with ThreadPoolExecutor() as pool:
         backup = pool.submit(project.call, "backup", str(folder))
         until(folder.with_name(f".{folder.name}.partial").exists)
@@ -65,8 +65,8 @@ def _is_spoilt_by_what_starts(project: RunningProject, folder: Path) -> None:
     assert project.inspect("training")["State"]["Running"]
 
 
-def _holds_no_secret(saved: Path) -> None:
-    """The database's password stays where it was made."""
+def _check_no_secret(saved: Path) -> None:
+    """Check that the backup does not hold the database's password."""
     parts = {part["file"] for part in json.loads((saved / "manifest.json").read_bytes())["parts"]}
     assert parts == {f"volumes/{name}.tar" for name in (*TOOLS, "dashboard", "dagster-home")} | {"postgres.dump"}
     with tarfile.open(saved / "volumes" / "dagster-home.tar") as archive:

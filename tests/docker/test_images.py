@@ -1,4 +1,4 @@
-"""The images are what the documentation says: small, unprivileged, labelled, and built anew only where needed."""
+"""The images match the documentation: small, unprivileged, labelled, and rebuilt only where needed."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 PROJECT = Path(__file__).parents[2]
 BONSEYES = Path(sys.executable).with_name("bonseyes")
-# With the project's own images in the cache, and a tag of our own, since we change what is built.
+# The project's images are in the cache. Our own tag keeps them, because the tests change the files.
 TAG = f"test-{uuid.uuid4().hex[:8]}"
 TOOLS = sorted(find_tools(PROJECT))
 NAMES = sorted(read_images(PROJECT, {}))
-# How many layers of images that have packages of their own are code, which comes last.
+# The number of code layers, which come last, in images with their own packages.
 LAYERS_OF_CODE = {
     "tool": 1,
     "visualization": 1,
@@ -40,7 +40,7 @@ LAYERS_OF_CODE = {
     "image-classification-torch": 2,
     "image-classification-onnx": 2,
 }
-# What a container may be asked without its service being there.
+# Routes that a container answers without its service.
 RUN = (
     "run",
     "--rm",
@@ -54,7 +54,7 @@ RUN = (
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy what images are built from, so that it can be changed."""
+    """Copy the files that images are built from, so that tests can change them."""
     folder = tmp_path_factory.mktemp("images") / "project"
     folder.mkdir()
     for name in ("bonseyes_dagster", "containers", "components", "requirements"):
@@ -83,7 +83,7 @@ def _build(folder: Path, *names: str) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def images(project: Path) -> Iterator[dict[str, Image]]:
-    """Build every image of the copy, and remove them in the end."""
+    """Build every image of the copy, and remove the images at the end."""
     images = read_images(project, {"BONSEYES_VERSION": TAG})
     try:
         assert set(_build(project)) == set(images)
@@ -104,8 +104,8 @@ def _python(image: str, code: str, *options: str) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_image_says_what_it_is_and_runs_as_nobody(project: Path, images: dict[str, Image], name: str) -> None:
-    """By OCI's labels, with the version that was set; and by a number, as orchestrators check it."""
+def test_image_has_labels_and_an_unprivileged_user(project: Path, images: dict[str, Image], name: str) -> None:
+    """The labels are OCI's; the user is a number, because orchestrators check numbers only."""
     config = _inspect(images[name])["Config"]
     labels = {
         key.rpartition(".")[2]: text
@@ -118,11 +118,11 @@ def test_an_image_says_what_it_is_and_runs_as_nobody(project: Path, images: dict
     assert config["User"] == "10001:10001"
 
 
-def test_the_tool_image_is_small(images: dict[str, Image]) -> None:
-    """It adds less than 60 MB to its base, with neither Dagster nor torch, and no cache of pip."""
+def test_tool_image_is_small(images: dict[str, Image]) -> None:
+    """It adds less than 60 MB to its base, and has no Dagster, no torch and no cache of pip."""
     tool = images["tool"]
     base = tool.args["PYTHON_IMAGE"]
-    if inspect_image(base) is None:  # a builder needs its layers only, not its name
+    if inspect_image(base) is None:  # a build leaves the layers of the base, but not its name
         docker("pull", "--quiet", base, timeout_s=600)
     sizes = [
         int(docker("image", "inspect", "--format", "{{.Size}}", reference)) for reference in (tool.reference, base)
@@ -140,8 +140,8 @@ def test_the_tool_image_is_small(images: dict[str, Image]) -> None:
 
 
 @pytest.mark.parametrize("name", ["tool", "visualization", "dagster", "training"])
-def test_what_was_tested_together_is_installed(images: dict[str, Image], name: str) -> None:
-    """The very versions of constraints.txt; torch's build may be for a processor or a GPU."""
+def test_image_has_the_versions_of_constraints_txt(images: dict[str, Image], name: str) -> None:
+    """Only torch may differ, by its build for a processor or a GPU."""
     pinned = dict(line.split("==") for line in (PROJECT / "constraints.txt").read_text().splitlines() if "==" in line)
     pinned = {package.lower().replace("_", "-"): version for package, version in pinned.items()}
     listed = _python(
@@ -160,8 +160,8 @@ def test_what_was_tested_together_is_installed(images: dict[str, Image], name: s
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_a_tool_gets_healthy_and_can_write_to_its_volume_only(images: dict[str, Image], name: str) -> None:
-    """As anybody would start it: read-only, without capabilities, on port 80 as nobody."""
+def test_tool_container_gets_healthy_and_writes_only_to_its_volume(images: dict[str, Image], name: str) -> None:
+    """It starts read-only, without capabilities, on port 80, as an unprivileged user."""
     container = f"{TAG}-{name}"
     docker(
         *(word for word in RUN if word != "--rm"),
@@ -194,8 +194,8 @@ def test_a_tool_gets_healthy_and_can_write_to_its_volume_only(images: dict[str, 
 VERSION = "from bonseyes_dagster.tool.configuration import load; print(load()[1].version)"
 
 
-def test_a_tools_version_changes_with_its_image(images: dict[str, Image], project: Path, tmp_path: Path) -> None:
-    """Not from build to build, but with a package of Python's or of Debian's, and with its code."""
+def test_version_of_a_tool_changes_with_its_image(images: dict[str, Image], project: Path, tmp_path: Path) -> None:
+    """A rebuild keeps it; a change of a Python package, a Debian package or the code changes it."""
     tool = images["import"]
     version = _python(tool.reference, VERSION)
     assert _python(tool.reference, VERSION) == version
@@ -229,8 +229,8 @@ def _change(file: Path) -> None:
         opened.write("# changed\n")
 
 
-def test_a_change_builds_only_what_it_is_in(images: dict[str, Image], project: Path) -> None:
-    """All else is the same image, which no container needs to be started again for."""
+def test_change_rebuilds_only_the_images_that_have_it(images: dict[str, Image], project: Path) -> None:
+    """The other images stay the same, so that their containers need no restart."""
     before = _build(project)
     assert not any(image["is_new"] for image in before.values())
     _change(project / "pyproject.toml")
@@ -243,8 +243,8 @@ def test_a_change_builds_only_what_it_is_in(images: dict[str, Image], project: P
     assert {name for name, image in _build(project).items() if image["is_new"]} == {"export", "project"}
 
 
-def test_a_change_of_the_package_installs_nothing_anew(images: dict[str, Image], project: Path) -> None:
-    """Every image gets the new code as a layer; those below it, with torch and Dagster, stay."""
+def test_change_of_the_package_rebuilds_only_the_code_layers(images: dict[str, Image], project: Path) -> None:
+    """Every image gets a new layer of code; the layers below it, with torch and Dagster, stay."""
     before = {name: _inspect(image)["RootFS"]["Layers"] for name, image in images.items()}
     _change(project / "bonseyes_dagster" / "tool" / "store.py")
     built = _build(project)
@@ -255,8 +255,8 @@ def test_a_change_of_the_package_installs_nothing_anew(images: dict[str, Image],
         assert layers[:-of_code] == before[name][:-of_code]
 
 
-def test_an_image_that_cannot_be_built_is_told_with_the_reason(project: Path) -> None:
-    """By what the engine said, and by the exit status; also what is no image, and that there is no engine."""
+def test_failed_build_prints_the_reason(project: Path) -> None:
+    """The exit status also shows a failed build, an unknown image and a missing engine."""
     file = project / "containers" / "import" / "Dockerfile"
     text = file.read_text()
     try:
@@ -267,7 +267,7 @@ def test_an_image_that_cannot_be_built_is_told_with_the_reason(project: Path) ->
     assert failed.returncode == 1
     assert "the reason" in failed.stderr
     unknown = _bonseyes(project, "build", "nothing")
-    assert (unknown.returncode, "there are: benchmarking, dagster" in unknown.stderr) == (3, True)
+    assert (unknown.returncode, "the images are: benchmarking, dagster" in unknown.stderr) == (3, True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", "unix:///nowhere")
         gone = _bonseyes(project, "build")

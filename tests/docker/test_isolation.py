@@ -1,4 +1,4 @@
-"""What containers can do to each other, to the machine and to the world; each container is asked itself."""
+"""The limits of containers towards each other, the machine and the world, tested from inside each container."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ targets = [tuple(each) for each in json.loads(sys.argv[1])]
 with ThreadPoolExecutor(128) as pool:
     print(json.dumps([target for target, is_open in zip(targets, pool.map(connect, targets)) if is_open]))
 """
-# As /proc/net/tcp writes it.
+# The state LISTEN in /proc/net/tcp.
 _LISTENS = "0A"
 _LOOPBACK = "7F"
-# Prints the status of an artifact that a tool makes of two URLs, or why it does not begin.
+# Prints the status of an artifact that a tool makes from two URLs, or the error of its creation.
 FETCH = """
 import json, sys, requests
 tool, images, labels = sys.argv[1:]
@@ -55,7 +55,7 @@ if made.ok:
     made = requests.get(f"http://{tool}/artifacts/fetched/status?wait=60")
 print(made.text)
 """
-# What docs/authoring.md says of a tool that fetches from the world.
+# The service of a tool that fetches from the world, as in docs/authoring.md.
 FETCHER = """
   fetcher:
     <<: *tool
@@ -66,13 +66,13 @@ FETCHER = """
     dns: []
     dns_opt: []
 """
-# Whether a place is reached, and then the routes and the neighbours that have answered.
+# Prints whether a place is reached, then the routes, then the neighbours that have answered.
 LOOK = """
 timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$0" "$1" 2>/dev/null && echo reached || echo lost
 echo; cat /proc/net/route
 echo; grep -v " 0x0 " /proc/net/arp
 """
-# A port at which nobody of ours listens.
+# A port at which no service listens.
 CLOSED = 9
 RESOLVE = """
 import socket, sys
@@ -86,7 +86,7 @@ for name in sys.argv[1:]:
 
 @dataclass(frozen=True)
 class World:
-    """A server of files at every address of this machine; `address` is one on a network of nobody else's."""
+    """A file server at every address of this machine; `address` is on a network that no project uses."""
 
     network: str
     address: str
@@ -94,13 +94,13 @@ class World:
 
     @property
     def place(self) -> tuple[str, int]:
-        """Where it is to be reached."""
+        """Its address and port."""
         return self.address, self.port
 
 
 @pytest.fixture(scope="module")
 def world(digits: dict[str, Path]) -> Iterator[World]:
-    """What is outside for the project's containers, on a machine that may itself be cut off; it has the archives."""
+    """A server outside of the project that has the archives; the machine itself may have no internet."""
     network = f"test-{uuid.uuid4().hex[:8]}-world"
     folder = next(iter(digits.values())).parent
     docker("network", "create", network)
@@ -115,8 +115,8 @@ def world(digits: dict[str, Path]) -> Iterator[World]:
         docker("network", "rm", network)
 
 
-def test_one_port_is_open(docker_project: RunningProject, world: World) -> None:
-    """The gateway's, and on this machine only."""
+def test_only_the_gateways_port_is_published(docker_project: RunningProject, world: World) -> None:
+    """It is published on this machine only."""
     published = [
         (service, binding["HostIp"], binding["HostPort"])
         for service in SERVICES
@@ -137,11 +137,11 @@ def _can_connect(host: str, port: int) -> bool:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_may_do_nothing_but_its_work(docker_project: RunningProject, service: str) -> None:
-    """None of its processes is root, has a capability or can gain one."""
+def test_container_has_no_root_and_no_capabilities(docker_project: RunningProject, service: str) -> None:
+    """No process in it can gain a capability, either."""
     statuses = docker_project.inside(
         service, "bash", "-c", "cat /proc/[0-9]*/status 2>/dev/null; :"
-    )  # some may have ended
+    )  # some processes may have ended
     values: dict[str, set[str]] = {}
     for line in statuses.splitlines():
         name, _, value = line.partition(":")
@@ -155,22 +155,22 @@ def test_a_container_may_do_nothing_but_its_work(docker_project: RunningProject,
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_container_writes_to_its_volume_only(docker_project: RunningProject, service: str) -> None:
-    """And to /tmp, which is memory; every folder that it has is tried."""
+def test_container_can_write_only_to_its_volume_and_tmp(docker_project: RunningProject, service: str) -> None:
+    """/tmp is in memory. The test tries every folder in the container."""
     script = 'find / -xdev -type d 2>/dev/null | while read -r d; do [ -w "$d" ] && echo "$d"; done; :'
     allowed = {"/tmp", *VOLUMES.get(service, ())}
     assert set(docker_project.inside(service, "bash", "-c", script).split()) <= allowed
     mounts = [line.split() for line in docker_project.inside(service, "cat", "/proc/mounts").splitlines()]
     kernels = ("/proc", "/sys", "/dev")
     writable = {mount[1] for mount in mounts if mount[3].startswith("rw") and not mount[1].startswith(kernels)}
-    # Docker's own files there are root's.
+    # Root owns the files there that Docker makes.
     assert writable - {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"} == allowed
     docker_project.inside(service, "bash", "-c", "! echo >/etc/hosts; ! echo >/etc/resolv.conf; ! echo >/etc/hostname")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_container_has_the_engine(docker_project: RunningProject, service: str) -> None:
-    """Its socket is not mounted, and nothing of the machine but volumes."""
+def test_no_container_can_use_the_engine(docker_project: RunningProject, service: str) -> None:
+    """No container mounts the engine's socket, or anything but volumes."""
     found = docker_project.inspect(service)
     assert {mount["Type"] for mount in found["Mounts"]} <= {"volume", "tmpfs"}
     limits = found["HostConfig"]
@@ -181,7 +181,7 @@ def test_no_container_has_the_engine(docker_project: RunningProject, service: st
 
 @pytest.fixture(scope="module")
 def hidden(docker_project: RunningProject) -> list[tuple[str, int]]:
-    """Every address of every service that tools have no business with, with every port at which one listens."""
+    """Every address and listening port of every service that tools must not reach."""
     ports = {port for service in HIDDEN for port in _listening(docker_project, service)}
     assert {80, 3000, 4000, 5432, 8080} <= ports
     return [(address, port) for service in HIDDEN for address in _addresses(docker_project, service) for port in ports]
@@ -193,7 +193,7 @@ def _addresses(docker_project: RunningProject, service: str) -> list[str]:
 
 
 def _listening(docker_project: RunningProject, service: str) -> set[int]:
-    """Return the ports at which something in a container listens, but to the container itself."""
+    """Return the ports at which processes in a container listen for other containers."""
     lines = docker_project.inside(service, "bash", "-c", "cat /proc/net/tcp /proc/net/tcp6").splitlines()
     listening = [entry[1].split(":") for entry in map(str.split, lines) if entry[3] == _LISTENS]
     return {int(port, 16) for address, port in listening if not address.endswith(_LOOPBACK)}
@@ -208,10 +208,10 @@ def _read(answer: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tool_reaches_tools_and_the_dashboard_only(
+def test_tool_reaches_only_tools_and_the_dashboard(
     docker_project: RunningProject, hidden: list[tuple[str, int]], world: World, tool: str
 ) -> None:
-    """No address and port of anything else: not of Dagster, Postgres, pipelines, access, gateway, machine or world."""
+    """It reaches no port of Dagster, Postgres, pipelines, access, gateway, the machine or the world."""
     wanted = [(name, 80) for name in sorted(OPEN)]
     assert _reached(docker_project, tool, wanted) == wanted
     networks = [
@@ -221,7 +221,7 @@ def test_a_tool_reaches_tools_and_the_dashboard_only(
     here = [(world.address, port) for port in (world.port, docker_project.port, 22)]
     assert _reached(docker_project, tool, [*hidden, *gateways, *here]) == []
     assert docker_project.inside(tool, "python", "-c", RESOLVE, "example.com", "deb.debian.org", "pypi.org") == ""
-    assert docker_project.inspect(tool)["HostConfig"]["Dns"] == ["127.0.0.1"]  # where the machine is cut off, too
+    assert docker_project.inspect(tool)["HostConfig"]["Dns"] == ["127.0.0.1"]  # also on a machine without internet
 
 
 def _gateways(network: str) -> list[str]:
@@ -229,15 +229,15 @@ def _gateways(network: str) -> list[str]:
     return [config["Gateway"] for config in found[0]["IPAM"]["Config"] if "Gateway" in config]
 
 
-def test_the_machine_can_be_found_where_it_is_open(docker_project: RunningProject, world: World) -> None:
-    """The server that no tool finds is there: the gateway's network has an address of the machine."""
+def test_machine_is_reachable_on_the_gateways_network(docker_project: RunningProject, world: World) -> None:
+    """This proves that the server runs which no tool can reach."""
     (address,) = _gateways(f"{docker_project.name}_edge")
     assert _can_connect(address, world.port)
     assert _reached(docker_project, "import", [(address, world.port)]) == []
 
 
-def test_an_ordinary_container_reaches_the_world(docker_project: RunningProject, world: World) -> None:
-    """Or those that do not would prove nothing: the same image, on a network as Docker makes them."""
+def test_container_on_an_ordinary_network_reaches_the_world(docker_project: RunningProject, world: World) -> None:
+    """The same image reaches the world on an ordinary network; otherwise the other tests would prove nothing."""
     image = docker_project.inspect("import")["Config"]["Image"]
     ordinary = ("run", "--rm", "--network", world.network, image)
     looked = docker(*ordinary, "bash", "-c", LOOK, world.address, str(world.port), timeout_s=60)
@@ -245,23 +245,23 @@ def test_an_ordinary_container_reaches_the_world(docker_project: RunningProject,
 
 
 @pytest.mark.parametrize("service", sorted({*SERVICES} - {"gateway"}))
-def test_nobody_else_reaches_the_world(docker_project: RunningProject, world: World, service: str) -> None:
-    """Nobody but the gateway has a router, even where an engine of old has told it of one."""
+def test_only_the_gateway_has_a_route_to_the_world(docker_project: RunningProject, world: World, service: str) -> None:
+    """An old engine may give other containers a route, but the router does not answer."""
     looked = docker_project.inside(service, "bash", "-c", LOOK, world.address, str(world.port))
     assert _ways_out(looked) == ("lost", set())
 
 
 def _ways_out(looked: str) -> tuple[str, set[str]]:
-    """Return whether the world was reached, and the routers that are there."""
+    """Return whether the world was reached, and the routers that exist."""
     answer, routes, neighbours = looked.strip().split("\n\n")
     there = {line.split()[0] for line in neighbours.splitlines()}
-    told = {socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in routes.splitlines()[1:]}
-    return answer, told & there
+    routers = {socket.inet_ntoa(bytes.fromhex(line.split()[2])[::-1]) for line in routes.splitlines()[1:]}
+    return answer, routers & there
 
 
 @pytest.fixture(scope="module")
 def fetcher(docker_project: RunningProject, world: World) -> Iterator[str]:
-    """A tool beside the project's own that says that it fetches from the world."""
+    """An additional tool with the network `outbound`, which may fetch from the world."""
     text = (docker_project.folder / "docker-compose.yml").read_text()
     before, mark, after = text.partition("\n  # --- The pipelines")
     after = after.replace("\nnetworks:\n", "\nnetworks:\n  outbound:\n")
@@ -277,23 +277,23 @@ def fetcher(docker_project: RunningProject, world: World) -> Iterator[str]:
         file.unlink()
 
 
-def test_a_tool_that_says_so_reaches_the_world(
+def test_tool_on_the_network_outbound_reaches_the_world(
     docker_project: RunningProject, world: World, hidden: list[tuple[str, int]], fetcher: str
 ) -> None:
-    """And of the project no more than any other does; what answers at every port is on the way to the world."""
+    """In the project, it reaches no more than other tools; an address that answers at every port is on the way out."""
     assert _reached(docker_project, fetcher, [world.place]) == [world.place]
     closed = [(address, CLOSED) for address in {address for address, _ in hidden}]
     elsewhere = {address for address, _ in _reached(docker_project, fetcher, closed)}
     assert [place for place in _reached(docker_project, fetcher, hidden) if place[0] not in elsewhere] == []
     assert not docker_project.inspect(fetcher)["HostConfig"][
         "Dns"
-    ]  # names of the world are asked of the engine's own servers
+    ]  # the engine's own servers resolve names of the world
 
 
-def test_a_tool_that_says_so_fetches_from_the_world(
+def test_tool_on_the_network_outbound_fetches_urls(
     docker_project: RunningProject, world: World, digits: dict[str, Path], fetcher: str
 ) -> None:
-    """By the URLs in its parameters; another refuses these before it tries."""
+    """It fetches the URLs in its parameters; another tool refuses them before it tries."""
     urls = [f"http://{world.address}:{world.port}/{digits[name].name}" for name in ("test-images", "test-labels")]
     status = json.loads(docker_project.inside("digits-cnn", "python", "-c", FETCH, fetcher, *urls))
     assert status["phase"] == "completed", status

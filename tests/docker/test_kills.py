@@ -1,4 +1,4 @@
-"""Containers are killed during runs, each in its turn: the runs complete, and nothing is stuck."""
+"""Containers are killed during runs, one after the other: the runs complete, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ STEPS = {
     "training": ("train",),
     "benchmarking": ("benchmark",),
 }
-# Those first that a run is with at its beginning.
+# The containers that a run needs first come first.
 TURNS = (*TOOLS[:-1], *DAGSTER, *(name for name in SERVICES if name not in (*TOOLS, *DAGSTER)), "benchmarking")
 _PAUSE_S = 2.0
 _RUN_S = 300.0
 
 
 class Campaign:
-    """Runs, one after the other, as long as there is somebody left to be killed."""
+    """Runs one after the other, until every container has been killed."""
 
     def __init__(self, docker_project: RunningProject, digits: dict[str, Path], prefix: str) -> None:
         self._project = docker_project
@@ -41,7 +41,7 @@ class Campaign:
         self.names: list[str] = []
 
     def run(self) -> Artifact:
-        """Return the latest run, a new one when that has ended."""
+        """Return the latest run; create a new one if it has ended."""
         name = f"{self._prefix}{len(self.names)}"
         if self.names:
             latest: Artifact = self._project.runs().artifact(self.names[-1])
@@ -60,7 +60,7 @@ class Campaign:
         return False
 
     def kill(self, services: Iterable[str]) -> None:
-        """Kill each container in its turn; as that is an order, only who gave it starts the container again."""
+        """Kill each container in turn, and start it again, because the engine does not after `docker kill`."""
         for container in map(self._project.container, services):
             self.run()
             docker("kill", container)
@@ -70,7 +70,7 @@ class Campaign:
         self._project.up()
 
     def check(self) -> None:
-        """Every run is completed, each of its artifacts is there once, and nothing works or waits any more."""
+        """Check that every run is completed, each artifact exists once, and nothing is running or queued."""
         for name in self.names:
             run = self._project.runs().artifact(name)
             until(lambda run=run: _is_final(run), _RUN_S)
@@ -93,24 +93,24 @@ def _is_final(run: Artifact) -> bool:
 
 
 def test_runs_survive_docker_kill(docker_project: RunningProject, digits: dict[str, Path]) -> None:
-    """Each container in its turn: the run under way completes, nothing is made twice, nothing is left."""
+    """Each container is killed once: the unfinished run completes, and nothing is made twice or left over."""
     campaign = Campaign(docker_project, digits, "killed")
     campaign.kill(TURNS)
     campaign.check()
 
 
 def test_runs_survive_crashes(docker_project: RunningProject, digits: dict[str, Path]) -> None:
-    """The process that a container is there for is killed, as by a lack of memory; the engine starts it again."""
+    """The main process of each container is killed, as by a lack of memory; the engine restarts the container."""
     campaign = Campaign(docker_project, digits, "crashed")
     for service in TURNS:
         campaign.run()
         before = docker_project.inspect(service)["State"]["StartedAt"]
-        # The first process is the engine's init, which cannot be killed from inside; it ends with its child.
+        # The first process is the engine's init, which cannot be killed from inside. It ends with its child.
         script = (
             "for p in /proc/[0-9]*; do p=${p#/proc/}; [[ $(awk '{print $4}' /proc/$p/stat) == 1 ]] && echo $p; done; :"
         )
         children = map(int, docker_project.inside(service, "bash", "-c", script).split())
-        # Detached: a command inside the container ends with it, and may do so before it could say that it succeeded.
+        # `--detach`: a command in the container ends with it, perhaps before it can report success.
         docker("exec", "--detach", docker_project.container(service), "bash", "-c", f"kill -9 {min(children)}")
         until(lambda s=service, b=before: docker_project.inspect(s)["State"]["StartedAt"] != b)
         time.sleep(_PAUSE_S)

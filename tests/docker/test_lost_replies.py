@@ -1,4 +1,4 @@
-"""What is written to Postgres is there once, also when the connection breaks before the server's reply is heard."""
+"""Each write to Postgres happens once, also when the connection breaks before the server's reply arrives."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ ORIGIN = RemoteInstigatorOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOri
 
 @dataclass(frozen=True)
 class Storage:
-    """An instance whose every connection passes the relay, and the database behind it."""
+    """An instance that connects through the relay, and the database behind it."""
 
     instance: DagsterInstance
     relay: Relay
     postgres: Postgres
     database: str
-    url: str  # of the database, past the relay
+    url: str  # the URL of the database, without the relay
 
     def rows(self, table: str, condition: str = "true") -> int:
-        """Count rows."""
+        """Return the number of rows."""
         return int(self.postgres.query(f"SELECT count(*) FROM {table} WHERE {condition}", database=self.database))
 
     def add_run(self, **tags: str) -> DagsterRun:
@@ -69,14 +69,14 @@ class Storage:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """One server for all tests."""
+    """One Postgres for all tests."""
     with running_postgres() as postgres:
         yield postgres
 
 
 @pytest.fixture(scope="module")
 def storage(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
-    """An instance."""
+    """An instance of Dagster that connects through the relay."""
     home = tmp_path_factory.mktemp("home")
     database = postgres.new_database()
     bring_up_to_date(home, postgres=database)
@@ -86,8 +86,8 @@ def storage(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield Storage(instance, relay, postgres, database.rpartition("/")[2], database)
 
 
-def test_a_run_is_added_once_with_all_of_its_tags(storage: Storage) -> None:
-    """And another of its id is still refused."""
+def test_run_is_added_once_with_all_its_tags(storage: Storage) -> None:
+    """A second run with its id is still refused."""
     storage.relay.lose_reply("INSERT INTO runs")
     run = storage.add_run(one="1", two="2")
     assert storage.relay.has_lost
@@ -99,16 +99,16 @@ def test_a_run_is_added_once_with_all_of_its_tags(storage: Storage) -> None:
         storage.instance.add_run(run)
 
 
-def test_a_run_has_its_tags_or_is_not_there(storage: Storage) -> None:
-    """Nobody sees the one without the other, whatever happens to who writes them."""
-    run = DagsterRun(job_name="job", tags={"no": "\0"})  # which Postgres does not take
+def test_run_is_added_only_together_with_its_tags(storage: Storage) -> None:
+    """A reader never sees a run without its tags, even if the writer fails."""
+    run = DagsterRun(job_name="job", tags={"no": "\0"})  # Postgres refuses this character
     with pytest.raises(ValueError, match="NUL"):
         storage.instance.run_storage.add_run(run)
     assert not storage.instance.has_run(run.run_id)
 
 
-def test_a_server_that_is_slow_to_commit_is_waited_for(storage: Storage) -> None:
-    """The connection breaks while it is at it: what it commits later is not written again meanwhile."""
+def test_slow_commit_is_not_written_twice(storage: Storage) -> None:
+    """The connection breaks during the commit; the client must wait for its result before it writes again."""
     run = storage.add_run()
     with ThreadPoolExecutor(1) as pool, closing(psycopg2.connect(storage.url)) as locking, locking.cursor() as cursor:
 
@@ -128,8 +128,8 @@ def test_a_server_that_is_slow_to_commit_is_waited_for(storage: Storage) -> None
     assert len(storage.instance.all_logs(run.run_id)) == 1
 
 
-def test_a_run_is_posted_once(postgres: Postgres, tmp_path: Path) -> None:
-    """Who posts it does not notice; it has its name, its archives and its tags, and completes."""
+def test_posted_run_is_created_once(postgres: Postgres, tmp_path: Path) -> None:
+    """The client does not notice; the run has its name, archives and tags, and completes."""
     database = postgres.new_database()
     with (
         relay_to(postgres.port) as relay,
@@ -162,14 +162,14 @@ def log(storage: Storage) -> None:
 
 
 def materialize(storage: Storage) -> None:
-    """Tell of an asset, with a tag."""
+    """Report an asset, with a tag."""
     data = StepMaterializationData(AssetMaterialization("thing", tags={DATA_VERSION_TAG: uuid.uuid4().hex}))
     storage.report(storage.add_run(), DagsterEventType.ASSET_MATERIALIZATION, event_specific_data=data, step_key="step")
     assert storage.instance.has_asset_key(AssetKey("thing"))
 
 
 def fail(storage: Storage) -> None:
-    """End a run for a reason, which becomes a tag."""
+    """Fail a run with a reason, which becomes a tag."""
     run = storage.add_run()
     data = JobFailureData(error=None, failure_reason=RunFailureReason.STEP_FAILURE)
     storage.report(run, DagsterEventType.PIPELINE_FAILURE, event_specific_data=data)
@@ -191,18 +191,18 @@ def schedule(storage: Storage) -> None:
 
 
 def backfill(storage: Storage) -> None:
-    """Ask for many runs."""
+    """Add a backfill."""
     asked = PartitionBackfill(uuid.uuid4().hex[:8], BulkActionStatus.REQUESTED, False, {"a": "1"}, time.time())
     storage.instance.add_backfill(asked)
 
 
 def beat(storage: Storage) -> None:
-    """Tell that a daemon lives."""
+    """Store a heartbeat of a daemon."""
     storage.instance.run_storage.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", None, None))
 
 
 def remember(storage: Storage) -> None:
-    """Keep a value under a key."""
+    """Store a value under a key."""
     storage.instance.run_storage.set_cursor_values({"key": "value"})
 
 
@@ -222,10 +222,10 @@ def remember(storage: Storage) -> None:
         (remember, "kvs", 1),
     ],
 )
-def test_what_is_written_is_there_once(
+def test_write_with_a_lost_reply_happens_once(
     storage: Storage, write: Callable[[Storage], None], table: str, rows: int
 ) -> None:
-    """Whatever Dagster adds to a table."""
+    """This covers every kind of row that Dagster adds."""
     before = storage.rows(table)
     storage.relay.lose_reply(f"INSERT INTO {table}")
     write(storage)

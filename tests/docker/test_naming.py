@@ -1,4 +1,4 @@
-"""Two checkouts in folders of one name, on a real engine: neither takes the other's containers or volumes."""
+"""Two checkouts in folders of one name, on a real engine: neither uses the other's containers or volumes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMPOSE = {
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Path]]:
-    """Two folders of one name; nothing of them is left on the engine."""
+    """Two folders of one name; at the end, nothing of them is left on the engine."""
     if not docker("image", "ls", "--quiet", IMAGE).strip():
         pytest.skip(f"there is no {IMAGE}")
     monkeypatch.delenv("COMPOSE_PROJECT_NAME", raising=False)
@@ -64,8 +64,8 @@ def bring_up(folder: Path) -> DockerProject:
     return project
 
 
-def test_two_folders_of_one_name_are_up_beside_each_other(folders: tuple[Path, Path]) -> None:
-    """Each has containers and volumes of its own, and ends its own alone."""
+def test_projects_in_two_folders_of_one_name_run_side_by_side(folders: tuple[Path, Path]) -> None:
+    """Each has its own containers and volumes, and stops only these."""
     first, second = map(bring_up, folders)
     assert first.name != second.name
     for project in (first, second):
@@ -77,8 +77,8 @@ def test_two_folders_of_one_name_are_up_beside_each_other(folders: tuple[Path, P
     assert docker("volume", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={second.name}").strip()
 
 
-def test_what_plain_compose_has_started_is_its_folders_alone(folders: tuple[Path, Path]) -> None:
-    """Up, its owner is known. Down, its volumes are not taken over; nor do they keep the other from being backed up."""
+def test_project_of_plain_compose_belongs_to_its_folder_only(folders: tuple[Path, Path]) -> None:
+    """When it is down, the other folder does not use its volumes, but can still be backed up."""
     here, there = folders
     compose(there, "up", "--detach")
     (here / ".bonseyes/volumes/tool").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""`docker compose down` and `up`, in the middle of everything: all is there, and all that was under way goes on."""
+"""`docker compose down` and `up` in the middle of a run: all data is kept, and unfinished work goes on."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
 @pytest.fixture
 def project(built: None, tmp_path: Path) -> Any:
-    """A project of its own, since it is taken down."""
+    """A separate project, because the tests stop it."""
     with RunningProject(tmp_path / "project") as project:
         project.up()
         yield project
 
 
-def test_all_is_there_after_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
-    """Completed runs and artifacts are as they were; the run under way and what was queued are done."""
+def test_runs_and_artifacts_survive_compose_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
+    """Completed runs and artifacts are unchanged; the unfinished run and the queued artifact complete."""
     first = project.runs("digits-mlp").create("first", {"epochs": 1}, digits)
     assert first.wait(300).phase == "completed"
     under_way = project.runs().create("second", {"epochs": 30}, digits)
@@ -45,8 +45,8 @@ def test_all_is_there_after_down_and_up(project: RunningProject, digits: dict[st
     assert {key: now[key] for key in before} == before
 
 
-def test_down_and_up_by_the_command(project: RunningProject, digits: dict[str, Path]) -> None:
-    """What launches runs is stopped first, so no step of a run sees its tool go; all containers are gone meanwhile."""
+def test_run_survives_bonseyes_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
+    """The services that launch runs stop first, so that no step of a run loses its tool."""
     run = project.runs().create("only", {"epochs": 30}, digits)
     until(lambda: is_at_work(project.client, "training", "only_train"), 300)
     done = project.call("down")
@@ -56,7 +56,7 @@ def test_down_and_up_by_the_command(project: RunningProject, digits: dict[str, P
     project.up()
     status = run.wait(300)
     assert status.phase == "completed", status
-    # It was told nothing that it had to try again.
+    # No step had to try again.
     assert "The step will be retried" not in b"".join(run.iter_log()).decode()
 
 

@@ -1,4 +1,4 @@
-"""Dagster's runs in Postgres: the launcher's tests, and what happens when the database is killed under runs."""
+"""Dagster's runs in Postgres: the launcher's tests, and kills of the database during runs."""
 
 import itertools
 import os
@@ -32,20 +32,20 @@ SUCCESS = DagsterRunStatus.SUCCESS
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """One server for all tests, with a database for each project."""
+    """One Postgres for all tests, with a database for each project."""
     with running_postgres() as postgres:
         yield postgres
 
 
 @pytest.fixture(scope="module")
 def database(postgres) -> Callable[[], str]:
-    """What makes the database of a project; the imported tests ask this fixture."""
+    """A function that makes the database of a project; the imported tests use this fixture."""
     return postgres.new_database
 
 
 @pytest.fixture
 def pooled(tmp_path, port, postgres) -> Iterator[LaunchingProject]:
-    """A project of its own, with a run server."""
+    """A separate project with a run server."""
     with launching_project(tmp_path, port, postgres=postgres.new_database()) as project:
         project.serve_runs()
         yield project
@@ -59,8 +59,8 @@ def _connections(postgres: Postgres, project: LaunchingProject) -> int:
 # --- a database that goes away
 
 
-def test_runs_do_not_notice_that_the_database_was_killed(pooled, postgres):
-    """Ops that log all the while go on; every line is in the log once, in its order."""
+def test_runs_survive_a_kill_of_the_database(pooled, postgres):
+    """Ops log all the time; every line is in the log once, in order."""
     run_ids = [pooled.launch("talkative") for _ in range(3)]
     wait_until(lambda: all("line 20 " in pooled.messages(run_id) for run_id in run_ids))
     postgres.away(4)
@@ -70,8 +70,8 @@ def test_runs_do_not_notice_that_the_database_was_killed(pooled, postgres):
         assert lines == [f"line {number} of {run_id}" for number in range(400)]
 
 
-def test_a_statement_under_way_is_repeated(pooled, postgres):
-    """All connections are broken again and again while runs write: no event is lost, none is there twice."""
+def test_broken_statement_is_repeated_without_duplicates(pooled, postgres):
+    """All connections break again and again while runs write; no event is lost or stored twice."""
     run_id = pooled.launch("talkative")
     wait_until(lambda: "line 10 " in pooled.messages(run_id))
     others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
@@ -82,8 +82,8 @@ def test_a_statement_under_way_is_repeated(pooled, postgres):
     assert lines == [f"line {number} of {run_id}" for number in range(400)]
 
 
-def test_a_run_is_resumed_that_is_killed_while_the_database_is_away(pooled, postgres):
-    """The run server cannot read what became of it then, and does later."""
+def test_run_killed_while_the_database_is_down_is_resumed(pooled, postgres):
+    """The run server cannot read the run's state at first, and does so later."""
     run_id = pooled.launch("waiting")
     pid = pooled.wait_for_pid()
     postgres.kill()
@@ -95,8 +95,8 @@ def test_a_run_is_resumed_that_is_killed_while_the_database_is_away(pooled, post
     assert pooled.wait(run_id) == SUCCESS
 
 
-def test_run_server_and_database_may_be_killed_together(pooled, postgres):
-    """As when a machine fails; what was in progress is completed."""
+def test_runs_survive_a_kill_of_run_server_and_database(pooled, postgres):
+    """This is what happens when a machine fails; unfinished runs complete."""
     run_id = pooled.launch("waiting")
     os.kill(pooled.wait_for_pid(), 9)
     pooled.servers[-1].stop(9)
@@ -107,8 +107,8 @@ def test_run_server_and_database_may_be_killed_together(pooled, postgres):
     assert pooled.wait(run_id) == SUCCESS
 
 
-def test_who_asks_while_the_database_is_away_hears_so(pooled, postgres):
-    """After a while, not at once and not for ever; and with a sentence, which web services pass on as 503."""
+def test_query_without_the_database_raises_unavailable(pooled, postgres):
+    """It raises after a while, neither at once nor never; web services answer 503 with its message."""
     assert pooled.instance.get_run_ids(limit=1) == []
     postgres.kill()
     began = time.monotonic()
@@ -122,8 +122,8 @@ def test_who_asks_while_the_database_is_away_hears_so(pooled, postgres):
 # --- connections
 
 
-def test_a_forked_process_has_connections_of_its_own(pooled):
-    """Parent and child read and write at the same time, and neither disturbs the other."""
+def test_forked_process_opens_its_own_connections(pooled):
+    """Parent and child read and write at the same time without errors."""
     instance = pooled.instance
     run_id = pooled.launch("quick")
     assert pooled.wait(run_id) == SUCCESS
@@ -142,8 +142,8 @@ def test_a_forked_process_has_connections_of_its_own(pooled):
     assert pooled.run(run_id).tags["child"] == "49"
 
 
-def test_a_hundred_runs_at_work_leave_the_connections_to_others(pooled, postgres):
-    """This server allows a hundred: a run that waits holds none, and has one when it goes on."""
+def test_waiting_runs_hold_no_connections(pooled, postgres):
+    """The server allows a hundred connections, and there are a hundred runs."""
     assert postgres.query("SHOW max_connections") == "100"
     run_ids = [pooled.launch("waiting") for _ in range(100)]
     wait_until(lambda: len(pooled.pids()) == len(run_ids), timeout_s=200)
@@ -152,8 +152,8 @@ def test_a_hundred_runs_at_work_leave_the_connections_to_others(pooled, postgres
     assert {pooled.wait(run_id) for run_id in run_ids} == {SUCCESS}
 
 
-def test_connections_are_closed_when_none_has_been_used_for_a_while(postgres):
-    """Not before; and there are others when they are wanted again."""
+def test_idle_connections_are_closed(postgres):
+    """They are closed only after the idle time, and opened again on demand."""
     url = postgres.new_database()
     storage = PooledPostgresStorage(url, keep_s=5)
     open_ones = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'"
@@ -176,8 +176,8 @@ def test_connections_are_closed_when_none_has_been_used_for_a_while(postgres):
     wait_until(lambda: postgres.query(open_ones) == "0")
 
 
-def test_many_threads_wait_for_a_connection(pooled, postgres):
-    """A process does not exceed its share, however many threads it has."""
+def test_threads_wait_for_a_free_connection(pooled, postgres):
+    """A process has a fixed number of connections, however many threads it has."""
     most: list[int] = []
     failed: list[BaseException] = []
 
@@ -194,11 +194,11 @@ def test_many_threads_wait_for_a_connection(pooled, postgres):
     while any(thread.is_alive() for thread in threads):
         most.append(_connections(postgres, pooled))
     assert not failed
-    assert max(most) <= 20  # ten, and the run server's; each thread would have one else
+    assert max(most) <= 20  # ten, and the run server's; without the limit, each thread would have one
 
 
 def test_lists_of_runs_have_pages(pooled):
-    """In the order in which they were created, each run once."""
+    """The runs are in order of creation, each once."""
     run_ids = [pooled.create("quick") for _ in range(7)]
     found: list[str] = []
     cursor = None
@@ -212,7 +212,7 @@ def test_lists_of_runs_have_pages(pooled):
 
 
 def test_tables_are_made_and_migrated_once(tmp_path, postgres):
-    """Two that prepare at the same time, tables of an older Dagster, and again when there is nothing to be done."""
+    """Two processes prepare new and old tables at the same time, and again when nothing is to be done."""
     url = postgres.new_database()
     name = url.rpartition("/")[2]
     call = f"bring_up_to_date(Path({str(tmp_path)!r}), postgres={url!r})"
@@ -227,19 +227,19 @@ def test_tables_are_made_and_migrated_once(tmp_path, postgres):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> str:
-    """What tables that were made in one go are like."""
+    """The description of tables that were made without an interruption."""
     url = postgres.new_database()
     bring_up_to_date(tmp_path_factory.mktemp("whole"), postgres=url)
     return _tables(postgres, url)
 
 
-def test_an_older_dagsters_tables_are_migrated(tmp_path, postgres, whole):
-    """With the columns of new ones; what is in them can be read."""
+def test_tables_of_an_older_dagster_are_migrated(tmp_path, postgres, whole):
+    """They have the same columns as new tables, and their rows can be read."""
     url = postgres.new_database()
     with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(OLDER_TABLES.read_text(encoding="utf-8"))
     bring_up_to_date(tmp_path, postgres=url)
-    # The migration calls one index other than new tables do.
+    # One index has another name after the migration than in new tables.
     differing = set(_tables(postgres, url).splitlines()) ^ set(whole.splitlines())
     assert differing == {"idx_run_tags_run_id", "idx_run_tags"}
     write_instance(tmp_path, postgres=url)
@@ -252,8 +252,8 @@ def test_an_older_dagsters_tables_are_migrated(tmp_path, postgres, whole):
 
 
 @pytest.mark.parametrize("statements", [25, 60, 90])
-def test_tables_are_whole_though_their_making_was_broken_off(tmp_path, postgres, whole, statements):
-    """As by a kill: the next attempt makes all that there must be, and marks it as new."""
+def test_tables_are_complete_after_an_interrupted_creation(tmp_path, postgres, whole, statements):
+    """After a kill, the next attempt makes the missing tables, and marks the schema as new."""
     url = postgres.new_database()
     count = itertools.count()
 
@@ -272,7 +272,7 @@ def test_tables_are_whole_though_their_making_was_broken_off(tmp_path, postgres,
 
 
 def test_tables_of_a_newer_dagster_are_left_alone(tmp_path, postgres):
-    """An older image after an upgrade says what is wrong, and spoils nothing."""
+    """An older image after an upgrade reports the problem, and damages nothing."""
     url = postgres.new_database()
     bring_up_to_date(tmp_path, postgres=url)
     _set_version(postgres, url.rpartition("/")[2], "ffffffffffff")
@@ -280,8 +280,8 @@ def test_tables_of_a_newer_dagster_are_left_alone(tmp_path, postgres):
         bring_up_to_date(tmp_path, postgres=url)
 
 
-def test_a_wrong_password_is_told(tmp_path: Path, postgres):
-    """Such as when the volume with the password was removed, and that of the database was not."""
+def test_wrong_database_password_is_reported(tmp_path: Path, postgres):
+    """This happens when the volume with the password was removed, but not the database's volume."""
     url = postgres.new_database().replace("for-tests", "another")
     with pytest.raises(UnavailableError, match="another password"):
         bring_up_to_date(tmp_path, postgres=url)

@@ -34,7 +34,7 @@ def _run(docker_project: RunningProject, digits: dict[str, Path], name: str) -> 
 
 @pytest.fixture(scope="module")
 def first(docker_project: RunningProject, digits: dict[str, Path]) -> Artifact:
-    """A run that was started by the command and is completed."""
+    """A completed run, started by the command."""
     done = _run(docker_project, digits, "first")
     assert done.returncode == 0, done.stdout + done.stderr
     run: Artifact = docker_project.runs().artifact("first")
@@ -42,7 +42,7 @@ def first(docker_project: RunningProject, digits: dict[str, Path]) -> Artifact:
 
 
 def test_all_services_are_healthy(docker_project: RunningProject) -> None:
-    """`status` lists every service, the one-shot ones not among them."""
+    """`status` lists every service, except the one-shot services."""
     done = docker_project.call("status", "--json")
     assert done.returncode == 0, done.stdout
     record = json.loads(done.stdout)
@@ -54,8 +54,8 @@ def test_all_services_are_healthy(docker_project: RunningProject) -> None:
     assert {kinds[name] for name in PIPELINES} == {"pipeline"}
 
 
-def test_a_run_ends_with_the_report(docker_project: RunningProject, first: Artifact) -> None:
-    """As of the embedded project: every criterion and constraint is met, on images that were never learnt from."""
+def test_run_ends_with_a_passed_report(docker_project: RunningProject, first: Artifact) -> None:
+    """The model meets every criterion and constraint, on images that it was not trained on."""
     status = first.status()
     assert {step.phase for step in status.steps or ()} == {"completed"}
     report = json.loads(docker_project.client.container("benchmarking").artifact("first_benchmark").read("report.json"))
@@ -68,7 +68,7 @@ def test_a_run_ends_with_the_report(docker_project: RunningProject, first: Artif
 def test_second_run_takes_over_all_results(
     docker_project: RunningProject, digits: dict[str, Path], first: Artifact
 ) -> None:
-    """None of its steps computes anything again."""
+    """No step computes anything again."""
     done = _run(docker_project, digits, "second")
     assert done.returncode == 0, done.stdout + done.stderr
     steps = docker_project.runs().artifact("second").status().steps
@@ -78,30 +78,30 @@ def test_second_run_takes_over_all_results(
         assert (status.phase, bool(status.reused_from)) == ("completed", True), step
 
 
-def test_links_lead_to_where_people_are(docker_project: RunningProject, first: Artifact) -> None:
-    """A run's link to Dagster is one that a browser outside can open."""
+def test_link_to_dagster_works_from_outside(docker_project: RunningProject, first: Artifact) -> None:
+    """A browser on this machine must be able to open it."""
     url = first.status().dagster_url
     assert url is not None
     assert url.startswith(f"{docker_project.url}/dagster/runs/")
     assert requests.get(url, timeout=30).status_code == 200
 
 
-def test_metrics_are_in_tensorboard(docker_project: RunningProject, first: Artifact) -> None:
-    """The learning curves of the training, which TensorBoard fetches from the tool."""
+def test_metrics_of_a_run_are_in_tensorboard(docker_project: RunningProject, first: Artifact) -> None:
+    """TensorBoard fetches the learning curves from the tool."""
     url = f"{docker_project.url}/containers/visualization/data/runs"
     assert any("first_train" in run for run in requests.get(url, timeout=60).json())
 
 
-def test_a_run_launched_in_dagsters_ui_is_in_runs(docker_project: RunningProject, first: Artifact) -> None:
-    """It gets a name, and completes."""
+def test_run_launched_in_dagsters_ui_is_listed(docker_project: RunningProject, first: Artifact) -> None:
+    """It gets a name and completes."""
     launched = _graphql(docker_project, LAUNCH, job=JOB, config=_config(docker_project, first))["launchRun"]
     assert launched["__typename"] == "LaunchRunSuccess", launched
     run = _by_id(docker_project, launched["run"]["runId"])
     assert run.wait(300).phase == "completed"
 
 
-def test_a_run_launched_by_dagsters_command_is_in_runs(docker_project: RunningProject, first: Artifact) -> None:
-    """`dagster job launch` in one of Dagster's containers."""
+def test_run_launched_by_dagsters_command_is_listed(docker_project: RunningProject, first: Artifact) -> None:
+    """`dagster job launch` works in Dagster's containers."""
     before = set(docker_project.runs().names())
     config = _config(docker_project, first)
     where = ("-w", "/dagster/workspace.yaml", "-j", JOB)
@@ -134,8 +134,8 @@ def _by_id(docker_project: RunningProject, run_id: str) -> Artifact:
     raise AssertionError(f"no run has the id {run_id}")
 
 
-def test_logs_are_those_of_the_services(docker_project: RunningProject) -> None:
-    """Of one, without a prefix, and without codes for a terminal where there is none; one that is not there is told."""
+def test_logs_command_prints_the_logs_of_a_service(docker_project: RunningProject) -> None:
+    """In a pipe, lines have no prefix and no terminal codes; an unknown service is an error."""
     done = docker_project.call("logs", "run-server")
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr
@@ -145,15 +145,15 @@ def test_logs_are_those_of_the_services(docker_project: RunningProject) -> None:
     assert "training" in done.stderr
 
 
-def test_the_embedded_project_does_not_start_beside_it(docker_project: RunningProject) -> None:
-    """They would be two projects of one name."""
+def test_embedded_project_does_not_start_beside_the_docker_project(docker_project: RunningProject) -> None:
+    """One folder must not have two running projects."""
     done = docker_project.call("up", "--detach")
     assert done.returncode == 2
     assert "is up in Docker" in done.stderr
 
 
-def test_images_that_are_missing_are_named_and_not_built(docker_project: RunningProject) -> None:
-    """Nobody is there to be asked, so nothing starts."""
+def test_missing_images_are_named_and_not_built(docker_project: RunningProject) -> None:
+    """Without a terminal, the command cannot ask, so it starts nothing."""
     done = docker_project.call(
         "up", "--docker", BONSEYES_VERSION="none", COMPOSE_PROJECT_NAME=f"{docker_project.name}-none"
     )
@@ -162,23 +162,23 @@ def test_images_that_are_missing_are_named_and_not_built(docker_project: Running
     assert "`bonseyes build`" in done.stderr
 
 
-def test_a_profile_that_there_is_not_is_refused(docker_project: RunningProject) -> None:
-    """Compose would start everything without it."""
+def test_unknown_profile_is_refused(docker_project: RunningProject) -> None:
+    """Compose would ignore it, and start everything without it."""
     done = docker_project.call("up", "--docker", "--detach", "--profile", "gqu")
     assert done.returncode == 2
     assert "the profiles are: gpu, run-containers" in done.stderr
 
 
-def test_an_open_port_without_a_token_is_refused(docker_project: RunningProject) -> None:
-    """Before anything is started."""
+def test_open_port_without_a_token_is_refused(docker_project: RunningProject) -> None:
+    """The check comes before anything is started."""
     name = f"{docker_project.name}-open"
     done = docker_project.call("up", "--docker", BONSEYES_HOST="0.0.0.0", COMPOSE_PROJECT_NAME=name)
     assert done.returncode == 2
     assert "BONSEYES_TOKEN" in done.stderr
 
 
-def test_a_taken_port_is_refused(docker_project: RunningProject) -> None:
-    """With who has it."""
+def test_port_in_use_is_refused(docker_project: RunningProject) -> None:
+    """The error names the process that uses it."""
     done = docker_project.call("up", "--docker", COMPOSE_PROJECT_NAME=f"{docker_project.name}-taken")
     assert done.returncode == 2
     assert str(docker_project.port) in done.stderr

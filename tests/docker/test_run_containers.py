@@ -1,4 +1,4 @@
-"""Runs in containers of their own: the launcher's tests, what survives being killed, and what the proxy refuses."""
+"""A container for each run: the launcher's tests, kills, and refusals of the socket proxy."""
 
 import copy
 import http.client
@@ -29,14 +29,14 @@ SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE,
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """The database of the runs."""
+    """One Postgres for the runs of all tests."""
     with running_postgres() as postgres:
         yield postgres
 
 
 @pytest.fixture(scope="module")
 def project(postgres, tmp_path_factory) -> Iterator[ContainerProject]:
-    """One project for all tests; those that kill something start it again."""
+    """One project for all tests; a test that kills a part of it starts it again."""
     folder = tmp_path_factory.mktemp("runs")
     folder.chmod(0o755)
     with (
@@ -49,7 +49,7 @@ def project(postgres, tmp_path_factory) -> Iterator[ContainerProject]:
 
 @pytest.fixture
 def shared(project, monkeypatch) -> Iterator[ContainerProject]:
-    """The project with a fresh folder for what ops note, and no containers."""
+    """The project with a new folder for the ops' notes, and without containers."""
     monkeypatch.setattr(project, "folder", new_folder(project))
     yield project
     project.kill_waiting()
@@ -58,8 +58,8 @@ def shared(project, monkeypatch) -> Iterator[ContainerProject]:
 # --- containers
 
 
-def test_a_runs_container_can_do_little(shared):
-    """Nobody's user, nothing to write to but the volume, no powers, limits, no password among what anybody sees."""
+def test_container_of_a_run_has_few_rights(shared):
+    """It has an unprivileged user, no capabilities, limits, one writable volume, and no visible password."""
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
     [container] = shared.containers(run_id)
@@ -76,8 +76,8 @@ def test_a_runs_container_can_do_little(shared):
     wait_until(lambda: not shared.containers())
 
 
-def test_a_killed_run_is_resumed_within_seconds(shared):
-    """In another container, which does only what is left to do."""
+def test_killed_run_is_resumed_within_seconds(shared):
+    """A new container executes only the remaining steps."""
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
     shared.kill(run_id)
@@ -92,8 +92,8 @@ def test_a_killed_run_is_resumed_within_seconds(shared):
     wait_until(lambda: not shared.containers())
 
 
-def test_a_run_killed_before_it_has_begun_is_begun(shared):
-    """Its container is gone while Python still imports; the job waits, so that none has ended before it is killed."""
+def test_run_killed_before_its_start_is_started_again(shared):
+    """The container is killed while Python still imports; the job waits, so that it cannot end before the kill."""
     run_id = shared.launch("waiting")
     shared.kill(run_id)
     shared.release()
@@ -101,7 +101,7 @@ def test_a_run_killed_before_it_has_begun_is_begun(shared):
 
 
 def test_daemon_and_watch_do_not_both_resume(shared):
-    """Dagster's monitoring and the watch find the same run; it has one process, whatever they start."""
+    """Dagster's monitoring and the watch both find the run, but it must have only one process."""
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
     shared.kill(run_id)
@@ -117,8 +117,8 @@ def test_daemon_and_watch_do_not_both_resume(shared):
     assert shared.wait(run_id) == SUCCESS
 
 
-def test_a_run_that_does_not_stop_is_killed(shared):
-    """After the grace period; it is cancelled all the same."""
+def test_cancelled_run_that_does_not_stop_is_killed(shared):
+    """It is killed after the grace period, and its phase is cancelled."""
     run_id = shared.launch("stubborn")
     shared.wait_for_pid()
     assert shared.instance.run_launcher.terminate(run_id)
@@ -126,10 +126,10 @@ def test_a_run_that_does_not_stop_is_killed(shared):
     wait_until(lambda: not shared.containers())
 
 
-def test_a_container_that_was_never_started_does_not_stay(shared):
-    """Its launcher died between making and starting it: the watch makes another, and removes that."""
+def test_container_that_was_never_started_is_removed(shared):
+    """Its launcher died between creation and start; the watch removes it and creates another one."""
     run_id = shared.create("quick")
-    # An exception would not do: Dagster reports a run as failed whose launch raises.
+    # Do not raise an exception here: Dagster would mark the run as failed.
     code = (
         "import os, sys; from dagster import DagsterInstance; from docker.models.containers import Container; "
         "Container.start = lambda *_, **__: os._exit(9); "
@@ -143,8 +143,8 @@ def test_a_container_that_was_never_started_does_not_stay(shared):
 
 
 @pytest.mark.parametrize("victims", ["watch", "proxy", "postgres", "watch proxy postgres"])
-def test_a_run_completes_whatever_is_killed_with_it(shared, postgres, victims):
-    """Containers of runs live without any of these; killed together with some, a run is resumed when they are back."""
+def test_run_completes_after_a_kill_of_other_services(shared, postgres, victims):
+    """Runs need none of these services to stay alive; a run killed with them is resumed when they are back."""
     others: dict[str, Any] = {"watch": shared.watch, "proxy": shared.proxy}
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
@@ -159,8 +159,8 @@ def test_a_run_completes_whatever_is_killed_with_it(shared, postgres, victims):
     assert shared.wait(run_id) == SUCCESS
 
 
-def test_without_an_engine_a_launch_says_so(shared):
-    """The caller hears why; nothing is left that would run later."""
+def test_launch_without_an_engine_fails_with_the_reason(shared):
+    """Nothing is left that could run later."""
     from dagster._core.errors import DagsterLaunchFailedError
 
     shared.proxy.stop()
@@ -192,7 +192,7 @@ def _ask(project: ContainerProject, method: str, path: str, body: Any = None, **
 
 @pytest.fixture
 def creation(shared, monkeypatch) -> dict[str, Any]:
-    """The body by which the launcher asks for a container."""
+    """The body of the launcher's request for a container."""
     from docker.api.client import APIClient
 
     asked: list[dict[str, Any]] = []
@@ -209,20 +209,20 @@ def creation(shared, monkeypatch) -> dict[str, Any]:
     return asked[0]
 
 
-def test_no_other_container_is_made(shared, creation):
-    """Bodies that are right but for one thing are refused, and the engine has made nothing of them."""
+def test_proxy_refuses_every_other_container(shared, creation):
+    """It refuses a body with one wrong value, and the engine creates nothing."""
     for name, change in HOSTILE.items():
         status, text = _ask(shared, "POST", "/v1.41/containers/create", changed(creation, change))
         assert (status, "not a container of a run" in text) == (403, True), (name, text)
     assert not shared.containers()
 
 
-def test_no_body_that_a_parser_may_take_otherwise(shared, creation):
-    """Twice the same key, no JSON, no object, too much, or of unknown length."""
+def test_proxy_refuses_ambiguous_bodies(shared, creation):
+    """The bodies have duplicate keys, no JSON, no object, too many bytes, or no length."""
     whole = json.dumps(creation)
     twice = whole.replace('"HostConfig": {', '"HostConfig": {"Privileged": true}, "HostConfig": {', 1)
     status, _ = _ask(shared, "POST", "/v1.41/containers/create", twice.encode())
-    assert status == 201  # the last one counts, for the engine too: it gets what was checked
+    assert status == 201  # the last value counts, and the engine gets only the checked body
     [container] = shared.containers(state="created")
     assert json.loads(docker("inspect", container))[0]["HostConfig"]["Privileged"] is False
     for body in (b"", b"{", b"[]", b'"x"', b"null", b"[" * 60000, b" " * 70000):
@@ -256,13 +256,13 @@ def test_no_body_that_a_parser_may_take_otherwise(shared, creation):
         ("OPTIONS", "*"),
     ],
 )
-def test_no_other_call_is_let_through(shared, method, path):
-    """Everything that launching runs does not need."""
+def test_proxy_refuses_every_other_call(shared, method, path):
+    """These are calls that launching runs does not need."""
     assert _ask(shared, method, path)[0] == 403
 
 
-def test_no_other_container_is_touched(shared, postgres):
-    """Not looked at, started, signalled, removed or connected, and not listed, whatever filters say."""
+def test_proxy_refuses_calls_for_other_containers(shared, postgres):
+    """Another container cannot be inspected, started, signalled, removed, connected or listed."""
     strange = docker("inspect", "-f", "{{.Id}}", postgres.name)
     network = docker("network", "inspect", "-f", "{{.Id}}", f"{shared.name}_tools")
     of_strange = f"/v1.41/containers/{strange}"
@@ -281,8 +281,8 @@ def test_no_other_container_is_touched(shared, postgres):
     assert docker("inspect", "-f", "{{.State.Running}}", postgres.name) == "true"
 
 
-def test_a_runs_container_goes_nowhere_else(shared):
-    """It is connected to its own networks as it is, gets two signals, and nothing is executed in it."""
+def test_proxy_restricts_calls_for_containers_of_runs(shared):
+    """Only its own networks and two signals are allowed, and no command can be executed in it."""
     run_id = shared.launch("waiting")
     shared.wait_for_pid()
     [container] = shared.containers(run_id)
@@ -298,8 +298,8 @@ def test_a_runs_container_goes_nowhere_else(shared):
     assert shared.wait(run_id) == SUCCESS
 
 
-def test_changes_and_refusals_are_logged(shared):
-    """With what became of them."""
+def test_proxy_logs_changes_and_refusals(shared):
+    """Each line has the status and the reason."""
     assert _ask(shared, "GET", "/info")[0] == 403
     assert shared.wait(shared.launch("quick")) == SUCCESS
     log = (shared.home.parent / "proxy.log").read_text()

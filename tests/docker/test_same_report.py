@@ -1,4 +1,4 @@
-"""One definition, two ways to run it: the embedded project makes what the project in Docker makes, to the byte."""
+"""One definition, two ways to run it: the embedded and the docker project make the same bytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STEPS = 9
 MEASURED = ("latency_ms", "latency_p95_ms", "throughput_per_s")
 
 
-def test_the_report_is_that_of_the_embedded_project(
+def test_docker_project_makes_the_report_of_the_embedded_project(
     docker_project: RunningProject, digits: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Every artifact but the benchmark has the same content; of the benchmark all that is not a matter of time."""
+    """All artifacts have the same content; only the times in the benchmark may differ."""
     in_docker = _made(docker_project, digits)
     with RunningProject(tmp_path / "embedded") as embedded:
         done = embedded.call("up", "--detach")
@@ -31,7 +31,7 @@ def test_the_report_is_that_of_the_embedded_project(
 
 
 def _made(project: RunningProject, digits: dict[str, Path]) -> tuple[dict[str, str], Any]:
-    """Return the digests of what a run's tools make, and what its report says of the model."""
+    """Return the digests of a run's artifacts, and the facts about the model in its report."""
     run = project.runs().create("same", {}, digits, reuse=False)
     assert run.wait(300).phase == "completed"
     made = [

@@ -1,4 +1,4 @@
-"""The whole path in one process: archives through the six tools to a judged benchmark, each on the last one's files."""
+"""All six tools in one process, from archives to a benchmark; each reads the files of the one before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipeline container over real tools, a real code server and a real run server: everything that `/runs` promises."""
+"""A pipeline container with real tools, a real code server and a real run server: the behaviour of `/runs`."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def own_runs(dagster: TinyDagster) -> Iterator[Runs]:
         yield runs
 
 
-def test_describes_the_pipeline(pipeline: Container) -> None:
-    """Like a tool, with its job in Dagster."""
+def test_root_describes_the_pipeline(pipeline: Container) -> None:
+    """The description is like a tool's, with the job in Dagster."""
     described = pipeline.describe()
     assert (described.name, described.collection, described.output_type) == ("tiny-one", "/runs", "com.bonseyes.run")
     assert [parameter.name for parameter in described.parameters] == [
@@ -150,8 +150,8 @@ def test_a_run_from_archives_to_report(
     assert "learn.duration_s" in run.metrics()
 
 
-def test_one_log_in_the_order_of_time(launch: Callable[..., Artifact]) -> None:
-    """Steps and tools in one log, that grows at its end only."""
+def test_merged_log_is_in_the_order_of_time(launch: Callable[..., Artifact]) -> None:
+    """Steps and tools are in one log, which grows only at its end."""
     run = launch("logged", epochs=3, pause=0.3)
     followed = b"".join(run.iter_log(follow=True))
     assert run.wait(WAIT_S).phase == "completed"
@@ -165,18 +165,18 @@ def test_one_log_in_the_order_of_time(launch: Callable[..., Artifact]) -> None:
     assert b"".join(run.iter_log(offset=100)) == whole[100:]
 
 
-def test_same_work_is_reused(launch: Callable[..., Artifact], project: TinyProject) -> None:
-    """A second run of the same archives takes the artifacts of the first."""
+def test_equal_artifacts_are_reused(launch: Callable[..., Artifact], project: TinyProject) -> None:
+    """A second run with the same archives re-uses the artifacts of the first."""
     launch("first", b"same").wait(WAIT_S)
     assert launch("second", b"same").wait(WAIT_S).phase == "completed"
     status = project.container("learn").artifact("second_learn").status()
     assert status.reused_from == "first_learn"
 
 
-def test_a_run_can_be_told_to_do_everything_anew(
+def test_run_without_reuse_makes_every_artifact_again(
     pipeline: Container, project: TinyProject, launch: Callable[..., Artifact]
 ) -> None:
-    """With `reuse=false`."""
+    """The request has `reuse=false`."""
     launch("done", b"anew").wait(WAIT_S)
     answer = requests.post(
         f"{pipeline.base_url}/runs?reuse=false",
@@ -228,8 +228,8 @@ def test_a_failed_step_gives_its_reason(launch: Callable[..., Artifact], project
     assert "failing_judge" not in project.container("judge").names()
 
 
-def test_bad_parameters_are_named_and_nothing_is_left(pipeline: Container, project: TinyProject) -> None:
-    """Every one of them, before anything is launched."""
+def test_bad_parameters_are_all_named_and_no_run_is_created(pipeline: Container, project: TinyProject) -> None:
+    """A user can correct all of them at once."""
     before = pipeline.names()
     with pytest.raises(InvalidError) as caught:
         pipeline.create("bad", {"epochs": "x", "unknown": 1, "kind": "tall"}, {"train": project.archive("a", b"a")})
@@ -241,7 +241,7 @@ def test_bad_parameters_are_named_and_nothing_is_left(pipeline: Container, proje
     assert list(uploads.iterdir()) == []
 
 
-def test_one_of_many_creates_wins(pipeline: Container, project: TinyProject) -> None:
+def test_only_one_of_many_creates_of_a_name_succeeds(pipeline: Container, project: TinyProject) -> None:
     """The name decides, in Dagster's own storage."""
     archive = project.archive("race", b"race")
 
@@ -258,8 +258,8 @@ def test_one_of_many_creates_wins(pipeline: Container, project: TinyProject) -> 
     assert pipeline.artifact("raced").wait(WAIT_S).phase == "completed"
 
 
-def test_a_repeated_request_is_the_same_run(pipeline: Container, project: TinyProject) -> None:
-    """The key with the same body gives the run back, also by many at once; with another body it is refused."""
+def test_repeated_request_returns_the_same_run(pipeline: Container, project: TinyProject) -> None:
+    """The key with the same body returns the run, also to many requests at once. With another body it is refused."""
     archive = project.archive("again", b"again")
     files = {"train": archive, "test": archive}
 
@@ -276,10 +276,10 @@ def test_a_repeated_request_is_the_same_run(pipeline: Container, project: TinyPr
         assert pipeline.artifact(name).wait(WAIT_S).phase == "completed"
 
 
-def test_deleting_takes_artifacts_along(
+def test_delete_with_artifacts_removes_them(
     pipeline: Container, project: TinyProject, launch: Callable[..., Artifact]
 ) -> None:
-    """With `artifacts=true`; the name is free again, and the uploads are gone."""
+    """The request has `artifacts=true`. Afterwards the name is free again, and the uploads are gone."""
     run = launch("gone", b"gone")
     run.wait(WAIT_S)
     uploads = project.root / "volumes" / "tiny-one" / "uploads"
@@ -294,7 +294,7 @@ def test_deleting_takes_artifacts_along(
 
 
 def test_deleting_a_running_run_ends_it(launch: Callable[..., Artifact], project: TinyProject) -> None:
-    """And what it had in progress; what it had made stays."""
+    """Its artifacts in progress are cancelled. Its completed artifacts stay."""
     run = launch("ended", epochs=500, pause=0.2)
     # The step is running before its tool has heard of it.
     until(lambda: "ended_learn" in project.container("learn").names(), WAIT_S)
@@ -305,10 +305,10 @@ def test_deleting_a_running_run_ends_it(launch: Callable[..., Artifact], project
     assert project.container("load").artifact("ended_load_train").status().phase == "completed"
 
 
-def test_waiting_ends_with_the_run(
+def test_long_poll_ends_with_the_run(
     launch: Callable[..., Artifact], dagster: TinyDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long poll answers as soon as the run is final, not at its next look."""
+    """It answers as soon as the run is final."""
     monkeypatch.setattr("bonseyes_dagster.web.responses.sending._SLICE_S", 60.0)
     seen: list[float] = []
     with own_runs(dagster) as runs:
@@ -361,8 +361,8 @@ def test_containers_and_artifacts_of_the_pipeline(pipeline: Container) -> None:
         assert requests.get(f"{pipeline.base_url}{path}", timeout=30).status_code == status
 
 
-def test_runs_of_the_command_line_show_up(pipeline: Container, dagster: TinyDagster) -> None:
-    """Launched by Dagster's own CLI, without a name: it has one, and is a run like any other."""
+def test_runs_of_dagsters_command_line_are_listed(pipeline: Container, dagster: TinyDagster) -> None:
+    """Such a run is launched without a name and gets one. It is a run like any other."""
     archive = dagster.project.archive("cli", b"cli")
     config = json.dumps({"train": str(archive), "test": str(archive)})
     launch = ["dagster", "job", "launch", "-j", "tiny_one", "-w", str(dagster.home / "workspace.yaml")]
@@ -381,7 +381,7 @@ def test_runs_of_the_command_line_show_up(pipeline: Container, dagster: TinyDags
     assert pipeline.artifact(name).input_files() == []
 
 
-def test_names_are_the_projects(pipeline: Container, dagster: TinyDagster) -> None:
+def test_run_names_are_unique_in_the_project(pipeline: Container, dagster: TinyDagster) -> None:
     """Two pipelines share containers, so their runs cannot share a name."""
     archive = dagster.project.archive("other", b"other")
     with dagster.serving_pipeline("tiny-two") as other:
@@ -392,8 +392,8 @@ def test_names_are_the_projects(pipeline: Container, dagster: TinyDagster) -> No
             other.artifact("whole").status()
 
 
-def test_a_run_does_not_need_its_pipeline_container(dagster: TinyDagster) -> None:
-    """Killed while a run goes on, it finds the run finished when it comes back."""
+def test_run_continues_without_its_pipeline_container(dagster: TinyDagster) -> None:
+    """The container is killed during a run. After its restart it finds the run finished."""
     archive = dagster.project.archive("absent", b"absent")
     port = free_port()
     with dagster.pipeline_server("tiny-two", port) as (container, server):
@@ -404,10 +404,10 @@ def test_a_run_does_not_need_its_pipeline_container(dagster: TinyDagster) -> Non
         assert container.artifact(run.name).wait(WAIT_S).phase == "completed"
 
 
-def test_a_silent_container_is_told_in_a_header(
+def test_silent_container_is_named_in_a_header(
     pipeline: Container, project: TinyProject, launch: Callable[..., Artifact]
 ) -> None:
-    """A container that is away makes an answer smaller, not wrong; back again, it is waited for by the run."""
+    """A container that is away makes an answer smaller, not wrong. The run waits for its return."""
     addresses = json.loads(project.addresses.read_text())
     project.addresses.write_text(json.dumps({**addresses, "judge": f"http://127.0.0.1:{free_port()}"}))
     try:
@@ -427,10 +427,13 @@ def test_a_silent_container_is_told_in_a_header(
     assert run.wait(WAIT_S).phase == "completed"
 
 
-def test_a_deletion_that_is_stopped_is_carried_out_later(
+def test_interrupted_deletion_is_finished_later(
     pipeline: Container, dagster: TinyDagster, launch: Callable[..., Artifact]
 ) -> None:
-    """The run is hidden at once; its artifacts go as soon as their container is back, its name is taken until then."""
+    """The run is hidden at once.
+
+    Its artifacts are deleted when their container is back; until then its name is taken.
+    """
     project = dagster.project
     run = launch("stubborn", b"stubborn")
     run.wait(WAIT_S)
@@ -451,10 +454,10 @@ def test_a_deletion_that_is_stopped_is_carried_out_later(
     assert launch("stubborn", b"stubborn").wait(WAIT_S).phase == "completed"
 
 
-def test_a_run_that_nobody_came_to_launch_is_launched_when_asked_for_again(
+def test_repeated_request_launches_a_run_that_was_not_launched(
     pipeline: Container, dagster: TinyDagster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when Dagster's storage goes away in between; the run finds the archives that came with the first request."""
+    """Dagster's storage may be away between creation and launch. The run finds the archives of the first request."""
 
     def fail(*_: object) -> None:
         raise UnavailableError("The storage is away.")
@@ -476,10 +479,10 @@ def test_a_run_that_nobody_came_to_launch_is_launched_when_asked_for_again(
     assert pipeline.artifact("halfway").wait(WAIT_S).phase == "completed"
 
 
-def test_without_a_code_server_nothing_is_launched(
+def test_create_without_a_code_server_is_refused(
     pipeline: Container, dagster: TinyDagster, project: TinyProject
 ) -> None:
-    """The caller is told why, no record is left behind, runs can be read; and when it is back, all is well."""
+    """The caller gets the reason, and no row is left. Runs stay readable, and a later create succeeds."""
     before = pipeline.names()
     dagster.code_server.kill()
     dagster.code_server.wait(10)

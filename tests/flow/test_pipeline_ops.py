@@ -1,4 +1,4 @@
-"""Ops over real tools, run by Dagster's own executors: what they hand on, how they fail, and what they do again."""
+"""Ops over real tools, with Dagster's own executors: their results, failures and retries."""
 
 from __future__ import annotations
 
@@ -83,13 +83,13 @@ def execute(
 
 
 def failure_of(result: ExecuteInProcessResult) -> Any:
-    """Return what the one failed step says."""
+    """Return the failure of the one failed step."""
     (event,) = result.get_step_failure_events()
     return event.step_failure_data.user_failure_data
 
 
-def test_op_hands_on_a_reference(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """Typed, with the digest of what the container has; and told to Dagster as a materialization."""
+def test_op_returns_a_typed_reference(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
+    """It has the digest that the container has. Dagster gets a materialization of it."""
     result = execute("plain", epochs=2)
     assert result.success
     made = project.container("learn").artifact("plain_learn")
@@ -101,9 +101,9 @@ def test_op_hands_on_a_reference(execute: Callable[..., ExecuteInProcessResult],
         digest=made.manifest().digest,
         size=made.status().size,
     )
-    (told,) = result.asset_materializations_for_node("learn")
-    values = {key: entry.value for key, entry in told.metadata.items()}
-    assert list(told.asset_key.path) == ["tiny-one", "learn"]
+    (materialization,) = result.asset_materializations_for_node("learn")
+    values = {key: entry.value for key, entry in materialization.metadata.items()}
+    assert list(materialization.asset_key.path) == ["tiny-one", "learn"]
     assert values["url"] == reference.url
     assert values["page"] == "http://127.0.0.1:8000/#/learn/artifacts/plain_learn"
     assert values["parameters"]["epochs"] == 2
@@ -112,10 +112,10 @@ def test_op_hands_on_a_reference(execute: Callable[..., ExecuteInProcessResult],
     assert judged.metadata["metric.accuracy"].value == 1.0
 
 
-def test_tools_output_is_the_steps(
+def test_output_of_the_tool_is_output_of_the_step(
     execute: Callable[..., ExecuteInProcessResult], instance: DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Every line is on the step's stdout, and in Dagster's log of the run."""
+    """Every line is in the step's stdout and in Dagster's log of the run."""
     result = execute("printed", content=b"printed", epochs=3)
     assert "epoch 2" in capfd.readouterr().out
     messages = [entry.user_message for entry in instance.all_logs(result.run_id) if entry.step_key == "learn"]
@@ -123,7 +123,7 @@ def test_tools_output_is_the_steps(
 
 
 def test_reuse_can_be_turned_off(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """A tag of the run decides; by default work is not done twice."""
+    """A tag of the run decides. By default an equal artifact is re-used."""
     execute("original", content=b"reuse", pause=0.01)
     execute("copy", content=b"reuse", pause=0.01)
     execute("anew", content=b"reuse", pause=0.01, reuse="false")
@@ -132,14 +132,14 @@ def test_reuse_can_be_turned_off(execute: Callable[..., ExecuteInProcessResult],
     assert learn.artifact("anew_learn").status().reused_from is None
 
 
-def test_step_tells_that_the_code_of_its_tool_changed(
+def test_step_reports_that_the_code_of_its_tool_changed(
     execute: Callable[..., ExecuteInProcessResult],
     project: TinyProject,
     pipeline: Pipeline,
     instance: DagsterInstance,
     tmp_path: Path,
 ) -> None:
-    """In Dagster's log, in the materialization, and in `run.json`; the other steps do not."""
+    """The report is in Dagster's log, in the materialization and in `run.json`. The other steps have none."""
     tool = shutil.copytree(PROJECT / "containers" / "learn", tmp_path / "learn")
     before = project.addresses.read_text()
     with tool_server(tool, tmp_path / "volume", BONSEYES_ADDRESSES=str(project.addresses)) as server:
@@ -150,8 +150,8 @@ def test_step_tells_that_the_code_of_its_tool_changed(
         finally:
             project.addresses.write_text(before)
     assert result.success
-    (told,) = result.asset_materializations_for_node("learn")
-    assert told.metadata["code_changed"].value is True
+    (materialization,) = result.asset_materializations_for_node("learn")
+    assert materialization.metadata["code_changed"].value is True
     records = Records(instance, pipeline)
     states = States(records, pipeline, ContainerRequests(Addresses.from_settings()), "http://gateway")
     steps = provenance_of(states.read(records.find("changed")), {})["steps"]
@@ -164,7 +164,7 @@ def test_step_tells_that_the_code_of_its_tool_changed(
 def test_artifacts_of_others_are_left_alone(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """The name that a step needs is taken: it fails, says so, and removes nothing."""
+    """If the name that a step needs is taken, the step fails with the reason and removes nothing."""
     project.container("load").create("taken_load_train", {}, {"archive": b"other"}).wait(WAIT_S)
     result = execute("taken")
     failure = failure_of(result)
@@ -172,10 +172,10 @@ def test_artifacts_of_others_are_left_alone(
     assert project.container("load").artifact("taken_load_train").read("archive.bin") == b"other"
 
 
-def test_artifacts_of_a_run_that_is_there_are_left_alone(
+def test_artifacts_of_an_existing_run_are_left_alone(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """Two runs may bear one name, as `dagster job execute` makes them: the second goes by a name of its own."""
+    """`dagster job execute` can make two runs with one name. The second run gets its own name."""
     assert execute("twin", content=b"first").success
     second = execute("twin", content=b"second")
     assert second.success
@@ -188,7 +188,7 @@ def test_artifacts_of_a_run_that_is_there_are_left_alone(
 def test_file_outside_the_allowed_folders_fails_at_once(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """Whoever launches a run would read it as the artifact's input file."""
+    """A user who may launch runs could read the file as an input file of the artifact."""
     result = execute("outside", train="/etc/hostname")
     description = failure_of(result).description
     assert "/etc/hostname is outside the folders" in description
@@ -197,23 +197,23 @@ def test_file_outside_the_allowed_folders_fails_at_once(
 
 
 def test_missing_file_fails_at_once(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """A path is where the run executes; the message has it whole."""
+    """The path is read where the run executes. The message has the whole path."""
     result = execute("lost", train=str(project.root / "missing.bin"))
     assert str(project.root / "missing.bin") in failure_of(result).description
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
-def test_tools_refusal_is_not_retried(execute: Callable[..., ExecuteInProcessResult]) -> None:
-    """What a tool fails by would fail again."""
+def test_failure_of_a_tool_is_not_retried(execute: Callable[..., ExecuteInProcessResult]) -> None:
+    """It would fail again."""
     result = execute("refused", fail="Not with me.")
     assert failure_of(result).description == "Not with me."
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
-def test_container_that_dies_does_its_work_again(
+def test_restarted_container_makes_the_artifact_again(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """Killed in the middle and started anew, it is asked again, and the run completes."""
+    """The container is killed during its work. The step requests the artifact again, and the run completes."""
     learn = project.container("learn")
     results: list[ExecuteInProcessResult] = []
     thread = threading.Thread(
@@ -232,7 +232,7 @@ def test_container_that_dies_does_its_work_again(
 
 
 def test_interrupt_cancels_the_artifact(project: TinyProject, instance: DagsterInstance) -> None:
-    """Ctrl-C on `dagster job execute`, or a termination: the tool stops, too."""
+    """Ctrl-C on `dagster job execute`, or a termination, stops the tool too."""
     archive = project.archive("interrupted.bin", b"interrupted")
     code = (
         "import sys; from pathlib import Path; from bonseyes_dagster.orchestration.project import load_pipeline; "
@@ -255,10 +255,10 @@ def test_interrupt_cancels_the_artifact(project: TinyProject, instance: DagsterI
         stop(process)
 
 
-def test_re_execution_recomputes_nothing_that_is_complete(
+def test_re_execution_does_not_repeat_completed_steps(
     project: TinyProject, pipeline: Pipeline, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the failed step on, over the parent's artifacts; the pipeline's container shows whose they are."""
+    """It begins at the failed step, with the parent's artifacts. The pipeline's container shows which run made them."""
     monkeypatch.setenv("DAGSTER_HOME", str(project.root / "home"))
     repository = ReconstructableRepository.for_file(str(PROJECT / "definitions.py"), "defs", str(PROJECT))
     job = repository.get_reconstructable_job("tiny_one")
@@ -288,5 +288,5 @@ def test_re_execution_recomputes_nothing_that_is_complete(
     }
     assert {step.phase for step in state.steps} == {"completed"}
     assert [step.name for step in state.steps if not step.is_inherited] == ["learn", "judge"]
-    told = provenance_of(state, {})
-    assert all(step["artifact"]["digest"] for step in told["steps"])
+    document = provenance_of(state, {})
+    assert all(step["artifact"]["digest"] for step in document["steps"])

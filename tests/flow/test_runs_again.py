@@ -1,4 +1,4 @@
-"""Runs that are executed again, in part, or under the name of a deleted one: what each shows is its own."""
+"""Re-executions, partial runs, and new runs with the name of a deleted run: each shows only its own results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _DELETE = "mutation ($id: String!) { deletePipelineRun(runId: $id) { __typename 
 
 
 class Page:
-    """What Dagster's page does, through its own GraphQL."""
+    """Does what Dagster's page does, through Dagster's GraphQL."""
 
     def __init__(self, context: WorkspaceProcessContext, pipeline: Container) -> None:
         self._context = context
@@ -127,7 +127,7 @@ def page(dagster: TinyDagster, pipeline: Container) -> Iterator[Page]:
 
 @pytest.fixture
 def launch(pipeline: Container, project: TinyProject) -> Any:
-    """Run the pipeline with two small archives, to the end."""
+    """Return a function that runs the pipeline with two small archives and waits for the end."""
 
     def launch(name: str, content: bytes = b"abc", **parameters: Any) -> Artifact:
         archives = {"train": project.archive("train.bin", content), "test": project.archive("test.bin", content)}
@@ -150,13 +150,13 @@ def phases(status: Status) -> dict[str, str]:
     return {step.name: step.phase for step in status.steps or ()}
 
 
-def told(run: Artifact) -> dict[str, dict[str, Any]]:
-    """Return what `run.json` tells of each step."""
+def run_json_steps(run: Artifact) -> dict[str, dict[str, Any]]:
+    """Return the entry of each step in `run.json`."""
     return {step["name"]: step for step in json.loads(run.read("run.json"))["steps"]}
 
 
-def test_what_comes_after_a_new_model_is_not_taken_over(launch: Any, page: Page, pipeline: Container) -> None:
-    """Only `learn` is executed again: the benchmark is the old model's, and so neither in the files nor the metrics."""
+def test_benchmark_of_an_old_model_is_not_inherited(launch: Any, page: Page, pipeline: Container) -> None:
+    """Only `learn` is executed again. The run has no file and no metric of the old model's benchmark."""
     parent = launch("old", epochs=2)
     config = config_of(parent, page, epochs=5)
     child = page.run_of(page.execute_again(parent.status().run_id or "", ["learn"], config))
@@ -168,7 +168,7 @@ def test_what_comes_after_a_new_model_is_not_taken_over(launch: Any, page: Page,
         assert (each.progress.done, each.progress.total) == (3, 3)
     assert [entry.path for entry in child.manifest().files] == ["run.json"]
     assert not [metric for metric in child.metrics() if metric.startswith("judge.")]
-    steps = told(child)
+    steps = run_json_steps(child)
     assert steps["load_train"]["inherited_from"] == {"name": "old", "run_id": parent.status().run_id}
     assert steps["learn"]["inherited_from"] is None
     assert steps["learn"]["artifact"]["parameters"]["epochs"] == 5
@@ -178,14 +178,14 @@ def test_what_comes_after_a_new_model_is_not_taken_over(launch: Any, page: Page,
     grandchild = page.run_of(page.execute_again(status.run_id or "", ["judge"], config))
     status = grandchild.wait(WAIT_S)
     assert (status.progress.done, status.progress.total) == (4, 4)
-    steps = told(grandchild)
+    steps = run_json_steps(grandchild)
     assert steps["learn"]["inherited_from"]["name"] == child.name
     assert steps["judge"]["artifact"]["parameters"]["model"] == f"http://learn/artifacts/{child.name}_learn"
     assert "judge/report.json" in [entry.path for entry in grandchild.manifest().files]
 
 
-def test_from_failure_takes_over_what_was_done(launch: Any, page: Page) -> None:
-    """All of it is the run's; from where, `run.json` tells."""
+def test_re_execution_from_failure_inherits_completed_steps(launch: Any, page: Page) -> None:
+    """`run.json` names the run that executed them."""
     parent = launch("broken", fail="Not yet.")
     assert parent.status().phase == "failed"
     child = page.run_of(page.from_failure(parent.status().run_id or ""))
@@ -193,8 +193,11 @@ def test_from_failure_takes_over_what_was_done(launch: Any, page: Page) -> None:
     assert phases(child.status())["learn"] == "failed"
 
 
-def test_one_op_alone_is_a_whole_run(launch: Any, page: Page, pipeline: Container, project: TinyProject) -> None:
-    """Launched from the launchpad with a given input: the others are not selected, and it is 1 of 1."""
+def test_run_of_one_op_completes(launch: Any, page: Page, pipeline: Container, project: TinyProject) -> None:
+    """It is launched from the launchpad with a given input.
+
+    The other steps are not selected, so the progress is 1 of 1.
+    """
     launch("given")
     refused = page.launch({}, ["learn"], "alone")
     assert refused["__typename"] == "RunConfigValidationInvalid"
@@ -215,8 +218,8 @@ def test_one_op_alone_is_a_whole_run(launch: Any, page: Page, pipeline: Containe
     assert [entry.path for entry in run.manifest().files] == ["run.json"]
 
 
-def test_a_new_run_takes_a_deleted_ones_name(launch: Any, project: TinyProject) -> None:
-    """What the old one made goes on under another name, and the new one makes its own."""
+def test_new_run_can_have_the_name_of_a_deleted_run(launch: Any, project: TinyProject) -> None:
+    """The old artifacts get other names, and the new run makes its own."""
     launch("again", b"old").delete()
     learn = project.container("learn")
     old = learn.artifact("again_learn").info()
@@ -233,15 +236,15 @@ def test_a_new_run_takes_a_deleted_ones_name(launch: Any, project: TinyProject) 
 
 
 def test_equal_work_of_a_deleted_run_is_reused(launch: Any, project: TinyProject) -> None:
-    """Nothing is computed again that is the same, though the name is another run's."""
+    """The artifact is re-used although the new run has its name."""
     launch("same", b"equal", pause=0.01).delete()
     old = project.container("learn").artifact("same_learn").info()
     assert launch("same", b"equal", pause=0.01).status().phase == "completed"
     assert project.container("learn").artifact("same_learn").status().reused_from == f"same_learn.{old['id'][:8]}"
 
 
-def test_a_new_run_is_not_the_parent_of_an_old_ones_re_execution(launch: Any, page: Page) -> None:
-    """Though it has the name and the id of the deleted parent: what was taken over is not known any more."""
+def test_new_run_is_not_the_parent_of_an_old_re_execution(launch: Any, page: Page) -> None:
+    """It has the name and id of the deleted parent. The inherited steps are not known any more."""
     parent = launch("former", b"former", fail="Not yet.")
     config = config_of(parent, page, fail="")
     child = page.run_of(page.execute_again(parent.status().run_id or "", ["learn"], config))
@@ -252,8 +255,8 @@ def test_a_new_run_is_not_the_parent_of_an_old_ones_re_execution(launch: Any, pa
     assert phases(child.status())["learn"] == "completed"
 
 
-def test_an_old_reference_is_not_taken_for_a_new_artifact(launch: Any, page: Page, project: TinyProject) -> None:
-    """A step refers to its input by name; another artifact may bear the name by now."""
+def test_reference_to_a_replaced_artifact_fails_the_step(launch: Any, page: Page, project: TinyProject) -> None:
+    """A step refers to its input by name, and another artifact may have that name now."""
     parent = launch("swapped", b"before")
     project.container("load").artifact("swapped_load_train").delete()
     project.container("load").create("swapped_load_train", {}, {"archive": b"after!!"}).wait(WAIT_S)
@@ -264,8 +267,8 @@ def test_an_old_reference_is_not_taken_for_a_new_artifact(launch: Any, page: Pag
 
 
 @pytest.mark.parametrize("fail", ["", "No."])
-def test_an_artifact_made_by_hand_keeps_its_name(launch: Any, project: TinyProject, fail: str) -> None:
-    """The step fails and says so, and removes nothing: not what is completed, nor what failed and tells why."""
+def test_artifact_made_by_hand_keeps_its_name(launch: Any, project: TinyProject, fail: str) -> None:
+    """The step fails with the reason. It removes neither a completed artifact nor a failed one."""
     load, learn = project.container("load"), project.container("learn")
     source = load.create(f"hand{len(fail)}", {}, {"archive": b"mine"})
     source.wait(WAIT_S)
@@ -277,8 +280,8 @@ def test_an_artifact_made_by_hand_keeps_its_name(launch: Any, project: TinyProje
     assert mine.status() == before
 
 
-def test_deleting_tells_what_stays(launch: Any, project: TinyProject) -> None:
-    """And nothing when everything goes."""
+def test_delete_returns_the_artifacts_that_stay(launch: Any, project: TinyProject) -> None:
+    """It returns nothing if all are deleted."""
     kept = launch("staying").delete()
     assert sorted(kept) == [
         "http://judge/artifacts/staying_judge",
@@ -292,8 +295,10 @@ def test_deleting_tells_what_stays(launch: Any, project: TinyProject) -> None:
 
 
 @pytest.mark.parametrize("door", ["pipeline", "page", "instance"])
-def test_what_its_steps_printed_goes_with_a_run(launch: Any, page: Page, dagster: TinyDagster, door: str) -> None:
-    """Through every door that deletes runs."""
+def test_deleting_a_run_deletes_the_output_of_its_steps(
+    launch: Any, page: Page, dagster: TinyDagster, door: str
+) -> None:
+    """This holds for every way to delete a run."""
     run = launch(f"printed-{door}")
     run_id = run.status().run_id or ""
     logs: Path = dagster.home / "compute_logs" / run_id

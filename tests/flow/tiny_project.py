@@ -48,12 +48,12 @@ class TinyProject:
         return Container(json.loads(self.addresses.read_text())[name], name=name, kind="artifacts")
 
     def kill(self, name: str) -> None:
-        """End a tool without a chance to tidy up."""
+        """Kill a tool, without a chance to clean up."""
         self.servers[name].kill()
         self.servers[name].wait(10)
 
     def start_again(self, name: str) -> None:
-        """Serve a tool anew that was killed, at its port, over its volume."""
+        """Restart a killed tool, with its port and its volume."""
         port = int(self.container(name).base_url.rpartition(":")[2])
         server = self.stack.enter_context(serving_tool(self.root, name, port, self.addresses, self.folder))
         self.servers[name] = server
@@ -165,7 +165,7 @@ class TinyDagster:
 
     @contextmanager
     def pipeline_server(self, name: str, port: int) -> Iterator[tuple[Container, subprocess.Popen[bytes]]]:
-        """Serve a pipeline, and hand its process out."""
+        """Serve a pipeline, and yield its process."""
         environment = {
             **self.environment,
             "BONSEYES_PIPELINE": name,
@@ -218,7 +218,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 def is_listening(port: int) -> bool:
-    """Tell whether somebody accepts connections."""
+    """Tell whether a server accepts connections."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

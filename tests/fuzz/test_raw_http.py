@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from tests.contract.serving import LocalServer, memory_argv, serving
+from tests.contract.serving import ServerProcess, memory_argv, serving
 from tests.fuzz.cases import CASES, fuzz
 from tests.fuzz.mutation import mutated_bytes
 
@@ -40,13 +40,13 @@ _WORDS = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Serve the sample tool's in-memory twin with uWSGI."""
     with serving(memory_argv, tmp_path_factory.mktemp("server"), {"SAMPLE_KIND": "artifacts"}) as found:
         yield found
 
 
-def exchange(server: LocalServer, data: bytes) -> bytes:
+def exchange(server: ServerProcess, data: bytes) -> bytes:
     """Send the bytes and close the sending side. Return all bytes of the answer."""
     answer = b""
     with socket.create_connection(server.address, timeout=20) as connection, contextlib.suppress(ConnectionError):
@@ -58,12 +58,12 @@ def exchange(server: LocalServer, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("data", [b"\r\n\r\n", b"GET\r\n\r\n"])
-def test_a_request_without_a_request_line_gets_403(server: LocalServer, data: bytes) -> None:
+def test_a_request_without_a_request_line_gets_403(server: ServerProcess, data: bytes) -> None:
     """UWSGI calls the application without a method and without a Host."""
     assert exchange(server, data).startswith(b"HTTP/1.0 403")
 
 
-def test_no_bytes_make_the_server_fail(server: LocalServer) -> None:
+def test_no_bytes_make_the_server_fail(server: ServerProcess) -> None:
     """The server answers with a status below 500 or closes the connection. It answers the next request."""
 
     def make(random: Random) -> bytes:

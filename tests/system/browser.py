@@ -1,4 +1,4 @@
-"""Debian's Chromium for tests of pages, driven by Playwright; nothing is downloaded."""
+"""Opens pages in Debian's Chromium with Playwright, for tests of pages. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ needs_chromium = pytest.mark.browser
 
 @contextmanager
 def open_browser() -> Iterator[Browser]:
-    """Start Chromium and end it."""
+    """Start Chromium. End it after the block."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         try:
@@ -38,23 +38,23 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, *, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Page]:
-    """Open a page that fails the test when the browser reports an error: a script's, or a broken policy."""
+    """Open a page. Fail the test if the browser reports an error of a script or of the content security policy."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
     )
     page = context.new_page()
     page.set_default_timeout(15_000)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: _note(wrong, message))
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: _add_error(errors, message))
     try:
         yield page
     finally:
         context.close()
-    assert not wrong, wrong
+    assert not errors, errors
 
 
-def _note(wrong: list[str], message: ConsoleMessage) -> None:
-    # A 4xx that a test provokes is logged by the browser itself; what the page made of it is the test's matter.
+def _add_error(errors: list[str], message: ConsoleMessage) -> None:
+    # The browser also logs each 4xx answer. A test may cause one on purpose, and checks the page itself.
     if message.type == "error" and "Failed to load resource" not in message.text:
-        wrong.append(message.text)
+        errors.append(message.text)

@@ -1,4 +1,4 @@
-"""Runs `bonseyes` in a project folder as a person would, for tests of the embedded default."""
+"""Runs `bonseyes` in a project folder, like a user, for tests of an embedded project."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT_S = 100.0
 
 
 class Embedded:
-    """A copy of the tiny project, or of another; without Dagster the tiny one's first tool alone."""
+    """A copy of the tiny project or of another project. Without Dagster, it has only the first tool of the tiny one."""
 
     def __init__(self, folder: Path, *, with_dagster: bool, source: Path = TINY) -> None:
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__", ".bonseyes"))
@@ -39,7 +39,7 @@ class Embedded:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def call(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run `bonseyes`."""
+        """Run `bonseyes` and wait for its end."""
         return subprocess.run(
             [BONSEYES, *arguments],
             cwd=self.folder,
@@ -51,7 +51,7 @@ class Embedded:
         )
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Start `bonseyes` and do not wait."""
+        """Start `bonseyes` and return immediately."""
         return subprocess.Popen(
             [BONSEYES, *arguments],
             cwd=self.folder,
@@ -62,50 +62,50 @@ class Embedded:
         )
 
     def environ(self, **more: str) -> dict[str, str]:
-        """Return the environment of a person who has set nothing but the port."""
+        """Return the environment of a user who has set only the port, the URL and the folder of files."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("BONSEYES_", "DAGSTER_"))}
         files = str(self.folder.parent)
         return {**kept, "BONSEYES_PORT": str(self.port), "BONSEYES_URL": self.url, "BONSEYES_FILES": files, **more}
 
     def up(self, **environ: str) -> None:
-        """`bonseyes up --detach`, which must succeed."""
+        """Run `bonseyes up --detach`. It must succeed."""
         done = self.call("up", "--detach", **environ)
         assert done.returncode == 0, done.stdout + done.stderr + self.logs()
 
     def status(self) -> dict[str, Any]:
-        """Return `bonseyes status --json`."""
+        """Return the output of `bonseyes status --json`."""
         return dict(json.loads(self.call("status", "--json").stdout))
 
     def service(self, name: str) -> dict[str, Any]:
-        """Return what the record says of a service now."""
-        record = json.loads(self.project.state_file.read_bytes())
-        return next(service for service in record["services"] if service["name"] == name)
+        """Return the entry of a service in the project's state file."""
+        state = json.loads(self.project.state_file.read_bytes())
+        return next(service for service in state["services"] if service["name"] == name)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """GET from the gateway."""
+        """Send a GET request to the gateway."""
         return requests.get(self.url + path, timeout=30, **options)
 
     def processes(self) -> list[psutil.Process]:
-        """Return every process of the project, the supervisor among them."""
+        """Return every process of the project, including the supervisor."""
         found = find_leftovers(self.project)
         with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
             found.append(psutil.Process(json.loads(self.project.state_file.read_bytes())["pid"]))
         return found
 
     def logs(self) -> str:
-        """Return the end of every log, for a failure's report."""
+        """Return the end of every log, for the report of a failed test."""
         logs = sorted(self.project.logs.glob("*.log"))
         return "".join(f"\n== {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
 
     def clean(self) -> None:
-        """End everything, whatever the test did."""
+        """End all processes. A test may leave the project in any state."""
         self.call("down")
         assert self.processes() == []
 
 
 @contextlib.contextmanager
 def embedded(folder: Path, *, with_dagster: bool = False, source: Path = TINY) -> Iterator[Embedded]:
-    """Yield a project; nothing of it runs afterwards."""
+    """Yield a project. End all its processes after the block."""
     project = Embedded(folder, with_dagster=with_dagster, source=source)
     try:
         yield project

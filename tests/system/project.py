@@ -1,7 +1,7 @@
-"""A project for tests of what stands before the containers: twins of a tool and a pipeline behind the real services.
+"""A project for tests of the gateway, the dashboard and TensorBoard. Its tool and its pipeline are in-memory twins.
 
-The gateway, the dashboard and TensorBoard are their own processes, as in production; the twins are threads here, so
-that a test can say what they do.
+The three services are real processes, as in production. The twins run in threads of the test process, so a test can
+control them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TASK = Task(
 
 
 def tool_description(name: str, kind: str = "artifacts", **other: Any) -> ToolDescription:
-    """Return what a twin says of itself."""
+    """Return the description of a twin."""
     values: dict[str, Any] = {
         "description": f"The twin {name}.",
         "parameters": PARAMETERS,
@@ -65,7 +65,7 @@ def tool_description(name: str, kind: str = "artifacts", **other: Any) -> ToolDe
 
 
 class PipelineTwin(MemoryBackend):
-    """A pipeline's runs whose one step is an artifact of the twin `training`."""
+    """The runs of a pipeline. One step of each run is an artifact of the twin `training`."""
 
     def _status(self, entry: Any) -> Status:
         status = super()._status(entry)
@@ -78,7 +78,7 @@ class PipelineTwin(MemoryBackend):
 
 @contextmanager
 def serve_twin(backend: Backend, task: Task | None = None) -> Iterator[str]:
-    """Serve a twin in threads of this process; yield its base URL."""
+    """Serve a twin in threads of this process. Yield its base URL."""
     name = backend.describe().name
     app: Flask = create_app(
         name,
@@ -102,7 +102,7 @@ def serve_twin(backend: Backend, task: Task | None = None) -> Iterator[str]:
 
 
 class StandIn:
-    """The project; a context manager. `url` is its gateway's."""
+    """The project. A context manager. `url` is the URL of its gateway."""
 
     def __init__(
         self, folder: Path, make: Callable[[Job], None], make_run: Callable[[Job], None] | None = None
@@ -152,7 +152,7 @@ class StandIn:
     def process(
         self, service: str, url: str, environ: Mapping[str, str] | None = None
     ) -> Iterator[subprocess.Popen[bytes]]:
-        """Run one of the project's services until the end of the block."""
+        """Run a service of the project until the end of the block."""
         variables = {
             **os.environ,
             "BONSEYES_ADDRESSES": str(self.folder / "addresses.json"),
@@ -166,7 +166,7 @@ class StandIn:
         with (self.folder / f"{service}.log").open("ab") as log:
             process = subprocess.Popen(argv, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            self._await(service, url, process)
+            self._wait_healthy(service, url, process)
             yield process
         finally:
             process.terminate()
@@ -177,7 +177,7 @@ class StandIn:
                 process.wait()
                 raise
 
-    def _await(self, service: str, url: str, process: subprocess.Popen[bytes]) -> None:
+    def _wait_healthy(self, service: str, url: str, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -146,7 +146,7 @@ def test_errors_of_the_container_are_shown_beside_their_fields(project: StandIn,
     page.goto(f"{project.url}/#/digits-cnn/new")
     page.get_by_label("Images").set_input_files(tmp_path / "x")
     page.get_by_label("Learning rate").fill("0.5")
-    # The browser cannot know this bound: it is lifted here, as if the page were older than the container.
+    # Remove the limit from the page, as if the page were older than the container.
     page.get_by_label("Epochs").evaluate("input => { input.removeAttribute('max'); input.value = 1000; }")
     page.get_by_role("button", name="Start a run").click()
     expect(page.locator("#field-epochs-error")).not_to_be_empty()
@@ -244,7 +244,7 @@ def test_text_has_enough_contrast(project: StandIn, browser: Browser, dark: bool
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-# Return the texts whose contrast to what is behind them is too low.
+# Return the texts whose contrast to their background is too low.
 CONTRAST = """() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)

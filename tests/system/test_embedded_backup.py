@@ -1,4 +1,4 @@
-"""A project is backed up in the middle of a run and restored elsewhere: what was made is there, the rest goes on."""
+"""A project is backed up in the middle of a run, and restored elsewhere: all data is kept, and the run goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTAINERS = ("load", "learn", "judge")
 
 
 def _digests(url: str, names: list[str]) -> dict[str, Any]:
-    """Return what each container says of each artifact of these runs that is complete, files and all."""
+    """Return digest, time of the end, files and log of each completed artifact of these runs."""
     found = {}
     for container in CONTAINERS:
         for status in requests.get(f"{url}/containers/{container}/artifacts?detail=1", timeout=30).json():
@@ -30,8 +30,8 @@ def _digests(url: str, names: list[str]) -> dict[str, Any]:
     return found
 
 
-def test_a_project_goes_on_elsewhere(tmp_path: Path) -> None:
-    """Finished runs are intact to the last byte, a run under way is resumed, what was queued is made."""
+def test_restored_project_continues_runs_and_queue(tmp_path: Path) -> None:
+    """Finished runs are unchanged to the last byte; the unfinished run and the queued artifact complete."""
     archives = {name: tmp_path / f"{name}.bin" for name in ("train", "test")}
     for path in archives.values():
         path.write_bytes(path.name.encode() * 10)

@@ -1,4 +1,4 @@
-"""`python -m demo`: the project's main job for real, twice."""
+"""`python -m demo` runs the project's main job twice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = {
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Embedded]:
-    """A copy of this project, with nothing in it but what is committed."""
+    """A copy of this project, with committed files only."""
     with embedded(tmp_path / "project") as project:
         shutil.rmtree(project.folder)
         project.folder.mkdir()

@@ -1,4 +1,4 @@
-"""A whole project with its pipelines under one supervisor: run through the gateway, and run on across its end."""
+"""A whole embedded project: runs through the gateway, before and after a restart."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def project() -> Iterator[Embedded]:
             yield project
 
 
-# What services import, some of it early, some of it late.
+# Modules of the standard library that services import, early or late.
 STANDARD = (
     "random",
     "secrets",
@@ -63,8 +63,8 @@ def _run(project: Embedded, name: str, **parameters: object) -> Artifact:
     return Project(project.url).container("tiny-one", "runs").create(name, parameters, files)
 
 
-def test_everything_answers_behind_one_port(project: Embedded) -> None:
-    """Every service is healthy, and each has its place at the gateway."""
+def test_every_service_answers_behind_one_port(project: Embedded) -> None:
+    """Every service is healthy, and has its path at the gateway."""
     status = project.status()
     names = {service["name"] for service in status["services"]}
     assert names >= {"tiny-one", "tiny-two", "load", "learn", "judge", "run-server", "dagster-daemon", "gateway"}
@@ -77,13 +77,13 @@ def test_everything_answers_behind_one_port(project: Embedded) -> None:
 
 
 def test_status_names_the_containers_whose_code_changed(project: Embedded) -> None:
-    """As long as their files differ from those that they loaded."""
+    """A container is listed while its files differ from the files that it has loaded."""
     assert project.status()["code_changed"] == []
     new = project.folder / "containers" / "learn" / "new.py"
     new.touch()
     try:
         until(lambda: project.status()["code_changed"] == ["learn"])
-        # Each process of the dashboard asks for itself.
+        # Each process of the dashboard asks the containers by itself.
         sentence = "The code of learn changed since it started; restart the container to use it.\n"
         until(lambda: sentence in project.call("status").stdout)
     finally:
@@ -91,8 +91,8 @@ def test_status_names_the_containers_whose_code_changed(project: Embedded) -> No
     until(lambda: project.status()["code_changed"] == [])
 
 
-def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
-    """From archives to its provenance, with every step's artifact in its container."""
+def test_run_through_the_gateway_completes(project: Embedded) -> None:
+    """Every step's artifact is in its container."""
     run = _run(project, "first")
     status = run.wait(120)
     assert status.phase == "completed", status
@@ -102,14 +102,14 @@ def test_a_run_goes_through_the_gateway(project: Embedded) -> None:
 
 
 def test_no_service_runs_a_module_of_the_working_folder(project: Embedded) -> None:
-    """Python and uWSGI would look for modules there before they look in the standard library."""
+    """By default, Python and uWSGI prefer modules of the working folder to the standard library."""
     assert _run(project, "modules").wait(120).phase == "completed"
     ran = project.folder / "ran"
     assert not ran.exists(), ran.read_text()
 
 
 def _sockets(project: Embedded, kind: str) -> set[Any]:
-    """Return where the processes of a project listen."""
+    """Return the ports or sockets at which the processes of a project listen."""
     found = [each for process in project.processes() for each in process.net_connections(kind)]
     if kind == "tcp":
         return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
@@ -117,7 +117,7 @@ def _sockets(project: Embedded, kind: str) -> set[Any]:
 
 
 def test_only_the_gateway_has_a_port(project: Embedded) -> None:
-    """Anybody on the machine can connect to a port; to a unix socket only those who may enter its folder."""
+    """Every user of the machine can connect to a port, but only the owner of the folder to a unix socket."""
     assert _sockets(project, "tcp") == {project.port}
     names = {Path(path).name for path in _sockets(project, "unix")}
     assert names >= {f"{name}.sock" for name in ("load", "tiny-one", "dashboard", "visualization", "dagster-webserver")}
@@ -125,19 +125,19 @@ def test_only_the_gateway_has_a_port(project: Embedded) -> None:
 
 @needs_root
 def test_another_user_gets_nothing(project: Embedded) -> None:
-    """No socket of any service, no file that it keeps."""
+    """No socket and no file of any service is open to other users."""
     paths = _sockets(project, "unix") | set(map(str, project.project.sockets.iterdir()))
     paths.add(str(default_socket(project.project.dagster_home)))
     assert len(connectable(paths)) >= 10
     assert as_other_user(lambda: connectable(paths)) == []
     assert as_other_user(lambda: readable([project.folder])), "the project's folder must be open for this to tell"
     assert as_other_user(lambda: readable([project.project.state_folder])) == []
-    # The one port is that of the gateway, which has no token here.
+    # The only port is the gateway's, which has no token here.
     assert as_other_user(lambda: _status(project, "/", f"127.0.0.1:{project.port}")) == 403
 
 
-def test_a_rebinding_page_gets_nothing(project: Embedded) -> None:
-    """From the one port that a browser can connect to."""
+def test_rebinding_page_gets_403(project: Embedded) -> None:
+    """The gateway has the only port to which a browser can connect."""
     for path in ("/", "/healthz", "/containers/load/artifacts", "/dagster/graphql?query={version}"):
         assert _status(project, path, "evil.example") == 403
     assert _status(project, "/healthz", f"127.0.0.1:{project.port}") == 200
@@ -150,10 +150,10 @@ def _status(project: Embedded, path: str, host: str) -> int:
         return connection.getresponse().status
 
 
-# A step with the same parameters would be taken over from the other run, in no time.
+# The parameters differ, because the second run would reuse the steps of the first one.
 @pytest.mark.parametrize(("how", "epochs"), [("down", 100), ("kill -9", 101)])
-def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, how: str, epochs: int) -> None:
-    """Ended in the middle of a step, politely or not, the run is resumed by the next start and completes."""
+def test_run_is_resumed_after_the_project_was_down(project: Embedded, how: str, epochs: int) -> None:
+    """The project ends in the middle of a step, by `down` or by a kill; the next start resumes the run."""
     name = how.replace(" ", "")
     run = _run(project, name, epochs=epochs, pause=0.1)
     until(lambda: is_at_work(Project(project.url), "learn", f"{name}_learn"))
@@ -167,13 +167,13 @@ def test_a_run_is_taken_up_again_after_the_project_was_down(project: Embedded, h
     assert {step.name: step.phase for step in status.steps or ()}["learn"] == "completed"
 
 
-def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
-    """A run's process that does not listen is killed when it is cancelled; what it had ordered is taken back for it."""
+def test_cancelled_run_with_a_hanging_process_cancels_its_artifact(project: Embedded) -> None:
+    """A hanging process of a cancelled run is killed; its artifact must not go on."""
     run = _run(project, "deaf", epochs=1000, pause=0.1)
     until(lambda: is_at_work(Project(project.url), "learn", "deaf_learn"))
     run_id = run.status().run_id
-    record = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
-    os.kill(record["pid"], signal.SIGSTOP)
+    process = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
+    os.kill(process["pid"], signal.SIGSTOP)
     run.cancel()
     assert run.wait(60).phase == "cancelled"
     learn = Project(project.url).container("learn").artifact("deaf_learn")
@@ -181,7 +181,7 @@ def test_no_tool_works_for_a_dead_run(project: Embedded) -> None:
 
 
 def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
-    """With their own error; nothing is left running."""
+    """The error is that of the import, and no process is left running."""
     with embedded(tmp_path / "broken", with_dagster=True) as broken:
         file = broken.folder / "definitions.py"
         file.write_text("import os\nimport nonsense_that_is_not_there\n")
@@ -194,8 +194,8 @@ def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
         assert broken.processes() == []
 
 
-def test_a_broken_tool_is_named_and_loads_when_mended(tmp_path: Path) -> None:
-    """`up` does not wait for what cannot get well; everything else comes up."""
+def test_broken_tool_is_named_and_loads_after_a_correction(tmp_path: Path) -> None:
+    """`up` does not wait for a tool that cannot get healthy; all other services start."""
     with embedded(tmp_path / "broken", with_dagster=False) as broken:
         (name, folder), *_ = broken.project.tools().items()
         file = folder / "broken.py"

@@ -1,4 +1,4 @@
-"""`bonseyes up`, `down`, `status`, `logs` on a project of tools alone: what runs, and that nothing stays behind."""
+"""`bonseyes up`, `down`, `status` and `logs` for an embedded project with tools only; no process stays behind."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def project(tmp_path: Path) -> Iterator[Embedded]:
         yield project
 
 
-def test_a_project_comes_up_whole_once_and_goes_down_whole(project: Embedded) -> None:
-    """Healthy when `up` returns, and free of the shell's secrets; a second changes nothing; `down` ends all of it."""
+def test_up_starts_all_services_once_and_down_stops_all(project: Embedded) -> None:
+    """Services are healthy when `up` returns, and have no secrets of the shell; a second `up` changes nothing."""
     shell = {"AWS_SECRET_ACCESS_KEY": "x", "UWSGI_INI": "/nowhere", "http_proxy": "http://127.0.0.1:1"}
     project.up(**shell, WANDB_API_KEY="passed", BONSEYES_PASS_ENV="WANDB_*")
     for process in project.processes():
@@ -64,8 +64,8 @@ def test_a_project_comes_up_whole_once_and_goes_down_whole(project: Embedded) ->
     assert (again.returncode, "was not up" in again.stdout) == (0, True)
 
 
-def test_what_crashes_is_started_again(project: Embedded) -> None:
-    """Killed hard, a container comes back under its address with what it had; its restart is counted."""
+def test_crashed_service_is_restarted(project: Embedded) -> None:
+    """A killed container has the same address and data after its restart, and the restart is counted."""
     project.up()
     pid, address = project.service("load")["pid"], project.project.addresses.read_text()
     os.kill(pid, signal.SIGKILL)
@@ -81,8 +81,8 @@ def test_what_crashes_is_started_again(project: Embedded) -> None:
     assert "load ended with signal 9" in project.call("logs", "load", "-n", "500").stdout
 
 
-def test_a_killed_supervisor_leaves_nothing_for_long(project: Embedded) -> None:
-    """Its guard ends all of it, also what a service hid in a session of its own; the next `up` works."""
+def test_guard_ends_all_processes_of_a_killed_supervisor(project: Embedded) -> None:
+    """It also ends processes in their own session; the next `up` works."""
     project.up()
     marked = psutil.Process(project.service("load")["pid"]).environ()
     hidden = psutil.Popen(["sleep", "600"], env=marked, start_new_session=True)
@@ -97,18 +97,18 @@ def test_a_killed_supervisor_leaves_nothing_for_long(project: Embedded) -> None:
     assert project.status()["pid"] != supervisor
 
 
-def test_what_hides_from_its_supervisor_is_found(project: Embedded) -> None:
-    """Also what an earlier supervisor left whose guard was killed with it: `down` ends it, and so does `up`."""
+def test_up_and_down_end_processes_of_an_earlier_supervisor(project: Embedded) -> None:
+    """Such processes stay when a supervisor and its guard are killed together."""
     for end in (project.up, lambda: project.call("down")):
-        marked = {**os.environ, "BONSEYES_SUPERVISED": f"{project.project.state_folder}#of another time"}
+        marked = {**os.environ, "BONSEYES_SUPERVISED": f"{project.project.state_folder}#earlier-supervisor"}
         hidden = psutil.Popen(["sleep", "600"], env=marked, start_new_session=True)
         end()
         assert hidden.wait(10) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_the_foreground_ends_everything(project: Embedded, number: signal.Signals) -> None:
-    """Ctrl-C, a kill, a closed terminal: at any time, also while it starts."""
+def test_signal_in_the_foreground_stops_the_project(project: Embedded, number: signal.Signals) -> None:
+    """Ctrl-C, a kill and a closed terminal stop it at any time, also during its start."""
     running = project.start("up")
     until(lambda: project.project.state_file.exists())
     if number is not signal.SIGTERM:
@@ -122,8 +122,8 @@ def test_a_signal_in_the_foreground_ends_everything(project: Embedded, number: s
     assert project.processes() == []
 
 
-def test_a_taken_port_is_refused_before_anything_starts(project: Embedded) -> None:
-    """In one sentence, with its holder."""
+def test_port_in_use_is_refused_before_anything_starts(project: Embedded) -> None:
+    """The error is one sentence that names the process."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", project.port))
         holder.listen()
@@ -137,7 +137,7 @@ def test_a_taken_port_is_refused_before_anything_starts(project: Embedded) -> No
 
 
 def test_env_file_sets_what_the_shell_does_not(project: Embedded) -> None:
-    """Shown by the port that `up` finds taken."""
+    """The port in the file is in use, so `up` reports it."""
     (project.folder / ".env").write_text(f"BONSEYES_PORT={project.port}\n")
     environ = {name: value for name, value in project.environ().items() if name != "BONSEYES_PORT"}
     with socket.socket() as holder:
@@ -148,8 +148,8 @@ def test_env_file_sets_what_the_shell_does_not(project: Embedded) -> None:
     assert (done.returncode, f"Port {project.port}" in done.stderr) == (2, True)
 
 
-def test_an_open_bind_needs_a_token(project: Embedded) -> None:
-    """The refusal names the variable; with a token every route wants it."""
+def test_open_bind_needs_a_token(project: Embedded) -> None:
+    """The error names the variable; with a token, every route needs it."""
     done = project.call("up", "--detach", BONSEYES_HOST="0.0.0.0")
     assert (done.returncode, "BONSEYES_TOKEN" in done.stderr) == (2, True)
     assert project.processes() == []
@@ -163,18 +163,18 @@ def test_an_open_bind_needs_a_token(project: Embedded) -> None:
             assert "BONSEYES_TOKEN" not in process.environ()
 
 
-def test_a_wrong_tool_is_refused_before_anything_starts(project: Embedded) -> None:
-    """Two tools of one name, say."""
+def test_two_tools_of_one_name_are_refused_before_anything_starts(project: Embedded) -> None:
+    """The name of a tool is the name of its container."""
     twin = project.folder / "components" / "c" / "containers" / "load"
     twin.mkdir(parents=True)
     (twin / "tool.yml").write_text((project.folder / "containers" / "load" / "tool.yml").read_text())
     done = project.call("up", "--detach")
-    assert (done.returncode, "Two tools are called 'load'" in done.stderr) == (2, True)
+    assert (done.returncode, "Two tools have the name 'load'" in done.stderr) == (2, True)
     assert project.processes() == []
 
 
-def test_two_projects_stand_side_by_side(project: Embedded, tmp_path: Path) -> None:
-    """With a port each; the end of one is not the end of the other."""
+def test_two_projects_run_side_by_side(project: Embedded, tmp_path: Path) -> None:
+    """Each has its own port; the end of one must not stop the other."""
     with embedded(tmp_path / "other") as other:
         project.up()
         other.up()
@@ -184,8 +184,8 @@ def test_two_projects_stand_side_by_side(project: Embedded, tmp_path: Path) -> N
         assert other.status()["services"][0]["state"] == "healthy"
 
 
-def test_a_tool_is_tried_alone(project: Embedded) -> None:
-    """`bonseyes tool run FOLDER`: one container in the foreground, ended by a signal with all it started."""
+def test_tool_run_serves_one_tool(project: Embedded) -> None:
+    """It is one container in the foreground; a signal ends it and all its processes."""
     running = project.start("tool", "run", "containers/load", "--port", str(project.port))
     until(lambda: _answers(project, "/healthz"))
     assert project.get("/").json()["name"] == "load"
@@ -203,25 +203,25 @@ def _answers(project: Embedded, path: str) -> bool:
         return False
 
 
-def test_programs_are_told_in_json(project: Embedded) -> None:
-    """One document and nothing else, when everything is healthy: detached, in the foreground, and of a running one."""
+def test_up_with_json_prints_one_document(project: Embedded) -> None:
+    """All services are healthy then: in the background, in the foreground, and when it is already up."""
     foreground = project.start("up", "--json")
     assert foreground.stdout is not None
-    record = json.loads(foreground.stdout.readline())
-    assert {service["state"] for service in record["services"]} == {"healthy"}
-    assert json.loads(project.call("up", "--json").stdout) == record
+    state = json.loads(foreground.stdout.readline())
+    assert {service["state"] for service in state["services"]} == {"healthy"}
+    assert json.loads(project.call("up", "--json").stdout) == state
     foreground.send_signal(signal.SIGINT)
     assert foreground.communicate(timeout=60)[0] == ""
-    detached = json.loads(project.call("up", "--detach", "--json").stdout)
-    assert detached["url"] == project.url
+    background = json.loads(project.call("up", "--detach", "--json").stdout)
+    assert background["url"] == project.url
 
 
-def test_who_asks_twice_waits_no_more(project: Embedded) -> None:
-    """The first Ctrl-C lets services end in their time; the second kills them."""
+def test_second_signal_kills_all_services(project: Embedded) -> None:
+    """The first Ctrl-C gives services time to end; the second kills them."""
     project.up()
     supervisor = psutil.Process(project.status()["pid"])
     stuck = psutil.Process(project.service("load")["pid"])
-    stuck.suspend()  # it will not hear SIGTERM
+    stuck.suspend()  # it cannot handle SIGTERM
     supervisor.send_signal(signal.SIGTERM)
     time.sleep(1)
     assert supervisor.is_running()

@@ -1,4 +1,4 @@
-"""What each extra installs into an empty environment: a client needs no Flask, a tool image no Dagster."""
+"""The packages of each extra in an empty environment: a client needs no Flask, a tool image no Dagster."""
 
 import subprocess
 import sys
@@ -30,12 +30,12 @@ CASES = {
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", CASES)
-def test_an_extra_installs_what_it_needs_and_no_more(case: str, tmp_path: Path) -> None:
-    """In an environment with nothing else the modules import, and the forbidden packages are not there."""
+def test_extra_installs_exactly_the_packages_it_needs(case: str, tmp_path: Path) -> None:
+    """In an empty environment, its modules import, and the forbidden packages are missing."""
     extra, modules, forbidden = CASES[case]
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    # A copy, so that building the wheel leaves nothing in the checkout.
+    # Build the wheel from a copy, so that the build leaves no files in the checkout.
     source = tmp_path / "source"
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "bonseyes_dagster"):
@@ -46,4 +46,4 @@ def test_an_extra_installs_what_it_needs_and_no_more(case: str, tmp_path: Path) 
     subprocess.run([python, "-c", imports], check=True, cwd=tmp_path)
     for package in forbidden:
         found = subprocess.run([python, "-c", f"import {package}"], capture_output=True, cwd=tmp_path)
-        assert found.returncode != 0, f"{package} came along with {case}"
+        assert found.returncode != 0, f"{case} also installs {package}"

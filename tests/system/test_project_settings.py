@@ -1,4 +1,4 @@
-"""A project with settings of its own, an inbox, and definitions that are edited while it is up."""
+"""A project with its own settings, an inbox, and definitions that change while it is up."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "definit
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
-    """The tiny project in a folder of an odd name, up, with an inbox, and one run live at once."""
+    """The tiny project, up, in a folder with an unusual name, with an inbox, and a limit of one live run."""
     folder = tmp_path_factory.mktemp("settings")
     (folder / "inbox").mkdir()
-    # URLs, SQLite, uWSGI and shells give a meaning to each of these characters.
+    # Each of these characters has a meaning in URLs, SQLite, uWSGI or shells.
     with embedded(folder / "it's 50%41 #1? é:x", with_dagster=True) as project:
         (project.folder / "dagster.yaml").write_text("concurrency: {runs: {max_concurrent_runs: 1}}\n")
         project.up(BONSEYES_INBOX=str(folder / "inbox"))
@@ -46,7 +46,7 @@ def place(project: Embedded, name: str) -> None:
 
 
 def archives(project: Embedded) -> dict[str, Path]:
-    """Return archives to give to a run by hand."""
+    """Return archives for a run that a test creates."""
     files = {name: project.folder.parent / f"{name}.gz" for name in ("train", "test")}
     for name, file in files.items():
         file.write_bytes(name.encode())
@@ -54,7 +54,7 @@ def archives(project: Embedded) -> dict[str, Path]:
 
 
 def test_wrong_settings_are_refused_at_up(tmp_path: Path) -> None:
-    """Nothing is left running, and the sentence names file and key."""
+    """No process is left running, and the error names file and key."""
     with embedded(tmp_path / "project", with_dagster=True) as project:
         (project.folder / "dagster.yaml").write_text("run_retries: {max_retries: many}\n")
         done = project.call("up", "--detach")
@@ -62,8 +62,8 @@ def test_wrong_settings_are_refused_at_up(tmp_path: Path) -> None:
         assert "dagster.yaml: Invalid scalar at path root:run_retries:max_retries" in done.stdout + done.stderr
 
 
-def test_inbox_starts_one_run_for_a_set_and_none_after_it_was_deleted(project: Embedded, pipeline: Container) -> None:
-    """The second set shows that the inbox was looked at after the deletion."""
+def test_inbox_starts_one_run_per_set_and_none_after_its_deletion(project: Embedded, pipeline: Container) -> None:
+    """The second set proves that the inbox was read after the deletion."""
     place(project, "monday")
     until(lambda: "monday" in pipeline.names())
     assert pipeline.artifact("monday").wait(120).phase == "completed"
@@ -74,8 +74,8 @@ def test_inbox_starts_one_run_for_a_set_and_none_after_it_was_deleted(project: E
     assert pipeline.names() == ["tuesday"]
 
 
-def test_run_beyond_the_limit_waits_and_says_for_what(project: Embedded, pipeline: Container) -> None:
-    """It can be cancelled and deleted meanwhile; another one follows when the live one has ended."""
+def test_run_beyond_the_limit_waits_with_a_reason(project: Embedded, pipeline: Container) -> None:
+    """It can be cancelled and deleted while it waits; the next one starts when the live run ends."""
     files = archives(project)
     live = pipeline.create("live", {"epochs": 1000, "pause": 0.1}, files)
     until(lambda: is_at_work(Project(project.url), "learn", "live_learn"))
@@ -91,7 +91,7 @@ def test_run_beyond_the_limit_waits_and_says_for_what(project: Embedded, pipelin
     assert queued.wait(120).phase == "completed"
 
 
-def test_reload_shows_everybody_the_edited_definitions(project: Embedded, pipeline: Container) -> None:
+def test_reload_updates_all_services_to_the_edited_definitions(project: Embedded, pipeline: Container) -> None:
     """Dagster's UI, the pipeline's container and the run agree."""
     file = project.folder / "definitions.py"
     edited = file.read_text().replace('to="learn.epochs", default=3', 'to="learn.epochs", default=4')

@@ -16,7 +16,7 @@ def load(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("import os\ndef create(:\n    pass\n", ":2: SyntaxError: invalid syntax: def create(:"),
         ("import json\njson.loads('{')\n", ":2: json.decoder.JSONDecodeError: "),
@@ -25,7 +25,7 @@ def load(file: Path) -> None:
     ],
 )
 def test_the_place_is_the_innermost_frame_of_the_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: str
 ) -> None:
     """Frames of libraries and of Python are left out, also when the project's folder is the working folder."""
     monkeypatch.chdir(tmp_path)
@@ -33,4 +33,4 @@ def test_the_place_is_the_innermost_frame_of_the_project(
     file.write_text(text)
     with pytest.raises(Exception) as caught:
         load(file)
-    assert describe_code_error(caught.value, [tmp_path]).startswith(f"{file}{told}")
+    assert describe_code_error(caught.value, [tmp_path]).startswith(f"{file}{expected}")

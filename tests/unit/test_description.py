@@ -82,7 +82,7 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"name": "a b"}, "'name' must be"),
+        ({"name": "a b"}, "'name' must consist of"),
         ({"description": ""}, "'description' must be"),
         ({"output_type": None}, "'output_type' must be"),
         ({"entry_point": None}, "exactly one of 'entry_point'"),
@@ -141,7 +141,7 @@ def test_code_folders_are_absolute(tmp_path: Path) -> None:
             "parameter 'a': 'schema' refers to 'http://127.0.0.1:9/box.json', which is not in it",
         ),
         ({"parameters": {"a": {"type": "string", "defualt": "x"}}}, "'defualt' is unknown"),
-        ({"parameters": {"a b": {"type": "string"}}}, "its name must be"),
+        ({"parameters": {"a b": {"type": "string"}}}, "its name must consist of"),
         ({"parameters": {"class": {"type": "string"}}}, "that name is reserved"),
         ({"parameters": {"a-b": {"type": "string"}, "a_b": {"type": "string"}}}, "it has the same Python name as"),
     ],

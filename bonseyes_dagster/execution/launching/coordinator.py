@@ -86,7 +86,7 @@ class NamingRunCoordinator(QueuedRunCoordinator):
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
-        """Let one process at a time count the live runs and add one, so that all processes together keep the limit."""
+        """Let only one process at a time count the live runs and add one, so that the limit holds."""
         path = Path(self._instance.root_directory) / "coordinator.lock"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -57,7 +57,7 @@ def execute_run(
 ) -> int:
     """Execute a run to its end in this process and return the exit code.
 
-    It calls `report` with STARTED when it has locked the run's record, or with TAKEN if another process has the lock.
+    It calls `report` with STARTED when it has locked the run's record. It calls it with TAKEN if it gets no lock.
     `log` is the file for the process's own output.
     """
     _reset_handlers()

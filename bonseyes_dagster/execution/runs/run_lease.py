@@ -42,7 +42,7 @@ class RunLease:
     is_dedicated = True
 
     def is_launched(self) -> bool:
-        """Tell whether a launcher was asked for the run, so that the run is resumed after the loss of its process."""
+        """Tell whether a launcher was asked for the run. Such a run is resumed when its process is lost."""
         return True
 
     def receive_stop(self) -> bool:

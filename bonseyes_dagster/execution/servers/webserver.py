@@ -1,8 +1,8 @@
 """Dagster's webserver behind the gateway. `python -m bonseyes_dagster.execution.servers.webserver` starts it.
 
 With a port, as in the docker project, Dagster executes GraphQL from a link, mutations as well. A page of any site could
-make a browser send such a request past the gateway, and only the gateway knows which pages may. So this module refuses
-these requests. The containers refuse them, too.
+make a browser send such a request past the gateway. Only the gateway knows which pages may send requests. So this
+module refuses the requests that did not pass the gateway. The containers refuse them, too.
 """
 
 from __future__ import annotations

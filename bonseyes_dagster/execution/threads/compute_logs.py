@@ -10,7 +10,7 @@ In dagster.yaml:
       class: StepComputeLogManager
       config: {base_dir: /path/of/compute_logs}
 
-The manager does not see the output that a subprocess of an op, or C code, writes to descriptors 1 and 2. It goes to the
+A subprocess of an op, or C code, writes to descriptors 1 and 2. The manager does not see this output; it goes to the
 run process's own output. The output of `subprocess.run(..., stdout=sys.stdout)` goes to the step: `fileno` of the
 router is the step's file.
 """

@@ -13,7 +13,8 @@ from bonseyes_dagster.tags import CONTAINER_TAG
 
 __all__ = ["INTERRUPTED", "RESUMING", "SUSPECT_AFTER", "is_tool_step", "read_losses"]
 
-# Start of the message of a process that resumes a run, and of a process that stops before its steps have finished.
+# These messages begin so. The first is from a process that resumes a run, the second from one that leaves steps
+# unfinished.
 RESUMING = "Resuming the run in a new process"
 INTERRUPTED = "Interrupted; the steps in flight are left as they are"
 SUSPECT_AFTER = 2

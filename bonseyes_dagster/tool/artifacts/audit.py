@@ -117,7 +117,7 @@ def _check_data(row: ArtifactRow, folder: Folder, index: Index) -> None:
     if row.phase != "completed" or row.damage is not None:
         return
     damage = _damage(row, folder)
-    if damage is not None and not index.is_hidden(row.id):
+    if damage is not None and not index.is_deleted(row.id):
         _log.error("The artifact %s (%s) is damaged: %s", row.name, row.id, damage)
         index.mark_damaged(row.id, damage)
 

@@ -78,7 +78,7 @@ class CreationDraft:
             for parameter, upload in sorted(self._uploads.items())
         }
 
-    def settle(self) -> None:
+    def move_to_artifacts(self) -> None:
         """Sync everything and move the folder to its final place; no reader sees it until the index has its row."""
         if self._folder is None:
             return
@@ -100,14 +100,14 @@ class CreationDraft:
             if path.name != "inputs":
                 remove(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def keep(self) -> None:
+    def hand_over(self) -> None:
         """Hand the folder over to the artifact, whose row is durable now."""
         self._folder = None
         self._uploads = {}
         self._unlock()
 
     def discard(self) -> None:
-        """Remove everything; a second call, or a call after `keep`, does nothing."""
+        """Remove everything; a second call, or a call after `hand_over`, does nothing."""
         for upload in self._uploads.values():
             upload.abandon()
         self._uploads = {}

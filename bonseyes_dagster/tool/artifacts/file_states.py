@@ -18,7 +18,7 @@ from bonseyes_dagster.model import Manifest
 from bonseyes_dagster.system.replacing import replace_file
 from bonseyes_dagster.tool.artifacts.layout import Folder
 
-__all__ = ["FileState", "are_kept", "is_quick_to_read", "is_same_content", "keep", "look"]
+__all__ = ["FileState", "are_saved", "is_quick_to_read", "is_same_content", "read_states", "save_states"]
 
 # Reading up to this much takes about 20 ms, so it is always read.
 _QUICK_BYTES = 16 << 20
@@ -35,7 +35,7 @@ def is_quick_to_read(manifest: Manifest) -> bool:
     return manifest.size <= _QUICK_BYTES and len(manifest.files) <= _QUICK_FILES
 
 
-def look(data: Path) -> list[FileState]:
+def read_states(data: Path) -> list[FileState]:
     """Return the states of all files below `data`, ordered by path."""
     found, waiting = [], [os.fspath(data)]
     start = len(waiting[0]) + 1
@@ -58,7 +58,7 @@ def is_same_content(before: Sequence[FileState], after: Sequence[FileState]) -> 
     return [state[:-1] for state in before] == [state[:-1] for state in after]
 
 
-def keep(digest: str, states: Sequence[FileState], *folders: Folder) -> None:
+def save_states(digest: str, states: Sequence[FileState], *folders: Folder) -> None:
     """Save the states of files that have just been digested. If the disk refuses, a later re-use reads the files."""
     line = _line(digest, states)
     for folder in folders:
@@ -66,7 +66,7 @@ def keep(digest: str, states: Sequence[FileState], *folders: Folder) -> None:
             replace_file(folder.file_states, line)
 
 
-def are_kept(digest: str, states: Sequence[FileState], folder: Folder) -> bool:
+def are_saved(digest: str, states: Sequence[FileState], folder: Folder) -> bool:
     """Tell whether `states` are the saved ones of the manifest with the digest `digest`."""
     with suppress(OSError):
         return folder.file_states.read_bytes() == _line(digest, states)

@@ -71,14 +71,14 @@ CREATE TRIGGER IF NOT EXISTS final_phases_stay BEFORE UPDATE OF phase, reason, f
     WHEN OLD.phase NOT IN ('queued', 'running')
     BEGIN SELECT RAISE(ABORT, 'a final phase never changes'); END;
 """
-# An index of an earlier version may lack these columns. They stand in the order of the table, the same in each index.
+# An index of an earlier version may lack these columns. Their order here is their order in every index.
 _ADDED_COLUMNS = {"code_changed": "INTEGER NOT NULL DEFAULT 0", "damage": "TEXT"}
 _FULL_CODES = {sqlite3.SQLITE_FULL}
 # SQLite's message about a damaged schema quotes its bytes, and Python may not be able to decode them.
 READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _BUSY_TIMEOUT_S = 30.0
-# From 1000 pages on, SQLite restarts its log at the begin of the file, once no reader needs it. The file never shrinks.
+# From 1000 pages on, SQLite restarts its log once no reader needs it. The file never shrinks.
 _LOG_BYTES = 6 << 20
 # Up to this size `integrity_check` takes milliseconds. Above it a start runs `quick_check`, and audit.py the rest.
 _SMALL_BYTES = 1 << 20
@@ -338,7 +338,7 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._kept(), _translated():
+        with self._lock_against_replacement(), _translated():
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -350,7 +350,7 @@ class Index:
                 raise
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _lock_against_replacement(self) -> Iterator[None]:
         """Prevent the replacement of the file while the block writes to it."""
         with ExitStack() as stack:
             if not self._is_alone:
@@ -419,7 +419,7 @@ class Index:
         names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
         try:
             with self._writing() as connection:
-                if row.phase == "queued" and self._waiting(connection) >= queue_limit:
+                if row.phase == "queued" and self._count_queued(connection) >= queue_limit:
                     raise QueueFullError(f"{queue_limit} artifacts are waiting already; try again later.")
                 added = connection.execute(f"INSERT INTO artifacts ({names}) VALUES ({marks})", values)  # noqa: S608
                 seq = added.lastrowid or 0
@@ -430,8 +430,8 @@ class Index:
     def put(self, row: ArtifactRow, *, if_there: bool = False) -> bool:
         """Write a row as it is, and replace the row with its id; raise TakenError if the name or key is in use.
 
-        The row keeps its number if that is free. With `if_there`, the method writes nothing and returns False if there
-        is no row with that id, or only a deleted one.
+        The row keeps its number if that is free. With `if_there`, the method needs a row with that id that is not
+        deleted. Without one it writes nothing and returns False.
         """
         values = _column_values(row)
         try:
@@ -449,7 +449,7 @@ class Index:
         return True
 
     @contextmanager
-    def many(self) -> Iterator[None]:
+    def without_sync(self) -> Iterator[None]:
         """Write without syncs while the block runs; the caller syncs the file."""
         connection = self._connection()
         connection.execute("PRAGMA synchronous=OFF")
@@ -461,14 +461,14 @@ class Index:
         with self._writing() as connection:
             connection.execute("UPDATE artifacts SET damage = ? WHERE id = ?", (damage, artifact_id))
 
-    def void_failed_write(self) -> bool:
+    def undo_failed_write(self) -> bool:
         """Undo a write that just failed, also for a later crash; tell whether that succeeded.
 
         SQLite may have written the data behind the end of its log without a sync. After a crash it would read the data
         as part of the log.
         """
         try:
-            with self._kept(), self._reading() as connection:
+            with self._lock_against_replacement(), self._reading() as connection:
                 # Any write overwrites that place in the log; this one changes nothing.
                 connection.execute("PRAGMA user_version = 0")
         except (StorageFullError, UnavailableError):
@@ -476,7 +476,7 @@ class Index:
         return True
 
     @staticmethod
-    def _waiting(connection: sqlite3.Connection) -> int:
+    def _count_queued(connection: sqlite3.Connection) -> int:
         query = "SELECT count(*) FROM artifacts WHERE phase = 'queued'"
         return int(connection.execute(query).fetchone()[0])
 
@@ -555,7 +555,7 @@ class Index:
             arguments = (self._seq(connection, after), -1 if limit is None else limit)
             return [row[0] for row in _fetch(connection, query, arguments)]
 
-    def brief(self, *, limit: int | None, after: str | None) -> list[dict[str, Any]]:
+    def status_page(self, *, limit: int | None, after: str | None) -> list[dict[str, Any]]:
         """Return the status columns of the same page as `names`, with the `position` of those in the queue."""
         with self._reading() as connection:
             query = (
@@ -605,12 +605,12 @@ class Index:
         with self._reading() as connection:
             return {row[0] for row in connection.execute("SELECT id FROM artifacts")}
 
-    def running(self) -> list[ArtifactRow]:
+    def running_rows(self) -> list[ArtifactRow]:
         """Return the rows that are running, deleted ones included."""
         with self._reading() as connection:
             return [_parsed(row) for row in _fetch(connection, f"{_SELECT} WHERE phase = 'running'", ())]
 
-    def waiting(self) -> list[str]:
+    def queued_ids(self) -> list[str]:
         """Return the ids of the rows that are queued."""
         with self._reading() as connection:
             return [row[0] for row in connection.execute("SELECT id FROM artifacts WHERE phase = 'queued'")]
@@ -631,7 +631,7 @@ class Index:
             connection.execute("REINDEX")
         return found
 
-    def hidden(self) -> list[str]:
+    def deleted_ids(self) -> list[str]:
         """Return the ids of deleted artifacts whose row still exists and that do not run."""
         query = "SELECT id FROM artifacts WHERE name IS NULL AND phase != 'running'"
         with self._reading() as connection:
@@ -647,7 +647,7 @@ class Index:
 
     def claim(self) -> ArtifactRow | None:
         """Set the first artifact of the queue to running and return its row; durable once `log_file` is synced."""
-        with self._kept(), self._reading() as connection:
+        with self._lock_against_replacement(), self._reading() as connection:
             # Without a wait for the disk here, the sync can happen while the child starts.
             connection.execute("PRAGMA synchronous=NORMAL")
             try:
@@ -672,7 +672,7 @@ class Index:
         """Return SQLite's log file: a sync of it makes the latest writes durable."""
         return self._path.with_name(f"{self._path.name}-wal")
 
-    def keep_room(self) -> None:
+    def allocate_log(self) -> None:
         """Allocate disk space for SQLite's log, so that artifacts can end and be deleted on a full volume."""
         self.check()
         allocate(self.log_file(), _LOG_BYTES)
@@ -758,7 +758,7 @@ class Index:
             write_copies([row, *map(_parsed, changed)])
         return row
 
-    def is_hidden(self, artifact_id: str) -> bool:
+    def is_deleted(self, artifact_id: str) -> bool:
         """Tell whether an artifact was deleted."""
         with self._reading() as connection:
             row = connection.execute("SELECT name FROM artifacts WHERE id = ?", (artifact_id,)).fetchone()

@@ -75,8 +75,8 @@ def append_note(path: Path, sentence: str) -> None:
 class LogLimit:
     """Limits the size of a log while its writers go on appending.
 
-    Each call of `look` cuts the log off at the limit. `end` keeps the last lines, which tell of a failure. If the disk
-    refuses, the log stays as it is.
+    Each call of `enforce` cuts the log off at the limit. `cut_middle` keeps the last lines, which tell of a failure. If
+    the disk refuses, the log stays as it is.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -84,13 +84,13 @@ class LogLimit:
         self._limit_bytes = limit_bytes
         self._kept_bytes = limit_bytes
 
-    def look(self) -> None:
+    def enforce(self) -> None:
         """Cut the log off at its limit if it is longer."""
         with contextlib.suppress(OSError):
             if self._path.stat().st_size > self._kept_bytes:
                 self._cut()
 
-    def end(self) -> None:
+    def cut_middle(self) -> None:
         """Cut out the part between the limit and the last 64 KiB; all writers must have ended."""
         with contextlib.suppress(OSError):
             begin = self._path.stat().st_size - _TAIL_BYTES

@@ -71,7 +71,7 @@ def publish(
         if row_of is not None:
             write_row_copy(folder, row_of(manifest))
         if not file_states.is_quick_to_read(manifest):
-            file_states.keep(manifest.digest, file_states.look(folder.staging), folder)
+            file_states.save_states(manifest.digest, file_states.read_states(folder.staging), folder)
     folder.staging.rename(folder.data)
     sync_folder(folder.path)
     return manifest
@@ -126,8 +126,8 @@ def _written(root: Path, manifest: Manifest) -> Iterator[Path]:
 def scan(root: Path, check: Callable[[], None], files_limit: int = _NO_LIMIT) -> list[FileEntry]:
     """Digest every file below `root` and make it read-only.
 
-    Raises ToolError for anything but plain files and folders, for more than `files_limit` of them, and for a file that
-    another process has open to write, or changes before the last file is digested.
+    Raises ToolError for anything but plain files and folders, and for more than `files_limit` of them. Raises it, too,
+    for a file that another process has open to write, or that changes before the last file is digested.
     """
     _Scan(root, check, files_limit).resolve_links()
     found = list(_Scan(root, check, files_limit).files())

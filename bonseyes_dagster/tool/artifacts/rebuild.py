@@ -88,7 +88,7 @@ def _rebuild(volume: Volume, tool: str, fault: str) -> None:
     _remove(draft)
     with closing(Index(draft, is_alone=True)) as made:
         made.make()
-        with made.many():
+        with made.without_sync():
             for row in rows:
                 _put_with_copy(made, row, volume.folder(row.id))
             # The rows have new numbers, above all old ones. So the old index counts as older if somebody restores it.
@@ -124,7 +124,7 @@ def _finish_interrupted_rebuild(volume: Volume) -> None:
 
 def _replace_index(volume: Volume, why: str) -> None:
     sync_folder(volume.path)
-    # Move the index before its log: then no process writes to it, and after a crash the next start goes on from here.
+    # Move the index before its log: then no process writes to it. After a crash the next start goes on from here.
     old = [Path(f"{volume.index}{suffix}") for suffix in _SUFFIXES]
     there = [path for path in old if path.exists()]
     set_aside(volume, there, "index", why)
@@ -209,7 +209,7 @@ def _remove_deleted_rows(volume: Volume, index: Index) -> None:
 
 def _remove_unfinished_rows(volume: Volume, index: Index) -> None:
     """Remove rows of artifacts that were deleted while they ran or waited. A waiting artifact may have no folder."""
-    rows = [*index.running(), *(index.by_id(artifact_id) for artifact_id in index.waiting())]
+    rows = [*index.running_rows(), *(index.by_id(artifact_id) for artifact_id in index.queued_ids())]
     gone = [row for row in rows if row is not None and not volume.folder(row.id).path.exists()]
     names = _names_of_folders(volume, index) if gone else set()
     for row in gone:
@@ -226,8 +226,8 @@ def _log_deletion(row: ArtifactRow) -> None:
 
 def _names_of_folders(volume: Volume, index: Index) -> set[str | None]:
     """Return the names in the copies of rows, except those of artifacts that are being deleted."""
-    hidden = set(index.hidden())
-    copies = [read_sound_row_copy(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in hidden]
+    deleted = set(index.deleted_ids())
+    copies = [read_sound_row_copy(Folder(path)) for path in volume.artifacts.iterdir() if path.name not in deleted]
     return {copy.name for copy in copies if copy is not None}
 
 

@@ -116,16 +116,16 @@ def _link_unchanged(source: Folder, target: Folder, digest: str) -> bool:
     """Link the files of a large artifact if their states are the same as when they were digested; tell whether."""
     if not source.file_states.exists() or hashlib.sha256(source.manifest.read_bytes()).hexdigest() != digest:
         return False
-    before = file_states.look(source.data)
-    if not file_states.are_kept(digest, before, source):
+    before = file_states.read_states(source.data)
+    if not file_states.are_saved(digest, before, source):
         return False
     link_tree(source.data, target.data)
-    linked = file_states.look(target.data)
+    linked = file_states.read_states(target.data)
     if not file_states.is_same_content(before, linked):
         remove(target.data)
         return False
     # The new links changed the states, which source and target share.
-    file_states.keep(digest, linked, source, target)
+    file_states.save_states(digest, linked, source, target)
     return True
 
 
@@ -138,13 +138,13 @@ def _link_and_read(
     if not is_quick and most_bytes is not None and manifest.size > most_bytes:
         raise LongReadingError
     link_tree(source.data, target.data)
-    linked = file_states.look(target.data)
+    linked = file_states.read_states(target.data)
     _read_all(target.data, manifest, {state[0] for state in linked}, check)
     # If a file was written to or linked during the reading, save no states: the next re-use reads the files again.
-    if not is_quick and linked == file_states.look(target.data):
+    if not is_quick and linked == file_states.read_states(target.data):
         # Links have the same states as the source's files; copies have others.
-        is_linked = file_states.is_same_content(linked, file_states.look(source.data))
-        file_states.keep(digest or manifest.digest, linked, target, *([source] if is_linked else []))
+        is_linked = file_states.is_same_content(linked, file_states.read_states(source.data))
+        file_states.save_states(digest or manifest.digest, linked, target, *([source] if is_linked else []))
 
 
 def _read_all(data: Path, manifest: Manifest, there: Set[str], check: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ _SUFFIXES = ("", "-wal")
 _PAGE_SIZE_AT = slice(16, 18)
 _LOG_PAGE_SIZE_AT = slice(8, 12)
 _DEFAULT_PAGE_BYTES = 4096
-# If the rows from both ends leave a larger gap of numbers, the numbers in it are not looked up one by one.
+# The rows from both ends may leave a gap of numbers. Numbers in a larger gap are not looked up one by one.
 _MOST_LOOKUPS = 200_000
 
 

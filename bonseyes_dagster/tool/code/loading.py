@@ -40,12 +40,12 @@ def load_function(tool: ToolFolder) -> Callable[..., Any]:
 
 
 def _check_defaults(tool: ToolFolder, signature: inspect.Signature) -> None:
-    """Raise SettingsError when a default of the function is another than that of tool.yml, which alone counts."""
+    """Raise SettingsError if a default of the function differs from that of tool.yml, which is the one in use."""
     for parameter in tool.description.parameters:
         taken = signature.parameters.get(python_name(parameter.name))
         default = inspect.Parameter.empty if taken is None else taken.default
         if isinstance(default, tuple):
-            default = list(default)  # as tool.yml writes it
+            default = list(default)  # tool.yml has lists, not tuples
         if default is not inspect.Parameter.empty and default != parameter.default:
             raise SettingsError(
                 f"{tool.entry_point} has {default!r} as the default of {parameter.name!r}, and tool.yml has "

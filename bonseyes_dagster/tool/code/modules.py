@@ -31,7 +31,7 @@ class UncoveredModules:
         self._newest: tuple[int, str | None] = (0, None)
         self._found: dict[str, str] = {}
 
-    def look(self) -> dict[str, str]:
+    def find(self) -> dict[str, str]:
         """Return `{module name: file}` of these modules; modules from earlier calls are not looked at again."""
         newest = len(sys.modules), next(reversed(sys.modules), None)
         if newest == self._newest:

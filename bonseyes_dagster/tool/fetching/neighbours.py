@@ -23,8 +23,8 @@ _WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 class Neighbour:
     """The files of one artifact in the volume of the container that made it.
 
-    The volume is not trusted. A link counts only if the file is plain, read-only and at the expected path, and has the
-    digest from the manifest. The manifest came over HTTP.
+    The volume is not trusted. A link counts only if the file is plain, read-only and at the expected path. It must also
+    have the digest from the manifest, which came over HTTP.
     """
 
     def __init__(self, volumes: Path, container: str, artifact_id: Any) -> None:

@@ -38,7 +38,7 @@ _PORTS = {"http": 80, "https": 443}
 # NAT64's well-known prefix, IPv4-compatible and IPv4-translated addresses.
 _IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOOPBACK = 1
-# The place of the IPv4 address in it depends on the length of a prefix, and only the NAT64 gateway knows that length.
+# The place of the IPv4 address in it depends on the length of a prefix. Only the NAT64 gateway knows that length.
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _PORT = re.compile("[0-9]{1,5}")
 # urlsplit() drops some of these characters and does not decode %2e in a host. The library that connects does otherwise.

@@ -213,7 +213,7 @@ def _call_function(job: Job, policy: Policy) -> None:
 
 def _report_uncovered(job: Job) -> None:
     """Report and log modules that the tool's version does not cover."""
-    uncovered = job.runtime.uncovered.look()
+    uncovered = job.runtime.uncovered.find()
     if not uncovered:
         return
     job.report["is_uncovered"] = True
@@ -277,8 +277,8 @@ def _is_reuse_likely(job: Job) -> bool:
     The worker searches the index. The child must not: SQLite's connections do not survive a fork.
     """
     files = {**job.row.files, **job.report["files"]}
-    mark = fingerprint(job.runtime.description, job.row.parameters, files, job.row.inputs)
-    job.report["fingerprint"] = mark
+    found = fingerprint(job.runtime.description, job.row.parameters, files, job.row.inputs)
+    job.report["fingerprint"] = found
     job.report["is_fetched_only"] = job.row.reuse
     return job.row.reuse
 

@@ -31,10 +31,10 @@ _log = logging.getLogger(__name__)
 
 def recover(index: Index, volume: Volume, tool: str) -> None:
     """Make index, folders and processes agree; only the holder of the worker's lock may call this."""
-    for row in index.running():
+    for row in index.running_rows():
         with _setting_aside_on_error(row, index, volume):
             _end_running(row, index, volume, tool)
-    for artifact_id in index.waiting():
+    for artifact_id in index.queued_ids():
         # A queued artifact has such a folder only if the index is older, or if a power cut has undone its claim.
         waiting = index.by_id(artifact_id) if volume.folder(artifact_id).path.exists() else None
         if waiting is not None:
@@ -46,7 +46,7 @@ def recover(index: Index, volume: Volume, tool: str) -> None:
 
 def sweep(index: Index, volume: Volume, tool: str) -> None:
     """Handle folders without a row, and remove the rest of unfinished creations and deletions."""
-    index.keep_room()
+    index.allocate_log()
     _handle_folders_without_row(index, volume, tool)
     with locked(volume.drafts, exclusively=True):
         abandoned = [path for path in volume.drafts.iterdir() if is_abandoned(path)]
@@ -56,15 +56,15 @@ def sweep(index: Index, volume: Volume, tool: str) -> None:
 
 def finish_deletions(index: Index, volume: Volume) -> None:
     """Remove the folders of deleted artifacts, then their rows: a folder without a row would be kept."""
-    hidden = index.hidden()
-    if not hidden:
+    deleted = index.deleted_ids()
+    if not deleted:
         return
-    for artifact_id in hidden:
+    for artifact_id in deleted:
         throw_away(volume.folder(artifact_id).path, volume.trash)
-    gone = [artifact_id for artifact_id in hidden if not volume.folder(artifact_id).path.exists()]
-    if gone:
+    removed = [artifact_id for artifact_id in deleted if not volume.folder(artifact_id).path.exists()]
+    if removed:
         sync_all([volume.artifacts, volume.trash])
-        index.remove(*gone)
+        index.remove(*removed)
 
 
 @contextmanager

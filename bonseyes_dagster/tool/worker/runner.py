@@ -103,8 +103,8 @@ class Runner:
         tool = self._runtime.description
         if row.version == tool.version:
             return row, {}
-        mark = fingerprint(tool, row.parameters, row.files, row.inputs)
-        values: dict[str, Any] = {"tool": tool.name, "version": tool.version, "fingerprint": mark}
+        wanted_fingerprint = fingerprint(tool, row.parameters, row.files, row.inputs)
+        values: dict[str, Any] = {"tool": tool.name, "version": tool.version, "fingerprint": wanted_fingerprint}
         return replace(row, **values), values
 
     def fail(self, row: ArtifactRow, error: Exception) -> None:
@@ -161,7 +161,7 @@ class Runner:
         finally:
             report = child.report()
         ending = self._end_all(self._volume.folder(row.id))
-        log.end()
+        log.cut_middle()
         self._note_skipped_lines(row)
         outcome = _without_survivors(self._outcome_of(why, status, report), ending)
         # Check the code only now: processes that the tool left behind ran its code, too.
@@ -225,7 +225,7 @@ class Runner:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 break
-            log.look()
+            log.enforce()
             if why is None and (why := self._phase_to_end_with(artifact_id)):
                 deadline = time.monotonic() + (CANCEL_GRACE_S if why == "cancelled" else STOP_GRACE_S)
                 signal_group(pid, signal.SIGTERM)
@@ -301,8 +301,8 @@ class Runner:
 
         return check
 
-    def _reuse(self, row: ArtifactRow, outcome: Outcome, mark: str) -> Outcome | None:
-        """Link the files of an artifact with the fingerprint `mark`; return None if there is none.
+    def _reuse(self, row: ArtifactRow, outcome: Outcome, wanted_fingerprint: str) -> Outcome | None:
+        """Link the files of an artifact with the fingerprint `wanted_fingerprint`; return None if there is none.
 
         So equal artifacts in the queue are made once: the first is completed when the worker claims the second.
         """
@@ -318,7 +318,7 @@ class Runner:
             return replace(self._final_row(row, replace(outcome, values=values)), progress=source.progress)
 
         check = self._check(row.id)
-        if adopt_newest(self._index, self._volume, mark, folder, row_of, check=check) is None:
+        if adopt_newest(self._index, self._volume, wanted_fingerprint, folder, row_of, check=check) is None:
             return None
         sync_folder(self._volume.artifacts)
         return replace(outcome, values=values)
@@ -330,8 +330,8 @@ class Runner:
             return taken
         files = {**row.files, **outcome.values["files"]}
         clear_leftovers(self._volume.folder(row.id), is_completed=False)
-        mark = outcome.values["fingerprint"]
-        made = self._attempt(replace(row, files=files, fingerprint=mark), is_fetched=True)
+        wanted_fingerprint = outcome.values["fingerprint"]
+        made = self._attempt(replace(row, files=files, fingerprint=wanted_fingerprint), is_fetched=True)
         return replace(made, values={**outcome.values, **made.values})
 
     def _finish(self, row: ArtifactRow, outcome: Outcome) -> None:
@@ -342,7 +342,7 @@ class Runner:
         while True:
             try:
                 self._index.finish(row.id, outcome.phase, reason=outcome.reason, **values)
-                if self._index.is_hidden(row.id):
+                if self._index.is_deleted(row.id):
                     throw_away(self._volume.folder(row.id).path, self._volume.trash)
                     # Remove the folder first: a folder without a row would be kept.
                     sync_all([self._volume.artifacts, self._volume.trash])
@@ -399,7 +399,7 @@ def _log_ended_processes(folder: Folder, ending: EndedProcesses) -> None:
     if ending.ended:
         append_note(folder.log, f"Ended {ending} that the tool left behind.")
     if reason := ending.reason():
-        _log.error("The artifact with the id %s failed: %s", folder.id, reason)
+        _log.error("The processes of the artifact with the id %s do not end. %s", folder.id, reason)
 
 
 def _wait_for_group(pid: int, deadline: float) -> None:

@@ -85,7 +85,7 @@ class Worker:
         function = self._load()
         self._is_loaded = function is not None or bool(self._tool.command)
         uncovered = UncoveredModules(self._tool)
-        uncovered.look()
+        uncovered.find()
         runtime = ToolRuntime(self._tool, self._description, self._volume, self._settings, function, uncovered)
         # Exclude all objects so far from garbage collection: a collection in a child would copy their memory pages.
         gc.collect()

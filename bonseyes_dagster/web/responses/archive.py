@@ -1,7 +1,7 @@
 """A zip archive of uncompressed files, made while it is sent. Its length is known before the first byte.
 
-This project has its own writer because a general library took four times the processor time for a folder of many small
-files. The archive contains only names and contents, so the same files give the same bytes.
+This project has its own writer because a general library is slow: it took four times the processor time for a folder of
+many small files. The archive contains only names and contents, so the same files give the same bytes.
 """
 
 from __future__ import annotations

@@ -39,11 +39,11 @@ class Names:
     def _answer(self, question: bytes) -> bytes:
         name, end = _name(question)
         address = self.addresses.get(name)
-        flags = 0x8180 if address else 0x8183  # an answer; or: no such name
+        flags = 0x8180 if address else 0x8183  # NOERROR or NXDOMAIN
         head = question[:2] + struct.pack(">HHHHH", flags, 1, 1 if address else 0, 0, 0) + question[12 : end + 4]
         if address is None:
             return head
-        # A validity of ten minutes, as Docker's answers have.
+        # Valid for ten minutes, as Docker's answers.
         return head + struct.pack(">HHHIH", 0xC00C, 1, 1, 600, 4) + socket.inet_aton(address)
 
 

@@ -46,7 +46,7 @@ IMAGE = "image"
 SOURCE = Path(__file__).parents[3]
 
 _STARTER = ("-m", "bonseyes_dagster.gateway")
-# Users have no reason to change the embedded gateway's patience; tests would wait for minutes.
+# The embedded gateway has no settings for its timeouts. Tests shorten them, to avoid waiting for minutes.
 _HASTY = (
     "-c",
     "import sys; from bonseyes_dagster.gateway import __main__, forward, server; "
@@ -110,7 +110,7 @@ def has_nginx() -> bool:
 
 def nginx_program() -> str:
     """Return the path of nginx."""
-    # Debian has it where users' paths do not lead.
+    # On Debian it is in a folder that is not in the PATH of users.
     return shutil.which("nginx") or "/usr/sbin/nginx"
 
 

@@ -29,7 +29,7 @@ def test_a_foreign_host_reaches_nothing(gateway: Gateway) -> None:
 def test_another_user_of_the_machine_needs_the_token(gateway: Gateway, guarded: Gateway) -> None:
     """Any user can connect to a port; the kernel knows which user has connected."""
     if gateway.kind != EMBEDDED:
-        pytest.skip("in Docker nobody can tell whose a connection is: set a token")
+        pytest.skip("in docker, the kernel does not reveal the user of a connection")
 
     def ask(asked: Gateway, method: str, path: str, *lines: str) -> tuple[int, str]:
         return as_other_user(lambda: _status_and_text(asked, asked.head(method, path, *lines)))
@@ -103,7 +103,7 @@ def test_no_link_executes_a_query(gateway: Gateway, path: str) -> None:
         head, _, body = gateway.send(gateway.head(method, target, *lines, "Connection: close")).partition(b"\r\n\r\n")
         if lines in (IMAGE, FRAME) or path.startswith("/dagster/"):
             assert int(head.split(b" ")[1]) in (400, 403, 404)
-        # What is not written so goes to the dashboard.
+        # Other spellings of the path lead to the dashboard.
         assert b'"X-Forwarded-Prefix", "/dagster"' not in body
 
 

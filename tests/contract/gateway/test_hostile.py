@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.contract.gateway.processes import TOKEN, Gateway
 
 ODD = ["http://[", "http://[::1", "http://]:x", "//[", "[", "", "null", "%", "%zz", "=;,", '"', "é", "-1", "\\"]
-# Not those that would have the rest of the request waited for.
+# Without headers that announce a body: the server would wait for it.
 NAMES = [
     "Accept", "Authorization", "Connection", "Content-Encoding", "Content-Type", "Cookie", "Expect", "If-Range",
     "Origin", "Range", "Referer", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site", "Sec-WebSocket-Extensions",
@@ -100,7 +100,7 @@ def test_a_wrong_handshake_is_a_bad_request(gateway: Gateway, name: str, value: 
     """Before an upstream gets the request."""
     lines = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
              "Sec-WebSocket-Key": "A" * 22 + "==", name: value}  # fmt: skip
-    head = [f"{each}: {said}".encode() for each, said in lines.items() if said is not None]
+    head = [f"{each}: {value}".encode() for each, value in lines.items() if value is not None]
     assert _status(gateway, _head(gateway, "GET", "/dagster/graphql", *head)) == 400
 
 

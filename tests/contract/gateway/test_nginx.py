@@ -106,7 +106,7 @@ def test_names_are_looked_up_at_each_request(tmp_path: Path, shared_upstream: Up
             names.addresses |= {"tool": "127.0.0.1", "web.front": "127.0.0.1"}
             until(lambda: status() == 200, 60)
             assert gateway.get("/dagster/x").status_code == 200
-            names.addresses["tool"] = "127.0.0.2"  # where nobody listens
+            names.addresses["tool"] = "127.0.0.2"  # no server listens there
             until(lambda: status() == 503, 60)
             del names.addresses["tool"]
             until(lambda: status() == 503, 60)

@@ -84,7 +84,7 @@ def test_chunks_pass_as_they_come(gateway: Gateway, upstream: Upstream) -> None:
 def test_a_broken_stream_breaks_at_the_client_too(gateway: Gateway, how: str) -> None:
     """A client must notice that the body is incomplete."""
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
-        # Nothing can reset a unix socket.
+        # A unix socket cannot be reset.
         _ = gateway.get(f"/containers/{'remote' if how == 'reset' else 'tool'}/short?how={how}").content
 
 

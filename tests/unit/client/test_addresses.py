@@ -18,7 +18,7 @@ def test_base_url_without_file_is_the_name() -> None:
     assert Addresses().containers() == []
 
 
-def test_the_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+def test_changed_file_is_read_again(tmp_path: Path) -> None:
     """The containers may change while a process runs."""
     file = tmp_path / "addresses.json"
     addresses = Addresses.from_settings(Settings(addresses=file))

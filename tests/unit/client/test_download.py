@@ -47,7 +47,7 @@ def test_broken_download_resumes_where_it_stopped(server: ScriptedServer, contai
     assert (last.headers["Range"], last.headers["If-Range"]) == ("bytes=1000000-", '"v1"')
 
 
-def test_a_file_that_changed_meanwhile_is_begun_anew(
+def test_changed_file_is_downloaded_from_the_start(
     server: ScriptedServer, container: Container, tmp_path: Path
 ) -> None:
     """If-Range makes the server send the whole file, and the client throws away the earlier bytes."""

@@ -80,7 +80,7 @@ def test_errors_are_typed_and_not_repeated(
     assert len(server.calls) == 1
 
 
-def test_an_internal_error_is_not_repeated(server: ScriptedServer, container: Container) -> None:
+def test_internal_error_is_not_repeated(server: ScriptedServer, container: Container) -> None:
     """A retry would most likely end in a 500 again."""
     server.on("GET", "/", Answer(b"<h1>oops</h1>", 500))
     with pytest.raises(errors.BonseyesError, match="answered 500"):

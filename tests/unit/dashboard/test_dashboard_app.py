@@ -147,8 +147,8 @@ def test_the_page_shows_changed_code(project: Project, monkeypatch: pytest.Monke
     client = project.client()
     register(client, "training")
     assert "code changed since start" not in client.get("/").text
-    said = {"name": "x", "artifacts": ["/artifacts"], "code_changed": True}
-    monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: said)
+    description = {"name": "x", "artifacts": ["/artifacts"], "code_changed": True}
+    monkeypatch.setattr(ArtifactServer, "answer", lambda self, path, query: description)
     assert "code changed since start" in client.get("/").text
 
 

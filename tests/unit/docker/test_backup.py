@@ -54,7 +54,7 @@ def test_database_ends_unless_the_project_is_started_meanwhile(
 
 
 def test_backup_and_start_exclude_each_other(project: DockerProject) -> None:
-    """Each of the two fails at once while the other is at work."""
+    """Each of the two fails at once while the other is running."""
     with (
         lock_project(project.folder, exclusive=False),
         pytest.raises(UnavailableError, match="being started"),

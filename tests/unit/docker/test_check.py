@@ -271,7 +271,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
     "a key of a Compose file that comes twice": (
         lambda c: c.replace("docker-compose.yml", "services:\n", "services: {}\nservices:\n"),
         "readable",
-        "the key 'services' was given before",
+        "the key 'services' is already in line",
     ),
     "wrong tool.yml": (_wrong_tool_yml, "tool_description", "'entrypoint' is unknown"),
     "impossible name": (_impossible_name, "tool_name", "'up..down' cannot be"),
@@ -333,7 +333,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
         "service_serves_its_pipeline",
         "mlp: it serves the pipeline 'digits-mlp'",
     ),
-    "another name of its own": (
+    "another name in its environment": (
         lambda c: c.service("import", environment={"BONSEYES_CONTAINER": "importer"}),
         "container_name",
         "import: it calls itself 'importer'",

@@ -1,4 +1,4 @@
-"""`bonseyes up --docker` when it fails, and while a backup is at work."""
+"""`bonseyes up --docker` when it fails, and during a backup."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_container_state_and_reason(state: dict[str, Any], expected: tuple[str, 
 
 
 def test_finished_one_shot_services_are_not_listed() -> None:
-    """A one-shot service at work is `starting`; a failed one is `stopped`."""
+    """A running one-shot service is `starting`; a failed one is `stopped`."""
     prepared = _container("prepare", restart="no", Status="exited")
     assert project_state_of([prepared], url=URL).services == ()
     (service,) = project_state_of([_container("prepare", restart="no")], url=URL).services

@@ -1,4 +1,4 @@
-"""How a service's health is told."""
+"""The health checks of the supervisor."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 def _check(answer: bytes, make: Callable[[int], health.Check]) -> bytes:
-    """Run a check against a server that answers with `answer`; return what it was asked."""
-    asked = b""
+    """Run a check against a server that answers with `answer`; return the request."""
+    request = b""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal asked
-        asked = await reader.read(1000)
+        nonlocal request
+        request = await reader.read(1000)
         writer.write(answer)
         writer.close()
 
@@ -33,14 +33,16 @@ def _check(answer: bytes, make: Callable[[int], health.Check]) -> bytes:
             await make(server.sockets[0].getsockname()[1])()
 
     asyncio.run(run())
-    return asked
+    return request
 
 
-def test_a_200_is_healthy() -> None:
-    """Asked with the path and the headers that were given."""
-    asked = _check(b"HTTP/1.0 200 OK\r\n\r\n", lambda port: health.answers(("127.0.0.1", port), "/healthz", {"X": "1"}))
-    assert asked.startswith(b"GET /healthz HTTP/1.0\r\n")
-    assert b"\r\nX: 1\r\n" in asked
+def test_http_check_succeeds_with_a_200() -> None:
+    """The request has the given path and headers."""
+    request = _check(
+        b"HTTP/1.0 200 OK\r\n\r\n", lambda port: health.http_check(("127.0.0.1", port), "/healthz", {"X": "1"})
+    )
+    assert request.startswith(b"GET /healthz HTTP/1.0\r\n")
+    assert b"\r\nX: 1\r\n" in request
 
 
 @pytest.mark.parametrize(
@@ -56,27 +58,27 @@ def test_a_200_is_healthy() -> None:
         (b"\xff\xff", "answers"),
     ],
 )
-def test_anything_else_is_not_and_says_why(answer: bytes, reason: str) -> None:
-    """A container's own sentence is passed on."""
+def test_http_check_fails_with_the_reason_in_the_answer(answer: bytes, reason: str) -> None:
+    """The reason is the container's own message, if it sends one."""
     with pytest.raises(NotHealthyError, match=reason):
-        _check(answer, lambda port: health.answers(("127.0.0.1", port), "/healthz"))
+        _check(answer, lambda port: health.http_check(("127.0.0.1", port), "/healthz"))
 
 
-def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
-    """Neither at a port nor at a socket."""
+def test_checks_fail_when_nobody_listens(tmp_path: Path) -> None:
+    """This holds for ports and for unix sockets."""
     for check in (
-        health.answers(("127.0.0.1", 1), "/"),
-        health.answers(tmp_path / "socket", "/"),
-        health.listens(tmp_path / "socket"),
-        health.pings(tmp_path / "none" / "socket"),
-        health.pings(tmp_path / "socket"),
+        health.http_check(("127.0.0.1", 1), "/"),
+        health.http_check(tmp_path / "socket", "/"),
+        health.connection_check(tmp_path / "socket"),
+        health.run_server_check(tmp_path / "none" / "socket"),
+        health.run_server_check(tmp_path / "socket"),
     ):
         with pytest.raises(NotHealthyError, match="does not listen"):
             asyncio.run(check())
 
 
-def test_a_run_server_is_healthy_with_its_definitions(tmp_path: Path) -> None:
-    """One that could not load them says so, although it answers."""
+def test_run_server_without_its_definitions_is_not_healthy(tmp_path: Path) -> None:
+    """It answers a ping, but reports the error of its definitions."""
 
     async def ask(answer: dict[str, object]) -> None:
         async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -86,7 +88,7 @@ def test_a_run_server_is_healthy_with_its_definitions(tmp_path: Path) -> None:
 
         server = await asyncio.start_unix_server(handle, tmp_path / "socket")
         async with server:
-            await health.pings(tmp_path / "socket")()
+            await health.run_server_check(tmp_path / "socket")()
 
     asyncio.run(ask({"ok": True, "load_error": None}))
     with pytest.raises(NotHealthyError, match="NameError: x"):
@@ -94,11 +96,11 @@ def test_a_run_server_is_healthy_with_its_definitions(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "a#b", "a?b", "a%41b"])
-def test_the_daemon_is_healthy_when_it_beats(tmp_path: Path, name: str) -> None:
-    """Since it was started: an older heartbeat was another daemon's."""
+def test_daemon_is_healthy_after_its_own_heartbeat(tmp_path: Path, name: str) -> None:
+    """A heartbeat before its start came from an earlier daemon."""
     database = tmp_path / name / "runs.db"
     database.parent.mkdir()
-    check = health.beats(database, time.time())
+    check = health.heartbeat_check(database, time.time())
     with pytest.raises(NotHealthyError, match="no heartbeat"):
         asyncio.run(check())
     connection = sqlite3.connect(database)

@@ -1,4 +1,4 @@
-"""The services' logs: rotated while written, read back through rotations."""
+"""The services' logs: rotated during writes, and read through rotations."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from bonseyes_dagster.embedded.logs import RotatingLog, follow, tail
 
 
-def test_a_log_is_rotated_before_it_grows_too_large(tmp_path: Path) -> None:
-    """The newest lines are in the file itself; no more files are kept than were asked for."""
+def test_log_is_rotated_before_it_grows_too_large(tmp_path: Path) -> None:
+    """The newest lines are in the file itself, and only `kept` older files stay."""
     file = tmp_path / "a.log"
     log = RotatingLog(file, limit_bytes=10, kept=2)
     for number in range(5):
@@ -21,8 +21,8 @@ def test_a_log_is_rotated_before_it_grows_too_large(tmp_path: Path) -> None:
     assert not (tmp_path / "a.log.3").exists()
 
 
-def test_a_log_goes_on_where_it_was(tmp_path: Path) -> None:
-    """A restart of the project appends, and counts what is there."""
+def test_log_is_continued_after_a_restart(tmp_path: Path) -> None:
+    """A restart of the project appends, and counts the existing bytes."""
     file = tmp_path / "a.log"
     file.write_bytes(b"before\n")
     log = RotatingLog(file, limit_bytes=10, kept=1)
@@ -33,16 +33,16 @@ def test_a_log_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "a.log.1").read_bytes() == b"before\nafter\n"
 
 
-def test_a_line_longer_than_the_limit_is_kept_whole(tmp_path: Path) -> None:
-    """The limit decides when to rotate, not what to write."""
+def test_line_longer_than_the_limit_is_kept_whole(tmp_path: Path) -> None:
+    """The limit only decides when to rotate."""
     log = RotatingLog(tmp_path / "a.log", limit_bytes=4, kept=1)
     log.write(b"a long line\n")
     log.close()
     assert (tmp_path / "a.log").read_bytes() == b"a long line\n"
 
 
-def test_the_tail_is_the_last_lines(tmp_path: Path) -> None:
-    """Of a long log without reading all of it; of none, none."""
+def test_tail_returns_the_last_lines(tmp_path: Path) -> None:
+    """It does not read all of a long log; a missing log has no lines."""
     file = tmp_path / "a.log"
     file.write_bytes(b"".join(f"line {number}\n".encode() for number in range(10_000)))
     assert tail(file, 2) == [b"line 9998", b"line 9999"]
@@ -50,8 +50,8 @@ def test_the_tail_is_the_last_lines(tmp_path: Path) -> None:
     assert tail(tmp_path / "none.log", 5) == []
 
 
-def test_following_yields_each_whole_line_once_through_rotations(tmp_path: Path) -> None:
-    """From where the log is now; a line in two writes is one line."""
+def test_follow_yields_each_line_once_through_rotations(tmp_path: Path) -> None:
+    """It begins at the end of the log; a line in two writes is one line."""
     file = tmp_path / "a.log"
     file.write_bytes(b"old\n")
     log = RotatingLog(file, limit_bytes=30, kept=3)
@@ -67,8 +67,8 @@ def test_following_yields_each_whole_line_once_through_rotations(tmp_path: Path)
     assert lines == [b"one", b"two", b"x" * 28, b"last"]
 
 
-def test_following_yields_each_line_once_while_it_is_written(tmp_path: Path) -> None:
-    """A log that grows while it is read."""
+def test_follow_yields_each_line_once_during_writes(tmp_path: Path) -> None:
+    """The log grows and is rotated while it is read."""
     file = tmp_path / "a.log"
     file.touch()
     written = [b"%d" % number for number in range(200_000)]
@@ -89,7 +89,7 @@ def test_following_yields_each_line_once_while_it_is_written(tmp_path: Path) -> 
     assert [line for _, line in follow({"a": file}, is_over=is_over, interval_s=0)] == written
 
 
-def test_following_waits_for_a_log_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_follow_waits_for_a_log_that_does_not_exist_yet(tmp_path: Path) -> None:
     """A service may write its first line later."""
     file = tmp_path / "later.log"
     steps = iter([False, False, True])

@@ -1,4 +1,4 @@
-"""What the services are given: sockets, addresses, and no secret that they do not need."""
+"""The services of an embedded project: their sockets, addresses and environments."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def _all(services: Services) -> list[Service]:
     ]
 
 
-def test_every_part_of_the_project_is_a_service(project: Project) -> None:
-    """Tools of containers/ and of components, pipelines, Dagster's four, dashboard, TensorBoard, gateway."""
+def test_every_part_of_a_project_has_a_service(project: Project) -> None:
+    """The parts are tools, pipelines, Dagster's four services, dashboard, TensorBoard and gateway."""
     names = {service.name: service.kind for service in _all(_services(project, Settings()))}
     assert names == {
         "gateway": "gateway",
@@ -66,16 +66,16 @@ def test_every_part_of_the_project_is_a_service(project: Project) -> None:
     }
 
 
-def test_only_the_gateway_is_given_the_token(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tool's code runs with its container's environment."""
+def test_only_the_gateway_gets_the_token(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool's code sees the environment of its container."""
     monkeypatch.setenv("BONSEYES_TOKEN", "secret")
     for service in _all(_services(project, Settings(token="secret"))):
         has_token = "secret" in (*service.environ.values(), *service.argv)
         assert has_token == (service.name == "gateway"), service.name
 
 
-def test_no_service_is_given_the_secrets_of_the_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting names what they get beside the usual variables."""
+def test_no_service_gets_secrets_of_the_shell(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get the usual variables, and those in BONSEYES_PASS_ENV."""
     for name in ("AWS_SECRET_ACCESS_KEY", "http_proxy", "UWSGI_INI", "DATABASE_URL"):
         monkeypatch.setenv(name, "of the shell")
     services = _all(_services(project, Settings(pass_env=("DATABASE_*",))))
@@ -83,8 +83,8 @@ def test_no_service_is_given_the_secrets_of_the_shell(project: Project, monkeypa
         assert [name for name, value in service.environ.items() if value == "of the shell"] == ["DATABASE_URL"]
 
 
-def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
-    """And every service knows where the others are."""
+def test_each_container_has_its_own_volume_and_address(project: Project) -> None:
+    """Every service also knows the addresses of the others."""
     services = _services(project, Settings(port=8123))
     containers = [service for service in _all(services) if service.kind in CONTAINER_KINDS]
     addresses = services.addresses([service.name for service in containers])
@@ -97,15 +97,15 @@ def test_containers_have_a_volume_and_an_address_each(project: Project) -> None:
 
 
 def test_only_the_gateway_has_a_port(project: Project) -> None:
-    """Any user of a machine can connect to a port of it."""
+    """Every user of the machine can connect to a port."""
     for service in _all(_services(project, Settings(port=8123))):
         words = " ".join((*service.argv, *service.environ.values()))
         assert ("127.0.0.1:8123" in service.argv) == (service.name == "gateway")
         assert not {"-h", "-p", "--host", "--port"} & set(service.argv), words
 
 
-def test_a_taken_port_is_refused_with_its_holder() -> None:
-    """Before anything is started."""
+def test_port_in_use_is_refused_with_the_process_that_uses_it() -> None:
+    """The check comes before anything is started."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -115,8 +115,8 @@ def test_a_taken_port_is_refused_with_its_holder() -> None:
     check_port("127.0.0.1", port)
 
 
-def test_a_project_is_found_from_within(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """From any of its folders; elsewhere there is none."""
+def test_project_is_found_from_its_folders(project: Project, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Outside of a project, there is an error."""
     assert find_project(project.folder / "components" / "images") == project
     assert find_project(project.folder) == project
     with pytest.raises(SettingsError, match="not in a project"):

@@ -1,4 +1,4 @@
-"""Where the sockets of a project lie: closed to everyone else, and short enough."""
+"""The folder of a project's sockets: only its owner can enter it, and its path is short enough."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bonseyes_dagster.system import sockets
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with a short path; those of pytest are long."""
+    """A folder with a short path; pytest's folders have long ones."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as folder:
         yield Path(folder)
 
@@ -33,7 +33,7 @@ def project(short: Path) -> Project:
 
 @pytest.fixture
 def deep(short: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project whose path is too long."""
+    """A project whose path is too long for sockets."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(short / "run"))
     (short / "run").mkdir(mode=0o700)
     project = Project(short / ("d" * 90))
@@ -46,7 +46,7 @@ def _mode(folder: Path) -> int:
 
 
 def test_sockets_lie_in_the_state_folder(project: Project) -> None:
-    """What a killed project left there is removed."""
+    """Sockets of a killed project are removed."""
     project.sockets.mkdir(mode=0o700)
     (project.sockets / "old.sock").touch()
     folder = SocketFolder(project)
@@ -58,8 +58,8 @@ def test_sockets_lie_in_the_state_folder(project: Project) -> None:
     assert not project.sockets.exists()
 
 
-def test_a_long_name_gets_a_short_socket(project: Project) -> None:
-    """Names have up to 128 characters, paths of sockets 107 bytes; two names never share one."""
+def test_long_container_name_gets_a_short_socket_name(project: Project) -> None:
+    """Names have up to 128 characters, socket paths up to 107 bytes; two names never share a socket."""
     folder = SocketFolder(project)
     folder.make()
     names = [f"{'n' * 126}{number}" for number in range(10)]
@@ -68,8 +68,8 @@ def test_a_long_name_gets_a_short_socket(project: Project) -> None:
     assert all(len(os.fsencode(path)) <= sockets.LONGEST_PATH_BYTES for path in paths)
 
 
-def test_a_project_with_a_long_path_has_its_sockets_elsewhere(deep: Project, short: Path) -> None:
-    """In a folder that is its alone; another process finds and removes it."""
+def test_project_with_a_long_path_has_its_sockets_elsewhere(deep: Project, short: Path) -> None:
+    """The folder belongs to this project only; another process can find and remove it."""
     folder = SocketFolder(deep)
     folder.make()
     place = folder.path("learn").parent
@@ -82,10 +82,8 @@ def test_a_project_with_a_long_path_has_its_sockets_elsewhere(deep: Project, sho
 
 
 @pytest.mark.parametrize("folder", ["p :r", "p%r", "p,r"])
-def test_uncommon_characters_are_no_part_of_a_sockets_path(
-    short: Path, monkeypatch: pytest.MonkeyPatch, folder: str
-) -> None:
-    """A colon makes a port of it for uWSGI, a percent sign something else for gRPC."""
+def test_socket_path_has_no_special_characters(short: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """UWSGI reads a colon as the begin of a port, and gRPC decodes percent signs."""
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     project = Project(short / folder)
     project.prepare()
@@ -95,10 +93,10 @@ def test_uncommon_characters_are_no_part_of_a_sockets_path(
     place.remove()
 
 
-def test_a_folder_that_others_can_replace_is_not_used(
+def test_folder_that_others_can_replace_is_not_used(
     deep: Project, short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A runtime folder that is open to all is passed over; without any place, the error says what to do."""
+    """A runtime folder that everybody can change is skipped. Without any place, the error says what to do."""
     (short / "run").chmod(0o777)
     folder = SocketFolder(deep)
     folder.make()
@@ -109,8 +107,8 @@ def test_a_folder_that_others_can_replace_is_not_used(
         folder.make()
 
 
-def test_only_a_folder_of_ours_is_removed(deep: Project, tmp_path: Path) -> None:
-    """The remembered path may lead to another folder by now, or to a link."""
+def test_only_our_own_folder_is_removed(deep: Project, tmp_path: Path) -> None:
+    """By now, the stored path may lead to another folder, or to a link."""
     other = tmp_path / "other"
     other.mkdir(mode=0o755)
     (other / "file").touch()

@@ -138,7 +138,7 @@ def test_killed_server_ends_its_parent(server: Server) -> None:
     (child,) = server.children()
     child.send_signal(signal.SIGKILL)
     assert server.process.wait(30) == 128 + signal.SIGKILL
-    assert not Path(server.place["socket"]).exists()
+    assert not Path(server.address["socket"]).exists()
 
 
 def test_killed_parent_leaves_no_server(server: Server) -> None:

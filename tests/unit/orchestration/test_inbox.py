@@ -1,4 +1,4 @@
-"""The inbox: archives in a folder become one run, once, and not before they are whole."""
+"""The inbox: archives in a folder start one run, once, and only when they are complete."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ from tests.waiting import until
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
-    """A pipeline that wants two archives."""
+    """Return a pipeline with two archives."""
     return make_pipeline(tmp_path, "images", "labels")
 
 
@@ -63,7 +63,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @dataclass
 class Looks:
-    """A sensor as Dagster's daemon asks it: the cursor of each tick goes to the next, and requests become runs."""
+    """Calls a sensor as Dagster's daemon does: it passes on the cursor, and turns requests into runs."""
 
     sensor: SensorDefinition
     instance: DagsterInstance
@@ -72,7 +72,7 @@ class Looks:
     runs: list[DagsterRun] = field(default_factory=list)
 
     def look(self, *, is_kept: bool = True) -> list[RunRequest]:
-        """Ask once; unless `is_kept`, Dagster loses the answer."""
+        """Call the sensor once; unless `is_kept`, Dagster loses the answer."""
         context = build_sensor_context(instance=self.instance, cursor=self.cursor)
         data = self.sensor.evaluate_tick(context)
         self.reason = data.skip_message or ""
@@ -90,7 +90,7 @@ class Looks:
             self.runs.append(run)
 
     def names(self) -> list[str]:
-        """Ask once and return the names of the runs that are requested."""
+        """Call the sensor once and return the names of the requested runs."""
         return [request.tags[tags.RUN_TAG] for request in self.look()]
 
 
@@ -105,7 +105,7 @@ def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
 
 @pytest.fixture
 def looks(pipeline: Pipeline, inbox: Path, instance: DagsterInstance) -> Looks:
-    """Looks that take a set at once."""
+    """Return looks without a waiting time for new sets."""
     return Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), instance)
 
 
@@ -121,7 +121,7 @@ def place(folder: Path, *files: str, age_s: float = 60.0, content: str = "") -> 
 
 
 def test_archives_start_a_run(looks: Looks, inbox: Path) -> None:
-    """Files are known by their names up to the first dot."""
+    """The name up to the first dot says which parameter a file is for."""
     place(inbox, "images.idx.gz", "labels.gz", "notes.txt")
     (request,) = looks.look()
     assert request.run_config == {"images": str(inbox / "images.idx.gz"), "labels": str(inbox / "labels.gz")}
@@ -149,16 +149,16 @@ def test_subfolder_names_the_run(looks: Looks, inbox: Path) -> None:
         "images-2.gz",
     ],
 )
-def test_file_beside_an_archive_is_not_taken_for_it(looks: Looks, inbox: Path, companion: str) -> None:
-    """Checksums, notes, copies of editors and temporary files of rsync sort after the archive and would win."""
+def test_file_beside_an_archive_does_not_count_as_the_archive(looks: Looks, inbox: Path, companion: str) -> None:
+    """Checksums, notes, copies of editors and temporary files of rsync sort after the archive."""
     place(inbox / "a", "images.gz", "labels.gz", companion)
     (request,) = looks.look()
     assert request.run_config["images"] == str(inbox / "a" / "images.gz")
 
 
 @pytest.mark.parametrize("ending", [".part", ".crdownload", ".tmp", ".partial", ".filepart", ".download"])
-def test_unfinished_download_is_not_taken_for_the_archive(looks: Looks, inbox: Path, ending: str) -> None:
-    """The name of the set that waits for it is told."""
+def test_unfinished_download_does_not_count_as_the_archive(looks: Looks, inbox: Path, ending: str) -> None:
+    """The reason names the set that waits for it."""
     place(inbox / "a", f"images.gz{ending}", "labels.gz")
     assert looks.look() == []
     assert f"a lacks images (images.gz{ending} is not finished)" in looks.reason
@@ -176,15 +176,15 @@ def test_placeholder_of_a_download_waits_for_its_bytes(looks: Looks, inbox: Path
     assert "a is still being written: images.gz is empty" in looks.reason
 
 
-def test_two_files_for_one_parameter_wait_for_a_person(looks: Looks, inbox: Path) -> None:
-    """Nobody can know which of them is meant."""
+def test_set_with_two_files_for_one_parameter_waits(looks: Looks, inbox: Path) -> None:
+    """Only the user knows which file is right."""
     place(inbox / "a", "images.gz", "images.zip", "labels.gz")
     assert looks.look() == []
     assert "a has more than one file for images (images.gz, images.zip)" in looks.reason
 
 
-def test_names_of_mnist_are_known(tmp_path: Path, inbox: Path, instance: DagsterInstance) -> None:
-    """They are what people who try the pipeline have."""
+def test_file_names_of_mnist_are_recognised(tmp_path: Path, inbox: Path, instance: DagsterInstance) -> None:
+    """People who try the pipeline have these files."""
     pipeline = make_pipeline(tmp_path, "train-images", "test-labels")
     looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), instance)
     place(inbox / "mnist", "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz")
@@ -194,7 +194,7 @@ def test_names_of_mnist_are_known(tmp_path: Path, inbox: Path, instance: Dagster
 
 
 def test_links_out_of_the_inbox_are_not_followed(looks: Looks, inbox: Path, tmp_path: Path) -> None:
-    """Who may write to the inbox must not choose any file of the machine."""
+    """A user who may write to the inbox must not read other files of the machine."""
     place(tmp_path / "elsewhere", "images", "labels")
     (inbox / "folder").symlink_to(tmp_path / "elsewhere")
     place(inbox / "file", "labels")
@@ -205,7 +205,7 @@ def test_links_out_of_the_inbox_are_not_followed(looks: Looks, inbox: Path, tmp_
 
 
 def test_links_inside_the_inbox_are_followed(looks: Looks, inbox: Path) -> None:
-    """They lead to what its users have placed there."""
+    """They lead to files that users have put into the inbox."""
     place(inbox / ".store", "images", "labels")
     (inbox / "a").mkdir()
     for name in ("images", "labels"):
@@ -214,7 +214,7 @@ def test_links_inside_the_inbox_are_followed(looks: Looks, inbox: Path) -> None:
 
 
 def test_a_file_that_becomes_a_link_is_never_read(tmp_path: Path, inbox: Path) -> None:
-    """The other file has another place, even if all that the check compares is equal."""
+    """The place of the opened file is checked, even if all compared values are equal."""
     place(inbox / "a", "images")
     place(tmp_path / "elsewhere", "images")
     (archives,) = (each for each in inbox_files.read_sets(inbox, ["images"]) if each.name == "a")
@@ -245,8 +245,8 @@ def test_a_folder_that_becomes_a_link_is_never_listed(
     assert found.problem is not None or found.files["images"].stamp[0] != (tmp_path / "elsewhere/images").stat().st_ino
 
 
-def test_folder_whose_name_no_run_can_have_gets_a_run_name_of_its_own(looks: Looks, inbox: Path) -> None:
-    """The name is the same at each look, and differs for folders that differ."""
+def test_folder_with_an_impossible_run_name_gets_another(looks: Looks, inbox: Path) -> None:
+    """The name is the same at each look, and different folders get different names."""
     folders = ["Montag früh", "Montag früh!", "日本語", "x" * 200, "x" * 199]
     for folder in folders:
         place(inbox / folder, "images", "labels")
@@ -259,8 +259,8 @@ def test_folder_whose_name_no_run_can_have_gets_a_run_name_of_its_own(looks: Loo
 # --- once
 
 
-def test_same_bytes_start_one_run_only(looks: Looks, inbox: Path) -> None:
-    """Touched, copied over or deleted and copied again, they are the same archives; other bytes are others."""
+def test_same_bytes_start_only_one_run(looks: Looks, inbox: Path) -> None:
+    """Touched, overwritten or copied again, they are the same archives. Other bytes are other archives."""
     place(inbox, "images", "labels")
     assert len(looks.look()) == 1
     place(inbox, "images", "labels", age_s=30)
@@ -274,7 +274,7 @@ def test_same_bytes_start_one_run_only(looks: Looks, inbox: Path) -> None:
 
 
 def test_deleted_run_is_not_launched_again(looks: Looks, inbox: Path) -> None:
-    """Dagster forgets the run's key with the run."""
+    """Dagster deletes the run's key with the run."""
     place(inbox / "monday", "images", "labels")
     assert looks.names() == ["monday"]
     for run in looks.runs:
@@ -283,10 +283,10 @@ def test_deleted_run_is_not_launched_again(looks: Looks, inbox: Path) -> None:
     assert "Every set in the inbox has had its run." in looks.reason
 
 
-def test_code_server_that_starts_again_does_not_start_runs_again(
+def test_restarted_code_server_starts_no_run_again(
     looks: Looks, pipeline: Pipeline, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does it read the archives again."""
+    """It does not read the archives again either."""
     place(inbox / "monday", "images", "labels")
     looks.look()
     looks.instance.delete_run(looks.runs[0].run_id)
@@ -294,16 +294,16 @@ def test_code_server_that_starts_again_does_not_start_runs_again(
     assert Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0), looks.instance, looks.cursor).look() == []
 
 
-def test_requests_that_dagster_loses_are_made_again(looks: Looks, inbox: Path) -> None:
-    """The daemon may die after the sensor's answer; the cursor tells that it did not keep it."""
+def test_requests_that_dagster_loses_are_repeated(looks: Looks, inbox: Path) -> None:
+    """The daemon may die after the sensor's answer. The cursor shows that it did not store the answer."""
     place(inbox / "monday", "images", "labels")
     assert len(looks.look(is_kept=False)) == 1
     assert looks.names() == ["monday"]
     assert looks.look() == []
 
 
-def test_run_that_was_created_and_not_launched_is_asked_for_again(looks: Looks, inbox: Path) -> None:
-    """Dagster launches it then; it creates no other."""
+def test_request_for_a_created_but_unlaunched_run_is_repeated(looks: Looks, inbox: Path) -> None:
+    """Dagster then launches that run, and creates no other."""
     place(inbox / "monday", "images", "labels")
     (request,) = looks.look(is_kept=False)
     tags = {**request.tags, RUN_KEY_TAG: str(request.run_key)}
@@ -314,8 +314,8 @@ def test_run_that_was_created_and_not_launched_is_asked_for_again(looks: Looks, 
     assert looks.look() == []
 
 
-def test_clearing_the_cursor_begins_anew(looks: Looks, inbox: Path) -> None:
-    """It is how a user undoes "once"."""
+def test_clearing_the_cursor_starts_all_sets_again(looks: Looks, inbox: Path) -> None:
+    """This is how a user starts the same archives again."""
     place(inbox / "monday", "images", "labels")
     looks.look()
     looks.cursor = None
@@ -323,7 +323,7 @@ def test_clearing_the_cursor_begins_anew(looks: Looks, inbox: Path) -> None:
 
 
 def test_two_folders_with_the_same_bytes_start_one_run(looks: Looks, inbox: Path) -> None:
-    """The other one is told why it has none."""
+    """The reason for the second folder names the first."""
     for folder in ("monday", "tuesday"):
         place(inbox / folder, "images", "labels", content="same")
     assert looks.names() == ["monday"]
@@ -331,8 +331,8 @@ def test_two_folders_with_the_same_bytes_start_one_run(looks: Looks, inbox: Path
     assert "tuesday holds the bytes of monday, which ran" in looks.reason
 
 
-def test_runs_of_before_are_known_by_the_times_of_their_files(looks: Looks, inbox: Path) -> None:
-    """A project that is upgraded does not run all of its inbox again."""
+def test_runs_of_earlier_versions_are_recognised_by_file_times(looks: Looks, inbox: Path) -> None:
+    """An upgraded project must not run its whole inbox again."""
     place(inbox / "monday", "images", "labels")
     told = hashlib.sha256()
     for name in ("images", "labels"):
@@ -376,7 +376,7 @@ def test_unreadable_folder_or_file_stops_only_its_own_set(looks: Looks, inbox: P
 def test_folder_that_cannot_be_listed_stops_only_its_own_set(
     looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the test above, for root, whom permissions do not stop: the file server does not answer."""
+    """Root ignores permissions, so here the file server does not answer."""
     for folder in ("bad", "good"):
         place(inbox / folder, "images", "labels")
     scandir = os.scandir
@@ -425,10 +425,10 @@ def test_name_that_is_not_utf8_stops_only_its_own_set(looks: Looks, inbox: Path)
     looks.reason.encode()
 
 
-def test_reasons_of_the_others_are_logged_beside_a_request(
+def test_reasons_of_other_sets_are_logged_with_a_request(
     looks: Looks, inbox: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Dagster takes requests or a reason, not both."""
+    """Dagster accepts requests or a reason, not both."""
     place(inbox / "good", "images", "labels")
     place(inbox / "poor", "images")
     assert looks.names() == ["good"]
@@ -441,7 +441,7 @@ def test_reasons_of_the_others_are_logged_beside_a_request(
 def test_set_waits_until_two_looks_find_it_unchanged(
     pipeline: Pipeline, inbox: Path, instance: DagsterInstance
 ) -> None:
-    """What has just changed may change again, whatever its time stamps say."""
+    """A set that has just changed may change again, whatever its time stamps are."""
     looks = Looks(inbox_sensor(pipeline, folder=inbox, settle_s=0.2), instance)
     place(inbox / "a", "images", "labels", age_s=3600)
     assert looks.look() == []
@@ -462,7 +462,7 @@ def test_time_stamp_in_the_future_does_not_keep_a_set_waiting(
 
 
 def test_large_archives_are_read_in_slices(looks: Looks, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A look ends in time, says how far it is, and the next one goes on where it was; small sets do not wait for it."""
+    """A look ends in time and reports how far it is. The next look continues, and small sets do not wait."""
     monkeypatch.setattr(inbox_digests, "CHUNK_BYTES", 400_000)
     monkeypatch.setattr(inbox_digests, "BUDGET_S", 0.0)
     place(inbox / "large", "images", "labels", content="x" * 1_000_000)
@@ -475,8 +475,8 @@ def test_large_archives_are_read_in_slices(looks: Looks, inbox: Path, monkeypatc
     assert reasons == [f"large is being read: {done} of 2 MB." for done in ("0", "1", "1", "1", "2")]
 
 
-def test_hundreds_of_sets_at_once_are_launched_over_some_looks(looks: Looks, inbox: Path) -> None:
-    """One look asks for so many that the daemon's other work goes on; each set has its run in the end."""
+def test_hundreds_of_sets_are_launched_over_several_looks(looks: Looks, inbox: Path) -> None:
+    """The daemon has other work to do between the looks."""
     for number in range(300):
         place(inbox / f"set-{number:03}", "images", "labels")
     begun_s = time.monotonic()
@@ -488,10 +488,10 @@ def test_hundreds_of_sets_at_once_are_launched_over_some_looks(looks: Looks, inb
     assert looks.look() == []
 
 
-def test_without_an_inbox_it_is_off(
+def test_sensor_is_off_without_an_inbox(
     pipeline: Pipeline, inbox: Path, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment names the folder; a wrong one is told."""
+    """The environment names the folder. A wrong folder is reported."""
     monkeypatch.delenv("BONSEYES_INBOX", raising=False)
     sensor = inbox_sensor(pipeline)
     looks = Looks(sensor, instance)

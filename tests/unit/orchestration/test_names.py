@@ -1,4 +1,4 @@
-"""Names of runs: given, made up, unique, and the same for everybody who reads them."""
+"""Names of runs: given or generated, unique, and the same for every reader."""
 
 from collections.abc import Iterator
 
@@ -52,18 +52,18 @@ def test_job_names() -> None:
 
 
 def test_run_ids_are_made_of_names() -> None:
-    """Two that create a run of one name create one run."""
+    """Two creations of one name make one run."""
     assert run_names.run_id_of("demo") == run_names.run_id_of("demo") != run_names.run_id_of("demo2")
 
 
-def test_nameless_run_gets_a_name(instance: DagsterInstance) -> None:
-    """It tells the pipeline and the run's id."""
+def test_run_without_a_name_gets_one(instance: DagsterInstance) -> None:
+    """The name has the pipeline and the beginning of the run's id."""
     run = create(instance)
     assert named(instance, run) == f"digits-cnn-{run.run_id[:8]}"
 
 
-def test_name_is_read_the_same_without_a_coordinator(instance: DagsterInstance) -> None:
-    """`dagster job execute` passes none."""
+def test_name_is_the_same_without_a_coordinator(instance: DagsterInstance) -> None:
+    """`dagster job execute` uses no coordinator."""
     run = create(instance)
     assert run_names.run_name(run) == f"digits-cnn-{run.run_id[:8]}"
 
@@ -75,7 +75,7 @@ def test_given_name_is_kept(instance: DagsterInstance) -> None:
 
 
 def test_taken_name_is_changed(instance: DagsterInstance) -> None:
-    """A re-execution comes with its parent's tags, name included; so does the re-execution of that one."""
+    """A re-execution has a copy of its parent's tags, also of the name."""
     named(instance, create(instance, "demo", run_names.run_id_of("demo")))
     second = create(instance, "demo")
     assert named(instance, second) == f"demo-{second.run_id[:8]}"
@@ -83,8 +83,8 @@ def test_taken_name_is_changed(instance: DagsterInstance) -> None:
     assert named(instance, third) == f"demo-{third.run_id[:8]}"
 
 
-def test_of_two_runs_with_a_name_one_has_it(instance: DagsterInstance) -> None:
-    """The run with the id that is made from the name, else the oldest; the other one does not lose the name it got."""
+def test_one_of_two_runs_keeps_a_shared_name(instance: DagsterInstance) -> None:
+    """It is the run whose id is made from the name, else the oldest. The other run keeps the name that it got later."""
     older, newer = create(instance, "mine"), create(instance, "mine")
     assert [run_names.own_name(instance, run) for run in (older, newer)] == ["mine", f"mine-{newer.run_id[:8]}"]
     assert named(instance, newer) == f"mine-{newer.run_id[:8]}"
@@ -105,15 +105,15 @@ def test_impossible_name_is_replaced(instance: DagsterInstance, name: str) -> No
     assert named(instance, run) == f"digits-cnn-{run.run_id[:8]}"
 
 
-def test_names_leave_room_for_artifacts(instance: DagsterInstance) -> None:
-    """The artifact of a step has a name, too."""
+def test_run_names_leave_room_for_artifact_names(instance: DagsterInstance) -> None:
+    """An artifact's name has the run's name and the step's."""
     create(instance, "x" * 120)
     name = named(instance, create(instance, "x" * 120))
     assert is_name(names.artifact_name(name, "process_train"))
 
 
-def test_an_order_is_known_by_run_launch_and_step(instance: DagsterInstance) -> None:
-    """A run that was made without a launch of its own has none in the key; an older container does not tell keys."""
+def test_idempotency_key_has_run_launch_and_step(instance: DagsterInstance) -> None:
+    """A run of an earlier version has no launch. A container of an earlier version does not report keys."""
     run = create(instance)
     key = names.idempotency_key(run, "train")
     assert key == f"{run.run_id}/train"

@@ -1,4 +1,4 @@
-"""Pipelines: which parameters users see, what becomes of them, and what is refused when definitions load."""
+"""Pipelines: their parameters and steps, and the mistakes that are refused when definitions load."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def learning(tmp_path: Path) -> GraphDefinition:
 
 
 def make(graph: GraphDefinition, **options: Any) -> Pipeline:
-    """Make a pipeline with what every one needs."""
+    """Make a pipeline with the required arguments."""
     defaults: dict[str, Any] = {
         "name": "digits-cnn",
         "task": TASK,
@@ -47,7 +47,7 @@ def make(graph: GraphDefinition, **options: Any) -> Pipeline:
     return Pipeline(graph=graph, **{**defaults, **options})
 
 
-def test_describes_itself_like_a_tool(learning: GraphDefinition) -> None:
+def test_pipeline_describes_itself_like_a_tool(learning: GraphDefinition) -> None:
     """Types, limits and descriptions come from the tools; a default may be the pipeline's own."""
     described = make(learning).describe()
     assert (described.name, described.collection, described.output_type) == ("digits-cnn", "/runs", "com.bonseyes.run")
@@ -57,8 +57,8 @@ def test_describes_itself_like_a_tool(learning: GraphDefinition) -> None:
     assert described.schema["required"] == ["train-images"]
 
 
-def test_knows_its_steps(learning: GraphDefinition) -> None:
-    """Steps in inner graphs have their path as name, and each tells its container."""
+def test_steps_have_paths_and_containers(learning: GraphDefinition) -> None:
+    """A step in an inner graph has its path as name."""
     pipeline = make(learning)
     assert {step.name: step.container for step in pipeline.steps} == {
         "import_train": "import",
@@ -69,8 +69,8 @@ def test_knows_its_steps(learning: GraphDefinition) -> None:
     assert set(pipeline.containers) == {"import", "training", "judge"}
 
 
-def test_maps_parameters_to_ops(learning: GraphDefinition) -> None:
-    """Each value reaches every op that the parameter names; fixed ones are there always."""
+def test_parameters_reach_every_op_that_they_set(learning: GraphDefinition) -> None:
+    """Fixed values are always set."""
     pipeline = make(
         learning,
         parameters=[
@@ -107,8 +107,8 @@ def test_job_refuses_values_out_of_bounds(learning: GraphDefinition) -> None:
     ("executor", "name"),
     [("concurrent", "concurrent"), ("multiprocess", "multiprocess"), (in_process_executor, "in_process")],
 )
-def test_takes_an_executor_by_one_word(learning: GraphDefinition, executor: Any, name: str) -> None:
-    """Or as Dagster has it; by default the one of the definitions."""
+def test_executor_can_be_a_word_or_an_executor_of_dagster(learning: GraphDefinition, executor: Any, name: str) -> None:
+    """The default is the executor of the definitions."""
     assert make(learning, executor=executor).job.executor_def.name == name
     assert not make(learning).job.has_specified_executor
 
@@ -121,8 +121,8 @@ def test_multiprocess_takes_the_same_configuration_as_concurrent() -> None:
         assert process_config(executor.config_schema.config_type, {}).success
 
 
-def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
-    """Another fixed value is another pipeline."""
+def test_version_changes_with_a_fixed_value(learning: GraphDefinition) -> None:
+    """Another fixed value makes another pipeline."""
     fixed = {"import_test.images": "http://host/test.gz", "judge.criteria": []}
     assert make(learning).describe().version == make(learning).describe().version
     assert make(learning).describe().version != make(learning, fixed=fixed).describe().version
@@ -150,15 +150,17 @@ def test_version_changes_with_what_it_does(learning: GraphDefinition) -> None:
         ({"fixed": {"import_test.images": "http://a/b", "inner.training.model": "tree"}}, "cnn, label-smoothing"),
     ],
 )
-def test_refuses_what_could_not_work(learning: GraphDefinition, options: dict[str, Any], sentence: str) -> None:
-    """Each mistake is told when definitions load, with the pipeline's name."""
+def test_mistakes_are_reported_when_definitions_load(
+    learning: GraphDefinition, options: dict[str, Any], sentence: str
+) -> None:
+    """Each mistake is reported, with the pipeline's name."""
     with pytest.raises(DagsterInvalidDefinitionError) as caught:
         make(learning, **options)
     assert sentence in str(caught.value)
 
 
-def test_refuses_wires_between_types(tmp_path: Path) -> None:
-    """A dataset does not go where a model belongs, through inner graphs either; both ends are named."""
+def test_wire_between_different_types_is_refused(tmp_path: Path) -> None:
+    """A dataset must not go where a model belongs, in inner graphs too. The message names both ends."""
     project = write_tools(tmp_path)
     load, judge = tool_op("import", project=project), tool_op("judge", project=project)
 
@@ -176,7 +178,7 @@ def test_refuses_wires_between_types(tmp_path: Path) -> None:
     assert "'model' of judging.judge, which takes a com.bonseyes.model" in str(caught.value)
 
 
-def test_refuses_a_graph_without_tools() -> None:
+def test_graph_without_tools_is_refused() -> None:
     """Such a job needs no Pipeline."""
 
     @op

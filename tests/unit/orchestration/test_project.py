@@ -33,8 +33,8 @@ def test_this_project_has_its_pipelines() -> None:
     assert mlp.run_config({})["ops"]["train"]["config"]["model"] == "mlp"
 
 
-def test_this_projects_task_is_complete() -> None:
-    """Eight fields, all told, and every archive is a parameter."""
+def test_task_of_this_project_is_complete() -> None:
+    """It has eight fields, and every archive is a parameter."""
     pipeline = load_pipeline(PROJECT, "digits-cnn")
     task = pipeline.task.to_json()
     assert len(task) == 8 and all(task.values())
@@ -43,13 +43,13 @@ def test_this_projects_task_is_complete() -> None:
     assert set(parameters) - set(task["archives"]) == {"epochs", "learning-rate", "batch-size", "seed", "image-size"}
 
 
-def test_unknown_pipeline_names_those_that_are_there() -> None:
-    """A container that was told a wrong name says the right ones."""
+def test_error_for_an_unknown_pipeline_lists_all_pipelines() -> None:
+    """A typing error in the setting is then easy to see."""
     with pytest.raises(SettingsError, match="digits-cnn, digits-mlp"):
         load_pipeline(PROJECT, "digits")
 
 
 def test_folder_without_definitions_is_refused(tmp_path: Path) -> None:
-    """With the way out in the message."""
+    """The message says what to do."""
     with pytest.raises(SettingsError, match="BONSEYES_PROJECT"):
         load_pipelines(tmp_path)

@@ -1,4 +1,4 @@
-"""Which files a run may read when its config names a path."""
+"""The files that a run may read by path."""
 
 import os
 import threading
@@ -35,8 +35,8 @@ def read(files: ReadableFiles, path: Path) -> bytes:
         return opened.read()
 
 
-def test_files_of_the_project_are_read(project: Path) -> None:
-    """By the default of the setting; the upload is called as the file is."""
+def test_files_of_the_project_are_readable(project: Path) -> None:
+    """This is the default of the setting. The upload has the name of the file."""
     with readable(project).open("images", str(project / "images.gz")) as opened:
         assert opened.read() == b"images"
         assert Path(opened.name).name == "images.gz"
@@ -52,7 +52,7 @@ def test_files_elsewhere_are_refused_whether_they_exist_or_not(project: Path, th
 
 @pytest.mark.parametrize("name", [".env", ".bonseyes/volumes/dashboard/containers.json", ".git/config"])
 def test_hidden_files_are_refused(project: Path, name: str) -> None:
-    """The token of the gateway stands in `.env`."""
+    """`.env` has the token of the gateway."""
     (project / name).parent.mkdir(parents=True, exist_ok=True)
     (project / name).write_bytes(b"secret")
     with pytest.raises(Failure, match="or hidden there"):
@@ -60,8 +60,8 @@ def test_hidden_files_are_refused(project: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["link", "folder/secret", "../secret", "folder/../secret"])
-def test_links_and_dots_lead_nowhere_else(project: Path, path: str) -> None:
-    """A link to a file, a folder that is a link, and `..` behind one."""
+def test_links_and_dots_do_not_lead_to_other_files(project: Path, path: str) -> None:
+    """This covers a link to a file, a linked folder, and `..` after a link."""
     (project / "link").symlink_to(project.parent / "secret")
     (project / "folder").symlink_to(project.parent)
     with pytest.raises(Failure, match="BONSEYES_FILES"):
@@ -74,8 +74,8 @@ def test_a_link_to_an_allowed_file_is_read(project: Path) -> None:
     assert read(readable(project), project.parent / "link") == b"images"
 
 
-def test_a_link_that_changes_while_it_is_checked_gains_nothing(project: Path) -> None:
-    """The file that is open is checked once more."""
+def test_link_that_changes_during_the_check_is_refused(project: Path) -> None:
+    """The opened file is checked once more."""
     link, ended = project / "link", threading.Event()
 
     def change() -> None:
@@ -109,8 +109,8 @@ def test_only_regular_files_are_read(project: Path) -> None:
             read(readable(project), project / name)
 
 
-def test_folders_of_the_setting_and_inboxes_are_read(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The setting replaces the project's folder; inboxes of environment and definitions are always read."""
+def test_folders_of_the_setting_and_inboxes_are_readable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting replaces the project's folder. Inboxes of the environment and the definitions are always readable."""
     monkeypatch.setattr(readable_files, "_named_folders", set())
     for name in ("data", "inbox", "other"):
         (project.parent / name).mkdir()
@@ -126,8 +126,8 @@ def test_folders_of_the_setting_and_inboxes_are_read(project: Path, monkeypatch:
         read(files, project / "images.gz")
 
 
-def test_uploads_are_read(project: Path) -> None:
-    """They lie in the pipeline's volume; a run may be launched once more by its config."""
+def test_uploads_are_readable(project: Path) -> None:
+    """They are in the pipeline's volume. A user may launch a run again with its config."""
     uploads = project / ".bonseyes" / "volumes" / "digits" / "uploads" / TOKEN
     (uploads / "images").mkdir(parents=True)
     (uploads / "images" / "a.gz").write_bytes(b"uploaded")

@@ -1,4 +1,4 @@
-"""What travels between ops, how it is typed, and how a re-execution finds it."""
+"""Values between ops: their types, and how a re-execution finds them."""
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
 from pathlib import Path
@@ -107,18 +107,18 @@ def mapping():
     total(spread().map(double).collect())
 
 
-def test_references_and_values_pass() -> None:
-    """From one op to the next, by the event log."""
+def test_references_and_values_reach_the_next_op() -> None:
+    """They travel in the event log."""
     assert passing.execute_in_process().success
 
 
-def test_mapped_outputs_are_told_apart() -> None:
+def test_each_branch_of_a_mapped_op_has_its_own_value() -> None:
     """Each branch of a dynamic output has its own value."""
     assert mapping.execute_in_process().output_for_node("total") == 6
 
 
-def test_type_is_checked() -> None:
-    """An op that makes something else than it says fails, with both types."""
+def test_output_of_a_wrong_type_fails_the_step() -> None:
+    """The message has both types."""
     result = wrong_type.execute_in_process(raise_on_error=False)
     assert not result.success
     (failure,) = result.get_step_failure_events()
@@ -173,16 +173,16 @@ def test_a_re_executed_step_reads_the_parents_events_once(tmp_path: Path) -> Non
                 assert second.success and second.output_for_node("total_or_fail") == 2 * sum(range(10))
 
 
-def test_an_input_whose_step_left_no_record_says_so(tmp_path: Path) -> None:
-    """With the run, the op and the output."""
+def test_missing_record_of_an_output_is_reported(tmp_path: Path) -> None:
+    """The message has the run, the op and the output."""
     records = OutputRecords()
     with project_instance(tmp_path) as instance:
         passing.execute_in_process(instance=instance)
         assert records.find(instance, OutputPlace("no-such-run", "make", "result", None)) is None
 
 
-def test_the_newest_attempt_of_a_step_counts(tmp_path: Path) -> None:
-    """A process that takes a run over has the old attempt in the log, and the new one in memory before it is there."""
+def test_newest_attempt_of_a_step_counts(tmp_path: Path) -> None:
+    """After a takeover, the log has the old attempt while memory has the new one already."""
     with project_instance(tmp_path) as instance:
         run_id = passing.execute_in_process(instance=instance).run_id
         records = OutputRecords()
@@ -200,8 +200,8 @@ def tell_output(instance: DagsterInstance, run_id: str, step: str, output: str, 
     instance.report_dagster_event(event, run_id)
 
 
-def test_outputs_given_again_by_another_process_replace_those_of_a_lost_attempt(tmp_path: Path) -> None:
-    """A step that lost its process had given one of its outputs. It gives both again in a process of its own."""
+def test_outputs_of_a_new_attempt_replace_those_of_a_lost_one(tmp_path: Path) -> None:
+    """A step lost its process after its first output. Another process then writes both outputs."""
     with project_instance(tmp_path) as instance:
         run = DagsterRun(job_name="passing")
         instance.add_run(run)
@@ -259,8 +259,8 @@ def test_re_execution_reads_the_parents_outputs(tmp_path: Path) -> None:
             assert {event.step_key for event in second.get_step_success_events()} == {"take", "check"}
 
 
-def test_a_step_takes_nothing_of_a_run_that_has_its_deleted_parents_id(tmp_path: Path) -> None:
-    """A run's id is made of its name: a run that is launched after the deletion may have both."""
+def test_run_with_the_id_of_a_deleted_parent_is_not_the_parent(tmp_path: Path) -> None:
+    """A run's id is made from its name, so a later run may have both."""
     with project_instance(tmp_path) as instance:
         with execute_job(reconstructable(passing), instance, tags={"fail": "yes"}) as first:
             assert not first.success
@@ -275,7 +275,7 @@ def test_a_step_takes_nothing_of_a_run_that_has_its_deleted_parents_id(tmp_path:
             assert f"Run {first.run_id} was deleted. Launch a new run." in str(failure)
 
 
-def test_types_are_one_object_each() -> None:
-    """Dagster wants one type of a name in a job."""
+def test_artifact_type_is_always_the_same_object() -> None:
+    """A Dagster job must not have two types with one name."""
     assert artifact_type("com.bonseyes.dataset") is DATASET
     assert DATASET.unique_name == "com_bonseyes_dataset"

@@ -1,4 +1,4 @@
-"""Jobs of selected ops: what they must be given, what they need not, and what is refused."""
+"""Jobs of selected ops: required inputs, optional parameters, and refused values."""
 
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def learning(tmp_path: Path) -> GraphDefinition:
 
 @pytest.fixture
 def job(learning: GraphDefinition) -> JobDefinition:
-    """The job as Dagster has it once definitions are assembled, with another executor."""
+    """Return the job as in assembled definitions, with another executor."""
     fixed = {"again.criteria": [{"minimum": 1}]}
     pipeline = Pipeline(name="x", graph=learning, task=TASK, parameters=PARAMETERS, fixed=fixed)
     return Definitions(jobs=[pipeline.job], executor=in_process_executor).resolve_job_def("x")
@@ -76,10 +76,10 @@ def planned(job: JobDefinition, config: dict[str, Any], *ops: str) -> set[str]:
         (["*again"], {"images": True, "epochs": False}),
     ],
 )
-def test_a_selection_wants_what_nothing_in_it_makes(
+def test_selection_requires_inputs_that_it_does_not_make(
     job: JobDefinition, ops: list[str], fields: dict[str, bool]
 ) -> None:
-    """And needs no parameter of an op that is left out."""
+    """It requires no parameter of an op that is left out."""
     assert wanted(job, *ops) == fields
 
 
@@ -92,14 +92,14 @@ def test_selected_ops_are_planned_with_the_inputs_that_are_given(job: JobDefinit
     assert planned(job, {"images": "/a.gz"}, "load", "inner", "again") >= {"load", "inner.training", "again"}
 
 
-def test_a_missing_input_is_named(job: JobDefinition) -> None:
-    """With an example of what would be right."""
+def test_missing_input_is_refused_by_name(job: JobDefinition) -> None:
+    """The message has an example of a right value."""
     with pytest.raises(DagsterInvalidConfigError, match=r'Missing required config entry "inner\.samples"'):
         planned(job, {}, "inner.training")
 
 
-def test_an_input_that_is_no_artifact_is_named(job: JobDefinition) -> None:
-    """Before anything is launched."""
+def test_input_that_is_no_artifact_is_refused_by_name(job: JobDefinition) -> None:
+    """No run is launched."""
     with pytest.raises(DagsterConfigMappingFunctionError) as caught:
         planned(job, {"inner.samples": "somewhere"}, "inner.training")
     assert isinstance(caught.value.__cause__, InvalidError)
@@ -107,13 +107,13 @@ def test_an_input_that_is_no_artifact_is_named(job: JobDefinition) -> None:
 
 
 def test_limits_of_parameters_hold_in_a_selection(job: JobDefinition) -> None:
-    """As in the whole."""
+    """They are those of the whole pipeline."""
     with pytest.raises(DagsterConfigMappingFunctionError):
         planned(job, {"inner.samples": "import/old", "epochs": 1000}, "inner.training")
 
 
-def test_an_optional_input_that_the_whole_has_is_left_out_by_null_only(tmp_path: Path) -> None:
-    """Leaving it out by mistake would be another result."""
+def test_optional_input_is_left_out_only_by_null(tmp_path: Path) -> None:
+    """An input that is left out by mistake would change the result."""
     project = write_tools(tmp_path)
     load, train = tool_op("import", project=project, name="load"), tool_op("training", project=project)
 

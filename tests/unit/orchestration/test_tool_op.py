@@ -59,7 +59,7 @@ def test_config_is_checked_as_the_tool_would(tmp_path: Path) -> None:
         validate_run_config(job, {})
 
 
-def test_unknown_tool_names_those_that_are_there(tmp_path: Path) -> None:
+def test_error_for_an_unknown_tool_lists_all_tools(tmp_path: Path) -> None:
     """A typing error is found when definitions load."""
     with pytest.raises(SettingsError, match="import, judge, training"):
         tool_op("trainning", project=write_tools(tmp_path))

@@ -1,4 +1,4 @@
-"""Tool folders for tests of what is made of `tool.yml`; nobody runs these tools."""
+"""Writes tool folders for tests that read `tool.yml`; no test runs these tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a pipeline: valid, and about the routes that there are."""
+"""The OpenAPI document of a pipeline is valid and has every route."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_document_has_every_route(tmp_path: Path) -> None:
     assert twins == set(pipeline_document(runs.describe(), runs.pipeline.name_length)["paths"])
 
 
-def test_answers_that_need_no_dagster(tmp_path: Path) -> None:
+def test_task_and_description_need_no_dagster(tmp_path: Path) -> None:
     """The task and the description are the definition's own."""
     settings = Settings(volume=tmp_path, url="http://gateway:8000/")
     pipeline = load_pipeline(PROJECT, "digits-mlp")

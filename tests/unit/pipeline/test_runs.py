@@ -30,7 +30,7 @@ TINY = Path(__file__).parents[2] / "flow" / "tiny"
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
-    """The tiny project's runs, planned without a code server, and launched by nobody."""
+    """Return the runs of the tiny project, without a code server and without a launcher."""
 
     def create_run(*, instance: DagsterInstance, run_id: str, tags: Mapping[str, str], **_: Any) -> None:
         instance.add_run(DagsterRun(job_name="tiny_one", run_id=run_id, tags=dict(tags)))
@@ -48,7 +48,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
 
 @pytest.fixture
 def post(runs: Runs) -> Callable[[], int]:
-    """Ask for one run, always with the same key; return the answer's status."""
+    """Return a function that creates a run, always with the same key, and returns the status code."""
     application = create_app(runs, Settings())
 
     def post() -> int:
@@ -60,10 +60,10 @@ def post(runs: Runs) -> Callable[[], int]:
     return post
 
 
-def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
+def test_two_equal_requests_at_once_make_one_run(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The name is taken when it is looked at, by what the key asks for."""
+    """The second request creates the run after the first has checked the key and before it checks the name."""
     look, twins = runs._former_run, []
 
     def look_before_the_twin(key: str, body: str) -> str | None:
@@ -77,13 +77,13 @@ def test_a_twin_between_the_looks_at_key_and_name_is_the_same_run(
     assert len(list((tmp_path / "volume" / "uploads").iterdir())) == 1
 
 
-@pytest.mark.parametrize(("is_starting", "is_loaded_anew"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize(("is_starting", "is_reloaded"), [(False, False), (True, False), (False, True)])
 def test_a_repeated_request_waits_for_a_launch_that_fails(
-    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool, is_loaded_anew: bool
+    runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch, is_starting: bool, is_reloaded: bool
 ) -> None:
-    """The run goes with it, whether the launcher had reported it as starting or not; the repeated request makes it.
+    """The failed launch deletes the run, and the repeated request creates it again.
 
-    Also when the definitions are loaded anew between the two.
+    This holds if the launcher had reported the run as starting, and if the definitions are reloaded in between.
     """
     has_begun, may_fail = threading.Event(), threading.Event()
 
@@ -100,7 +100,7 @@ def test_a_repeated_request_waits_for_a_launch_that_fails(
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(post)
         assert has_begun.wait(30)
-        if is_loaded_anew:
+        if is_reloaded:
             runs.serve(load_pipeline(TINY, "tiny-one"))
         second = pool.submit(post)
         wait([second], timeout=0.5)
@@ -109,10 +109,10 @@ def test_a_repeated_request_waits_for_a_launch_that_fails(
     assert runs.names() == ["x"]
 
 
-def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_again(
+def test_name_freed_by_a_failed_launch_gets_503(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A repeated request that met the name meanwhile is not told that it is taken."""
+    """The name was taken at the first check and is free at the second: a retry can succeed, so 409 would be wrong."""
     monkeypatch.setattr(runs, "_former_run", lambda *_: None)
     assert post() == 200
     owner = runs._records.owner
@@ -121,8 +121,10 @@ def test_a_name_that_is_free_again_when_a_launch_has_failed_can_be_asked_for_aga
     assert post() == 503
 
 
-def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], int], tmp_path: Path) -> None:
-    """Dagster's storage forgets a run, as when it is made anew: the archives are set aside, not removed."""
+def test_uploads_are_set_aside_when_dagsters_storage_is_lost(
+    runs: Runs, post: Callable[[], int], tmp_path: Path
+) -> None:
+    """A new storage knows no runs. The archives must not be removed."""
     assert post() == 200
     [uploaded] = (tmp_path / "volume/uploads").iterdir()
     os.utime(uploaded, (time.time() - 10**6,) * 2)
@@ -135,37 +137,37 @@ def test_a_lost_storage_takes_no_upload_with_it(runs: Runs, post: Callable[[], i
     assert kept == [b"abc", b"abc"]
 
 
-def test_a_deletion_is_carried_out_once_though_the_definitions_are_loaded_anew(
+def test_deletion_is_done_once_across_a_reload_of_the_definitions(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tidying after that leaves alone what a request from before is deleting."""
+    """Cleaning up after the reload leaves alone the run that an earlier request deletes."""
     assert post() == 200
     deleting: list[str] = []
-    is_at_it, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_continue = threading.Event(), threading.Event()
 
     def keep_artifacts(_: RunEnding, state: RunState) -> list[str]:
         deleting.append(state.name)
         if len(deleting) == 1:
-            is_at_it.set()
-            may_go_on.wait(30)
+            has_begun.set()
+            may_continue.wait(30)
         return []
 
     monkeypatch.setattr(RunEnding, "_keep_artifacts", keep_artifacts)
     with ThreadPoolExecutor(1) as pool:
         request = pool.submit(runs.delete, "x")
-        assert is_at_it.wait(30)
+        assert has_begun.wait(30)
         runs.serve(load_pipeline(TINY, "tiny-one"))
         runs.clean()
-        may_go_on.set()
+        may_continue.set()
         request.result()
     assert deleting == ["x"]
     assert runs.instance.get_runs() == []
 
 
-def test_a_new_run_of_a_name_waits_until_the_deleted_one_is_gone(
+def test_new_run_waits_until_the_deleted_run_of_its_name_is_gone(
     runs: Runs, post: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both have one id: Dagster removes the record, which frees the name, and only then the events."""
+    """Both runs have one id. Dagster deletes the row, which frees the name, before it deletes the events."""
     assert post() == 200
     instance = runs.instance
 

@@ -1,4 +1,4 @@
-"""What the output type of a container means to its pipeline."""
+"""The kinds of containers, by output type."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bonseyes_dagster.pipeline.survey import kind_of
 AUTHORING = Path(__file__).parents[3] / "docs/authoring.md"
 
 
-def test_authors_are_told_which_output_types_mean_something() -> None:
-    """The table of docs/authoring.md has every name that the project knows, and no other."""
-    table = AUTHORING.read_text().partition("| `output_type` | what follows |")[2].partition("\n\n")[0]
+def test_authoring_page_lists_every_special_output_type() -> None:
+    """The table has every name that the project treats specially, and no other."""
+    table = AUTHORING.read_text().partition("| `output_type` | effect |")[2].partition("\n\n")[0]
     assert {name: kind_of(name) for name in re.findall(r"`(com\.bonseyes\.[a-z-]+)`", table)} == {
         BENCHMARK: "model",
         "com.bonseyes.model": "model",

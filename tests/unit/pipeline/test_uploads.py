@@ -1,4 +1,4 @@
-"""The archives of runs on the volume: whole, named safely, kept as long as wanted."""
+"""The archives of runs on the volume: complete, safely named, kept as long as their run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def uploads(tmp_path: Path) -> Uploads:
     return Uploads(tmp_path, reserve_bytes=0)
 
 
-def test_kept_files_are_whole(uploads: Uploads) -> None:
-    """With their sizes and digests, under the parameter that they are for."""
+def test_kept_files_have_their_bytes_size_and_digest(uploads: Uploads) -> None:
+    """They are stored under the parameter of the upload."""
     draft = uploads.begin()
     with draft.open("images", "train.idx.gz") as file:
         file.write(b"abc")
@@ -39,8 +39,8 @@ def test_kept_files_are_whole(uploads: Uploads) -> None:
         uploads.file(token, "labels")
 
 
-def test_discarded_files_are_gone(uploads: Uploads, tmp_path: Path) -> None:
-    """Also while a part is still being written, and twice."""
+def test_discarded_files_are_removed(uploads: Uploads, tmp_path: Path) -> None:
+    """This holds during the upload of a part, and for a second call."""
     draft = uploads.begin()
     draft.open("images", "a").write(b"abc")
     draft.discard()
@@ -48,22 +48,22 @@ def test_discarded_files_are_gone(uploads: Uploads, tmp_path: Path) -> None:
     assert list((tmp_path / "drafts").iterdir()) == []
 
 
-def test_no_files_are_no_token(uploads: Uploads) -> None:
+def test_draft_without_files_has_no_token(uploads: Uploads) -> None:
     """A run of URLs keeps nothing."""
     assert uploads.keep(uploads.begin()) == ""
     assert uploads.names("") == []
 
 
-def test_full_disk_refuses_while_it_fills(tmp_path: Path) -> None:
-    """The reserve is for what goes on already."""
+def test_full_disk_refuses_the_upload(tmp_path: Path) -> None:
+    """The reserve is for the work in progress."""
     draft = Uploads(tmp_path, reserve_bytes=2**62).begin()
     with pytest.raises(StorageFullError):
         draft.open("images", "a").write(b"abc")
     draft.discard()
 
 
-def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
-    """Drafts of a process that died, and files that no run came to want."""
+def test_old_drafts_and_uploads_without_a_run_are_found(uploads: Uploads, tmp_path: Path) -> None:
+    """A process that died leaves drafts, and uploads that got no run."""
     draft = uploads.begin()
     draft.open("images", "a").close()
     kept = uploads.begin()
@@ -80,7 +80,7 @@ def test_left_overs_are_found(uploads: Uploads, tmp_path: Path) -> None:
 
 
 def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -> None:
-    """Their run may be what was lost, as when Dagster's storage is made anew: nothing of theirs is removed."""
+    """Dagster's storage may have lost the run, so its files are not removed."""
     draft = uploads.begin()
     with draft.open("images", "a") as file:
         file.write(b"precious")
@@ -95,8 +95,8 @@ def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -
 @pytest.mark.parametrize(
     "content", ["", "[]", '{"images": 1}', '{"images": {"path": "../../x", "size": 1, "sha256": ""}}']
 )
-def test_a_damaged_list_of_uploads_hides_nothing_else(uploads: Uploads, tmp_path: Path, content: str) -> None:
-    """The run stays readable; its file is answered with the reason, and no path leads out."""
+def test_damaged_list_of_uploads_leaves_the_run_readable(uploads: Uploads, tmp_path: Path, content: str) -> None:
+    """A request for the file gets the reason, and no path leads out of the uploads."""
     draft = uploads.begin()
     draft.open("images", "a").close()
     token = uploads.keep(draft)

@@ -1,4 +1,4 @@
-"""What a backup is on disk: whole or not there, verified before anything is replaced, and never written over."""
+"""Backups of embedded projects: complete or absent, verified before a restore, and never overwritten."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from bonseyes_dagster.project.state import Lock
 
 
 def call(*argv: str) -> int:
-    """Return what the command exits with."""
+    """Return the exit code of the command."""
     with pytest.raises(SystemExit) as exited:
         main(argv)
     return int(exited.value.code or 0)
 
 
 def make_project(folder: Path) -> Project:
-    """A project that was up: a tool's index with a log that was never checkpointed, and files of every sort."""
+    """Make a project that has been up, with files, links and modes of all kinds."""
     (folder / "containers" / "load").mkdir(parents=True)
     (folder / "containers" / "load" / "tool.yml").touch()
     project = Project(folder)
@@ -50,7 +50,7 @@ def make_project(folder: Path) -> Project:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """The project, with the working folder in it."""
+    """The project; its folder is the working folder."""
     project = make_project(tmp_path / "project")
     monkeypatch.chdir(project.folder)
     yield project
@@ -59,7 +59,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
 
 
 def crash_index(file: Path) -> None:
-    """Make an index as a killed process leaves it: its last row is in the log alone."""
+    """Make an index as a killed process leaves it: its last row is only in the log."""
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("CREATE TABLE artifacts (name TEXT)")
@@ -73,18 +73,18 @@ def crash_index(file: Path) -> None:
 
 
 def rows(file: Path) -> list[Any]:
-    """Return what an index holds."""
+    """Return the rows of an index."""
     with closing(sqlite3.connect(file)) as connection:
         return connection.execute("SELECT name FROM artifacts").fetchall()
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:
-    """Return what stands in the manifest."""
+    """Return the content of the manifest."""
     return dict(json.loads((folder / "manifest.json").read_bytes()))
 
 
-def test_all_that_is_kept_comes_back(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files, links, modes, and what an index has in its log alone; into a project that was never up."""
+def test_restore_brings_back_all_data(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It restores files, links, modes and rows that are only in an index's log, into a project that was never up."""
     crash_index(project.volume("load") / "index.sqlite")
     assert call("backup", str(tmp_path / "saved")) == 0
     fresh = tmp_path / "fresh"
@@ -103,16 +103,18 @@ def test_all_that_is_kept_comes_back(project: Project, tmp_path: Path, monkeypat
     assert Project(fresh).storage_made.read_text() == "1.0.0"
 
 
-def test_it_says_what_it_wrote(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line for each part while it works, a sentence at the end; with --json the manifest and nothing else."""
+def test_backup_prints_its_parts_or_the_manifest(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It prints a line for each part and a sentence at the end; with --json, only the manifest."""
     assert call("backup", str(tmp_path / "one")) == 0
-    said = capsys.readouterr()
-    assert "saving volumes/load.tar: done" in said.err
-    assert said.out.startswith(f"{tmp_path / 'one'} holds project: 2 parts, ")
+    output = capsys.readouterr()
+    assert "saving volumes/load.tar: done" in output.err
+    assert output.out.startswith(f"{tmp_path / 'one'} holds project: 2 parts, ")
     assert call("--json", "backup", str(tmp_path / "two")) == 0
-    said = capsys.readouterr()
-    assert not said.err
-    manifest = json.loads(said.out)
+    output = capsys.readouterr()
+    assert not output.err
+    manifest = json.loads(output.out)
     assert manifest.pop("folder") == str(tmp_path / "two")
     assert manifest == manifest_of(tmp_path / "two")
     assert manifest["kind"] == "embedded"
@@ -121,8 +123,8 @@ def test_it_says_what_it_wrote(project: Project, tmp_path: Path, capsys: pytest.
     assert stat.S_IMODE((tmp_path / "two").stat().st_mode) == 0o700
 
 
-def test_what_processes_leave_is_left_out(project: Project, tmp_path: Path) -> None:
-    """Sockets, and SQLite's table of locks."""
+def test_backup_leaves_out_sockets_and_lock_tables(project: Project, tmp_path: Path) -> None:
+    """They belong to processes that have ended."""
     crash_index(project.volume("load") / "index.sqlite")
     with socket.socket(socket.AF_UNIX) as server:
         os.chdir(project.dagster_home)
@@ -136,8 +138,10 @@ def test_what_processes_leave_is_left_out(project: Project, tmp_path: Path) -> N
         assert "./index.sqlite-shm" not in archive.getnames()
 
 
-def test_a_project_that_is_up_is_refused(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both ways: what changes cannot be copied, and what runs must not lose its files."""
+def test_backup_and_restore_refuse_a_running_project(
+    project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Changing files cannot be copied, and a running project must not lose its files."""
     assert call("backup", str(tmp_path / "saved")) == 0
     lock = Lock(project.lock)
     assert lock.take()
@@ -148,8 +152,8 @@ def test_a_project_that_is_up_is_refused(project: Project, tmp_path: Path, capsy
     assert not (tmp_path / "another").exists()
 
 
-def test_a_backup_is_never_written_over(project: Project, tmp_path: Path) -> None:
-    """Whatever stands there; a left-over of a killed one is none."""
+def test_backup_never_overwrites_a_folder(project: Project, tmp_path: Path) -> None:
+    """It only removes the draft of a killed backup."""
     (tmp_path / "saved").mkdir()
     assert call("backup", str(tmp_path / "saved")) == 4
     (tmp_path / "saved").rmdir()
@@ -159,22 +163,22 @@ def test_a_backup_is_never_written_over(project: Project, tmp_path: Path) -> Non
     assert not left_over.exists()
 
 
-def test_nothing_to_back_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty backup would be found out too late."""
+def test_backup_of_a_project_without_data_exits_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user would notice too late that a backup is empty."""
     (tmp_path / "definitions.py").touch()
     monkeypatch.chdir(tmp_path)
     assert call("backup", str(tmp_path / "saved")) == 3
     assert not (tmp_path / "saved").exists()
 
 
-def test_a_backup_that_fails_is_none(tmp_path: Path) -> None:
-    """Neither the folder nor a draft of it is left."""
+def test_failed_backup_leaves_no_files(tmp_path: Path) -> None:
+    """Neither the folder nor its draft is left."""
 
     def fail(file: Any) -> None:
         file.write(b"some")
         raise RuntimeError("the disk is gone")
 
-    show: Any = lambda part, total: closing_none()  # noqa: E731
+    show: Any = lambda part, total: silent_show()  # noqa: E731
     with pytest.raises(RuntimeError, match="the disk is gone"):
         write_backup(
             tmp_path / "saved", project="p", kind="embedded", versions={}, sources={"dagster.tar": fail}, show=show
@@ -182,14 +186,14 @@ def test_a_backup_that_fails_is_none(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_backup_that_is_found_wrong_at_the_end_leaves_nothing(tmp_path: Path) -> None:
-    """With its name and its manifest it would be one."""
+def test_backup_of_a_project_started_meanwhile_leaves_no_files(tmp_path: Path) -> None:
+    """The last check comes before the folder gets its manifest and its name."""
 
     def check() -> None:
         assert [path.name for path in tmp_path.iterdir()] == [".saved.partial"]
-        raise InvalidError("it was up meanwhile")
+        raise InvalidError("It was up meanwhile.")
 
-    show: Any = lambda part, total: closing_none()  # noqa: E731
+    show: Any = lambda part, total: silent_show()  # noqa: E731
     sources = {"dagster.tar": lambda file: file.write(b"1")}
     with pytest.raises(InvalidError, match="up meanwhile"):
         write_backup(
@@ -198,15 +202,15 @@ def test_a_backup_that_is_found_wrong_at_the_end_leaves_nothing(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def closing_none() -> Any:
-    """Return what shows nothing."""
+def silent_show() -> Any:
+    """Return a block that shows no progress."""
     from contextlib import nullcontext
 
     return nullcontext(lambda done: None)
 
 
-def test_an_existing_project_is_replaced_only_if_told(project: Project, tmp_path: Path) -> None:
-    """And then all of it: what came after the backup is gone."""
+def test_restore_replaces_existing_data_only_with_force(project: Project, tmp_path: Path) -> None:
+    """It then replaces all data: data that is newer than the backup is gone."""
     assert call("backup", str(tmp_path / "saved")) == 0
     project.volume("later").mkdir()
     assert call("restore", str(tmp_path / "saved")) == 4
@@ -217,7 +221,7 @@ def test_an_existing_project_is_replaced_only_if_told(project: Project, tmp_path
     assert {path.name for path in project.state_folder.iterdir()} <= {"volumes", "dagster", "logs", "supervisor.lock"}
 
 
-def test_the_oldest_python_can_restore(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restore_works_with_python_3_11_2(project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Debian 12 has 3.11.2, whose `extractall` takes no filter."""
     extract = tarfile.TarFile.extractall
 
@@ -233,10 +237,10 @@ def test_the_oldest_python_can_restore(project: Project, tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["../../out", "/out", "link/out"])
-def test_a_backup_that_leads_out_of_its_folder_replaces_nothing(
+def test_restore_refuses_paths_out_of_the_folder(
     project: Project, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By its digests it is whole; by `..`, an absolute path or a link it would write elsewhere."""
+    """The digests are right, but `..`, an absolute path or a link would make it write elsewhere."""
     assert call("backup", str(tmp_path / "saved")) == 0
     tar = tmp_path / "saved" / "dagster.tar"
     link, out = tarfile.TarInfo("link"), tarfile.TarInfo(name)
@@ -255,10 +259,10 @@ def test_a_backup_that_leads_out_of_its_folder_replaces_nothing(
 
 
 @pytest.mark.parametrize("harm", ["a byte", "the end", "the file"])
-def test_a_damaged_backup_replaces_nothing(
+def test_restore_of_a_damaged_backup_replaces_nothing(
     project: Project, tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every digest is verified first, and the part is named."""
+    """It verifies every digest first, and the error names the part."""
     assert call("backup", str(tmp_path / "saved")) == 0
     part = tmp_path / "saved" / "volumes" / "load.tar"
     content = bytearray(part.read_bytes())
@@ -274,32 +278,32 @@ def test_a_damaged_backup_replaces_nothing(
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "said"),
+    ("change", "code", "text"),
     [
-        ({"format": 2}, 2, "format 2"),
+        ({"format": 2}, 2, "in format 2"),
         ({"kind": "paper"}, 2, "'paper'"),
-        ({"parts": [{"file": "../../etc/passwd", "size": 1, "sha256": ""}]}, 2, "no name of a part"),
-        ({"parts": [{"file": "/etc/passwd", "size": 1, "sha256": ""}]}, 2, "no name of a part"),
+        ({"parts": [{"file": "../../etc/passwd", "size": 1, "sha256": ""}]}, 2, "not the name of a part"),
+        ({"parts": [{"file": "/etc/passwd", "size": 1, "sha256": ""}]}, 2, "not the name of a part"),
         ({"parts": 5}, 2, "damaged"),
         ({"versions": {"dagster": "99.1"}}, 2, "is older"),
     ],
 )
-def test_a_manifest_that_cannot_be_meant_is_refused(
+def test_restore_refuses_an_invalid_manifest(
     project: Project,
     tmp_path: Path,
     change: dict[str, Any],
     code: int,
-    said: str,
+    text: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In a sentence, with everything as it was."""
+    """The user gets a sentence, and all data stays as it was."""
     assert call("backup", str(tmp_path / "saved")) == 0
     (tmp_path / "saved" / "manifest.json").write_text(json.dumps({**manifest_of(tmp_path / "saved"), **change}))
     assert call("restore", str(tmp_path / "saved"), "--force") == code
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
     assert (project.volume("load") / "artifacts" / "1" / "data" / "whole.bin").exists()
 
 
-def test_what_is_no_backup_is_said(project: Project, tmp_path: Path) -> None:
-    """Such as the one that was killed before its manifest."""
+def test_restore_of_a_folder_without_a_manifest_exits_3(project: Project, tmp_path: Path) -> None:
+    """A killed backup leaves such a folder."""
     assert call("restore", str(tmp_path), "--force") == 3

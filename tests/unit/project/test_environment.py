@@ -1,4 +1,4 @@
-"""The choice of the shell's variables that a project's processes get."""
+"""The environment variables of the shell that a project's processes get."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from demo import __main__ as demo
 @pytest.mark.parametrize(
     "name", ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "HF_TOKEN", "SSH_AUTH_SOCK", "DATABASE_URL", "LD_PRELOAD"]
 )
-def test_secrets_of_the_shell_are_left_out(name: str) -> None:
-    """Nobody listed them."""
+def test_secrets_of_the_shell_are_not_passed_on(name: str) -> None:
+    """Only listed variables are passed on."""
     assert chosen_environ({name: "x", "PATH": "/bin"}, ()) == {"PATH": "/bin"}
 
 
 @pytest.mark.parametrize(
     "name", ["HOME", "LC_ALL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "REQUESTS_CA_BUNDLE", "BONSEYES_THREADS"]
 )
-def test_what_programs_need_is_kept(name: str) -> None:
-    """By name, or by the beginning of the name."""
+def test_variables_that_programs_need_are_passed_on(name: str) -> None:
+    """They are listed by name, or by a prefix."""
     assert chosen_environ({name: "x"}, ()) == {name: "x"}
 
 
-def test_a_setting_adds_variables() -> None:
-    """Names, and beginnings of names; a name is no beginning."""
+def test_pass_env_adds_variables() -> None:
+    """It takes names and prefixes; a name without `*` is not a prefix."""
     environ = {"WANDB_API_KEY": "a", "WANDB_API_KEY_2": "b", "DB_URL": "c", "DB_USER": "d"}
     assert chosen_environ(environ, ("WANDB_API_KEY", "DB_*")) == {"WANDB_API_KEY": "a", "DB_URL": "c", "DB_USER": "d"}
 
 
 @pytest.mark.parametrize("name", ["UWSGI_INI", "http_proxy", "HTTPS_PROXY", "no_proxy", "BONSEYES_TOKEN"])
-def test_no_pattern_adds_what_services_must_not_have(name: str) -> None:
-    """Not even one that matches everything that begins with the same letter."""
+def test_pass_env_cannot_add_forbidden_variables(name: str) -> None:
+    """Even a pattern that matches them does not add them."""
     assert chosen_environ({name: "x"}, (f"{name[0]}*",)) == {}
 
 
-def test_the_shell_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Compose has it; an empty value in the shell is a value."""
+def test_shell_takes_precedence_over_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose does the same; an empty value in the shell counts as a value."""
     (tmp_path / ".env").write_text("BONSEYES_PORT=1\nBONSEYES_URL=http://file\nBONSEYES_INBOX=/file\nBARE\n")
     for name in ("BONSEYES_INBOX", "BARE"):
         monkeypatch.setenv(name, "to be restored")
@@ -59,22 +59,22 @@ def test_the_shell_goes_before_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert "BARE" not in os.environ
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    """In a sentence, as for Compose."""
+def test_unreadable_env_file_is_an_error_with_its_name(tmp_path: Path) -> None:
+    """The user must not get a traceback."""
     file = tmp_path / ".env"
     file.write_bytes(b"BONSEYES_PORT=\xff\n")
     with pytest.raises(SettingsError, match=r"\.env is not UTF-8"):
         read_env_file(tmp_path)
     file.unlink()
-    file.symlink_to("/proc/self/mem")  # a file that even root cannot read from its beginning
+    file.symlink_to("/proc/self/mem")  # even root cannot read this file from its beginning
     with pytest.raises(SettingsError, match=r"\.env cannot be read: Input/output error"):
         read_env_file(tmp_path)
 
 
-def test_the_demo_takes_the_file_as_up_does(
+def test_demo_reads_the_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A token that stands there alone must protect the demo, too."""
+    """A token in the file must protect the demo, too."""
     (tmp_path / "definitions.py").touch()
     (tmp_path / ".env").write_text("BONSEYES_PORT=no\n")
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo" / "__main__.py"))
@@ -84,8 +84,8 @@ def test_the_demo_takes_the_file_as_up_does(
     assert "BONSEYES_PORT='no'" in capsys.readouterr().out
 
 
-def test_a_tool_that_runs_alone_gets_what_its_port_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The names that it may answer to, from the file as well, and no secret."""
+def test_tool_run_gets_allowed_hosts_but_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own port needs the allowed hosts, also from the `.env` file."""
     tool = tmp_path / "containers" / "load"
     tool.mkdir(parents=True)
     (tool / "tool.yml").write_text("{name: load, description: d, entry_point: 'load:create', output_type: x}")
@@ -95,15 +95,15 @@ def test_a_tool_that_runs_alone_gets_what_its_port_needs(tmp_path: Path, monkeyp
         monkeypatch.delenv(name)
     monkeypatch.setenv("CLOUD_KEY", "secret")
     seen: dict[str, str] = {}
-    monkeypatch.setattr(commands, "_become", lambda _, environ: seen.update(environ))
+    monkeypatch.setattr(commands, "_replace_process", lambda _, environ: seen.update(environ))
     with pytest.raises(SystemExit):
         main(["tool", "run", str(tool)])
     assert (seen["BONSEYES_TOOL"], seen["BONSEYES_ALLOWED_HOSTS"]) == (str(tool), "tunnel")
     assert "secret" not in seen.values()
 
 
-def test_dagster_takes_no_setting_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would let the file hide the shell, and hand the token to the definitions."""
+def test_dagster_reads_no_setting_from_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the file would take precedence over the shell, and the definitions would get the token."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(utils, "get_env_var_dict", utils.get_env_var_dict)
     (tmp_path / ".env").write_text("BONSEYES_TOKEN=secret\nIN_SHELL=file\nDATABASE=file\n")

@@ -1,4 +1,4 @@
-"""docs/operations.md says everything that it promises to."""
+"""docs/operations.md describes every setting."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ DOCS = Path(__file__).parents[3] / "docs" / "operations.md"
 
 
 def _documented() -> dict[str, list[str]]:
-    # What follows has tables of its own, such as that of Compose's variables, which no process reads.
+    # The next sections have other tables, for example of Compose's variables, which no process reads.
     settings = DOCS.read_text(encoding="utf-8").partition("\n## Settings\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(BONSEYES_[A-Z_]+)` \|(.*)\|$", settings, re.MULTILINE)
     return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
 
 
-def test_every_setting_has_its_row() -> None:
-    """And no row is of a setting that is gone."""
+def test_every_setting_is_documented() -> None:
+    """No row describes a setting that does not exist."""
     assert set(_documented()) == {field.metadata["name"] for field in fields(Settings)}
 
 
-def test_the_defaults_that_are_documented_are_the_defaults() -> None:
-    """Byte for byte, as one would write them into the environment."""
+def test_documented_defaults_are_the_defaults() -> None:
+    """Each default is written as in the environment."""
     for field in fields(Settings):
         default = field.default
         assert default is not MISSING

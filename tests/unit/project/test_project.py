@@ -1,4 +1,4 @@
-"""Where a project keeps its state, and what a user is told who cannot write there."""
+"""The state folder of a project, and the errors for a user who cannot write there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.other_user import NOBODY, as_other_user, needs_root
 
 @pytest.fixture
 def project() -> Iterator[Project]:
-    """A project of root's, in a folder that all users can enter."""
+    """A project that root owns, in a folder that all users can enter."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         Path(folder).chmod(0o755)
         yield Project(Path(folder))
@@ -30,47 +30,47 @@ def _refusal(action: Callable[[], object]) -> str:
         return error.message
 
 
-def test_prepare_makes_folders_of_the_owner_alone(project: Project) -> None:
-    """Twice, as at each start."""
+def test_prepare_makes_folders_for_the_owner_only(project: Project) -> None:
+    """Each start calls it again."""
     project.prepare()
     (project.logs / "gateway.log").touch()
     project.prepare()
     assert project.state_folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_file_in_the_place_of_the_state_is_named(project: Project) -> None:
-    """No traceback."""
+def test_error_names_a_file_at_the_path_of_the_state_folder(project: Project) -> None:
+    """The user gets a sentence and no traceback."""
     project.state_folder.touch()
     assert f"cannot write {project.state_folder}: File exists" in _refusal(project.prepare)
 
 
 @needs_root
-def test_a_folder_without_write_access_is_named(project: Project) -> None:
-    """It stays as it is, and to ask what runs needs no write access."""
-    said = as_other_user(lambda: [_refusal(project.prepare), read_project_state(project)])
-    assert f"cannot write {project.state_folder}: Permission denied. Copy the project" in said[0]
-    assert said[1] is None
+def test_error_names_a_folder_without_write_access(project: Project) -> None:
+    """The folder stays as it is. To read the state, no write access is needed."""
+    answers = as_other_user(lambda: [_refusal(project.prepare), read_project_state(project)])
+    assert f"cannot write {project.state_folder}: Permission denied. Copy the project" in answers[0]
+    assert answers[1] is None
     assert not project.state_folder.exists()
 
 
 @needs_root
-def test_state_of_another_user_is_named(project: Project) -> None:
-    """That user's project may be up: this is not known, so nobody says that it is down."""
+def test_error_names_the_state_of_another_user(project: Project) -> None:
+    """The project may be up; without access, the command must not report that it is down."""
     project.prepare()
-    said = as_other_user(lambda: [_refusal(project.prepare), _refusal(lambda: read_project_state(project))])
-    assert "Permission denied" in said[0]
-    assert f"{project.state_folder} belongs to another user" in said[1]
+    answers = as_other_user(lambda: [_refusal(project.prepare), _refusal(lambda: read_project_state(project))])
+    assert "Permission denied" in answers[0]
+    assert f"{project.state_folder} belongs to another user" in answers[1]
 
 
 @needs_root
 @pytest.mark.parametrize("name", ["volumes", "logs/gateway.log", "supervisor.lock"])
-def test_what_root_left_in_the_state_is_named(project: Project, name: str) -> None:
-    """As `sudo bonseyes up` leaves it."""
+def test_error_names_a_file_of_root_in_the_state_folder(project: Project, name: str) -> None:
+    """`sudo bonseyes up` leaves such files."""
     project.prepare()
     for file in (project.logs / "gateway.log", project.lock):
         file.touch(mode=0o600)
     for path in (project.state_folder, *project.state_folder.rglob("*")):
         if path != project.state_folder / name:
             shutil.chown(path, NOBODY)
-    said = as_other_user(lambda: _refusal(project.prepare))
-    assert f"cannot write {project.state_folder / name}: Permission denied" in said
+    answers = as_other_user(lambda: _refusal(project.prepare))
+    assert f"cannot write {project.state_folder / name}: Permission denied" in answers

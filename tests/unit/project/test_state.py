@@ -1,4 +1,4 @@
-"""What a supervisor tells others, and the lock that makes it the only one."""
+"""The state file of a supervisor, and its lock."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def _project_state(pid: int, process_start: float) -> ProjectState:
     )
 
 
-def test_a_record_of_a_living_supervisor_is_read_as_written(project: Project) -> None:
-    """Through JSON and back."""
+def test_state_of_a_running_supervisor_is_read_as_written(project: Project) -> None:
+    """The state survives the way to JSON and back."""
     project_state = _project_state(os.getpid(), psutil.Process().create_time())
     write_json(project.state_file, project_state.to_json())
     assert read_project_state(project) == project_state
@@ -39,14 +39,14 @@ def test_a_record_of_a_living_supervisor_is_read_as_written(project: Project) ->
     assert not replace(project_state, services=(replace(project_state.services[0], state="unhealthy"),)).is_healthy
 
 
-def test_a_later_process_with_the_same_pid_is_another(project: Project) -> None:
-    """A project_state may be left of a supervisor that was killed, and its pid be anybody's by now."""
+def test_state_of_a_pid_used_by_another_process_is_none(project: Project) -> None:
+    """A killed supervisor leaves its state file, and another process may have its pid by now."""
     write_json(project.state_file, _project_state(os.getpid(), psutil.Process().create_time() - 100).to_json())
     assert read_project_state(project) is None
 
 
-def test_a_record_of_a_dead_process_is_none(project: Project) -> None:
-    """Also of one that nobody has waited for."""
+def test_state_of_an_ended_supervisor_is_none(project: Project) -> None:
+    """A zombie counts as ended, too."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     write_json(project.state_file, _project_state(process.pid, psutil.Process(process.pid).create_time()).to_json())
     assert read_project_state(project) is not None
@@ -58,14 +58,14 @@ def test_a_record_of_a_dead_process_is_none(project: Project) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
-def test_a_damaged_record_is_none(project: Project, text: str) -> None:
-    """It says nothing, and must not keep anybody from starting."""
+def test_damaged_state_file_counts_as_none(project: Project, text: str) -> None:
+    """It must not prevent a start."""
     project.state_file.write_text(text)
     assert read_project_state(project) is None
 
 
-def test_one_holds_the_lock_at_a_time(project: Project) -> None:
-    """A killed holder's lock is free."""
+def test_lock_has_one_holder_and_is_free_after_a_kill(project: Project) -> None:
+    """A killed supervisor must not block the next start."""
     first, second = Lock(project.lock), Lock(project.lock)
     assert first.take()
     assert not second.take()
@@ -86,6 +86,6 @@ def test_one_holds_the_lock_at_a_time(project: Project) -> None:
     first.give_back()
 
 
-def test_the_state_is_closed_to_others(project: Project) -> None:
-    """It holds logs, uploads and the addresses of what has no token."""
+def test_only_the_owner_can_enter_the_state_folder(project: Project) -> None:
+    """It holds logs, uploads, and sockets of services that need no token."""
     assert project.state_folder.stat().st_mode & 0o777 == 0o700

@@ -53,7 +53,7 @@ def test_the_owner_of_a_connection_is_known(peers: Peers, address: str, host: st
 
         def connect() -> str:
             with socket.create_connection((host or address, port)) as client:
-                return client.recv(1).decode()  # it stays open until it has been asked for
+                return client.recv(1).decode()  # keeps the connection open until the check is done
 
         def ask() -> None:
             with listener.accept()[0] as server:
@@ -74,7 +74,7 @@ def test_a_connection_closed_by_its_client_has_no_owner(peers: Peers) -> None:
     for linger in (False, True):
         client, server = _connect("127.0.0.1")
         ends = server.getpeername(), server.getsockname()
-        if linger:  # it is reset: no row at all
+        if linger:  # resets the connection, so the kernel has no row for it
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.sendall(b"DELETE")
         client.close()

@@ -88,10 +88,10 @@ def test_function_without_the_parameters_of_tool_yml_is_refused(tmp_path: Path) 
         ("**parameters", False),
     ],
 )
-def test_a_function_with_another_default_is_refused(
+def test_function_with_another_default_than_tool_yml_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signature: str, is_refused: bool
 ) -> None:
-    """The default of tool.yml is what callers see and what is used."""
+    """Callers see the default of tool.yml, and the container uses it."""
     (tmp_path / "tool.yml").write_text(
         "{name: t, description: t, entry_point: 'defaults:create', output_type: x,"
         " parameters: {size: {type: integer, default: 3}, names: {type: json, default: []}}}"

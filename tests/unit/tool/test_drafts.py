@@ -35,8 +35,8 @@ def test_upload_is_moved_to_its_artifact(volume: Volume) -> None:
         "images": {"filename": "train.gz", "size": 6, "sha256": hashlib.sha256(b"abcdef").hexdigest()}
     }
     assert not is_abandoned(volume.drafts / draft.id)
-    draft.settle()
-    draft.keep()
+    draft.move_to_artifacts()
+    draft.hand_over()
     draft.discard()
     assert (volume.folder(draft.id).inputs / "images" / "train.gz").read_bytes() == b"abcdef"
     assert is_abandoned(volume.artifacts / draft.id)
@@ -50,18 +50,18 @@ def test_large_upload_is_complete(volume: Volume) -> None:
         for piece in pieces:
             file.write(piece)
     assert draft.files()["images"]["sha256"] == hashlib.sha256(b"".join(pieces)).hexdigest()
-    draft.settle()
-    draft.keep()
+    draft.move_to_artifacts()
+    draft.hand_over()
     assert (volume.folder(draft.id).inputs / "images" / "large").read_bytes() == b"".join(pieces)
 
 
 def test_discard_removes_everything(volume: Volume) -> None:
-    """Before and after `settle`, and if it is called twice."""
+    """Before and after `move_to_artifacts`, and if it is called twice."""
     for settled in (False, True):
         draft = draft_of(volume)
         draft.open("images", "x").write(b"abc")
         if settled:
-            draft.settle()
+            draft.move_to_artifacts()
         draft.discard()
         draft.discard()
         assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
@@ -70,8 +70,8 @@ def test_discard_removes_everything(volume: Volume) -> None:
 def test_creation_without_uploads_makes_no_folder(volume: Volume) -> None:
     """Most creations have no uploads."""
     draft = draft_of(volume)
-    draft.settle()
-    draft.keep()
+    draft.move_to_artifacts()
+    draft.hand_over()
     assert [*volume.drafts.iterdir(), *volume.artifacts.iterdir()] == []
 
 
@@ -85,7 +85,7 @@ def test_upload_beyond_the_reserve_is_refused(volume: Volume) -> None:
 
 
 def test_unexpected_parts_are_discarded_and_reported(volume: Volume) -> None:
-    """The check of the parameters names them."""
+    """The check of the parameters reports them later."""
     draft = draft_of(volume)
     assert draft.open("other", "x").write(b"abc") == 3
     draft.open("images", "x").close()

@@ -120,15 +120,15 @@ def test_hidden_artifact_disappears_for_readers_at_once(index: Index) -> None:
     assert index.hide("b") == ("id-b", False, 3)
     assert index.hide("a") == ("id-a", True, 4)
     assert index.names(limit=None, after=None) == []
-    assert index.is_cancelling("id-a") and index.is_hidden("id-a")
+    assert index.is_cancelling("id-a") and index.is_deleted("id-a")
     with pytest.raises(NotFoundError):
         index.get("a")
     add(index, "a2")
     index.insert(queued_row("a", id="new"), queue_limit=9)
     index.finish("id-a", "cancelled", reason="r")
-    assert index.hidden() == ["id-a"]
+    assert index.deleted_ids() == ["id-a"]
     index.remove("id-a")
-    assert index.hidden() == []
+    assert index.deleted_ids() == []
     assert index.names(limit=None, after=None) == ["a2", "a"]
 
 
@@ -137,8 +137,12 @@ def test_pages_follow_the_order_of_creation(index: Index) -> None:
     add(index, *"abcde")
     index.claim()
     assert index.names(limit=2, after="b") == ["c", "d"]
-    assert [(row["name"], row["position"]) for row in index.brief(limit=3, after="a")] == [("b", 1), ("c", 2), ("d", 3)]
-    assert [row["position"] for row in index.brief(limit=None, after="c")] == [3, 4]
+    assert [(row["name"], row["position"]) for row in index.status_page(limit=3, after="a")] == [
+        ("b", 1),
+        ("c", 2),
+        ("d", 3),
+    ]
+    assert [row["position"] for row in index.status_page(limit=None, after="c")] == [3, 4]
     with pytest.raises(NotFoundError):
         index.names(limit=1, after="z")
 
@@ -187,7 +191,7 @@ def test_list_of_ten_thousand_rows_is_quick(index: Index) -> None:
         )
     start = time.perf_counter()
     assert len(index.names(limit=None, after=None)) == 10_000
-    assert len(index.brief(limit=100, after="n5000")) == 100
+    assert len(index.status_page(limit=100, after="n5000")) == 100
     assert time.perf_counter() - start < 0.1 * 5  # generous: other tests share the machine
 
 

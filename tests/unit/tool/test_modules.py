@@ -28,16 +28,16 @@ def test_module_imported_after_an_earlier_look_is_found(
     uncovered: UncoveredModules, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tool may import it in the middle of an artifact."""
-    assert "strange" not in uncovered.look()
+    assert "strange" not in uncovered.find()
     imported(monkeypatch, "strange", "/elsewhere/strange.py")
-    assert uncovered.look()["strange"] == "/elsewhere/strange.py"
-    assert uncovered.look()["strange"] == "/elsewhere/strange.py"
+    assert uncovered.find()["strange"] == "/elsewhere/strange.py"
+    assert uncovered.find()["strange"] == "/elsewhere/strange.py"
 
 
 def test_module_that_replaces_another_is_found(uncovered: UncoveredModules, monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of modules stays the same then."""
     imported(monkeypatch, "first", "/elsewhere/first.py")
-    uncovered.look()
+    uncovered.find()
     monkeypatch.delitem(sys.modules, "first")
     imported(monkeypatch, "second", "/elsewhere/second.py")
-    assert uncovered.look()["second"] == "/elsewhere/second.py"
+    assert uncovered.find()["second"] == "/elsewhere/second.py"

@@ -40,5 +40,5 @@ def test_artifact_that_cannot_be_recovered_is_set_aside(tmp_path: Path, monkeypa
     assert "too deep" in str(index.get("bad").reason)
     assert index.get("good").phase == "interrupted"
     assert not artifacts.volume.folder(good.id).staging.exists()
-    assert index.waiting() == [artifacts.expected["waiting"].id]
+    assert index.queued_ids() == [artifacts.expected["waiting"].id]
     assert list(artifacts.volume.lost_and_found.glob(f"{bad.id}-*/{bad.id}"))

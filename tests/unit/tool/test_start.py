@@ -16,7 +16,7 @@ IMPORT = Path(__file__).parents[3] / "containers" / "import"
     ("tool", "volume", "sentence"),
     [
         (IMPORT, "/proc/none", "BONSEYES_VOLUME: artifacts cannot be kept in /proc/none: "),
-        (IMPORT.parent, "/proc/none", f"{IMPORT.parent} holds no tool.yml."),
+        (IMPORT.parent, "/proc/none", f"The folder {IMPORT.parent} has no tool.yml."),
     ],
 )
 def test_start_with_a_wrong_setting_exits_with_one_sentence(tool: Path, volume: str, sentence: str) -> None:

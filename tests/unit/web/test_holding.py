@@ -14,21 +14,21 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.contract.serving import LocalServer, memory_argv, serving
+from tests.contract.serving import ServerProcess, memory_argv, serving
 from tests.waiting import until
 
 THREADS = {"BONSEYES_THREADS": "4"}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """Yield a server with very few threads."""
     with serving(memory_argv, tmp_path_factory.mktemp("server"), THREADS) as found:
         yield found
 
 
 @contextmanager
-def asked(server: LocalServer, path: str, count: int, *, headers: str = "") -> Iterator[list[socket.socket]]:
+def asked(server: ServerProcess, path: str, count: int, *, headers: str = "") -> Iterator[list[socket.socket]]:
     """Send `count` requests for a path of an artifact, and read nothing yet."""
     with ExitStack() as stack:
         clients = []
@@ -42,7 +42,7 @@ def asked(server: LocalServer, path: str, count: int, *, headers: str = "") -> I
         yield clients
 
 
-def median_ms(server: LocalServer, path: str) -> float:
+def median_ms(server: ServerProcess, path: str) -> float:
     """Return the median duration of an ordinary request."""
     taken = []
     for _ in range(20):
@@ -59,7 +59,7 @@ def body_of(client: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
-def test_waiting_requests_do_not_delay_others(server: LocalServer) -> None:
+def test_waiting_requests_do_not_delay_others(server: ServerProcess) -> None:
     """There are far more long polls and followed logs than threads; all get their answers in the end."""
     name = server.create(steps=1000, pause=1.0)
     with asked(server, f"{name}/status?wait=60", 60) as waiters, asked(server, f"{name}/log?follow", 30) as followers:
@@ -75,7 +75,7 @@ def test_waiting_requests_do_not_delay_others(server: LocalServer) -> None:
             assert head.startswith(b"HTTP/1.1 200 ") and body.startswith(b"begin\nstep 0\n")
 
 
-def test_a_held_request_gets_the_same_headers(server: LocalServer) -> None:
+def test_a_held_request_gets_the_same_headers(server: ServerProcess) -> None:
     """A client cannot notice that another thread answered."""
     name = server.create(steps=1, pause=0.8)
     with asked(server, f"{name}/status?wait=20", 1, headers="X-Request-Id: mine\r\n") as [client]:
@@ -85,7 +85,7 @@ def test_a_held_request_gets_the_same_headers(server: LocalServer) -> None:
     assert b"X-Request-Id: mine" in head and b"Connection: close" in head
 
 
-def test_a_wait_ends_after_its_timeout(server: LocalServer) -> None:
+def test_a_wait_ends_after_its_timeout(server: ServerProcess) -> None:
     """With the status of that moment."""
     name = server.create(steps=1000, pause=1.0)
     begun_s = time.monotonic()
@@ -95,7 +95,7 @@ def test_a_wait_ends_after_its_timeout(server: LocalServer) -> None:
     server.request("DELETE", name)
 
 
-def test_a_wait_for_a_deleted_artifact_gets_404(server: LocalServer) -> None:
+def test_a_wait_for_a_deleted_artifact_gets_404(server: ServerProcess) -> None:
     """As a request after the deletion does."""
     name = server.create(steps=1000, pause=1.0)
     with asked(server, f"{name}/status?wait=60", 1) as [client]:
@@ -105,7 +105,7 @@ def test_a_wait_for_a_deleted_artifact_gets_404(server: LocalServer) -> None:
 
 
 @pytest.mark.parametrize(("path", "headers"), [("data", ""), ("data/a", "Range: bytes=7-\r\n"), ("data/a", "")])
-def test_slow_readers_hold_no_thread_and_get_every_byte(server: LocalServer, path: str, headers: str) -> None:
+def test_slow_readers_hold_no_thread_and_get_every_byte(server: ServerProcess, path: str, headers: str) -> None:
     """Of a zip archive, a range and a whole file."""
     name = server.made(files=["a", "b"], text="0123456789abcdef", repeat=1 << 19)
     whole = requests.get(f"{server.url}/artifacts/{name}/{path}", timeout=30).content
@@ -129,7 +129,7 @@ def test_slow_senders_do_not_delay_others(tmp_path: Path) -> None:
         assert median_ms(server, "/healthz") < 50
 
 
-def test_a_file_that_became_shorter_breaks_a_slow_download(server: LocalServer) -> None:
+def test_a_file_that_became_shorter_breaks_a_slow_download(server: ServerProcess) -> None:
     """For a range, the connection is reset, and the log has the reason; uWSGI itself sends whole files."""
     name = server.made(files=["shortened"], text="0123456789abcdef", repeat=1 << 20)
     [file] = server.log.parent.rglob("shortened")
@@ -141,14 +141,14 @@ def test_a_file_that_became_shorter_breaks_a_slow_download(server: LocalServer) 
     until(lambda: "The file has become shorter." in server.log.read_text(), 10)
 
 
-def test_held_requests_are_not_logged_as_failed(server: LocalServer) -> None:
+def test_held_requests_are_not_logged_as_failed(server: ServerProcess) -> None:
     """UWSGI takes a request without a status line for a failed one."""
     name = server.create(steps=1, pause=0.8)
     server.wait(name)
     assert f"{name}/status?wait" not in server.log.read_text()
 
 
-def test_the_duration_of_a_held_request_includes_its_wait(server: LocalServer) -> None:
+def test_the_duration_of_a_held_request_includes_its_wait(server: ServerProcess) -> None:
     """The metrics count it as one request."""
     before = status_metrics(server)
     name = server.create(steps=1, pause=0.8)
@@ -158,7 +158,7 @@ def test_the_duration_of_a_held_request_includes_its_wait(server: LocalServer) -
     assert 0.7 < total_s < 5
 
 
-def status_metrics(server: LocalServer) -> tuple[float, float]:
+def status_metrics(server: ServerProcess) -> tuple[float, float]:
     """Return the number of status requests and the sum of their durations."""
     text = requests.get(f"{server.url}/metrics", timeout=5).text
     pattern = r'^bonseyes_http_request_duration_seconds_%s{.*route="/artifacts/<name>/status".*} (\S+)$'

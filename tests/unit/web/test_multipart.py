@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bonseyes_dagster.errors import BadRequestError, TooLargeError
 from bonseyes_dagster.web.requests.multipart import read_parts
 
-# bytes of which boundaries are made, so that near-misses are common
+# The bytes of boundaries, so that the data often looks like a boundary.
 _TRICKY = st.lists(st.sampled_from([b"\r", b"\n", b"-", b"--", b"b", b"\r\n--", b"\r\n--B", b"x", b"\0"])).map(b"".join)
 
 

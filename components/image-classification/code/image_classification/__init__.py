@@ -1,8 +1,8 @@
 """The code that the image-classification tools share: datasets, tensors, networks, training, measuring and drawing.
 
 Each tool imports this package before any other library. The package sets environment variables that keep the libraries
-quiet: no library starts a thread or opens a network connection when it is imported. A tool's worker needs this, because
-it imports the tool's code once and forks a child for each artifact.
+quiet: their import starts no thread and opens no network connection. A tool's worker needs this, because it imports the
+tool's code once and forks a child for each artifact.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Fits a network to a training set: with a seed, with an early stop, and with the best weights at the end.
+"""Fits a network to a training set. The fitting has a seed, can stop early, and ends with the best weights.
 
 The training tool calls it.
 """

@@ -48,7 +48,7 @@ def create(
 
 def fail() -> None:
     """Fail."""
-    raise ValueError("failed as it was told to")
+    raise ValueError("failed on purpose")
 
 
 def daemon(work: Callable[[Path, str], None], path: Path, note: str) -> None:

@@ -1,4 +1,4 @@
-"""What several tests of the pipeline container begin with."""
+"""Fixtures for tests of a pipeline's runs."""
 
 from __future__ import annotations
 

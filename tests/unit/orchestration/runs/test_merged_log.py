@@ -1,4 +1,4 @@
-"""The merged log: what is shown, in which order, and that offsets stay true."""
+"""The merged log: its lines, their order, and valid offsets."""
 
 from datetime import datetime
 
@@ -33,8 +33,8 @@ def read(instance: DagsterInstance, run_id: str, offset: int = 0) -> str:
     return b"".join(MergedLog(instance).read(run_id, offset=offset, is_final=None)).decode()
 
 
-def test_lines_have_a_moment_and_a_step(instance: DagsterInstance, run_id: str) -> None:
-    """Also each line of a message with several."""
+def test_lines_have_a_time_and_a_step(instance: DagsterInstance, run_id: str) -> None:
+    """So does each line of a message with several lines."""
     lines = read(instance, run_id).splitlines()
     moments = [datetime.fromisoformat(line.split(" ")[0]) for line in lines]
     assert moments == sorted(moments)
@@ -43,15 +43,15 @@ def test_lines_have_a_moment_and_a_step(instance: DagsterInstance, run_id: str) 
     assert "Traceback" not in "".join(lines) and "Stack Trace" not in "".join(lines)
 
 
-def test_offsets_are_bytes_of_the_whole(instance: DagsterInstance, run_id: str) -> None:
-    """Every suffix is what the whole log ends with."""
+def test_offsets_count_bytes_of_the_whole_log(instance: DagsterInstance, run_id: str) -> None:
+    """From each offset, the log is the end of the whole log."""
     whole = read(instance, run_id)
     for offset in (0, 1, 57, len(whole) - 1, len(whole), len(whole) + 10):
         assert read(instance, run_id, offset) == whole[offset:]
 
 
 def test_following_ends_with_the_run(instance: DagsterInstance, run_id: str) -> None:
-    """A heartbeat comes where there is nothing new, and the log is complete at the end."""
+    """It yields b"" while there is nothing new, and the log is complete at the end."""
     answers = iter([False, False, True])
     pieces = list(MergedLog(instance).read(run_id, offset=0, is_final=lambda: next(answers)))
     assert pieces.count(b"") == 2

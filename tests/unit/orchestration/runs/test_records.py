@@ -1,4 +1,4 @@
-"""Runs are found by name, and no run is out of reach."""
+"""Every run can be found by a name."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ FIRST, SECOND = "11111111-0000-4000-8000-000000000000", "22222222-0000-4000-8000
 
 @pytest.fixture
 def records(tmp_path: Path) -> Iterator[Records]:
-    """The records of a pipeline, with two runs that bear one name."""
+    """Return the records of a pipeline with two runs of one name."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         for run_id in (FIRST, SECOND):
             tags = {PIPELINE_TAG: "tiny-one", RUN_TAG: "mine"}
@@ -25,8 +25,8 @@ def records(tmp_path: Path) -> Iterator[Records]:
         yield Records(instance, load_pipeline(TINY, "tiny-one"))
 
 
-def test_two_runs_that_bear_one_name_are_listed_and_found_under_two(records: Records) -> None:
-    """As `dagster job execute` with an executor of Dagster's own makes them."""
+def test_two_runs_with_one_name_are_found_under_two_names(records: Records) -> None:
+    """`dagster job execute` with an executor of Dagster's makes such runs."""
     listed = [run_name(record.dagster_run) for record in records.page(limit=None, after=None)]
     assert listed == ["mine", "mine-22222222"]
     assert [records.find(name).dagster_run.run_id for name in listed] == [FIRST, SECOND]

@@ -1,4 +1,4 @@
-"""Deletions over a real storage: each is carried out once, and a new run of the name is none of its business."""
+"""Deletions over a real storage: each is done once, and leaves a new run of the same name alone."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ RUN_ID = run_id_of("x")
 
 @pytest.fixture
 def records(instance: DagsterInstance) -> Records:
-    """The tiny project's runs; there is one, and it has failed."""
+    """Return the runs of the tiny project: one, which has failed."""
     add_run(instance)
     return Records(instance, load_pipeline(TINY, "tiny-one"))
 
 
 @pytest.fixture
 def ending(records: Records, tmp_path: Path) -> RunEnding:
-    """What deletes them."""
+    """Return the object that deletes the runs."""
     requests = ContainerRequests(Addresses(tmp_path / "addresses.json"))
     states = States(records, load_pipeline(TINY, "tiny-one"), requests, "http://gateway")
     uploads = Uploads(tmp_path / "volume", reserve_bytes=0)
@@ -51,33 +51,31 @@ def ending(records: Records, tmp_path: Path) -> RunEnding:
 
 
 def add_run(instance: DagsterInstance) -> None:
-    """Add a run, always of the same name, that has failed."""
+    """Add a failed run, always with the same name."""
     run = DagsterRun(job_name="tiny_one", run_id=RUN_ID, tags={RUN_TAG: "x"}, status=DagsterRunStatus.FAILURE)
     instance.add_run(run)
 
 
-def test_a_deletion_is_carried_out_by_one_thread(
-    ending: RunEnding, records: Records, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tidying leaves alone what a request is deleting, and so does another request."""
+def test_deletion_is_done_by_one_thread(ending: RunEnding, records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cleaning up, and a second request, leave alone the run that a request deletes."""
     record = records.find("x")
     deleting: list[str] = []
-    is_at_it, may_go_on = threading.Event(), threading.Event()
+    has_begun, may_continue = threading.Event(), threading.Event()
 
     def delete_artifacts(state: RunState) -> None:
         deleting.append(state.name)
-        is_at_it.set()
-        may_go_on.wait(30)
+        has_begun.set()
+        may_continue.wait(30)
 
     monkeypatch.setattr(ending, "_delete_artifacts", delete_artifacts)
     with ThreadPoolExecutor(2) as pool:
         request = pool.submit(ending.delete, record, with_artifacts=True)
-        assert is_at_it.wait(30)
+        assert has_begun.wait(30)
         tidying = pool.submit(ending.resume)
         with pytest.raises(NotFoundError):
             ending.delete(record, with_artifacts=True)
         tidying.result(timeout=30)
-        may_go_on.set()
+        may_continue.set()
         request.result()
     assert deleting == ["x"]
     assert records.search("x") is None
@@ -86,10 +84,10 @@ def test_a_deletion_is_carried_out_by_one_thread(
 
 
 @pytest.mark.parametrize("step", ["_wait", "_delete_artifacts"])
-def test_a_new_run_of_the_name_is_left_alone(
+def test_new_run_of_the_name_is_left_alone(
     ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    """When the old one was deleted by somebody else, as on Dagster's page, before the deletion gets to it."""
+    """Somebody may delete the old run on Dagster's page before this deletion does."""
     deleting: list[str] = []
 
     def replace(_: object) -> None:
@@ -103,10 +101,10 @@ def test_a_new_run_of_the_name_is_left_alone(
     assert not deleting
 
 
-def test_what_is_marked_no_more_is_not_resumed(
+def test_deletion_of_a_replaced_run_is_not_resumed(
     ending: RunEnding, records: Records, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list of deletions may be old when their turn comes."""
+    """The list of deletions may be outdated when a run's deletion is resumed."""
     instance.add_run_tags(RUN_ID, {DELETED_TAG: "true"})
     listed = records.deleted()
     assert [run.run_id for run in listed] == [RUN_ID]
@@ -118,18 +116,21 @@ def test_what_is_marked_no_more_is_not_resumed(
 
 
 def begin_step(instance: DagsterInstance) -> None:
-    """Have the run begin a step that nobody has seen the end of."""
+    """Let the run begin a step, without an end."""
     instance.report_dagster_event(DagsterEvent(DagsterEventType.STEP_START.value, "tiny_one", step_key="learn"), RUN_ID)
 
 
-def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
+def test_deletion_waits_for_a_container_with_work_to_cancel(
     ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """With the run goes the last that knows of the work. It is said which, at each try, and given up after a while."""
+    """Only the run's row tells of that work.
+
+    Each try logs the container, and after a while the deletion goes on without it.
+    """
     begin_step(instance)
     record = records.find("x")
     with pytest.raises(UnavailableError) as caught:
@@ -145,10 +146,8 @@ def test_a_deletion_waits_for_a_container_that_has_work_to_cancel(
     assert records.search("x") is None
 
 
-def test_a_run_that_never_began_is_deleted_whether_its_containers_answer_or_not(
-    ending: RunEnding, records: Records
-) -> None:
-    """Nothing of it can be anywhere."""
+def test_run_that_never_began_is_deleted_without_its_containers(ending: RunEnding, records: Records) -> None:
+    """It has no artifact anywhere."""
     assert ending.delete(records.find("x"), with_artifacts=False) == []
     assert records.search("x") is None
 
@@ -157,7 +156,7 @@ LAUNCH = "0" * 32
 
 
 def finish(job: Job) -> None:
-    """Make an artifact of one file; one that is called `slow` is made until it is cancelled."""
+    """Make an artifact of one file; with the parameter `slow`, continue until it is cancelled."""
     while job.parameters.get("slow"):
         job.progress(0)
         job.sleep(0.01)
@@ -166,7 +165,7 @@ def finish(job: Job) -> None:
 
 @pytest.fixture
 def containers(tmp_path: Path) -> Iterator[dict[str, Container]]:
-    """The tiny project's containers, which answer."""
+    """Serve the containers of the tiny project."""
     with ExitStack() as stack:
         addresses = {}
         for name in ("load", "learn", "judge"):
@@ -182,10 +181,10 @@ def names_in(containers: dict[str, Container]) -> list[str]:
     return [status.name for container in containers.values() for status in container.statuses()]
 
 
-def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
+def test_deletion_of_a_run_with_a_shared_name_takes_only_its_own_artifacts(
     ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
-    """Its tag says the other's name."""
+    """Its tag has the name of the other run."""
     first, second = run_id_of("mine"), "22222222-0000-4000-8000-000000000000"
     for run_id, name in ((first, "mine"), (second, "mine-22222222")):
         tags = {PIPELINE_TAG: "tiny-one", RUN_TAG: "mine"}
@@ -197,7 +196,7 @@ def test_a_run_that_bears_the_name_of_another_is_deleted_with_its_own_artifacts(
 
 @pytest.mark.parametrize("with_artifacts", [True, False])
 @pytest.mark.parametrize("key", [f"{RUN_ID}/{LAUNCH}/learn", f"{RUN_ID}/learn", "made by hand"])
-def test_artifacts_that_another_has_made_are_left_alone(
+def test_artifacts_that_the_run_did_not_make_are_left_alone(
     ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
@@ -205,7 +204,7 @@ def test_artifacts_that_another_has_made_are_left_alone(
     key: str,
     with_artifacts: bool,
 ) -> None:
-    """A deleted run of the name, or somebody by hand: the name is the run's, the artifact is not."""
+    """A deleted run of the name, or a user by hand, may have made an artifact with such a name."""
     instance.add_run_tags(RUN_ID, {LAUNCH_TAG: "1" * 32})
     begin_step(instance)
     made = containers["learn"].create("x_learn", {"slow": True}, idempotency_key=key)
@@ -216,10 +215,10 @@ def test_artifacts_that_another_has_made_are_left_alone(
     made.cancel()
 
 
-def test_a_step_that_was_closed_with_its_run_is_cancelled(
+def test_artifact_of_a_step_closed_with_its_run_is_cancelled(
     ending: RunEnding, records: Records, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
-    """Nobody has seen what became of its artifact, though Dagster has it as failed."""
+    """Dagster shows the step as failed, but no process has seen the end of its artifact."""
     begin_step(instance)
     run = instance.get_run_by_id(RUN_ID)
     assert run is not None
@@ -230,7 +229,7 @@ def test_a_step_that_was_closed_with_its_run_is_cancelled(
 
 
 def add_child(instance: DagsterInstance) -> DagsterRun:
-    """Execute the run again as Dagster's page does, which copies its tags."""
+    """Add a re-execution as Dagster's page does: with a copy of the parent's tags."""
     parent = instance.get_run_by_id(RUN_ID)
     assert parent is not None
     child = DagsterRun(
@@ -246,14 +245,14 @@ def add_child(instance: DagsterInstance) -> DagsterRun:
 
 
 @pytest.mark.parametrize("is_of_former_version", [False, True])
-def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
+def test_re_execution_of_a_deleted_run_stays(
     ending: RunEnding,
     records: Records,
     instance: DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
     is_of_former_version: bool,
 ) -> None:
-    """It comes with its parent's tags, and with them the mark; it can be deleted by itself, without its artifacts."""
+    """It copies its parent's tags, also the mark of deletion. It can be deleted by itself, without its artifacts."""
     record = records.find("x")
     if is_of_former_version:
         instance.add_run_tags(RUN_ID, {DELETED_TAG: "true", "bonseyes/delete-artifacts": "true"})
@@ -272,7 +271,7 @@ def test_the_re_execution_of_a_run_that_is_being_deleted_stays(
     assert (instance.get_runs(), asked) == ([], [])
 
 
-def test_a_cancelled_run_that_nobody_executes_has_no_step_in_flight(
+def test_cancelled_run_without_a_process_has_no_step_in_progress(
     ending: RunEnding, instance: DagsterInstance, containers: dict[str, Container]
 ) -> None:
     """Its steps end with it."""

@@ -1,4 +1,4 @@
-"""Statuses in lists: a success is known without its events, what ended otherwise a while ago is read once."""
+"""Statuses in lists: no events are read for a successful run, and once for a run that ended a while ago."""
 
 import time
 from datetime import timedelta
@@ -41,8 +41,8 @@ def record_of(
     return record._replace(end_time=time.time() - ended_s)
 
 
-def test_a_settled_run_is_read_once(instance: DagsterInstance, states: States) -> None:
-    """Until its record changes."""
+def test_run_that_ended_a_while_ago_is_read_once(instance: DagsterInstance, states: States) -> None:
+    """It is read again when its row changes."""
     record = record_of(instance, ended_s=100)
     before = states.brief(record)
     assert {step.phase for step in before.steps or ()} == {"interrupted", "cancelled"}
@@ -52,8 +52,8 @@ def test_a_settled_run_is_read_once(instance: DagsterInstance, states: States) -
     assert states.brief(changed) != before
 
 
-def test_a_run_that_others_have_ended_says_their_reason(instance: DagsterInstance, states: States) -> None:
-    """Not what became of its steps by that."""
+def test_run_ended_by_another_process_has_its_reason(instance: DagsterInstance, states: States) -> None:
+    """The reason is not that of a step which ended with the run."""
     run = DagsterRun(job_name="tiny_one", status=DagsterRunStatus.STARTED)
     instance.run_storage.add_run(run)
     instance.report_dagster_event(
@@ -67,7 +67,7 @@ def test_a_run_that_others_have_ended_says_their_reason(instance: DagsterInstanc
     assert [each.status for each in instance.get_run_step_stats(run.run_id)] == [StepEventStatus.FAILURE]
 
 
-def test_a_run_that_just_ended_is_read_again(instance: DagsterInstance, states: States) -> None:
+def test_run_that_just_ended_is_read_again(instance: DagsterInstance, states: States) -> None:
     """Its last events may come late."""
     record = record_of(instance, ended_s=1)
     before = states.brief(record)
@@ -75,23 +75,23 @@ def test_a_run_that_just_ended_is_read_again(instance: DagsterInstance, states: 
     assert states.brief(record) != before
 
 
-def test_of_a_run_that_succeeded_no_event_is_read(instance: DagsterInstance, states: States) -> None:
-    """All of its steps have, or it would not: what its database says, here that one has only begun, is not asked."""
+def test_events_of_a_successful_run_are_not_read(instance: DagsterInstance, states: States) -> None:
+    """All its steps have succeeded. Here the events would say otherwise, so reading them would show."""
     status = states.brief(record_of(instance, ended_s=1, status=DagsterRunStatus.SUCCESS))
     assert {step.phase for step in status.steps or ()} == {"completed"}
     assert status.progress.done == status.progress.total == len(status.steps or ())
 
 
-def test_a_run_of_some_steps_is_read(instance: DagsterInstance, states: States) -> None:
-    """What it took over from another run is that one's."""
+def test_events_of_a_partial_run_are_read(instance: DagsterInstance, states: States) -> None:
+    """Its inherited steps belong to another run."""
     record = record_of(instance, ended_s=1, status=DagsterRunStatus.SUCCESS)
     part = record.dagster_run._replace(step_keys_to_execute=["load_train"])
     status = states.brief(record._replace(dagster_run=part))
     assert "completed" not in {step.phase for step in status.steps or ()}
 
 
-def test_a_step_that_ends_by_its_runs_cancellation_is_cancelled(instance: DagsterInstance, states: States) -> None:
-    """A step that failed by itself before that has failed."""
+def test_step_that_ends_by_a_cancellation_is_cancelled(instance: DagsterInstance, states: States) -> None:
+    """A step that failed by itself before the cancellation is failed."""
     run = DagsterRun(job_name="tiny_one", status=DagsterRunStatus.STARTED)
     instance.run_storage.add_run(run)
     for key in ("load_train", "load_test"):

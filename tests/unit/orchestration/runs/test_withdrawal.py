@@ -1,4 +1,4 @@
-"""What an ended run has left with its tools is cancelled over HTTP, and only for as long as the run is that one."""
+"""Artifacts that an ended run left in progress are cancelled over HTTP, until a new run has its id."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def makes():
 
 
 class Maker(ThreadingHTTPServer):
-    """A tool's container that knows how to cancel, and by which key an artifact was ordered."""
+    """A tool's container that can cancel, and that knows the idempotency key of each artifact."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -42,12 +42,12 @@ class Maker(ThreadingHTTPServer):
 
 
 class Answer(BaseHTTPRequestHandler):
-    """One answer of it."""
+    """Answers one request."""
 
     server: Maker
 
     def do_GET(self) -> None:
-        """Tell about an artifact; of that without a key as a container of an earlier version does."""
+        """Describe an artifact; without a key, as a container of an earlier version does."""
         name = self.path.removeprefix("/artifacts/")
         key = {"idempotency_key": self.server.keys[name]} if name in self.server.keys else {}
         self.say(name, {"name": name, **key})
@@ -61,7 +61,7 @@ class Answer(BaseHTTPRequestHandler):
         self.say(name, {"result": "failed", "phase": "cancelled", "name": name})
 
     def say(self, name: str, body: dict[str, str]) -> None:
-        """Answer, if the artifact is there."""
+        """Send the answer, or 404 if there is no such artifact."""
         is_there = name in self.server.artifacts
         content = json.dumps(body if is_there else {"error": {"code": "not_found", "message": name}}).encode()
         self.send_response(200 if is_there else 404)
@@ -70,12 +70,12 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def maker(tmp_path, monkeypatch):
-    """The container, found by its name."""
+    """Serve the container under its name."""
     with Maker() as maker:
         threading.Thread(target=maker.serve_forever, daemon=True).start()
         addresses = tmp_path / "addresses.json"
@@ -87,7 +87,7 @@ def maker(tmp_path, monkeypatch):
 
 @pytest.fixture
 def instance(tmp_path):
-    """An instance with files, and a run in it that has ended while both steps were at work."""
+    """Return an instance with a run that has ended while both its steps were in progress."""
     with DagsterInstance.local_temp(str(tmp_path)) as instance:
         run = create(instance)
         for step in ("a", "b"):
@@ -98,20 +98,20 @@ def instance(tmp_path):
 
 
 def create(instance: DagsterInstance) -> DagsterRun:
-    """Create a run that nobody executes, always of the same name."""
+    """Create a run that no process executes, always with the same name."""
     return instance.create_run_for_job(makes, run_id=RUN_ID, tags={RUN_TAG: "x"})
 
 
-def test_what_is_in_progress_is_cancelled(instance, maker):
-    """All of it; and no step of an ended run is in progress."""
+def test_artifacts_in_progress_are_cancelled(instance, maker):
+    """Afterwards no step of the ended run is in progress."""
     assert withdraw(instance, RUN_ID)
     assert maker.asked == ["x_a", "x_b"]
     assert {stats.status for stats in instance.get_run_step_stats(RUN_ID)} == {StepEventStatus.FAILURE}
 
 
 @pytest.mark.parametrize("has_failed", [False, True])
-def test_a_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
-    """One that is launched while a container has the old one wait; what that one leaves is another withdrawal."""
+def test_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
+    """It is launched while a container is slow to answer about the old run."""
 
     def replace():
         instance.delete_run(RUN_ID)
@@ -124,8 +124,8 @@ def test_a_new_run_of_the_name_is_left_alone(instance, maker, has_failed):
     assert maker.asked == ["x_a"]
 
 
-def test_an_artifact_that_is_not_there_is_asked_for_again(instance, maker, monkeypatch):
-    """Its order may be on its way, but not for ever."""
+def test_missing_artifact_is_tried_again_for_a_while(instance, maker, monkeypatch):
+    """A request for it may still be in flight."""
     maker.artifacts.remove("x_b")
     assert not withdraw(instance, RUN_ID)
     maker.artifacts.add("x_b")
@@ -138,8 +138,8 @@ def test_an_artifact_that_is_not_there_is_asked_for_again(instance, maker, monke
 
 
 @pytest.mark.parametrize("key", [None, "by hand", f"{RUN_ID}/{'0' * 32}/a", f"{RUN_ID}/b"])
-def test_what_another_has_ordered_is_not_cancelled(instance, maker, key, monkeypatch):
-    """It has the name of the step's artifact, which may come yet, but not for ever."""
+def test_artifact_with_another_key_is_not_cancelled(instance, maker, key, monkeypatch):
+    """It has the name of the step's artifact. The step's own artifact may still come, for a while."""
     maker.keys["x_a"] = key
     assert not withdraw(instance, RUN_ID)
     assert maker.asked == ["x_b"]

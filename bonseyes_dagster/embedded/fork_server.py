@@ -1,7 +1,7 @@
-"""A process that imports Dagster once and forks each service that needs it, while a project starts.
+"""A process that imports Dagster once, and forks each service that needs Dagster, while a project starts.
 
-Each of them would import it by itself, at a second of processor time, and have it in memory by itself. The nursery is
-for the start alone: a service that has to start again is started as any other. `python -m` is how it is started itself.
+Each service would otherwise import Dagster itself, which takes a second of processor time, and hold its own copy in
+memory. The fork server works only during the start: a later restart of a service uses its command line.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any, NoReturn
 
 from bonseyes_dagster.system.prctl import end_with_parent
 
-__all__ = ["Fork", "Nursery", "begin_as_child"]
+__all__ = ["Fork", "ForkServer", "begin_as_child"]
 
-# What the services have in common. Not `web.app`: the place of its metrics is taken from the environment when imported.
+# Modules that the services share. Not `web.app`: at its import, it reads the folder for metrics from the environment.
 _SHARED = (
     "dagster._grpc.server",
     "dagster_webserver.cli",
@@ -38,48 +38,48 @@ _SHARED = (
     "bonseyes_dagster.pipeline.runs",
 )
 _REQUEST_BYTES = 1 << 20
-# Room for a forked service's own command line, which `ps` is to show.
+# Space in this process's command line for that of a forked service, so that `ps` can show it.
 _ROOM = "." * 400
 
 
 def begin_as_child(parent: int) -> None:
-    """In the child: end with the supervisor, and take signals as if started by hand."""
-    # TERM, not KILL: a server whose supervisor was killed still takes its own children along.
+    """Prepare a child process: it ends with the supervisor, and handles signals as if started by hand."""
+    # SIGTERM, not SIGKILL: a server whose supervisor was killed can still end its own children.
     end_with_parent(parent, signal.SIGTERM)
-    # Started in the background of a shell SIGINT is ignored, and Dagster then ignores SIGTERM as well.
+    # A background process of a shell ignores SIGINT, and Dagster would then ignore SIGTERM, too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 class Fork:
-    """A service that the nursery has started: a child of this process, seen as `subprocess` shows its own."""
+    """A service that the fork server has started. It is a child of this process; the class looks like `Popen`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._status: int | None = None
 
     def poll(self) -> int | None:
-        """Return the exit status once it has ended (negative: the signal)."""
+        """Return the exit status (negative: the signal); None while it runs."""
         if self._status is None:
             done, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = os.waitstatus_to_exitcode(status) if done else None
         return self._status
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         if self.poll() is None:
             os.kill(self.pid, signal.SIGTERM)
 
 
-class Nursery:
-    """The supervisor's side: asks for services, one after another."""
+class ForkServer:
+    """The supervisor's client of the fork server; it requests one fork after another."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _REQUEST_BYTES)
         self._socket.setblocking(False)
-        self._turn = asyncio.Lock()
+        self._request_lock = asyncio.Lock()
         command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), _ROOM]
         self._popen = subprocess.Popen(
             command,
@@ -93,14 +93,14 @@ class Nursery:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the fork server."""
         return self._popen.pid
 
     async def fork(self, argv: Sequence[str], *, cwd: Path, environ: Mapping[str, str], output: int) -> Fork | None:
-        """Start `python -m MODULE ...` as a child of this process; None when that cannot be."""
+        """Start `python -m MODULE ...` as a child of this process; return None when the fork server does not answer."""
         order = {"argv": list(argv), "cwd": str(cwd), "environ": dict(environ), "parent": os.getpid()}
         loop = asyncio.get_running_loop()
-        async with self._turn:
+        async with self._request_lock:
             try:
                 socket.send_fds(self._socket, [json.dumps(order).encode()], [output])
                 answer = await loop.sock_recv(self._socket, 64)
@@ -109,15 +109,15 @@ class Nursery:
         return Fork(int(answer)) if answer else None
 
     def close(self) -> None:
-        """Do without it from now on; what it has started is no child of its."""
+        """End the fork server. The forked services go on: they are children of the supervisor."""
         self._socket.close()
         self._popen.kill()
         self._popen.wait()
 
 
 def main(descriptor: int) -> None:
-    """Import, then fork what is asked for until nobody asks any more."""
-    # Imports make little garbage and many objects: looking for it among them is a fifth of their time.
+    """Import the shared modules, then fork services until the supervisor closes the socket."""
+    # Imports make many objects and little garbage; the garbage collector would take a fifth of their time.
     gc.disable()
     for module in _SHARED:
         importlib.import_module(module)
@@ -132,27 +132,27 @@ def main(descriptor: int) -> None:
 
 
 def _fork(order: Mapping[str, Any], output: int) -> int:
-    """Fork a service whose parent is the supervisor, the reaper of orphans; return its pid."""
-    told, tell = os.pipe()
-    go, hold = os.pipe()
-    between = os.fork()
-    if between == 0:
+    """Fork a service twice, so that its parent becomes the supervisor, which adopts orphans; return its pid."""
+    pid_reader, pid_writer = os.pipe()
+    start_reader, start_writer = os.pipe()
+    middle = os.fork()
+    if middle == 0:
         pid = os.fork()
         if pid == 0:
-            os.close(hold)
-            os.read(go, 1)
-            _become(order, output)
-        os.write(tell, str(pid).encode())
+            os.close(start_writer)
+            os.read(start_reader, 1)
+            _run_service(order, output)
+        os.write(pid_writer, str(pid).encode())
         os._exit(0)
-    os.waitpid(between, 0)  # the service's parent is the supervisor now
-    pid = int(os.read(told, 32))
-    for descriptor in (told, tell, go, hold, output):
+    os.waitpid(middle, 0)  # now the supervisor is the parent of the service
+    pid = int(os.read(pid_reader, 32))
+    for descriptor in (pid_reader, pid_writer, start_reader, start_writer, output):
         os.close(descriptor)
     return pid
 
 
-def _become(order: Mapping[str, Any], output: int) -> NoReturn:
-    """Be the service, as if it had been started by its command line."""
+def _run_service(order: Mapping[str, Any], output: int) -> NoReturn:
+    """Run the service in this process, as if its command line had started it."""
     code = 1
     try:
         begin_as_child(order["parent"])
@@ -166,7 +166,7 @@ def _become(order: Mapping[str, Any], output: int) -> NoReturn:
         os.environ.update(order["environ"])
         argv = order["argv"]
         module, *arguments = argv[argv.index("-m") + 1 :]
-        _show(argv)
+        _set_command_line(argv)
         sys.argv = [module, *arguments]
         gc.enable()
         runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -185,8 +185,8 @@ def _become(order: Mapping[str, Any], output: int) -> NoReturn:
         os._exit(code)
 
 
-def _show(argv: Sequence[str]) -> None:
-    """Let `ps` show a service's own command line in the place of this one's, as far as there is room."""
+def _set_command_line(argv: Sequence[str]) -> None:
+    """Let `ps` show the service's command line instead of the fork server's, as far as it fits."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         numbers = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = int(numbers[45]), int(numbers[46])

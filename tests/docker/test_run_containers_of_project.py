@@ -1,4 +1,4 @@
-"""The project in Docker with `BONSEYES_RUN_LAUNCHER=docker`: runs in containers of their own, as they are deployed."""
+"""A docker project with `BONSEYES_RUN_LAUNCHER=docker`: each run has its own container."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONNECT = "timeout 3 bash -c 'exec 3<>/dev/tcp/{}/2375' && echo reached || echo
 
 @pytest.fixture(scope="module")
 def project(built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProject]:
-    """A project that launches its runs so."""
+    """A project with this launcher."""
     with RunningProject(tmp_path_factory.mktemp("launched") / "project", BONSEYES_RUN_LAUNCHER="docker") as project:
         project.up()
         yield project
@@ -32,8 +32,8 @@ def _run_containers(project: RunningProject) -> list[str]:
     return docker("ps", "--all", "--quiet", *(f"--filter=label={label}" for label in labels)).split()
 
 
-def test_a_run_has_a_container_and_leaves_none(project: RunningProject, digits: dict[str, Path]) -> None:
-    """It is there while the run is at work; the run's container killed, another takes the run over."""
+def test_run_has_a_container_that_is_removed_at_its_end(project: RunningProject, digits: dict[str, Path]) -> None:
+    """If the container is killed, another one resumes the run."""
     run = project.runs().create("launched", {"epochs": 12}, digits, reuse=False)
     until(lambda: is_at_work(project.client, "training", "launched_train"))
     [container] = _run_containers(project)
@@ -44,26 +44,26 @@ def test_a_run_has_a_container_and_leaves_none(project: RunningProject, digits: 
     until(lambda: not _run_containers(project))
 
 
-def test_only_who_launches_reaches_the_engine(project: RunningProject) -> None:
-    """The proxy has an address on a network of its own, and answers nobody else by name or by address."""
+def test_only_launching_services_reach_the_socket_proxy(project: RunningProject) -> None:
+    """The proxy is on its own network; other services reach it neither by name nor by address."""
     address = project.inspect(PROXY)["NetworkSettings"]["Networks"][f"{project.name}_engine"]["IPAddress"]
     asking = {*TOOLS, *LAUNCHING, "code-server", "visualization", "dashboard", "access", "gateway", "postgres"}
     for service in sorted(asking):
         for host in (PROXY, address):
-            said = project.inside(service, "bash", "-c", _CONNECT.format(host))
-            assert said == ("reached\n" if service in LAUNCHING else "refused\n"), (service, host)
+            answer = project.inside(service, "bash", "-c", _CONNECT.format(host))
+            assert answer == ("reached\n" if service in LAUNCHING else "refused\n"), (service, host)
 
 
 def test_runs_survive_docker_kill(project: RunningProject, digits: dict[str, Path]) -> None:
-    """Every container in its turn, the socket proxy among them; whoever killed it starts it again."""
+    """The test kills every container in turn, also the socket proxy, and starts it again."""
     campaign = Campaign(project, digits, "killed")
     campaign.kill((*TURNS, PROXY))
     campaign.check()
     until(lambda: not _run_containers(project))
 
 
-def test_a_run_goes_on_after_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
-    """`bonseyes down` ends the run's container, too; the run is taken up again."""
+def test_run_is_resumed_after_down_and_up(project: RunningProject, digits: dict[str, Path]) -> None:
+    """`bonseyes down` also removes the run's container."""
     run = project.runs().create("interrupted", {"epochs": 30}, digits, reuse=False)
     until(lambda: is_at_work(project.client, "training", "interrupted_train"))
     done = project.call("down")

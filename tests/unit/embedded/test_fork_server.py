@@ -1,4 +1,4 @@
-"""What the nursery forks is a child of the supervisor, started as its command line says; without it, so is the rest."""
+"""A forked service is a child of the supervisor, and runs as if started by its command line."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Being the reaper of orphans is for life, so the supervisor's part is a process of its own.
+# A process that adopts orphans cannot stop doing so, so the supervisor's part runs in its own process.
 SUPERVISOR = """
 import asyncio, json, os, sys
 from pathlib import Path
 from bonseyes_dagster.embedded.child import Child
 from bonseyes_dagster.system.prctl import adopt_orphans
 from bonseyes_dagster.embedded.logs import RotatingLog
-from bonseyes_dagster.embedded.nursery import Nursery
+from bonseyes_dagster.embedded.fork_server import ForkServer
 
 async def main(folder):
     adopt_orphans()
-    nursery = Nursery(folder, os.environ)
+    fork_server = ForkServer(folder, os.environ)
     if sys.argv[2] == "killed":
-        nursery.close()
-        nursery.close = lambda: None
-    said = []
+        fork_server.close()
+        fork_server.close = lambda: None
+    children = []
     for arguments in (["0", "one"], ["3"], ["word"]):
         ended = asyncio.get_running_loop().create_future()
         child = await Child.start(
             [sys.executable, "-m", "service", *arguments],
             cwd=folder, environ={**os.environ, "SERVICE": "here"},
-            log=RotatingLog(folder / "log"), on_exit=ended.set_result, nursery=nursery)
-        said.append({"pid": child.pid, "status": await ended})
-    nursery.close()
-    print(json.dumps(said))
+            log=RotatingLog(folder / "log"), on_exit=ended.set_result, fork_server=fork_server)
+        children.append({"pid": child.pid, "status": await ended})
+    fork_server.close()
+    print(json.dumps(children))
 
 asyncio.run(main(Path(sys.argv[1])))
 """
@@ -49,10 +49,10 @@ sys.exit("a reason" if sys.argv[1] == "word" else int(sys.argv[1]))
 
 
 def started(folder: Path, how: str) -> tuple[list[dict[str, int]], list[Any]]:
-    """Return what the supervisor and its services said."""
+    """Return the children that the supervisor reports, and the lines that its services print."""
     (folder / "service.py").write_text(SERVICE)
     command = [sys.executable, "-c", SUPERVISOR, str(folder), how]
-    # No service finds modules in its working folder.
+    # A service imports no modules from its working folder.
     environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONUNBUFFERED": "1"}
     out = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=True
@@ -60,8 +60,8 @@ def started(folder: Path, how: str) -> tuple[list[dict[str, int]], list[Any]]:
     return json.loads(out), (folder / "log").read_text().splitlines()
 
 
-def test_a_service_is_forked_as_its_command_line_says(tmp_path: Path) -> None:
-    """With its arguments, environment, folder, session, output, exit status and name, and Dagster there already."""
+def test_forked_service_runs_as_its_command_line_says(tmp_path: Path) -> None:
+    """All but one property is the same: Dagster is imported already."""
     children, lines = started(tmp_path, "whole")
     about = json.loads(lines[0])
     assert about["argv"] == ["0", "one"]
@@ -74,8 +74,8 @@ def test_a_service_is_forked_as_its_command_line_says(tmp_path: Path) -> None:
     assert lines[-1] == "a reason"
 
 
-def test_without_the_nursery_services_start_as_any_others(tmp_path: Path) -> None:
-    """It was killed, say: nothing is different but the time."""
+def test_services_start_without_the_fork_server(tmp_path: Path) -> None:
+    """If the fork server was killed, only the start takes longer."""
     children, lines = started(tmp_path, "killed")
     assert [child["status"] for child in children] == [0, 3, 1]
     assert not json.loads(lines[0])["is_ready"]
