@@ -16,7 +16,6 @@ from dagster import (
 from bonseyes_dagster import tags
 from bonseyes_dagster.description import check_parameters, parameters_schema
 from bonseyes_dagster.errors import InvalidError
-from bonseyes_dagster.execution.runs.run_names import NAME_LENGTH
 from bonseyes_dagster.execution.threads.executor import concurrent_executor
 from bonseyes_dagster.execution.threads.multiprocess import separate_executor
 from bonseyes_dagster.model import Parameter, Task, ToolDescription, python_name
@@ -26,7 +25,7 @@ from bonseyes_dagster.orchestration.steps.references import reference_io_manager
 from bonseyes_dagster.orchestration.steps.schema import config_field
 from bonseyes_dagster.orchestration.steps.tool_op import ToolOp
 from bonseyes_dagster.orchestration.wiring import check_wiring
-from bonseyes_dagster.urls import is_name
+from bonseyes_dagster.urls import NAME_LENGTH, is_name
 
 __all__ = ["Pipeline", "PipelineParameter", "PipelineStep"]
 

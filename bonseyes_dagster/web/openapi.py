@@ -11,7 +11,7 @@ import yaml
 
 from bonseyes_dagster.formats.json_schema import relocate
 from bonseyes_dagster.model import API_VERSION, Parameter, ToolDescription
-from bonseyes_dagster.urls import Collection, collection
+from bonseyes_dagster.urls import NAME_LENGTH, Collection, collection
 from bonseyes_dagster.version import __version__
 
 __all__ = ["merge_patch", "named_document", "read_document", "service_document"]
@@ -49,9 +49,9 @@ def named_document(file: Path, name: str) -> dict[str, Any]:
 
 
 def service_document(
-    description: ToolDescription, kind: Collection = "artifacts", *, name_length: int | None = None
+    description: ToolDescription, kind: Collection = "artifacts", *, name_length: int = NAME_LENGTH
 ) -> dict[str, Any]:
-    """Return the document of a tool, or of a pipeline's runs, whose names have `name_length` characters at most."""
+    """Return the document of a tool, or of a pipeline's runs; new names have `name_length` characters at most."""
     document = read_document(_ARTIFACTS)
     if kind == "runs":
         document = merge_patch(_with_runs(document), read_document(_RUNS))
@@ -84,7 +84,7 @@ def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _creation_schemas(description: ToolDescription, kind: Collection, name_length: int | None) -> dict[str, Any]:
+def _creation_schemas(description: ToolDescription, kind: Collection, name_length: int) -> dict[str, Any]:
     """Return the bodies of a POST, exact for the parameters and the names of this tool or pipeline."""
     files = [parameter for parameter in description.parameters if parameter.type == "file"]
     shared: dict[str, Any] = {}
@@ -99,8 +99,7 @@ def _creation_schemas(description: ToolDescription, kind: Collection, name_lengt
         }
         values = {**values, "properties": exact}
     name = read_document(_ARTIFACTS)["components"]["schemas"]["Created"]["properties"]["name"]
-    if name_length is not None:
-        name = {**name, "maxLength": name_length}
+    name = {**name, "maxLength": name_length}
     optional = set()
     if kind == "runs":
         # A run without a name, which a form sends as an empty one, gets a good one.

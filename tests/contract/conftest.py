@@ -17,26 +17,26 @@ PIPELINE = pytest.param("pipeline", marks=[pytest.mark.slow, pytest.mark.timeout
 IMAGE = pytest.param("image", marks=pytest.mark.docker)
 # Building and starting take longer than tests may.
 IN_DOCKER = [pytest.mark.docker, pytest.mark.timeout(900)]
-COMPOSED = [pytest.param("composed tool", marks=IN_DOCKER), pytest.param("composed pipeline", marks=IN_DOCKER)]
+DOCKER = [pytest.param("docker tool", marks=IN_DOCKER), pytest.param("docker pipeline", marks=IN_DOCKER)]
 SETTINGS = {"BONSEYES_UPLOAD_LIMIT_BYTES": str(64 << 20), "BONSEYES_THREADS": "16"}
-KINDS = ["memory artifacts", "memory runs", "tool", PIPELINE, IMAGE, "embedded project", *COMPOSED]
+KINDS = ["memory artifacts", "memory runs", "tool", PIPELINE, IMAGE, "embedded project", *DOCKER]
 
 
 @pytest.fixture(scope="package", params=KINDS)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real uWSGI server of each implementation, shared by all tests: each makes names of its own."""
-    if request.param.startswith("composed "):
-        project: SampleProject = request.getfixturevalue("composed_sample")
-        yield project.tool if request.param == "composed tool" else project.pipeline
+    """A real uWSGI server of each implementation; all tests share it, so each test makes its own names."""
+    if request.param.startswith("docker "):
+        project: SampleProject = request.getfixturevalue("docker_sample")
+        yield project.tool if request.param == "docker tool" else project.pipeline
         return
     with _SERVERS[request.param](tmp_path_factory.mktemp("server")) as found:
         yield found
 
 
 @pytest.fixture(scope="package")
-def composed_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProject]:
+def docker_sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SampleProject]:
     """The sample tool and the pipeline over it in one project in Docker, for both of which it is started once."""
-    with behind_nginx(tmp_path_factory.mktemp("composed"), **SETTINGS) as project:
+    with behind_nginx(tmp_path_factory.mktemp("docker"), **SETTINGS) as project:
         yield project
 
 

@@ -39,7 +39,7 @@ def make(job: Job) -> None:
 
 
 def create(kind: str = "artifacts", upload_limit_bytes: int | None = None, folder: Path | None = None) -> Flask:
-    """Make the application; its files are below `folder`."""
+    """Return the application; its files are below `folder`."""
     of: Collection = "runs" if kind == "runs" else "artifacts"
     description = replace(load_description(SAMPLE), collection=collection(of))
     backend = MemoryBackend(description, make, kind=of, folder=folder)

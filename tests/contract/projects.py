@@ -100,7 +100,7 @@ class SampleProject:
 
 @contextmanager
 def behind_nginx(folder: Path, **settings: str) -> Iterator[SampleProject]:
-    """Yield the sample and its pipeline of a project that `bonseyes up --docker` runs, from images of its own."""
+    """Yield the sample and its pipeline of a project that `bonseyes up --docker` runs, from its own images."""
     version = "contract"
     with RunningProject(folder / "project", BONSEYES_VERSION=version, **HOSTS, **settings) as project:
         _add_sample(project.folder)

@@ -53,10 +53,10 @@ PIPELINE_RUNS = frozenset(Difference)
 
 @dataclass(kw_only=True)
 class Server:
-    """A running container: where it is, and a session to talk to it; behind a gateway its URL has a path.
+    """A running container: its URL and a session for requests; behind a gateway, the URL has a path.
 
-    `step` names the step of a pipeline that makes an artifact of the sample tool. It is empty where the sample itself
-    answers. What the sample makes is below the step's name in the data, the metrics and the reasons of a run.
+    `step` names the step of a pipeline that makes an artifact of the sample tool; it is empty for the sample itself.
+    A run has the sample's files, metrics and reasons below the name of the step.
     """
 
     url: str
@@ -225,7 +225,7 @@ def serving(
     step: str = "",
     differences: frozenset[Difference] = frozenset(),
 ) -> Iterator[ServerProcess]:
-    """Run the server that `argv_of(bind)` starts; SIGTERM at the end must leave no process of it."""
+    """Run the server that `argv_of(bind)` starts; at the end, SIGTERM must leave no process of it."""
     bind = bind or f"127.0.0.1:{free_port()}"
     log = folder / "server.log"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "BONSEYES_PROCESSES": "1", **(environ or {})}

@@ -40,7 +40,7 @@ def made(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def single(server: Server) -> str:
-    """A completed artifact for which the sample made exactly one file."""
+    """Return a completed artifact for which the sample made exactly one file."""
     return server.made()
 
 
@@ -168,8 +168,8 @@ def test_method_of_no_route_is_refused(server: Server, method: str) -> None:
         error_of(answer, 405, "method_not_allowed")
 
 
-def test_head_and_options(server: Server, single: str) -> None:
-    """HEAD has the headers of GET and no body; OPTIONS tells the methods."""
+def test_head_has_no_body_and_options_names_the_methods(server: Server, single: str) -> None:
+    """HEAD has the headers of GET."""
     get, head = (server.request(method, server.file_url(single)) for method in ("GET", "HEAD"))
     assert head.status_code == 200
     assert head.content == b""
@@ -293,8 +293,8 @@ def test_bad_queries_are_refused(server: Server, query: str) -> None:
         ("metrics/METRIC/scalar", "offset=x"),
     ],
 )
-def test_bad_queries_of_one_are_refused(server: Server, single: str, path: str, query: str) -> None:
-    """The same for the queries below a name."""
+def test_bad_queries_of_an_artifact_are_refused(server: Server, single: str, path: str, query: str) -> None:
+    """The same for the routes below a name."""
     path = path.replace("METRIC", server.metrics("loss")[-1])
     error_of(server.get(f"{single}/{path}?{query}"), 400, "bad_request")
 
@@ -380,7 +380,7 @@ def test_second_create_of_a_name_gets_409(server: Server, single: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a..b", "a/b", ".a", "a" * 129, "a\n", 5, None, ["a"], "ü"])
 def test_bad_names_are_invalid(server: Server, name: Any) -> None:
-    """A name that cannot be is a 422 with `detail.name`."""
+    """422 with `detail.name`."""
     if name == "":
         server.skip_for(Difference.OPTIONAL_NAME)
     error = error_of(server.request("POST", f"/{server.collection}", json={"name": name}), 422, "invalid")
@@ -573,7 +573,7 @@ def test_bad_idempotency_keys(server: Server, key: str) -> None:
 
 
 def test_reuse(server: Server) -> None:
-    """`?reuse=true` makes an equal one at once, which outlives the first."""
+    """`?reuse=true` completes an equal artifact at once; it outlives the first one."""
     server.skip_for(Difference.REUSE_BY_STEP)
     first = server.made(text=f"reuse {server.new_name()}")
     parameters = {"text": server.get(f"{first}/input-parameters").json()["text"]}
@@ -592,8 +592,8 @@ def test_reuse_is_a_boolean(server: Server) -> None:
     error_of(answer, 400, "bad_request")
 
 
-def test_equal_requests_that_wait_together_are_made_once(server: Server) -> None:
-    """Re-use is looked up again when the turn of one comes: the first is completed by then."""
+def test_equal_queued_requests_are_made_once(server: Server) -> None:
+    """The worker checks for re-use again before each artifact: by then, the first one is completed."""
     server.skip_for(Difference.REUSE_BY_STEP)
     holder = server.create(steps=1, pause=1.0, text=server.new_name())
     parameters = {"text": f"equal {server.new_name()}"}
@@ -653,8 +653,8 @@ def test_failed_artifact_has_a_reason(server: Server) -> None:
     error_of(server.get(f"{name}/files"), 404, "not_ready")
 
 
-def test_cancel_of_a_running_one(server: Server) -> None:
-    """It ends soon, and cancelling it again is harmless."""
+def test_cancel_ends_a_running_artifact(server: Server) -> None:
+    """It ends soon, and a second cancel is harmless."""
     name = server.create(steps=100, pause=0.2)
     until(lambda: server.get(f"{name}/status").json()["phase"] == "running")
     assert server.request("POST", f"{name}/cancel").status_code == 200
@@ -663,15 +663,15 @@ def test_cancel_of_a_running_one(server: Server) -> None:
     assert server.request("POST", f"{name}/cancel").json()["phase"] == "cancelled"
 
 
-def test_cancel_right_after_creation(server: Server) -> None:
-    """It counts also while the work is just about to start."""
+def test_cancel_right_after_creation_counts(server: Server) -> None:
+    """The work is about to start."""
     name = server.create(steps=100, pause=0.2)
     assert server.request("POST", f"{name}/cancel").status_code == 200
     assert server.wait(name)["phase"] == "cancelled"
 
 
-def test_cancel_of_a_queued_one(server: Server) -> None:
-    """One runs at a time, and the next one is cancelled at once."""
+def test_cancel_of_a_queued_artifact_counts_at_once(server: Server) -> None:
+    """One artifact runs at a time."""
     server.skip_for(Difference.CONCURRENT)
     running = server.create(steps=100, pause=0.2)
     until(lambda: server.get(f"{running}/status").json()["phase"] == "running")
@@ -682,7 +682,7 @@ def test_cancel_of_a_queued_one(server: Server) -> None:
 
 
 def test_delete_frees_the_name(server: Server) -> None:
-    """A deleted one is gone, its name is free, and deleting again is a 404; the artifacts of a run stay."""
+    """A deleted artifact is gone, and a second delete is a 404; the artifacts of a run stay."""
     name = server.made()
     answer = server.request("DELETE", name)
     kept = {"kept": server.artifact_urls(name)} if server.collection == "runs" else {}
@@ -693,8 +693,8 @@ def test_delete_frees_the_name(server: Server) -> None:
     assert server.made(name=name) == name
 
 
-def test_delete_of_a_running_one(server: Server) -> None:
-    """DELETE cancels what is in progress first, and that takes less time than the work."""
+def test_delete_cancels_a_running_artifact(server: Server) -> None:
+    """The name is free afterwards, long before the work would have ended."""
     name = server.create(steps=100, pause=0.2)
     began = time.monotonic()
     assert server.request("DELETE", name).status_code == 200
@@ -726,8 +726,8 @@ def test_unknown_name_is_not_found(server: Server, path: str) -> None:
 # Files
 
 
-def test_one_file(server: Server, single: str) -> None:
-    """One file comes with length, strong ETag, digest, and as an attachment; so does `data` that has no other."""
+def test_data_of_one_file_is_the_file(server: Server, single: str) -> None:
+    """With length, strong ETag and digest, and as an attachment; so is one file of several."""
     answer = server.get(server.file_url(single))
     assert answer.content == TEXT.encode()
     assert answer.headers["Content-Length"] == str(len(TEXT))
@@ -743,8 +743,8 @@ def test_one_file(server: Server, single: str) -> None:
     ("wanted", "begin", "end"),
     [("0-0", 0, 1), ("1-3", 1, 4), ("2-", 2, 6), ("-2", 4, 6), ("-100", 0, 6), ("0-999", 0, 6)],
 )
-def test_range(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
-    """A single range is a 206 with exactly its bytes."""
+def test_range_is_a_206_with_exactly_its_bytes(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
+    """The client joins ranges to a file."""
     answer = server.get(server.file_url(single), headers={"Range": f"bytes={wanted}"})
     assert (answer.status_code, answer.content) == (206, TEXT.encode()[begin:end])
     assert answer.headers["Content-Range"] == f"bytes {begin}-{end - 1}/{len(TEXT)}"
@@ -754,15 +754,15 @@ def test_range(server: Server, single: str, wanted: str, begin: int, end: int) -
 @pytest.mark.parametrize(
     "wanted", ["bytes=0-1,3-4", "bytes=x", "lines=0-1", "bytes=3-1", "bytes", "bytes=--1", "bytes=1-x"]
 )
-def test_ranges_that_are_ignored(server: Server, single: str, wanted: str) -> None:
-    """Several ranges, other units and nonsense give the whole file."""
+def test_other_ranges_give_the_whole_file(server: Server, single: str, wanted: str) -> None:
+    """Several ranges, other units and malformed ranges."""
     answer = server.get(server.file_url(single), headers={"Range": wanted})
     assert (answer.status_code, answer.text) == (200, TEXT)
 
 
 @pytest.mark.parametrize("wanted", ["bytes=6-", "bytes=100-200", "bytes=-0"])
-def test_unsatisfiable_range(server: Server, single: str, wanted: str) -> None:
-    """A range outside the file is a 416 that tells the size."""
+def test_range_outside_the_file_is_416(server: Server, single: str, wanted: str) -> None:
+    """The answer has the size of the file."""
     answer = server.get(server.file_url(single), headers={"Range": wanted})
     error_of(answer, 416, "range_not_satisfiable")
     assert answer.headers["Content-Range"] == f"bytes */{len(TEXT)}"
@@ -849,7 +849,7 @@ def test_empty_file_and_large_file(server: Server) -> None:
     ],
 )
 def test_paths_stay_inside(server: Server, made: str, path: str) -> None:
-    """What is no file of the artifact is a 404, however it is written."""
+    """A path that is not a file of the artifact is a 404 in any spelling."""
     assert_not_found(server, f"{made}/data/{server.path(path)}")
 
 
@@ -884,7 +884,7 @@ def test_log_and_offset(server: Server, made: str) -> None:
 
 
 def test_followed_log_comes_line_by_line(server: Server) -> None:
-    """Lines arrive while they are written, and the answer ends with the artifact."""
+    """The answer ends with the artifact."""
     name = server.create(steps=4, pause=0.4 + server.log_delay_s / 3)
     moments: dict[str, float] = {}
     with server.get(f"{name}/log?follow=1", stream=True) as answer:
@@ -919,8 +919,8 @@ def test_followers_that_leave_free_their_threads(server: Server) -> None:
     server.request("DELETE", name)
 
 
-def test_metrics_views(server: Server, made: str) -> None:
-    """Metrics are listed, with their views; scalar, json and csv tell the same."""
+def test_views_of_a_metric_have_the_same_points(server: Server, made: str) -> None:
+    """As scalar, json and csv."""
     names = server.metrics("loss")
     expected = server.points([1.0, 0.5, 1 / 3])
     assert server.get(f"{made}/metrics").json() == names

@@ -1,4 +1,4 @@
-"""The client against every implementation of the contract."""
+"""The client with every implementation of the contract."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.waiting import free_port, until
 
 @pytest.fixture
 def container(server: Server) -> Container:
-    """A client of it."""
+    """Return a client of the server."""
     return server.container
 
 
 @pytest.fixture
 def name(server: Server) -> str:
-    """A name of the test's own."""
+    """Return an unused name."""
     return server.new_name()
 
 
@@ -39,8 +39,8 @@ def test_description_kind_and_openapi_are_read(container: Container, server: Ser
     assert container.openapi()["openapi"].startswith("3.1")
 
 
-def test_up_and_down_again(container: Container, server: Server, name: str, tmp_path: Path) -> None:
-    """What is uploaded comes back byte for byte, verified, with its parameters and its log."""
+def test_uploads_come_back_unchanged(container: Container, server: Server, name: str, tmp_path: Path) -> None:
+    """Byte for byte and verified, with parameters and log."""
     upload = tmp_path / "upload"
     upload.write_bytes(os.urandom(5_000_000))
     artifact = container.create(name, {"files": ["a/b.txt", "c.txt"], "steps": 2}, {"upload": upload})
@@ -69,7 +69,7 @@ def test_up_and_down_again(container: Container, server: Server, name: str, tmp_
 
 
 def test_a_download_is_resumed(container: Container, server: Server, name: str, tmp_path: Path) -> None:
-    """Of a file that is half there only the other half is sent."""
+    """Only the missing half of a file is transferred."""
     artifact = container.create(name, {"repeat": 500_000})
     assert artifact.wait(60).phase == "completed"
     (entry,) = (entry for entry in artifact.manifest().files if entry.path == server.path("file.txt"))
@@ -142,7 +142,7 @@ def test_bad_parameters_are_all_named(container: Container, name: str) -> None:
 
 
 def test_many_threads_use_one_client(container: Container, server: Server, name: str) -> None:
-    """Thirty artifacts are made and read at the same time."""
+    """They make and read thirty artifacts at the same time."""
     wrong: list[object] = []
 
     def make(number: int) -> None:
@@ -160,7 +160,7 @@ def test_many_threads_use_one_client(container: Container, server: Server, name:
 
 
 def test_a_wait_outlives_its_server(tmp_path: Path) -> None:
-    """The server is killed while an artifact runs: the wait goes on with the next one and gets the artifact's end."""
+    """The server is killed while an artifact runs: the wait continues on the next server and gets the result."""
     environ = {"BONSEYES_TOOL": str(SAMPLE), "BONSEYES_VOLUME": str(tmp_path / "volume")}
     bind = f"127.0.0.1:{free_port()}"
     with ThreadPoolExecutor(1) as pool:

@@ -20,7 +20,7 @@ def rename(server: Server, name: str, new_name: Any) -> requests.Response:
 
 @pytest.fixture
 def tool(server: Server) -> Server:
-    """A server of artifacts."""
+    """Return a server of artifacts."""
     server.skip_for(Difference.FIXED_NAME)
     return server
 
@@ -124,7 +124,7 @@ def test_other_bodies_are_refused(tool: Server) -> None:
 
 
 def test_a_run_cannot_be_renamed(server: Server) -> None:
-    """Its artifacts bear its name."""
+    """Its artifacts carry its name."""
     if Difference.FIXED_NAME not in server.differences:
         pytest.skip("An artifact can be renamed.")
     error_of(rename(server, server.made(), server.new_name()), 405, "method_not_allowed")

@@ -7,7 +7,7 @@ from dagster import DagsterInstance, DagsterRun, RunsFilter
 
 from bonseyes_dagster.execution.runs.dagster_internals import RunRecord
 from bonseyes_dagster.tags import PIPELINE_TAG, RUN_TAG
-from bonseyes_dagster.urls import is_name
+from bonseyes_dagster.urls import NAME_LENGTH, is_name
 
 __all__ = [
     "NAME_LENGTH",
@@ -21,7 +21,6 @@ __all__ = [
     "settle_name",
 ]
 
-NAME_LENGTH = 128
 _NAMESPACE = uuid.UUID("5f0d0f0b-2f1b-5d0c-9d0e-6f8f6a1f7a11")
 _ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
