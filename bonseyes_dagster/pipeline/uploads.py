@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _INDEX = "files.json"
 _CHECK_BYTES = 1 << 24
 _DRAFT_AGE_S = 24 * 3600.0
-_WHY = "No run bears the tag of these uploads: it was deleted in Dagster, or Dagster's storage was lost.\n"
+_WHY = "No run has the tag of these uploads: the run was deleted in Dagster, or Dagster's storage was lost.\n"
 _FULL = "The pipeline's volume has no room for the upload."
 
 
