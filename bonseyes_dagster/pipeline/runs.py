@@ -49,7 +49,7 @@ from bonseyes_dagster.web.final_watch import FinalWatch
 __all__ = ["Runs"]
 
 _ORPHAN_AGE_S = 3600.0
-# A launch that began before the definitions were loaded anew has ended by then.
+# After this time, a launch that began before the definitions were reloaded has ended.
 _CLOSE_S = 120.0
 _LOOK_EVERY_S = 0.05
 

@@ -23,7 +23,7 @@ __all__ = ["RunDraft", "Uploads"]
 _log = logging.getLogger(__name__)
 _INDEX = "files.json"
 _DRAFT_AGE_S = 24 * 3600.0
-_WHY = "No run bears the tag of these uploads: it was deleted in Dagster, or Dagster's storage was lost.\n"
+_WHY = "No run has the tag of these uploads: the run was deleted in Dagster, or Dagster's storage was lost.\n"
 
 
 class Uploads:

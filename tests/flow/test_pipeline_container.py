@@ -132,14 +132,14 @@ def test_a_run_from_archives_to_report(
     content = requests.get(f"{pipeline.base_url}/runs/whole/data", timeout=30).content
     assert set(zipfile.ZipFile(BytesIO(content)).namelist()) == {entry.path for entry in manifest.files}
 
-    told = json.loads(run.read("run.json"))
-    learn = next(step for step in told["steps"] if step["name"] == "learn")
+    document = json.loads(run.read("run.json"))
+    learn = next(step for step in document["steps"] if step["name"] == "learn")
     made = project.container("learn").artifact("whole_learn")
     assert learn["artifact"]["url"] == "http://learn/artifacts/whole_learn"
     assert learn["artifact"]["digest"] == made.manifest().digest
     assert learn["artifact"]["parameters"]["kind"] == "long-winded"
     assert learn["tool_version"] == project.container("learn").describe().version
-    assert told["parameters"]["epochs"] == 2
+    assert document["parameters"]["epochs"] == 2
     assert run.read("run.json") == run.read("run.json")
 
     assert run.input_parameters() == {"epochs": 2, "pause": 0, "fail": "", "kind": "long-winded"}
@@ -296,7 +296,7 @@ def test_delete_with_artifacts_removes_them(
 def test_deleting_a_running_run_ends_it(launch: Callable[..., Artifact], project: TinyProject) -> None:
     """Its artifacts in progress are cancelled. Its completed artifacts stay."""
     run = launch("ended", epochs=500, pause=0.2)
-    # The step is running before its tool has heard of it.
+    # The step is running before its tool knows the artifact.
     until(lambda: "ended_learn" in project.container("learn").names(), WAIT_S)
     run.delete()
     with pytest.raises(NotFoundError):

@@ -334,11 +334,11 @@ def test_two_folders_with_the_same_bytes_start_one_run(looks: Looks, inbox: Path
 def test_runs_of_earlier_versions_are_recognised_by_file_times(looks: Looks, inbox: Path) -> None:
     """An upgraded project must not run its whole inbox again."""
     place(inbox / "monday", "images", "labels")
-    told = hashlib.sha256()
+    key = hashlib.sha256()
     for name in ("images", "labels"):
         stat = (inbox / "monday" / name).stat()
-        told.update(f"{name} {inbox / 'monday' / name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    tags = {RUN_KEY_TAG: told.hexdigest()}
+        key.update(f"{name} {inbox / 'monday' / name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    tags = {RUN_KEY_TAG: key.hexdigest()}
     create_run_for_test(looks.instance, tags=tags, status=DagsterRunStatus.SUCCESS)
     assert looks.look() == []
 

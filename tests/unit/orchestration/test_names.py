@@ -89,7 +89,7 @@ def test_one_of_two_runs_keeps_a_shared_name(instance: DagsterInstance) -> None:
     assert [run_names.own_name(instance, run) for run in (older, newer)] == ["mine", f"mine-{newer.run_id[:8]}"]
     assert named(instance, newer) == f"mine-{newer.run_id[:8]}"
     instance.delete_run(older.run_id)
-    assert run_names.own_name(instance, newer) == f"mine-{newer.run_id[:8]}"  # as read before it was named anew
+    assert run_names.own_name(instance, newer) == f"mine-{newer.run_id[:8]}"  # as it was read before its renaming
     made_of_name = create(instance, "demo2", run_names.run_id_of("demo2"))
     other = create(instance, "demo2")
     assert [run_names.own_name(instance, run) for run in (other, made_of_name)] == [
@@ -118,5 +118,5 @@ def test_idempotency_key_has_run_launch_and_step(instance: DagsterInstance) -> N
     key = names.idempotency_key(run, "train")
     assert key == f"{run.run_id}/train"
     assert names.idempotency_key(run.with_tags({tags.LAUNCH_TAG: "0" * 32}), "a.b") == f"{run.run_id}/{'0' * 32}/a.b"
-    told = [{}, {"idempotency_key": key}, {"idempotency_key": None}, {"idempotency_key": f"{key}2"}]
-    assert [names.has_idempotency_key(info, key) for info in told] == [True, True, False, False]
+    infos = [{}, {"idempotency_key": key}, {"idempotency_key": None}, {"idempotency_key": f"{key}2"}]
+    assert [names.has_idempotency_key(info, key) for info in infos] == [True, True, False, False]

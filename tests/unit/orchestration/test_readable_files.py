@@ -44,7 +44,7 @@ def test_files_of_the_project_are_readable(project: Path) -> None:
 
 @pytest.mark.parametrize("there", [True, False])
 def test_files_elsewhere_are_refused_whether_they_exist_or_not(project: Path, there: bool) -> None:
-    """The sentence names the setting and tells nothing of the file."""
+    """The message names the setting. It does not say whether the file exists."""
     path = project.parent / ("secret" if there else "nothing")
     with pytest.raises(Failure, match=r"outside the folders.*BONSEYES_FILES"):
         read(readable(project), path)

@@ -160,7 +160,7 @@ def test_inputs_of_the_same_run_do_not_read_its_events(tmp_path: Path) -> None:
 
 
 def test_a_re_executed_step_reads_the_parents_events_once(tmp_path: Path) -> None:
-    """However many inputs it has: the one page of the parent's events tells of all."""
+    """One page of the parent's events has all outputs, for any number of inputs."""
     with project_instance(tmp_path) as instance:
         with execute_job(reconstructable(collecting), instance, tags={"fail": "yes"}) as first:
             assert not first.success

@@ -89,7 +89,7 @@ def test_uploads_without_a_run_are_set_aside(uploads: Uploads, tmp_path: Path) -
     assert uploads.tokens(older_than_s=-60) == []
     [kept] = (tmp_path / "lost+found").glob(f"uploads-{token}-*")
     assert (kept / token / "images/a").read_bytes() == b"precious"
-    assert "No run bears" in (kept / "why.txt").read_text()
+    assert "No run has the tag" in (kept / "why.txt").read_text()
 
 
 @pytest.mark.parametrize(

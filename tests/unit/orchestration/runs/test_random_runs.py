@@ -150,8 +150,10 @@ class Campaign:
             record = self.instance.get_run_record_by_id(run_id)
             assert record is not None
             state = self.states.read(record)
-            told = provenance_of(state, {})
-            shown = {each["name"]: each["artifact"]["digest"] for each in told["steps"] if each["phase"] == "completed"}
+            document = provenance_of(state, {})
+            shown = {
+                each["name"]: each["artifact"]["digest"] for each in document["steps"] if each["phase"] == "completed"
+            }
             wanted = {_name(key): digest for key, digest in self.model.shown(run).items() if _step(key) in self.steps}
             left_out = {each.name for each in state.steps if each.phase == NOT_SELECTED}
             taken = {_step(key) for key in self.model.shown(run)}
