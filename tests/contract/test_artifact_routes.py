@@ -625,6 +625,7 @@ def test_status_has_every_key(server: Server, single: str) -> None:
     assert (status["size"], len(status["digest"])) == (sum(entry["size"] for entry in files), 64)
 
 
+@pytest.mark.slow
 def test_status_waits_for_the_result(server: Server) -> None:
     """`?wait` answers when the result is final, else after its timeout."""
     name = server.create(steps=1, pause=5.0)
@@ -807,6 +808,7 @@ def test_several_files_are_a_zip(server: Server, made: str) -> None:
             assert archive.namelist() == ["b.txt"]
 
 
+@pytest.mark.slow
 def test_zip_of_ten_thousand_files(server: Server) -> None:
     """The zip is complete and has the announced length."""
     name = server.made(files=[f"f{number % 100}/{number}" for number in range(10_000)], repeat=1)

@@ -45,6 +45,7 @@ def test_document_names_the_tools_parameters() -> None:
     assert "upload" not in form["data"]["properties"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # the server may have to be built and started for this test
 def test_schemathesis_finds_nothing(server: Server, tmp_path: Path) -> None:
     """Every check of schemathesis over the real server: no 5xx, no undocumented status, shape or content type."""

@@ -18,7 +18,7 @@ from tests.crash.claims import Request
 from tests.crash.edited_tool import EditedTool, edited_tools
 from tests.crash.scale import DAMAGES, seeded
 
-pytestmark = pytest.mark.timeout(0)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 _MOST_WRONG = 20
 # This text is so long that the rows of a few artifacts fill some pages.
 _LONG = "long " * 200

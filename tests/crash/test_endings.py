@@ -23,7 +23,7 @@ from tests.crash.scale import CANCELS, seeded
 from tests.crash.tool.careful import expected
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(0)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 TOOL = Path(__file__).parent / "tool"
 _GONE_WITHIN_S = 10
 _FILES, _SIZE = 3, 3_000_000

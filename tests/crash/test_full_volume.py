@@ -17,7 +17,7 @@ from tests.crash.final_checks import leftover_files
 from tests.crash.operations import ContainerUnderTest
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 TOOL = Path(__file__).parent / "tool"
 _RESERVE_BYTES = 4_000_000
 

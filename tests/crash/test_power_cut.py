@@ -29,7 +29,7 @@ from tests.crash.model import FINAL, deleted_names, undeleted_names
 from tests.crash.scale import POWER_CUTS, STUCK_S, seeded
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(0)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 TOOL = Path(__file__).parent / "tool"
 _SHARED_MEMORY = Path("/dev/shm")
 _CLIENTS = 3

@@ -19,6 +19,8 @@ from tests.crash.edited_tool import EditedTool, edited_tools
 from tests.crash.scale import EDITS, seeded
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _MOST_WRONG = 20
 _MOST_ARTIFACTS = 40
 _WEIGHTS = {

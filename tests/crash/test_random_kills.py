@@ -26,6 +26,8 @@ from tests.crash.model import undeleted_names, violations, wrong_order
 from tests.crash.scale import CREATIONS, KILLS, STUCK_S, seeded
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parent / "tool"
 _CLIENTS = 4
 

@@ -21,6 +21,8 @@ from tests.crash.scale import REEXECUTIONS, seeded
 from tests.crash.victims import PIPELINE
 from tests.system.embedded import Embedded
 
+pytestmark = pytest.mark.slow
+
 _MOST_WRONG = 20
 _MOST_PARENTS = 12
 _RUN_S = 300.0

@@ -24,6 +24,8 @@ from tests.crash.victims import KILL_GROUPS, PIPELINE, RUN, TOOLS, Kill, Victims
 from tests.system.embedded import Embedded
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 STEPS = ("source_left", "source_right", "combine", "refine", "judge")
 # Fewer than the limit at which run_recovery.py gives a run up.
 _KILLS_PER_RUN = 9

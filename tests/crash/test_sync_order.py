@@ -19,6 +19,8 @@ from tests.crash.trace_order import TRACED_CALLS, Call, Unsynced, calls_of
 from tests.crash.tracing import Strace, why_not
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 TOOL = Path(__file__).parent / "tool"
 _FILES = 5
 

@@ -20,6 +20,7 @@ from tests.crash.tracing import Strace, why_not
 from tests.waiting import until
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
     pytest.mark.timeout(0),
 ]

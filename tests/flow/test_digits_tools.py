@@ -53,6 +53,7 @@ def run_tools(archives: dict[str, Path], out: Path, size: int, **training: Any) 
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["cnn", "mlp"])
 def test_digits_become_a_model_that_passes(model: str, tmp_path: Path) -> None:
     """With default parameters either network classifies 97 % of the held-out digits: the report says passed."""

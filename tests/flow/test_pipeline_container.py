@@ -479,6 +479,7 @@ def test_repeated_request_launches_a_run_that_was_not_launched(
     assert pipeline.artifact("halfway").wait(WAIT_S).phase == "completed"
 
 
+@pytest.mark.slow
 def test_create_without_a_code_server_is_refused(
     pipeline: Container, dagster: TinyDagster, project: TinyProject
 ) -> None:

@@ -210,6 +210,7 @@ def test_failure_of_a_tool_is_not_retried(execute: Callable[..., ExecuteInProces
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
+@pytest.mark.slow
 def test_restarted_container_makes_the_artifact_again(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:

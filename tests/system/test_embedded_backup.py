@@ -12,7 +12,7 @@ from bonseyes_dagster.client import Project
 from tests.system.embedded import embedded
 from tests.waiting import is_at_work, until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CONTAINERS = ("load", "learn", "judge")
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.embedded import Embedded, embedded
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 STEPS = {
     *("import_train", "import_test", "process_train", "process_test", "export_train", "export_test"),

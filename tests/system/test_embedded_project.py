@@ -22,7 +22,7 @@ from tests.other_user import as_other_user, connectable, needs_root, readable
 from tests.system.embedded import Embedded, embedded
 from tests.waiting import is_at_work, until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

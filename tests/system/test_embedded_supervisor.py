@@ -17,7 +17,7 @@ import pytest
 from tests.system.embedded import BONSEYES, Embedded, embedded
 from tests.waiting import until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SERVICES = {"gateway", "dashboard", "visualization", "load"}
 
 

@@ -14,6 +14,8 @@ from bonseyes_dagster.client import Artifact
 from tests.contract.tools.server import ToolServer, tool_server
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _INDEX = ("index.sqlite", "index.sqlite-wal", "index.sqlite-shm")
 
 

@@ -12,7 +12,7 @@ from bonseyes_dagster.client import Container, Project
 from tests.system.embedded import Embedded, embedded
 from tests.waiting import is_at_work, until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "definitions") {
     __typename ... on WorkspaceLocationEntry { loadStatus locationOrLoadError { __typename } } } }"""

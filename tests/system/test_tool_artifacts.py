@@ -154,6 +154,7 @@ def test_metrics_and_progress_of_a_completed_artifact(server: ToolServer) -> Non
     assert (progress.done, progress.total, progress.unit, progress.message) == (5, 5, "steps", "measuring")
 
 
+@pytest.mark.slow
 def test_metrics_progress_and_log_are_live(server: ToolServer) -> None:
     """Clients follow them while the tool runs."""
     artifact = server.container.create(f"live{next(_count)}", {"act": "metrics", "seconds": 2})
@@ -235,6 +236,7 @@ def test_cancel_of_a_queued_artifact_is_immediate(server: ToolServer) -> None:
         waiting[0].status()
 
 
+@pytest.mark.slow
 def test_tool_that_ignores_sigterm_is_killed_after_ten_seconds(server: ToolServer) -> None:
     """The grace period is ten seconds."""
     artifact = server.container.create(f"stubborn{next(_count)}", {"act": "ignore-term", "seconds": 60})

@@ -16,6 +16,8 @@ from bonseyes_dagster.client import Artifact
 from tests.contract.tools.server import ToolServer, tool_server
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DESCRIPTION = """
 name: {name}
 description: Writes what its files hold.

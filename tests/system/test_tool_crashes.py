@@ -46,6 +46,7 @@ def check_recovered(server: ToolServer, note: Path, running: Artifact, waiting: 
     assert running.status() == status
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["mule", "master", "child", "workers", "everything"])
 def test_kill_of_any_process_interrupts_at_most_the_running_artifact(victim: str, tmp_path: Path) -> None:
     """The queue goes on after each kill."""

@@ -102,6 +102,7 @@ def test_output_open_in_a_foreign_process_fails_the_artifact(server: ToolServer,
     assert start(server, again, "daemon").wait(timeout_s=60).phase == "completed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ["daemon", "mapped", "bare"])
 def test_processes_of_a_killed_worker_end_at_the_next_start(act: str, tmp_path: Path) -> None:
     """The new worker finds them by their environment, or by a file of the artifact that they can write to."""

@@ -428,6 +428,7 @@ def broken_health(server: ToolServer) -> str | None:
     return answer.text if "cannot be loaded" in answer.text else None
 
 
+@pytest.mark.slow
 def test_code_that_cannot_be_imported_is_reported_by_health(tmp_path: Path) -> None:
     """Artifacts fail with the reason. The container loads repaired code by itself."""
     tool = write_tool(tmp_path / "broken", "import time\ntime.sleep(2)\nimport a_module_that_is_not_there\n")
@@ -461,6 +462,7 @@ def test_container_stays_up_if_the_import_of_the_code_crashes(tmp_path: Path) ->
         server.end()
 
 
+@pytest.mark.slow
 def test_log_keeps_its_begin_and_its_end(tmp_path: Path) -> None:
     """The end tells why the tool failed."""
     tool = write_tool(

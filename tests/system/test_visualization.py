@@ -18,6 +18,8 @@ from tests.system.project import StandIn
 from tests.unit.visualization.artifact_server import ArtifactServer
 from tests.waiting import free_port
 
+pytestmark = pytest.mark.slow
+
 
 def make(job: Job) -> None:
     """Train: write a point every 0.2 s."""

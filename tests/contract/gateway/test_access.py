@@ -174,6 +174,7 @@ def test_a_browser_signs_in_and_out(guarded: Gateway) -> None:
     assert guarded.get("/containers/tool/x", cookies=copied).status_code == 401
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_answered_slowly(guarded: Gateway) -> None:
     """One second for each, one after the other, in the form and as a bearer token; browsers get a page."""
 

@@ -41,6 +41,7 @@ def _head(gateway: Gateway, method: str, path: str, *lines: bytes) -> bytes:
     return b"\r\n".join((first, *lines, b"", b""))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("name", ["Origin", "Sec-Fetch-Site", "Cookie", "Authorization", "Host"])
 def test_odd_headers_cause_no_5xx(gateway: Gateway, guarded: Gateway, name: str, value: str) -> None:
@@ -74,6 +75,7 @@ def test_no_header_causes_a_5xx(gateway: Gateway, name: str, value: bytes, path:
     assert _status(gateway, _head(gateway, "GET", path, name.encode() + b": " + value)) < 500
 
 
+@pytest.mark.slow
 @FEW
 @given(
     st.sampled_from(["Cookie: a=", "Authorization: Bearer ", "Authorization: "]),
@@ -112,6 +114,7 @@ def test_a_refused_websocket_is_not_a_503(gateway: Gateway) -> None:
     assert status < 500
 
 
+@pytest.mark.slow
 def test_a_form_that_does_not_arrive_is_a_bad_request(gateway: Gateway) -> None:
     """After some seconds."""
     begun_s = time.monotonic()
@@ -120,6 +123,7 @@ def test_a_form_that_does_not_arrive_is_a_bad_request(gateway: Gateway) -> None:
     assert time.monotonic() - begun_s < 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/login", "/containers/nope/"])
 def test_a_body_with_a_wrong_chunk_causes_no_5xx(gateway: Gateway, path: str) -> None:
     """Only its first chunk is right."""

@@ -80,6 +80,7 @@ def test_a_client_that_stops_reading_loses_its_connection(hasty: Gateway, upstre
         assert upstream.cancelled.wait(20 * STALL_S)
 
 
+@pytest.mark.slow
 def test_an_upstream_may_be_silent_for_longer(hasty: Gateway) -> None:
     """A long poll, or a pause within an answer, may take longer than a pause of a client."""
     assert hasty.get(f"/containers/tool/wait?s={3 * STALL_S}").status_code == 200

@@ -173,6 +173,7 @@ def test_expect_continue_is_answered_before_the_body(gateway: Gateway) -> None:
         assert b'"size": 3' in read_all(connection)
 
 
+@pytest.mark.slow
 def test_hundreds_of_long_polls_wait_at_once(gateway: Gateway, upstream: Upstream) -> None:
     """And other requests are answered meanwhile."""
 

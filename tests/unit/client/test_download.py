@@ -112,6 +112,7 @@ def test_wrong_partial_file_is_downloaded_anew(server: ScriptedServer, container
         assert left_over(tmp_path) == ["model.onnx"]
 
 
+@pytest.mark.slow
 def test_download_gives_up_after_fruitless_tries(server: ScriptedServer, tmp_path: Path) -> None:
     """A server that always hangs up must not block the caller for ever."""
     container = Container(server.url, name="t", kind="artifacts", retry_s=0)

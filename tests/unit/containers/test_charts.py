@@ -22,6 +22,7 @@ def draw(name: str, path: Path) -> bytes:
     return matrix + path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 26, 300])
 def test_pictures_of_any_number_of_classes_fit_a_screen(classes: int, tmp_path: Path) -> None:
     """There is no warning from matplotlib."""

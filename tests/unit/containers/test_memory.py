@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
 SAMPLES, SIDE, VIEW = 480, 512, 256
 ALLOWED_MIB = 40
@@ -51,6 +53,7 @@ def write_archives(folder: Path, count: int, side: int) -> None:
     (folder / "labels").write_bytes(labels)
 
 
+@pytest.mark.slow
 def test_no_tool_holds_its_data_in_memory(tmp_path: Path) -> None:
     """Each tool processes 120 MiB of images or tensors. Its memory grows by less than 40 MiB."""
     write_archives(tmp_path / "few", 20, 64)

@@ -662,6 +662,7 @@ BREAKS: dict[str, tuple[Callable[[Copy], object], str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_broken_project_gets_exactly_one_finding(copy: Copy, name: str) -> None:
     """The finding has the right rule and place."""

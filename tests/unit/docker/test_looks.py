@@ -65,6 +65,7 @@ def _run(script: str, marker: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout.strip().rpartition("\n")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was_healthy", [False, True])
 @pytest.mark.parametrize(
     ("answer", "path", "expected"),

@@ -18,6 +18,8 @@ from dagster._serdes import deserialize_value
 from bonseyes_dagster.execution.storage.instance import LOADED_FILE
 from tests.waiting import free_port, until
 
+pytestmark = pytest.mark.slow
+
 DEFINITIONS = """
 from dagster import Definitions, job, op
 

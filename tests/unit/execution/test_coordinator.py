@@ -20,6 +20,8 @@ from bonseyes_dagster.execution.runs import run_names
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 QUEUED, STARTED = DagsterRunStatus.QUEUED, DagsterRunStatus.STARTED
 CANCELED, SUCCESS = DagsterRunStatus.CANCELED, DagsterRunStatus.SUCCESS
 

@@ -36,6 +36,8 @@ from tests.unit.execution.launching import (
 )
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 
 

@@ -18,6 +18,8 @@ from bonseyes_dagster.execution.threads.process_state import ProcessState
 from bonseyes_dagster.execution.threads.step_losses import INTERRUPTED, RESUMING, read_losses
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project, wait_until
 
+pytestmark = pytest.mark.slow
+
 ENDS = {"SUCCESS": StepSuccessData(1.0), "UP_FOR_RETRY": StepRetryData(SerializableErrorInfo("", [], None))}
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 

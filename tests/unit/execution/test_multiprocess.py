@@ -11,6 +11,8 @@ from dagster import DagsterRunStatus
 
 from tests.unit.execution.launching import LaunchingProject, code_server, launching_project, wait_until
 
+pytestmark = pytest.mark.slow
+
 JOBS = Path(__file__).with_name("multiprocess_jobs.py")
 NOTING = {
     "neighbours": ["left", "right", "compare"],

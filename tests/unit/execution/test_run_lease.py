@@ -21,6 +21,8 @@ from bonseyes_dagster.execution.runs.run_names import run_name
 from bonseyes_dagster.tags import RUN_TAG
 from tests.unit.execution.launching import JOBS, LaunchingProject, code_server, launching_project, wait_until
 
+pytestmark = pytest.mark.slow
+
 SUCCESS, FAILURE, CANCELED = DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED
 STARTED = DagsterRunStatus.STARTED
 # Ops in threads, and each op in its own process.

@@ -154,6 +154,7 @@ def test_the_documented_tool_passes_its_documented_test(documented: Path) -> Non
     assert (documented / "run/metrics/brightness").read_text().endswith(" 0 100.0\n")
 
 
+@pytest.mark.slow
 def test_the_documented_tool_passes_a_type_check(documented: Path) -> None:
     """The type checker of an author knows `Artifact` and `Input`."""
     settings = [f"--config-file={PROJECT / 'pyproject.toml'}", f"--cache-dir={PROJECT / '.mypy_cache'}"]
