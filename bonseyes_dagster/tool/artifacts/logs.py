@@ -73,10 +73,9 @@ def append_note(path: Path, sentence: str) -> None:
 
 
 class LogLimit:
-    """Limits the size of a log while its writers go on appending.
+    """Limits the size of a log while its writers append to it: its begin and its last 64 KiB stay, its middle goes.
 
-    Each call of `enforce` cuts the log off at the limit. `cut_middle` keeps the last lines, which tell of a failure. If
-    the disk refuses, the log stays as it is.
+    The end tells why a tool failed. If the disk refuses, the log stays as it is.
     """
 
     def __init__(self, path: Path, limit_bytes: int) -> None:
@@ -85,26 +84,21 @@ class LogLimit:
         self._kept_bytes = limit_bytes
 
     def enforce(self) -> None:
-        """Cut the log off at its limit if it is longer."""
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_size > self._kept_bytes:
-                self._cut()
-
-    def cut_middle(self) -> None:
-        """Cut out the part between the limit and the last 64 KiB; all writers must have ended."""
+        """Cut out the part between the limit and the last 64 KiB, if there is one."""
         with contextlib.suppress(OSError):
             begin = self._path.stat().st_size - _TAIL_BYTES
             if begin > self._kept_bytes:
-                with self._path.open("r+b") as log:
-                    log.seek(begin)
-                    tail = log.read().partition(b"\n")[2]
-                    self._cut()
-                    log.seek(0, os.SEEK_END)
-                    log.write(tail)
+                self._cut(begin)
 
-    def _cut(self) -> None:
+    def _cut(self, begin: int) -> None:
+        with self._path.open("rb") as log:
+            log.seek(begin)
+            tail = log.read().partition(b"\n")[2]
         os.truncate(self._path, self._limit_bytes)
         append_note(
             self._path, f"The log has passed {self._limit_bytes} bytes, BONSEYES_LOG_LIMIT_BYTES; only its end follows."
         )
         self._kept_bytes = self._path.stat().st_size
+        # Appended, because the tool may write at the same time.
+        with self._path.open("ab") as log:
+            log.write(tail)

@@ -161,7 +161,7 @@ class Runner:
         finally:
             report = child.report()
         ending = self._end_all(self._volume.folder(row.id))
-        log.cut_middle()
+        log.enforce()
         self._note_skipped_lines(row)
         outcome = _without_survivors(self._outcome_of(why, status, report), ending)
         # Check the code only now: processes that the tool left behind ran its code, too.
