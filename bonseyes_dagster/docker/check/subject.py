@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from bonseyes_dagster.docker.check.finding import Finding, line_of
+from bonseyes_dagster.docker.compose.dockerfile import environment_of, has_healthcheck
 from bonseyes_dagster.docker.compose.files import (
     BUILD_FILE,
     COMPOSE_FILE,
@@ -20,6 +20,7 @@ from bonseyes_dagster.docker.compose.files import (
     repository_of,
 )
 from bonseyes_dagster.errors import SettingsError
+from bonseyes_dagster.formats.yaml_file import read_yaml
 
 __all__ = ["DASHBOARD", "PROJECT", "SOCKET_PROXY", "Subject", "Tool", "read_subject"]
 
@@ -30,8 +31,6 @@ DASHBOARD = "bonseyes_dagster.dashboard"
 SOCKET_PROXY = "socket-proxy"
 _OVERRIDES = "docker-compose.*.yml"
 _PLACES = ("containers", "components/*/containers")
-_ENV = re.compile(r"^ENV\s+(?:.*\s)?BONSEYES_TOOL[= ]\"?([^\s\"\\]+)", re.MULTILINE)
-_HEALTHCHECK = re.compile(r"^HEALTHCHECK\s+(?!NONE)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +45,12 @@ class Tool:
     @property
     def title(self) -> str | None:
         """The name in tool.yml, which is the container's name if BONSEYES_CONTAINER is not set."""
-        found = re.search(r"^name:\s*[\"']?([^\s\"'#]+)", _text(self.folder / "tool.yml"), re.MULTILINE)
-        return found[1] if found else None
+        try:
+            content = read_yaml(self.folder / "tool.yml")
+        except SettingsError:  # the rule for tools has a finding for it
+            return None
+        name = content.get("name") if isinstance(content, dict) else None
+        return str(name) if name else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +133,18 @@ class Subject:
     @staticmethod
     def tool_of(image: Image) -> str | None:
         """Return the path of an image's tool in its container, from its Dockerfile."""
-        paths = _ENV.findall(_text(image.dockerfile))
-        return paths[-1] if paths else None
+        try:
+            return environment_of(image.dockerfile).get("BONSEYES_TOOL")
+        except SettingsError:  # `dockerfile_there` has a finding for it
+            return None
 
     def has_healthcheck(self, image: Image | None) -> bool:
         """Tell whether an image, or an image that it is based on, has a health check."""
         if image is None:
             return False
-        if _HEALTHCHECK.search(_text(image.dockerfile)):
-            return True
         try:
+            if has_healthcheck(image.dockerfile):
+                return True
             bases = image.bases()
         except SettingsError:
             return False

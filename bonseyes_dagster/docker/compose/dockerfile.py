@@ -1,8 +1,8 @@
-"""Read from a Dockerfile on which images it is based, which gives the order of builds, and as which user it runs."""
+"""Reads Dockerfiles: the base images, which give the order of builds, the user, the environment, the health check."""
 
 from __future__ import annotations
 
-import re
+import itertools
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +12,7 @@ from typing import TypeVar
 from bonseyes_dagster.docker.compose.interpolation import interpolate
 from bonseyes_dagster.errors import SettingsError
 
-__all__ = ["bases_of", "user_of"]
-
-_CONTINUED = re.compile(r"\\[ \t]*\n")
-_ARG = re.compile(r"ARG\s+(.*)", re.IGNORECASE)
-_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
-_USER = re.compile(r"USER\s+(\S+)", re.IGNORECASE)
-_USED = re.compile(r"(?:COPY|ADD|RUN)\s.*?--(?:from|mount=\S*?from)=([^\s,]+)", re.IGNORECASE)
-
+__all__ = ["bases_of", "environment_of", "has_healthcheck", "user_of"]
 
 _T = TypeVar("_T")
 
@@ -49,34 +42,92 @@ def _ask(
     file: Path, args: Mapping[str, str], target: str | None, question: Callable[[Mapping[str, _Stage], str], _T]
 ) -> _T:
     """Return `question(stages, name)` for a stage; raise SettingsError when the file has no such stage."""
+    text = _read(file)
     try:
-        stages = _stages(file.read_text(encoding="utf-8"), args)
+        stages = _stages(text, args)
         return question(stages, target or list(stages)[-1])
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} cannot be read: {error}.") from error
     except SettingsError as error:
         raise SettingsError(f"{file}: {error.message}") from error
     except (KeyError, IndexError):
         raise SettingsError(f"{file} has no stage {target!r}." if target else f"{file} has no FROM.") from None
 
 
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from error
+
+
+def environment_of(file: Path) -> dict[str, str]:
+    """Return the variables that the ENV lines of all stages set, each with its last value; raise SettingsError."""
+    found: dict[str, str] = {}
+    for keyword, text in _instructions(_read(file)):
+        if keyword == "ENV":
+            words = _words(text)
+            if "=" in words[0]:
+                found |= {name: value for name, _, value in (word.partition("=") for word in words)}
+            else:  # the old form, ENV NAME VALUE
+                found[words[0]] = " ".join(words[1:])
+    return found
+
+
+def has_healthcheck(file: Path) -> bool:
+    """Tell whether a Dockerfile sets a health check; raise SettingsError."""
+    checks = [text for keyword, text in _instructions(_read(file)) if keyword == "HEALTHCHECK"]
+    return bool(checks) and checks[-1] != "NONE"
+
+
+def _instructions(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the keyword and the rest of each instruction, with continued lines joined and comments left out."""
+    joined = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("#"):
+            continue
+        if line.endswith("\\"):
+            joined += f"{line[:-1]} "
+            continue
+        keyword, _, rest = f"{joined}{line}".strip().partition(" ")
+        joined = ""
+        if rest:
+            yield keyword.upper(), rest.strip()
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a shell's command may hold a single quote
+        return text.split()
+
+
 def _stages(text: str, args: Mapping[str, str]) -> dict[str, _Stage]:
     """Return the stages by name; a stage without a name has its number."""
-    lines = (line.strip() for line in _CONTINUED.sub(" ", text).splitlines())
     given: dict[str, str] = {}
     stages: dict[str, _Stage] = {}
     current = _Stage()
-    for line in lines:
-        if (found := _ARG.match(line)) and not stages:  # FROM can use only an ARG before the first stage
-            for name, _, default in (word.partition("=") for word in shlex.split(found[1])):
+    for keyword, rest in _instructions(text):
+        if keyword == "ARG" and not stages:  # FROM can use only an ARG before the first stage
+            for name, _, default in (word.partition("=") for word in _words(rest)):
                 given[name] = args.get(name, interpolate(default, given))
-        elif found := _FROM.match(line):
-            current = stages[found[2] or str(len(stages))] = _Stage([interpolate(found[1], given)])
-        elif found := _USED.match(line):
-            current.sources.append(found[1])
-        elif found := _USER.match(line):
-            current.user = found[1]
+        elif keyword == "FROM":
+            image, *alias = [word for word in _words(rest) if not word.startswith("--")]
+            name = alias[1] if len(alias) == 2 else str(len(stages))
+            current = stages[name] = _Stage([interpolate(image, given)])
+        elif keyword in ("COPY", "ADD", "RUN"):
+            current.sources += _copied_from(_words(rest))
+        elif keyword == "USER":
+            current.user = _words(rest)[0]
     return stages
+
+
+def _copied_from(words: list[str]) -> Iterator[str]:
+    """Yield the images and stages that the options of an instruction name."""
+    for word in itertools.takewhile(lambda word: word.startswith("--"), words):
+        option, _, value = word.partition("=")
+        if option == "--from":
+            yield value
+        elif option == "--mount":
+            yield from (part.removeprefix("from=") for part in value.split(",") if part.startswith("from="))
 
 
 def _images(stages: Mapping[str, _Stage], target: str) -> Iterator[str]:

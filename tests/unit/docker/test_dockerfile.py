@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bonseyes_dagster.docker.compose.dockerfile import bases_of, user_of
+from bonseyes_dagster.docker.compose.dockerfile import bases_of, environment_of, has_healthcheck, user_of
 from bonseyes_dagster.errors import SettingsError
 
 STAGES = r"""
@@ -90,3 +90,30 @@ def test_error_of_a_dockerfile_names_the_file(tmp_path: Path, text: str, target:
         bases_of(file, {}, target)
     with pytest.raises(SettingsError, match="cannot be read"):
         bases_of(tmp_path / "none", {})
+
+
+def test_environment_has_the_last_value_of_each_variable(tmp_path: Path) -> None:
+    """Both forms of ENV count, quotes and continued lines included."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(
+        'FROM a\n# ENV BONSEYES_TOOL=/commented\nENV BONSEYES_TOOL=/first OTHER="a b"\nFROM a\n'
+        "ENV \\\n  BONSEYES_TOOL=/second\nENV OLD form of it\nRUN echo ENV BONSEYES_TOOL=/echoed\n"
+    )
+    assert environment_of(file) == {"BONSEYES_TOOL": "/second", "OTHER": "a b", "OLD": "form of it"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_set"),
+    [
+        ("HEALTHCHECK CMD true", True),
+        ("HEALTHCHECK NONE", False),
+        ("HEALTHCHECK CMD true\nHEALTHCHECK NONE", False),
+        ("# HEALTHCHECK CMD true", False),
+        ("healthcheck --interval=1s \\\n  CMD true", True),
+    ],
+)
+def test_health_check_is_found(tmp_path: Path, lines: str, is_set: bool) -> None:
+    """The last instruction counts."""
+    file = tmp_path / "Dockerfile"
+    file.write_text(f"FROM a\n{lines}\n")
+    assert has_healthcheck(file) is is_set
