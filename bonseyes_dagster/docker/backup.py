@@ -1,7 +1,7 @@
 """The backup of a docker project: its named volumes, and a dump of Dagster's database.
 
-Containers of the services' own images read and write the volumes, as the services' users. The volumes of the
-database's service are left out: the dump replaces its files, and each project makes a new password.
+For each volume, a container of its service's image runs `tar`, as the service's user. The backup leaves out the
+volumes of the database's service: the dump replaces its files, and each project makes a new password.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COMPOSE_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class _Volume:
-    """A named volume and its place in a service; `key` is its name in the compose file, `name` that on the engine."""
+    """A named volume and its mount point in a service; `key` is its name in the compose file, `name` on the engine."""
 
     key: str
     name: str
@@ -51,10 +51,11 @@ class _Volume:
 
 @contextmanager
 def keep_down(project: DockerProject) -> Iterator[Callable[[], None]]:
-    """Check that the project is down, and let no `bonseyes` start it before the end of the block.
+    """Check that the project is down, and prevent that another `bonseyes` starts it before the end of the block.
 
-    Yields a function that repeats the check, because Compose does not respect the lock. Only the database's container
-    runs meanwhile. Raises InvalidError when the project is up, UnavailableError when another command starts it.
+    Yields a function that repeats the check, because Compose does not respect the lock. In the block, only the
+    database's container runs. Raises InvalidError when the project is up, UnavailableError when another command
+    starts it.
     """
     with lock_project(project.folder, exclusive=True):
         _check_down(project)
@@ -63,7 +64,7 @@ def keep_down(project: DockerProject) -> Iterator[Callable[[], None]]:
 
 def _check_down(project: DockerProject) -> None:
     project.containers()  # raises when they belong to another folder
-    # Every container that mounts a volume counts, also the container of a run.
+    # Any container that mounts a volume could write to it, even the container of a run.
     filters = [f"--filter=volume={name}" for name in existing_volumes(project)]
     if filters and (names := docker("ps", "--format", "{{.Names}}", *filters).split()):
         raise InvalidError(
@@ -79,7 +80,7 @@ def existing_volumes(project: DockerProject) -> list[str]:
 
 
 def versions(project: DockerProject) -> Mapping[str, str]:
-    """Return the versions that must fit for a restore."""
+    """Return the versions of the programs that write the backup. A restore needs the same or a newer Postgres."""
     return {"bonseyes-dagster": __version__, "postgres": _postgres(project)}
 
 
@@ -112,7 +113,7 @@ def _volumes(project: DockerProject) -> list[_Volume]:
 
 
 def sources(project: DockerProject) -> dict[str, Source]:
-    """Return the writer of each part."""
+    """Return, by file, the functions that write the parts of the backup."""
     there = set(existing_volumes(project))
     if not there:
         raise NotFoundError(f"{project.name} has no volumes to back up: it has never been up in Docker here.")
@@ -139,7 +140,7 @@ def _dump(project: DockerProject, file: BinaryIO) -> None:
 def _in_container(volume: _Volume, mode: str, *arguments: str) -> list[str]:
     """Return the command line of `tar` in a container that mounts the volume and nothing else."""
     denied = ["--network=none", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-    # tar prints the archive: without a log driver, the engine does not write it to its disk, too.
+    # tar prints the archive. A log driver would make the engine write a second copy to its disk.
     run = ["docker", "run", "--rm", "--interactive", "--log-driver=none", "--pull=never", *denied]
     mount = f"--volume={volume.name}:{volume.target}:{mode}"
     return [*run, mount, "--entrypoint=tar", volume.image, f"--directory={volume.target}", *arguments]
@@ -151,7 +152,7 @@ def _in_container(volume: _Volume, mode: str, *arguments: str) -> list[str]:
 def restore(project: DockerProject, backup: Path, manifest: BackupManifest, show: Show, *, force: bool) -> None:
     """Put a verified backup into new volumes and a new database; with `force`, remove existing ones first.
 
-    Raises ConflictError, InvalidError. When it fails later, it removes the new volumes again.
+    Raises ConflictError or InvalidError before it changes anything. After a later failure it removes the new volumes.
     """
     volumes = {volume.file: volume for volume in _volumes(project)}
     _check(project, manifest, volumes, force=force)
@@ -214,7 +215,7 @@ def _database(project: DockerProject) -> Iterator[Callable[..., list[str]]]:
             "exec", "--no-TTY", DATABASE, program, *options, *words, project=project.name
         )
     finally:
-        # If somebody has started the project meanwhile, the database is part of it: leave it running.
+        # If somebody has started the project meanwhile, it uses the database: leave the database running.
         if {each.service for each in project.containers() if each.is_alive} <= own:
             project.compose("down", "--remove-orphans")
 

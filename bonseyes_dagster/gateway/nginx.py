@@ -1,8 +1,8 @@
 """`python -m bonseyes_dagster.gateway.nginx docker-compose.yml` prints nginx's configuration for this project.
 
-nginx forwards and streams. For each request it asks the access service (`access_service.py`), which has the access
-rules and the table of routes. This module writes the names of containers and the treatment of headers into the
-configuration. Both come from the tables of the embedded gateway.
+nginx forwards requests and streams answers. For each request it asks the access service (`access_service.py`), which
+has the access rules and the table of routes. This module takes the containers from the Compose file. The rules for
+headers come from the tables of the embedded gateway (`headers.py`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from bonseyes_dagster.urls import is_name
 __all__ = ["Nginx", "read_upstreams", "render"]
 
 DOCKER_RESOLVER = "127.0.0.11"
-# A websocket, or a log that a client follows, may be silent for so long.
+# The longest silence on a websocket, or on a log that a client follows.
 SILENCE_S = 24 * 3600
 _LOGS = "^/containers/[^/]+/(artifacts|runs)/[^/]+/log/?$"
 # The template has a map for each of these headers.
@@ -76,9 +76,9 @@ _ERRORS: Mapping[str, tuple[tuple[int, ...], BonseyesError]] = {
 class Nginx:
     """The settings of one nginx.
 
-    `upstreams` maps containers and DAGSTER to base URLs; `access` is the base URL of the access service. `listen` holds
-    HOST:PORT or PORT; nginx answers health checks at `health`. `folder` is writable. `resolver` is the address of a
-    name server, or empty if the URLs have no names.
+    `upstreams` maps containers and DAGSTER to base URLs; `access` is the base URL of the access service. Each entry of
+    `listen` is HOST:PORT or PORT. nginx answers health checks at `health`. `folder` is writable. `resolver` is the
+    address of a DNS server, or empty if the URLs have IP addresses only.
     """
 
     upstreams: Mapping[str, str]
@@ -109,7 +109,7 @@ def _fill(line: str, values: Mapping[str, str]) -> str:
 
 
 def _addresses(nginx: Nginx) -> dict[str, str]:
-    # A restart gives a container a new address in Docker; the old address may belong to another container then.
+    # In Docker, a restarted container gets a new address. Another container may get its old address.
     resolver = f"resolver {nginx.resolver} valid=1s ipv6=off;\nresolver_timeout 2s;"
     return {
         "folder": nginx.folder,
@@ -222,7 +222,7 @@ def _lines(lines: Iterable[str]) -> str:
 
 
 def read_upstreams(file: Path) -> dict[str, str]:
-    """Return the base URLs of the containers of a Compose file by name, and Dagster's webserver as DAGSTER.
+    """Return the base URL of each container in a Compose file by its name, and of Dagster's webserver by DAGSTER.
 
     A service with BONSEYES_CONTAINER in its environment is a container.
     """
@@ -255,7 +255,7 @@ def _environment(service: Mapping[str, Any]) -> Iterable[str]:
 def _host(name: str, service: Mapping[str, Any] | None) -> str:
     """Return the host name of a service: its alias that begins with `NAME.`, else its name.
 
-    A service has such an alias in the one network where it listens.
+    A service has such an alias only in the network where it listens.
     """
     networks = (service or {}).get("networks") or ()
     aliases = [

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a pipeline container: the uniform routes of runs, and what pipelines add."""
+"""The OpenAPI document of a pipeline container: the routes of every container, and the routes that pipelines add."""
 
 from __future__ import annotations
 

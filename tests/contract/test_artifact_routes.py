@@ -25,7 +25,7 @@ SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
 
 @pytest.fixture(scope="module")
 def made(server: Server) -> str:
-    """Return a completed artifact with two files, one of them in a folder, three log steps and an uploaded input."""
+    """Return a completed artifact with three files (one in a folder), three steps in its log and an uploaded input."""
     name = server.new_name()
     answer = server.request(
         "POST",
@@ -40,12 +40,12 @@ def made(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def single(server: Server) -> str:
-    """Return a completed artifact for which the sample made exactly one file."""
+    """Return a completed artifact for which the tool made exactly one file."""
     return server.made()
 
 
 def error_of(answer: requests.Response, status: int, code: str) -> dict[str, Any]:
-    """Check the form of an error answer; return the error."""
+    """Check the keys and the status of an error answer; return the error."""
     assert answer.status_code == status, answer.text
     assert answer.headers["Content-Type"] == "application/json"
     error = answer.json()["error"]
@@ -69,8 +69,8 @@ def assert_not_found(server: Server, path: str) -> None:
 # Every container
 
 
-def test_description_has_exactly_the_keys_of_the_contract(server: Server) -> None:
-    """`GET /` and each parameter in it."""
+def test_description_has_all_keys_of_the_contract(server: Server) -> None:
+    """`GET /` describes the container and each of its parameters."""
     body = server.get("/").json()
     keys = {"name", "description", "artifacts", "parameters", "schema", "output_type", "version", "api_version"}
     assert keys <= set(body)
@@ -87,7 +87,7 @@ def test_healthz_reports_readiness(server: Server) -> None:
 
 
 def test_metrics_are_prometheus_text(server: Server, single: str) -> None:
-    """`GET /metrics` counts requests by route and status and has the service's gauges."""
+    """`GET /metrics` counts requests by route and status, and has the length of the queue."""
     server.get(f"{single}/status")
     answer = server.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
@@ -107,8 +107,8 @@ def test_openapi_document_is_served(server: Server) -> None:
     assert document["servers"] == [{"url": server.url}]
 
 
-def test_request_id_is_kept_or_made(server: Server) -> None:
-    """A valid X-Request-Id comes back; another value is replaced."""
+def test_valid_request_id_is_kept_and_another_is_replaced(server: Server) -> None:
+    """The answer has the request id in X-Request-Id."""
     assert server.get("/healthz", headers={"X-Request-Id": "abc-1"}).headers["X-Request-Id"] == "abc-1"
     made = server.get("/healthz", headers={"X-Request-Id": "a b" * 100}).headers["X-Request-Id"]
     assert len(made) == 32
@@ -126,7 +126,7 @@ def test_trailing_slash_changes_nothing(server: Server, single: str, path: str) 
 
 
 def test_post_works_with_a_trailing_slash(server: Server) -> None:
-    """Also with a multipart body."""
+    """A redirect would lose the multipart body."""
     name = server.new_name()
     answer = server.request(
         "POST",
@@ -139,20 +139,20 @@ def test_post_works_with_a_trailing_slash(server: Server) -> None:
 
 
 def test_underscores_may_replace_hyphens_in_routes(server: Server, made: str) -> None:
-    """In the fixed segments of a route."""
+    """Only the fixed segments of a route have this second spelling."""
     for hyphenated in ("input-parameters", "input-files", "input-files/upload"):
         twin = hyphenated.replace("-", "_")
         assert server.get(f"{made}/{hyphenated}").content == server.get(f"{made}/{twin}").content
 
 
 def test_unknown_route_is_json_404(server: Server) -> None:
-    """Never an HTML page."""
+    """Clients parse every error as JSON; an HTML page would be useless to them."""
     error_of(server.get("/nothing/here"), 404, "not_found")
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_wrong_method_is_json_405(server: Server, method: str) -> None:
-    """The answer names the methods of the route."""
+    """The Allow header of the answer has the methods of the route."""
     answer = server.request(method, f"/{server.collection}")
     error_of(answer, 405, "method_not_allowed")
     assert {"GET", "HEAD", "POST", "OPTIONS"} == set(answer.headers["Allow"].split(", "))
@@ -160,7 +160,7 @@ def test_wrong_method_is_json_405(server: Server, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["TRACE", "BREW"])
 def test_method_of_no_route_is_refused(server: Server, method: str) -> None:
-    """In JSON; a gateway refuses it for all containers."""
+    """The refusal is JSON. A gateway refuses such a method itself."""
     answer = server.request(method, f"/{server.collection}")
     if server.prefix and answer.status_code == 400:
         error_of(answer, 400, "bad_request")
@@ -184,7 +184,7 @@ def test_head_has_no_body_and_options_names_the_methods(server: Server, single: 
     "name", ["..", "a..b", ".a", "-a", "a%20b", "%00", "a%00b", "%ff", "%F0%9F%92%A9", "a" * 129, "a%0A"]
 )
 def test_invalid_names_are_not_found(server: Server, name: str) -> None:
-    """On read, whatever bytes the name has."""
+    """A read of such a name is a 404, whatever bytes the name has."""
     assert_not_found(server, f"{name}/status")
 
 
@@ -205,7 +205,7 @@ def test_invalid_names_are_not_found(server: Server, name: str) -> None:
     ],
 )
 def test_malformed_requests_cause_no_5xx(server: Server, request_bytes: bytes) -> None:
-    """Wrong bytes in path, query, headers and framing cause no HTML, either."""
+    """The answer is not an HTML page either, and the server stays usable."""
     answer = server.exchange(request_bytes.replace(b"PLACE", server.collection.encode()))
     status = int(answer.split(b" ", 2)[1])
     assert 200 <= status < 500, answer
@@ -214,7 +214,7 @@ def test_malformed_requests_cause_no_5xx(server: Server, request_bytes: bytes) -
 
 
 def test_a_foreign_host_gets_nothing(server: Server) -> None:
-    """A page of a site whose name resolves to this server reads nothing, whatever headers it sets."""
+    """DNS rebinding: a page whose host name resolves to this server must not read anything."""
     forged = "Host: evil.example\r\nX-Forwarded-Host: 127.0.0.1:8000\r\nX-Forwarded-For: 127.0.0.1"
     for path in ("/", f"/{server.collection}"):
         answer = server.exchange(f"GET {path} HTTP/1.1\r\n{forged}\r\n\r\n".encode())
@@ -233,7 +233,7 @@ def test_too_large_headers_are_refused(server: Server) -> None:
 
 
 def test_list_is_oldest_first_and_paged(server: Server) -> None:
-    """`limit` and `after` select a page; Link leads to the next one, and the last page has none."""
+    """`limit` and `after` select a page. Each page but the last has a Link to the next page."""
     names = [server.create() for _ in range(5)]
     everything = server.get(f"/{server.collection}").json()
     assert everything[-5:] == names
@@ -250,7 +250,7 @@ def test_list_is_oldest_first_and_paged(server: Server) -> None:
 
 
 def test_list_with_detail_has_status_objects(server: Server, single: str) -> None:
-    """The Link of `?detail=1` keeps it."""
+    """The Link to the next page keeps `detail=1`."""
     answer = server.get(f"/{server.collection}", params={"detail": "1", "limit": "1"})
     assert [set(entry) >= {"name", "phase", "result"} for entry in answer.json()] == [True]
     if "next" in answer.links:
@@ -294,7 +294,7 @@ def test_bad_queries_are_refused(server: Server, query: str) -> None:
     ],
 )
 def test_bad_queries_of_an_artifact_are_refused(server: Server, single: str, path: str, query: str) -> None:
-    """The same for the routes below a name."""
+    """The routes below a name check their queries, too."""
     path = path.replace("METRIC", server.metrics("loss")[-1])
     error_of(server.get(f"{single}/{path}?{query}"), 400, "bad_request")
 
@@ -303,7 +303,7 @@ def test_bad_queries_of_an_artifact_are_refused(server: Server, single: str, pat
 
 
 def test_create_by_json(server: Server) -> None:
-    """The answer has exactly the keys of the contract, and Location."""
+    """The answer has exactly the keys of the contract, and a Location header."""
     name = server.new_name()
     answer = server.request("POST", f"/{server.collection}", json={"name": name, "parameters": {"steps": 2}})
     url = f"{server.url}/{server.collection}/{name}"
@@ -313,7 +313,7 @@ def test_create_by_json(server: Server) -> None:
 
 
 def test_create_by_form(server: Server, made: str) -> None:
-    """Its files are inputs, and defaults are filled in."""
+    """Files of the form become input files. Missing parameters get their defaults."""
     assert server.get(f"{made}/input-files").json() == ["upload"]
     file = server.get(f"{made}/input-files/upload")
     assert file.content == b"0123456789"
@@ -322,7 +322,7 @@ def test_create_by_form(server: Server, made: str) -> None:
 
 
 def test_create_by_chunked_form(server: Server) -> None:
-    """Without a Content-Length."""
+    """The request has no Content-Length."""
     name = server.new_name()
     boundary = "b" * 20
     content = b"0123456789" * 200_000
@@ -343,8 +343,8 @@ def test_create_by_chunked_form(server: Server) -> None:
     assert server.get(f"{name}/input-files/upload").content == content
 
 
-def test_expect_100_continue(server: Server) -> None:
-    """The server answers `100 Continue` before the body, or refuses the request without it."""
+def test_expect_100_continue_is_answered_before_the_body(server: Server) -> None:
+    """The answer is `100 Continue`, or the refusal of the request."""
     body = json.dumps({"name": server.new_name()}).encode()
     head = f"POST /{server.collection} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     with server.send(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode()) as connection:
@@ -357,7 +357,7 @@ def test_expect_100_continue(server: Server) -> None:
 
 
 def test_urls_follow_the_forwarded_headers(server: Server) -> None:
-    """Behind a gateway, clients can use the URLs in answers; the gateway replaces the headers of clients."""
+    """The clients of a gateway can then use the URLs in answers."""
     headers = {
         "X-Forwarded-Proto": "https",
         "X-Forwarded-Host": "example.org:8443",
@@ -365,7 +365,7 @@ def test_urls_follow_the_forwarded_headers(server: Server) -> None:
     }
     name = server.new_name()
     answer = server.request("POST", f"/{server.collection}", json={"name": name}, headers=headers)
-    # A gateway trusts X-Forwarded-Proto, because TLS may end in a proxy before it.
+    # A gateway trusts only X-Forwarded-Proto, because TLS may end in a proxy before the gateway.
     base = server.url.replace("http:", "https:") if server.prefix else "https://example.org:8443/containers/x"
     assert answer.json()["url"] == answer.headers["Location"] == f"{base}/{server.collection}/{name}"
     link = server.get(f"/{server.collection}?limit=1", headers=headers).links["next"]["url"]
@@ -380,7 +380,7 @@ def test_second_create_of_a_name_gets_409(server: Server, single: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a..b", "a/b", ".a", "a" * 129, "a\n", 5, None, ["a"], "ü"])
 def test_bad_names_are_invalid(server: Server, name: Any) -> None:
-    """422 with `detail.name`."""
+    """The answer is a 422 with `detail.name`."""
     if name == "":
         server.skip_for(Difference.OPTIONAL_NAME)
     error = error_of(server.request("POST", f"/{server.collection}", json={"name": name}), 422, "invalid")
@@ -415,7 +415,7 @@ def test_every_bad_parameter_is_named(server: Server) -> None:
     ],
 )
 def test_data_must_be_a_json_object(server: Server, data: Any, status: int) -> None:
-    """`data` that is not JSON is a 400, other JSON than an object a 422."""
+    """A value that is not JSON is a 400. JSON that is not an object is a 422."""
     answer = server.request(
         "POST", f"/{server.collection}", files={"name": (None, server.new_name()), "data": (None, data)}
     )
@@ -435,7 +435,7 @@ def test_data_must_be_a_json_object(server: Server, data: Any, status: int) -> N
     ],
 )
 def test_json_body_is_checked(server: Server, body: bytes, status: int) -> None:
-    """A malformed body is a 400, a body with wrong keys a 422."""
+    """A malformed body is a 400. A body with wrong keys is a 422."""
     answer = server.request("POST", f"/{server.collection}", data=body, headers={"Content-Type": "application/json"})
     error_of(answer, status, "bad_request" if status == 400 else "invalid")
 
@@ -457,7 +457,7 @@ def test_json_body_is_checked(server: Server, body: bytes, status: int) -> None:
     ],
 )
 def test_malformed_multipart_is_400(server: Server, body: bytes) -> None:
-    """The server never fails on it."""
+    """A malformed form never causes a 500."""
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     error_of(server.request("POST", f"/{server.collection}", data=body, headers=headers), 400, "bad_request")
 
@@ -474,13 +474,13 @@ def test_malformed_multipart_is_400(server: Server, body: bytes) -> None:
     ],
 )
 def test_other_media_types_are_415(server: Server, mimetype: str) -> None:
-    """The error names the form and JSON."""
+    """The error names the media types that the route takes."""
     answer = server.request("POST", f"/{server.collection}", data=b"x", headers={"Content-Type": mimetype})
     assert "multipart/form-data" in error_of(answer, 415, "unsupported_media_type")["message"]
 
 
 def test_too_large_content_length_is_refused_at_once(server: Server) -> None:
-    """With a 413, although the client goes on sending."""
+    """The client gets the 413, although it still sends the body."""
     answer = server.request(
         "POST",
         f"/{server.collection}",
@@ -490,8 +490,8 @@ def test_too_large_content_length_is_refused_at_once(server: Server) -> None:
     error_of(answer, 413, "too_large")
 
 
-def test_too_large_chunked_body_is_refused_while_it_comes(server: Server) -> None:
-    """Once it grows beyond the limit."""
+def test_too_large_chunked_body_is_refused_while_it_arrives(server: Server) -> None:
+    """Its length is not known before it exceeds the limit."""
     name = server.new_name()
     head = f'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\n{name}\r\n--b\r\n'.encode()
 
@@ -533,7 +533,7 @@ def test_filenames_cannot_escape(server: Server, filename: str) -> None:
 
 
 def test_file_given_twice_is_invalid(server: Server) -> None:
-    """Two parts of one name are refused."""
+    """The server must not choose one of two parts with the same name."""
     files = [("upload", ("a", b"1")), ("upload", ("b", b"2"))]
     answer = server.request("POST", f"/{server.collection}", data={"name": server.new_name()}, files=files)
     assert "upload" in error_of(answer, 422, "invalid")["detail"]
@@ -545,8 +545,8 @@ def test_unknown_file_is_invalid(server: Server) -> None:
     assert "other" in error_of(answer, 422, "invalid")["detail"]
 
 
-def test_idempotency_key(server: Server) -> None:
-    """The same key and body give the same artifact in any phase; another body is a 422; a delete frees the key."""
+def test_same_idempotency_key_gives_the_same_artifact(server: Server) -> None:
+    """This holds in any phase. The same key with another body is a 422. A delete frees the key."""
     name = server.new_name()
     key = {"Idempotency-Key": f"key of {name}"}
     body = {"name": name, "parameters": {"steps": 2}}
@@ -561,8 +561,8 @@ def test_idempotency_key(server: Server) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a" * 256, "tab\there", "\xe9"])
-def test_bad_idempotency_keys(server: Server, key: str) -> None:
-    """A key that is empty, too long or not printable ASCII is a 400."""
+def test_bad_idempotency_keys_are_400(server: Server, key: str) -> None:
+    """A bad key is empty, too long or not printable ASCII."""
     answer = server.request(
         "POST",
         f"/{server.collection}",
@@ -572,8 +572,8 @@ def test_bad_idempotency_keys(server: Server, key: str) -> None:
     error_of(answer, 400, "bad_request")
 
 
-def test_reuse(server: Server) -> None:
-    """`?reuse=true` completes an equal artifact at once; it outlives the first one."""
+def test_reuse_completes_an_equal_artifact_at_once(server: Server) -> None:
+    """The new artifact keeps its data when the first one is deleted."""
     server.skip_for(Difference.REUSE_BY_STEP)
     first = server.made(text=f"reuse {server.new_name()}")
     parameters = {"text": server.get(f"{first}/input-parameters").json()["text"]}
@@ -587,13 +587,13 @@ def test_reuse(server: Server) -> None:
 
 
 def test_reuse_is_a_boolean(server: Server) -> None:
-    """Another value of it is a 400."""
+    """Any other value of `reuse` is a 400."""
     answer = server.request("POST", f"/{server.collection}?reuse=perhaps", json={"name": server.new_name()})
     error_of(answer, 400, "bad_request")
 
 
 def test_equal_queued_requests_are_made_once(server: Server) -> None:
-    """The worker checks for re-use again before each artifact: by then, the first one is completed."""
+    """Before the worker makes an artifact, it looks once more for an equal completed one."""
     server.skip_for(Difference.REUSE_BY_STEP)
     holder = server.create(steps=1, pause=1.0, text=server.new_name())
     parameters = {"text": f"equal {server.new_name()}"}
@@ -612,7 +612,7 @@ def test_equal_queued_requests_are_made_once(server: Server) -> None:
 
 
 def test_status_has_every_key(server: Server, single: str) -> None:
-    """Exactly the documented keys; those that do not apply are null."""
+    """The status has exactly the documented keys. A key that does not apply is null."""
     status = server.get(f"{single}/status").json()
     keys = {"result", "name", "phase", "reason", "position", "progress", "created", "started", "finished", "size"}
     keys |= {"digest", "reused_from"}
@@ -627,7 +627,7 @@ def test_status_has_every_key(server: Server, single: str) -> None:
 
 @pytest.mark.slow
 def test_status_waits_for_the_result(server: Server) -> None:
-    """`?wait` answers when the result is final, else after its timeout."""
+    """`?wait=SECONDS` answers when the result is final, at the latest after this time."""
     name = server.create(steps=1, pause=5.0)
     began = time.monotonic()
     assert server.get(f"{name}/status", params={"wait": "0.2"}).json()["result"] == "in-progress"
@@ -637,7 +637,7 @@ def test_status_waits_for_the_result(server: Server) -> None:
 
 
 def test_info_has_all_facts(server: Server, single: str) -> None:
-    """Status, parameters, digest, size and provenance."""
+    """The facts are status, parameters, digest, size and provenance."""
     info = server.get(single).json()
     assert {"status", "parameters", "digest", "size", "provenance"} <= set(info)
     assert info["digest"] == info["status"]["digest"]
@@ -655,7 +655,7 @@ def test_failed_artifact_has_a_reason(server: Server) -> None:
 
 
 def test_cancel_ends_a_running_artifact(server: Server) -> None:
-    """It ends soon, and a second cancel is harmless."""
+    """A second cancel changes nothing."""
     name = server.create(steps=100, pause=0.2)
     until(lambda: server.get(f"{name}/status").json()["phase"] == "running")
     assert server.request("POST", f"{name}/cancel").status_code == 200
@@ -664,15 +664,15 @@ def test_cancel_ends_a_running_artifact(server: Server) -> None:
     assert server.request("POST", f"{name}/cancel").json()["phase"] == "cancelled"
 
 
-def test_cancel_right_after_creation_counts(server: Server) -> None:
-    """The work is about to start."""
+def test_cancel_right_after_creation_takes_effect(server: Server) -> None:
+    """The worker may be about to start the work."""
     name = server.create(steps=100, pause=0.2)
     assert server.request("POST", f"{name}/cancel").status_code == 200
     assert server.wait(name)["phase"] == "cancelled"
 
 
-def test_cancel_of_a_queued_artifact_counts_at_once(server: Server) -> None:
-    """One artifact runs at a time."""
+def test_cancel_of_a_queued_artifact_takes_effect_at_once(server: Server) -> None:
+    """A container makes one artifact at a time, so the second one is queued."""
     server.skip_for(Difference.CONCURRENT)
     running = server.create(steps=100, pause=0.2)
     until(lambda: server.get(f"{running}/status").json()["phase"] == "running")
@@ -683,7 +683,7 @@ def test_cancel_of_a_queued_artifact_counts_at_once(server: Server) -> None:
 
 
 def test_delete_frees_the_name(server: Server) -> None:
-    """A deleted artifact is gone, and a second delete is a 404; the artifacts of a run stay."""
+    """A second delete is a 404. The artifacts of a deleted run stay."""
     name = server.made()
     answer = server.request("DELETE", name)
     kept = {"kept": server.artifact_urls(name)} if server.collection == "runs" else {}
@@ -695,7 +695,7 @@ def test_delete_frees_the_name(server: Server) -> None:
 
 
 def test_delete_cancels_a_running_artifact(server: Server) -> None:
-    """The name is free afterwards, long before the work would have ended."""
+    """The delete does not wait for the end of the work."""
     name = server.create(steps=100, pause=0.2)
     began = time.monotonic()
     assert server.request("DELETE", name).status_code == 200
@@ -728,7 +728,7 @@ def test_unknown_name_is_not_found(server: Server, path: str) -> None:
 
 
 def test_data_of_one_file_is_the_file(server: Server, single: str) -> None:
-    """With length, strong ETag and digest, and as an attachment; so is one file of several."""
+    """The file is an attachment with length, strong ETag and digest. Its own path gives the same bytes."""
     answer = server.get(server.file_url(single))
     assert answer.content == TEXT.encode()
     assert answer.headers["Content-Length"] == str(len(TEXT))
@@ -745,7 +745,7 @@ def test_data_of_one_file_is_the_file(server: Server, single: str) -> None:
     [("0-0", 0, 1), ("1-3", 1, 4), ("2-", 2, 6), ("-2", 4, 6), ("-100", 0, 6), ("0-999", 0, 6)],
 )
 def test_range_is_a_206_with_exactly_its_bytes(server: Server, single: str, wanted: str, begin: int, end: int) -> None:
-    """The client joins ranges to a file."""
+    """Clients put a file together from several ranges."""
     answer = server.get(server.file_url(single), headers={"Range": f"bytes={wanted}"})
     assert (answer.status_code, answer.content) == (206, TEXT.encode()[begin:end])
     assert answer.headers["Content-Range"] == f"bytes {begin}-{end - 1}/{len(TEXT)}"
@@ -756,7 +756,7 @@ def test_range_is_a_206_with_exactly_its_bytes(server: Server, single: str, want
     "wanted", ["bytes=0-1,3-4", "bytes=x", "lines=0-1", "bytes=3-1", "bytes", "bytes=--1", "bytes=1-x"]
 )
 def test_other_ranges_give_the_whole_file(server: Server, single: str, wanted: str) -> None:
-    """Several ranges, other units and malformed ranges."""
+    """These are several ranges, other units and malformed ranges."""
     answer = server.get(server.file_url(single), headers={"Range": wanted})
     assert (answer.status_code, answer.text) == (200, TEXT)
 
@@ -770,7 +770,7 @@ def test_range_outside_the_file_is_416(server: Server, single: str, wanted: str)
 
 
 def test_conditions_compare_the_strong_etag(server: Server, single: str) -> None:
-    """If-None-Match, If-Match and If-Range."""
+    """The conditions are If-None-Match, If-Match and If-Range."""
     tag = f'"{SHA256}"'
     path = server.file_url(single)
     for known in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -784,7 +784,7 @@ def test_conditions_compare_the_strong_etag(server: Server, single: str) -> None
 
 
 def test_files_lists_path_size_and_sha256(server: Server, made: str) -> None:
-    """The digest is the hash of the canonical form."""
+    """The digest of an artifact is the sha256 of this list as canonical JSON."""
     files = server.get(f"{made}/files").json()
     assert [entry["path"] for entry in files] == server.paths("a.txt", "d/b.txt", "upload.bin")
     assert files[0] == {"path": server.path("a.txt"), "size": len(TEXT), "sha256": SHA256}
@@ -793,7 +793,7 @@ def test_files_lists_path_size_and_sha256(server: Server, made: str) -> None:
 
 
 def test_several_files_are_a_zip(server: Server, made: str) -> None:
-    """Of known length, with exactly these files; a folder is a zip, too."""
+    """The zip has a Content-Length and exactly these files. A folder is a zip, too."""
     answer = server.get(f"{made}/data")
     assert answer.headers["Content-Type"] == "application/zip"
     assert int(answer.headers["Content-Length"]) == len(answer.content)
@@ -809,8 +809,8 @@ def test_several_files_are_a_zip(server: Server, made: str) -> None:
 
 
 @pytest.mark.slow
-def test_zip_of_ten_thousand_files(server: Server) -> None:
-    """The zip is complete and has the announced length."""
+def test_zip_of_ten_thousand_files_is_complete(server: Server) -> None:
+    """The zip has exactly the length in Content-Length."""
     name = server.made(files=[f"f{number % 100}/{number}" for number in range(10_000)], repeat=1)
     answer = server.get(f"{name}/data")
     assert int(answer.headers["Content-Length"]) == len(answer.content)
@@ -819,8 +819,8 @@ def test_zip_of_ten_thousand_files(server: Server) -> None:
         assert archive.testzip() is None
 
 
-def test_empty_file_and_large_file(server: Server) -> None:
-    """The whole file, and a range in the middle."""
+def test_empty_file_and_large_file_are_served_whole(server: Server) -> None:
+    """A range in the middle of the large file has the right bytes, too."""
     empty = server.made(repeat=0)
     answer = server.get(server.file_url(empty))
     assert (answer.status_code, answer.content, answer.headers["Content-Length"]) == (200, b"", "0")
@@ -850,21 +850,21 @@ def test_empty_file_and_large_file(server: Server) -> None:
         "d/" + "a" * 256,
     ],
 )
-def test_paths_stay_inside(server: Server, made: str, path: str) -> None:
-    """A path that is not a file of the artifact is a 404 in any spelling."""
+def test_path_outside_the_artifact_is_not_found(server: Server, made: str, path: str) -> None:
+    """This holds in any spelling of the path."""
     assert_not_found(server, f"{made}/data/{server.path(path)}")
 
 
 @pytest.mark.parametrize("path", ["..", "../../../../../../etc/passwd", "d/../../../../etc/passwd"])
-def test_dot_segments_lead_nowhere(server: Server, made: str, path: str) -> None:
-    """The server may resolve them before it looks for a route; they never lead to a file."""
+def test_dot_segments_reach_no_file(server: Server, made: str, path: str) -> None:
+    """The server may resolve dot segments before it looks for a route."""
     answer = server.exchange(f"GET /{server.collection}/{made}/data/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert b"Content-Type: application/json" in answer
     assert b"root:" not in answer
 
 
 def test_artifact_in_progress_has_no_data(server: Server) -> None:
-    """The error says so."""
+    """The error has the code `not_ready`."""
     name = server.create(steps=3, pause=0.5)
     for path in ("data", f"data/{server.path('file.txt')}", "files"):
         error_of(server.get(f"{name}/{path}"), 404, "not_ready")
@@ -874,8 +874,8 @@ def test_artifact_in_progress_has_no_data(server: Server) -> None:
 # Logs and metrics
 
 
-def test_log_and_offset(server: Server, made: str) -> None:
-    """The log is UTF-8 text; an offset skips bytes, and an offset beyond the end gives an empty body."""
+def test_offset_skips_bytes_of_the_log(server: Server, made: str) -> None:
+    """The log is UTF-8 text. An offset beyond the end gives an empty body."""
     answer = server.get(f"{made}/log")
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -886,7 +886,7 @@ def test_log_and_offset(server: Server, made: str) -> None:
 
 
 def test_followed_log_comes_line_by_line(server: Server) -> None:
-    """The answer ends with the artifact."""
+    """The answer ends when the artifact is final."""
     name = server.create(steps=4, pause=0.4 + server.log_delay_s / 3)
     moments: dict[str, float] = {}
     with server.get(f"{name}/log?follow=1", stream=True) as answer:
@@ -899,7 +899,7 @@ def test_followed_log_comes_line_by_line(server: Server) -> None:
 
 
 def test_followers_that_leave_free_their_threads(server: Server) -> None:
-    """More clients than there are threads follow, wait and disconnect: the server still answers."""
+    """More clients than the server has threads disconnect while they wait. The server still answers."""
     name = server.create(steps=60, pause=0.5)
     for _ in range(3):
         connections = []
@@ -917,12 +917,12 @@ def test_followers_that_leave_free_their_threads(server: Server) -> None:
                 assert requests.get(f"{server.url}/healthz", timeout=2).status_code == 200
                 break
             except requests.Timeout:
-                assert time.monotonic() < deadline, "the threads were not given back"
+                assert time.monotonic() < deadline, "the server did not free its threads"
     server.request("DELETE", name)
 
 
 def test_views_of_a_metric_have_the_same_points(server: Server, made: str) -> None:
-    """As scalar, json and csv."""
+    """The views are scalar, json and csv."""
     names = server.metrics("loss")
     expected = server.points([1.0, 0.5, 1 / 3])
     assert server.get(f"{made}/metrics").json() == names
@@ -943,7 +943,7 @@ def test_views_of_a_metric_have_the_same_points(server: Server, made: str) -> No
 
 
 def test_unknown_input_file_is_404(server: Server, made: str) -> None:
-    """Its parameter may have been a URL."""
+    """Only the files that a client uploaded are input files."""
     for file in ("nothing", "%00", "..%2fmanifest.json"):
         assert_not_found(server, f"{made}/input-files/{file}")
 
@@ -952,7 +952,7 @@ def test_unknown_input_file_is_404(server: Server, made: str) -> None:
 
 
 def test_one_of_many_concurrent_creates_gets_the_name(server: Server) -> None:
-    """Exactly one is answered 200, the others 409."""
+    """Exactly one request gets 200. The others get 409."""
     name = server.new_name()
     statuses: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Opens pages in Debian's Chromium with Playwright, for tests of pages. Nothing is downloaded."""
+"""Opens pages in Debian's Chromium with Playwright, for tests of web pages. Playwright downloads no browser."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def open_page(browser: Browser, *, dark: bool = False, width: int = 1280, height: int = 900) -> Iterator[Page]:
-    """Open a page. Fail the test if the browser reports an error of a script or of the content security policy."""
+    """Open a page. Fail the test if a script fails or violates the content security policy."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", accept_downloads=True
     )

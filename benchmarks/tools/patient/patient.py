@@ -4,7 +4,7 @@ import time
 
 
 def create(artifact, *, seconds):
-    """Print a line every half second."""
+    """Write a file of 64 MiB. Then print a line every half second."""
     artifact.path("noise").write_bytes(bytes(64 << 20))
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Values from a fixed list. The error for another value has the list, and suggests the nearest value."""
+"""Values from a fixed list. The error for any other value shows the list and suggests the nearest value."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""State of a run that does not depend on its executor: its name, process record and lease, its recovery and its end."""
+"""The parts of a run that are the same for every executor: name, process record, lease, recovery and end."""

@@ -1,8 +1,9 @@
 """Dagster's webserver behind the gateway. `python -m bonseyes_dagster.execution.servers.webserver` starts it.
 
-With a port, as in the docker project, Dagster executes GraphQL from a link, mutations as well. A page of any site could
-make a browser send such a request past the gateway. Only the gateway knows which pages may send requests. So this
-module refuses the requests that did not pass the gateway. The containers refuse them, too.
+In a docker project, the webserver listens at a port. Dagster executes GraphQL in a URL's query, even mutations. So a
+page of any site could make a browser change data by a request that does not pass the gateway. Only the gateway knows
+which pages may send requests. This module therefore refuses browsers' requests that did not pass the gateway.
+Containers refuse such requests, too.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _NAME = "dagster-webserver"
 class RefusePages:
     """Refuses requests with a Host that is not in `names`, and requests of browsers that the gateway did not forward.
 
-    A page of another site cannot set the header of forwarded requests. A page whose host name resolves to this server
-    can set it, but sends its own name as Host.
+    A page of another site cannot set the header X-Forwarded-Host. A page whose host name resolves to this server can
+    set this header, but its requests have its own name as Host.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
@@ -69,9 +70,9 @@ class RefusePages:
 
 
 def main() -> None:
-    """Serve, with the arguments of `dagster-webserver`; `--socket PATH` replaces a host and a port."""
+    """Serve, with the arguments of `dagster-webserver`. `--socket PATH` replaces `--host` and `--port`."""
     path = _take_socket(sys.argv)
-    # Dagster looks up these names when it starts, and has no option for them.
+    # Dagster has no option for these two functions, but looks up their names when it starts.
     if path is None:
         vars(cli)[create_app_from_workspace_process_context.__name__] = _create_guarded
     else:

@@ -38,10 +38,10 @@ _PORTS = {"http": 80, "https": 443}
 # NAT64's well-known prefix, IPv4-compatible and IPv4-translated addresses.
 _IPV4_AT_THE_END = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
 _LOOPBACK = 1
-# The place of the IPv4 address in it depends on the length of a prefix. Only the NAT64 gateway knows that length.
+# Local NAT64 prefixes. Only the gateway knows their length, and so the place of the IPv4 address in the IPv6 address.
 _LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _PORT = re.compile("[0-9]{1,5}")
-# urlsplit() drops some of these characters and does not decode %2e in a host. The library that connects does otherwise.
+# urlsplit() drops some of these characters and does not decode %2e in a host. urllib3, which connects, differs in both.
 _AMBIGUOUS = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -50,8 +50,8 @@ class Policy:
     """The rules for connections.
 
     `outbound` holds host names, `*.SUFFIX`, `*` (every public address), IP addresses and networks. All but networks may
-    have `:PORT`. A name allows public addresses only. A private address must be listed itself, so that no DNS server
-    can send us to our own network.
+    have `:PORT`. A name allows public addresses only: its DNS server could answer with an address of our own network.
+    So a private address must be listed itself.
     """
 
     outbound: tuple[str, ...]
@@ -63,7 +63,7 @@ class Policy:
         return cls(settings.outbound, Addresses.from_settings(settings))
 
     def check_url(self, url: str) -> None:
-        """Raise ForbiddenError with the reason if `url` may not be fetched. This asks no DNS server."""
+        """Raise ForbiddenError with the reason if `url` may not be fetched. Send no request to a DNS server."""
         resolved = self.resolve_container(url)
         if self._is_known_socket(resolved):
             return
@@ -85,7 +85,7 @@ class Policy:
         return url
 
     def resolve(self, host: str, port: int) -> list[tuple[Any, ...]]:
-        """Return the allowed addresses of `host` in the form of getaddrinfo; raise ForbiddenError if there is none."""
+        """Return the allowed addresses of `host`, as getaddrinfo() does. Raise ForbiddenError if there is none."""
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
@@ -119,7 +119,7 @@ class Policy:
         return path is not None and path in known
 
     def _is_container(self, host: str, port: int) -> bool:
-        """Tell whether `host` is a container. Without a file of addresses, that is a name without dots at port 80."""
+        """Tell whether `host` is a container. Without a file of addresses, any name without dots is one, at port 80."""
         if self.addresses.containers():
             return self._is_known_address(host, port)
         return port == 80 and "." not in host and ":" not in host
@@ -200,9 +200,9 @@ def _is_network_match(text: str, address: _Address, port: int) -> bool:
 
 
 def session(policy: Policy) -> requests.Session:
-    """Return a session that checks every connection: the name first, then the address that it connects to."""
+    """Return a session that checks every connection: first the host name, then the address of the connection."""
     made = requests.Session()
-    # A proxy would make unchecked connections for us, and ~/.netrc would give passwords to other hosts.
+    # A proxy would make unchecked connections, and ~/.netrc would give passwords to other hosts.
     made.trust_env = False
     made.max_redirects = _MOST_REDIRECTS
     made.mount("http://", _Adapter(policy))
@@ -237,7 +237,7 @@ class _SocketAdapter(SocketAdapter):
 
 def _pools(resolve: Callable[[str, int], list[tuple[Any, ...]]]) -> dict[str, type[HTTPConnectionPool]]:
     class Checked:
-        """Connects to a checked address, without a second question to DNS."""
+        """Connects to a checked address, without a second DNS request."""
 
         def _new_conn(self) -> socket.socket:
             return _connect(self, resolve)
@@ -287,7 +287,7 @@ class Fetched:
 
 
 def fetch(url: str, target: Path, policy: Policy, settings: Settings) -> Fetched:
-    """Stream `url` durably into the new file `target`; raise ToolError with the reason, or ForbiddenError."""
+    """Stream `url` durably to the new file `target`. Raise ForbiddenError, or ToolError with the reason."""
     try:
         with session(policy) as http, http.get(policy.resolve_container(url), **_options()) as response:
             if not response.ok:

@@ -1,4 +1,4 @@
-"""Wake-ups between processes: a process rings a bell, and all listeners wake within a millisecond, without polling."""
+"""Wake up other processes: one process rings a bell, and all listeners wake within a millisecond, without polling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Bell", "Listener", "Waiters"]
 
 # The pause between checks on systems without inotify.
 _POLL_S = 0.05
-# A ring may get lost, so no wait is longer.
+# The longest wait for a ring, because a ring may get lost.
 _LONGEST_S = 5.0
 
 
@@ -29,11 +29,11 @@ class Bell:
         try:
             os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         except OSError:
-            # No descriptor is free, or the disk is full: listeners check from time to time without a ring.
+            # No descriptor is free, or the disk is full. Listeners also wake without a ring, from time to time.
             return
 
     def listen(self) -> INotify:
-        """Return an inotify object to poll and to `read(0)`; raise OSError if the system has no more of them."""
+        """Return an inotify object to poll and to `read(0)`; raise OSError if the system can create no more."""
         inotify = INotify(nonblocking=True)
         try:
             inotify.add_watch(self.path, flags.OPEN)
@@ -44,7 +44,7 @@ class Bell:
 
 
 class Listener:
-    """Waits for the rings of one bell, and misses none between two calls of `wait`; for one thread only."""
+    """Waits for the rings of one bell, in one thread only. It misses no ring between two calls of `wait`."""
 
     def __init__(self, bell: Bell) -> None:
         self._bell = bell
@@ -79,7 +79,7 @@ class Waiters:
     def count(self) -> int:
         """Return how often the bell has rung. Call it before you check a state, then pass the number to `wait`."""
         if self._pid != os.getpid():
-            # This is a forked process: it has neither the listening thread nor valid locks.
+            # This process is a fork: it has no listening thread, and its locks are not valid.
             self._pid = os.getpid()
             self._begin()
         with self._changed:
@@ -111,7 +111,7 @@ class Waiters:
 
 
 def _wait_for_ring(inotify: INotify, longest_s: float | None) -> None:
-    """Return at the next ring, or after `longest_s`; all rings so far are consumed."""
+    """Return at the next ring, or after `longest_s`. Consume all rings so far."""
     poller = poll()
     poller.register(inotify.fileno())
     poller.poll(None if longest_s is None else longest_s * 1000)

@@ -1,4 +1,4 @@
-"""A project that is small enough for tests: two archives, a model that is their length, and its judgement."""
+"""A small project for tests. Its model is the length of one archive; another archive shows whether it is right."""
 
 from pathlib import Path
 

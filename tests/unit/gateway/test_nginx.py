@@ -32,7 +32,7 @@ def _compose(folder: Path, text: str = COMPOSE) -> Path:
 
 
 def test_services_with_a_container_name_are_upstreams(tmp_path: Path) -> None:
-    """The host is the service's name, or its alias in the network where it listens; other services stay private."""
+    """The host is the service's name, or its alias in the network where it listens. Other services get no route."""
     assert read_upstreams(_compose(tmp_path)) == {
         "import": "http://import",
         "export": "http://export",
@@ -43,7 +43,7 @@ def test_services_with_a_container_name_are_upstreams(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["services: [1]", "services: {a: 1}", "{", "x: 1", "[]"])
 def test_an_invalid_compose_file_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With one sentence."""
+    """The error is one sentence, not a traceback."""
     with pytest.raises(SettingsError):
         read_upstreams(_compose(tmp_path, text))
     assert main([str(tmp_path / "docker-compose.yml")]) == 1
@@ -52,7 +52,7 @@ def test_an_invalid_compose_file_is_refused(tmp_path: Path, text: str, capsys: p
 
 
 def test_the_command_prints_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the addresses from its options."""
+    """The configuration has the addresses from the options."""
     arguments = ["--listen", "gateway.edge:8080", "127.0.0.1:9", "--access", "http://door:1/"]
     assert main([str(_compose(tmp_path)), *arguments]) == 0
     printed = capsys.readouterr().out
@@ -85,8 +85,8 @@ def test_nginx_treats_headers_like_the_embedded_gateway() -> None:
         assert f"auth_request_set $gateway_{name.lower()} $upstream_http_x_gateway_{name.lower()};" in text
 
 
-def test_every_forwarding_location_asks_the_access_service() -> None:
-    """Only the location with the access service's full answer does not ask."""
+def test_only_one_location_does_not_ask_the_access_service() -> None:
+    """This location returns the access service's full answer. Any other one would let all requests pass."""
     text = render(Nginx(upstreams={"tool": "http://tool"}, access="http://access:8080", listen=("8080",)))
     assert text.count("auth_request /./pass;") == 1
     assert text.count("auth_request off;") == 1

@@ -1,4 +1,4 @@
-"""Damaged artifacts are marked, not served as if they were right, and not re-used."""
+"""A damaged artifact is marked. It is neither served nor re-used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def artifacts(tmp_path: Path) -> ExpectedArtifacts:
 
 
 def change(path: Path, offset: int, *, keep_time: bool = False) -> None:
-    """Flip one bit of a file with any mode."""
+    """Flip one bit of a file, even of a read-only file."""
     before = path.stat()
     path.chmod(0o644)
     with path.open("r+b") as file:
@@ -68,7 +68,7 @@ DAMAGES: dict[str, Callable[[Folder], None]] = {
 
 
 def reuse_first(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | None, Folder]:
-    """Make `name` from the artifact with the fingerprint of `first`."""
+    """Try to make `name` by a re-use of `first`; return its row, or None, and its folder."""
     row = artifacts.queued(name)
     folder = artifacts.volume.folder(row.id)
     folder.path.mkdir()
@@ -79,7 +79,7 @@ def reuse_first(artifacts: ExpectedArtifacts, name: str) -> tuple[ArtifactRow | 
 
 @pytest.fixture
 def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
-    """Return a volume with an artifact that counts as large: a re-use does not read its files each time."""
+    """Return a volume with an artifact that counts as large: not every re-use reads its files."""
     monkeypatch.setattr(file_states, "_QUICK_BYTES", -1)
     made = ExpectedArtifacts.at(tmp_path / "volume")
     made.completed("first", file="content of first", **{"folder/other": "x" * 5000})
@@ -92,7 +92,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExpectedArtifacts:
 def test_damaged_artifact_is_not_re_used(
     size: str, damage: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
-    """Its row is marked, the log names it, its status has the damage, and no links to its files stay."""
+    """The row is marked, the log names the artifact, and the status names the damage. No links to its files stay."""
     artifacts: ExpectedArtifacts = request.getfixturevalue(size)
     DAMAGES[damage](artifacts.folder("first"))
     made, folder = reuse_first(artifacts, "second")
@@ -112,7 +112,7 @@ def test_older_undamaged_artifact_is_re_used_instead_of_a_damaged_one(artifacts:
     assert index.put(replace(made, seq=2, fingerprint="of first"))
     tick()
     change(folder.manifest, 40)
-    # The artifacts share the manifest file. Give the first one a sound copy again.
+    # The artifacts share the manifest file. Give the first one an undamaged copy again.
     content = artifacts.folder("first").manifest
     damaged = bytearray(content.read_bytes())
     damaged[40] ^= 1
@@ -133,7 +133,7 @@ def test_small_artifact_is_read_at_each_re_use(artifacts: ExpectedArtifacts, mon
 
 
 def test_large_artifact_is_read_only_after_a_change(large: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that did not change since they were digested are linked without being read."""
+    """A re-use links files that did not change since their digest was computed, and does not read them."""
     monkeypatch.setattr("bonseyes_dagster.tool.artifacts.reuse._read_all", lambda *_: pytest.fail("read"))
     for name in ("second", "third"):
         made, folder = reuse_first(large, name)
@@ -145,7 +145,7 @@ def test_large_artifact_is_read_only_after_a_change(large: ExpectedArtifacts, mo
 
 
 def test_worker_does_the_long_reading(large: ExpectedArtifacts) -> None:
-    """A link from elsewhere changes the states. A request that creates must not wait for the disk to read all files."""
+    """Another hard link changes the state of a file, so all files are read again. No request must wait for this."""
     (large.volume.path / "link").hardlink_to(large.folder("first").data / "folder/other")
     row = large.queued("second")
     folder = large.volume.folder(row.id)
@@ -176,7 +176,7 @@ def test_cancelled_re_use_leaves_no_links(artifacts: ExpectedArtifacts) -> None:
 
 
 def test_restored_artifact_is_read_once(large: ExpectedArtifacts) -> None:
-    """A restore brings the times and the saved states back, but not the inodes, so the flipped byte is found."""
+    """A restore keeps the times of files, but not their inodes, so the re-use reads the files."""
     change(large.folder("first").data / "folder/other", 7, keep_time=True)
     restored = large.folder("first").data / "folder/other"
     before, content = restored.stat(), restored.read_bytes()
@@ -187,7 +187,7 @@ def test_restored_artifact_is_read_once(large: ExpectedArtifacts) -> None:
 
 
 def test_re_used_artifact_has_its_own_row_copy(artifacts: ExpectedArtifacts) -> None:
-    """Its copy is no link to the copy of the other artifact."""
+    """The row copy is not a link to that of the other artifact."""
     made, folder = reuse_first(artifacts, "second")
     assert made is not None
     copy = read_row_copy(folder)
@@ -197,7 +197,7 @@ def test_re_used_artifact_has_its_own_row_copy(artifacts: ExpectedArtifacts) -> 
 
 @pytest.mark.parametrize("content", ["[]", "[{}]", "{", "null", "\x00", '[{"path": 1, "size": 1, "sha256": "a"}]'])
 def test_damaged_manifest_gives_not_ready(artifacts: ExpectedArtifacts, content: str) -> None:
-    """The answer reports the damage; it is no 500."""
+    """The error names the damage. It is not a 500."""
     artifacts.folder("first").manifest.write_text(content)
     with pytest.raises(NotReadyError, match="is damaged"):
         store_of(artifacts).manifest("first")
@@ -212,7 +212,7 @@ def test_damaged_manifest_gives_not_ready(artifacts: ExpectedArtifacts, content:
     ],
 )
 def test_reading_a_damaged_artifact_marks_it(artifacts: ExpectedArtifacts, damage: str, sentence: str) -> None:
-    """The answer names artifact, file and damage. The next equal request makes it anew."""
+    """The error names artifact, file and damage. The next equal request makes the artifact again."""
     DAMAGES[damage](artifacts.folder("first"))
     for _ in range(2):
         with pytest.raises(NotReadyError, match=f"The data of the artifact 'first' is damaged. {sentence}"):
@@ -233,7 +233,7 @@ def test_file_replaced_by_a_link_is_not_served(artifacts: ExpectedArtifacts) -> 
 
 
 def test_manifest_with_a_path_out_of_the_artifact_is_damaged(artifacts: ExpectedArtifacts) -> None:
-    """Even if the index has the digest of the tampered manifest."""
+    """The check of the paths does not depend on the digest of the manifest."""
     (artifacts.volume.path / "secret").write_text("secret")
     manifest = artifacts.folder("first").manifest
     entries = json.loads(manifest.read_bytes())
@@ -276,7 +276,7 @@ def test_random_damage_is_never_re_used(tmp_path: Path) -> None:
 
 
 def test_audit_marks_short_and_missing_files(artifacts: ExpectedArtifacts) -> None:
-    """No client has to read the artifact first."""
+    """The audit finds damage before a client reads the artifact."""
     artifacts.completed("second")
     artifacts.completed("third")
     cut(artifacts.folder("first"))
@@ -293,7 +293,7 @@ def test_audit_marks_short_and_missing_files(artifacts: ExpectedArtifacts) -> No
     [("digest", "0" * 64), ("parameters", '{"text": "gurst"}'), ("parameters", "{"), ("version", "2")],
 )
 def test_audit_repairs_a_wrong_row(artifacts: ExpectedArtifacts, column: str, value: str) -> None:
-    """The copy beside the data has its own digest, and the manifest decides."""
+    """The row copy beside the data has its own digest. Where row and copy differ, the manifest decides."""
     index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("DROP TRIGGER final_phases_stay")
@@ -302,8 +302,8 @@ def test_audit_repairs_a_wrong_row(artifacts: ExpectedArtifacts, column: str, va
     artifacts.check(index)
 
 
-def test_audit_rewrites_a_damaged_copy(artifacts: ExpectedArtifacts) -> None:
-    """The row in the index is right."""
+def test_audit_rewrites_a_damaged_row_copy(artifacts: ExpectedArtifacts) -> None:
+    """The row in the index is right, so the audit writes the copy from it."""
     copy = artifacts.folder("first").row_copy
     change(copy, 100)
     with pytest.raises(RowDamagedError):
@@ -313,7 +313,7 @@ def test_audit_rewrites_a_damaged_copy(artifacts: ExpectedArtifacts) -> None:
 
 
 def test_audit_marks_an_artifact_without_manifest_whose_row_and_copy_differ(artifacts: ExpectedArtifacts) -> None:
-    """Without a manifest nothing decides between row and copy, and the data is damaged anyway."""
+    """Only a manifest could show whether row or copy is right. Without a manifest, the data is damaged anyway."""
     folder = artifacts.folder("first")
     write_row_copy(folder, replace(artifacts.expected["first"], version="2"))
     folder.manifest.unlink()
@@ -325,7 +325,7 @@ def test_audit_marks_an_artifact_without_manifest_whose_row_and_copy_differ(arti
 def test_audit_does_not_restore_an_artifact_deleted_meanwhile(
     artifacts: ExpectedArtifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The artifact is deleted between the check of its row and the repair."""
+    """A client deletes the artifact between the check of its row and the repair."""
     index = Index(artifacts.volume.index)
     with index._writing() as connection:
         connection.execute("UPDATE artifacts SET version = '2'")

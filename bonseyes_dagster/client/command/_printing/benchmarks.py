@@ -1,4 +1,4 @@
-"""The metrics and verdicts of a run's benchmarks, read from its reports and printed at the end of a wait."""
+"""Read the metrics and verdicts of a run's benchmarks from their reports; print them when the wait for the run ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEYS = ("passed", "metrics", *_VERDICTS)
 def read_benchmarks(run: Artifact) -> dict[str, dict[str, Any]]:
     """Return `passed`, `metrics` and the verdicts of each benchmark of a completed run, by its step.
 
-    An unreadable report is only a note on standard error: the run is completed all the same.
+    An unreadable report causes only a note on standard error, because the run itself is completed.
     """
     found: dict[str, dict[str, Any]] = {}
     try:

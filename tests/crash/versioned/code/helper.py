@@ -1,3 +1,3 @@
-"""A module in a folder that the tool names under `code`; it is imported while an artifact is made."""
+"""A module in a folder that tool.yml lists under `code`. The tool imports it while it makes an artifact."""
 
 VARIANT = "@a@"
