@@ -1,7 +1,7 @@
 """Download one file from a container to the disk.
 
-The download resumes where an earlier one stopped, computes the digest while bytes arrive, and renames the complete
-file to its final name.
+If the digest is known, the download continues where an earlier one stopped. It computes the digest while bytes arrive,
+and renames the complete file to its final name.
 """
 
 from __future__ import annotations
@@ -44,12 +44,13 @@ def fetch(
 ) -> Path:
     """Download `path` to the file `target` and return it; `target` never holds a partial file.
 
-    It verifies the digest `sha256`, or without it the server's `Repr-Digest`. An interrupted call leaves
-    `.TARGET.DIGEST.part`, which the next call continues. `on_bytes` gets the number of bytes added (negative: thrown
-    away). Raises DigestMismatchError when the bytes are wrong, ConnectionFailedError when the download fails.
+    It verifies the digest `sha256`, or, without `sha256`, the server's `Repr-Digest`. An interrupted call with `sha256`
+    leaves a file `.TARGET.DIGEST.part`, which the next call continues; without `sha256`, the next call starts again.
+    `on_bytes` gets the number of added bytes, or the negative number of removed bytes. Raises DigestMismatchError when
+    the bytes are wrong, ConnectionFailedError when the download fails.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The name may have the greatest length that the file system allows: shorten it before adding to it.
+    # The name may already have the greatest length that the file system allows, so shorten it first.
     stem = target.name.encode()[:200].decode(errors="ignore")
     part = target.with_name(f".{stem}.{(sha256 or 'unverified')[:16]}.part")
     with _locked(part) as file:
@@ -61,7 +62,7 @@ def fetch(
             if not resumed_bytes:
                 part.unlink(missing_ok=True)
                 raise
-            # Either the resumed bytes or the server's are wrong: download once more from the start.
+            # The bytes of the earlier call or those of the server are wrong: download all bytes once more.
             download.restart()
             _run_or_remove(download, part)
         part.replace(target)
@@ -84,14 +85,14 @@ def _run_or_remove(download: _Download, part: Path) -> None:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[BinaryIO]:
-    """Open the partial file under a lock: of two downloads to one target, the second waits."""
+    """Open and lock the partial file, so that a second download to the same target waits."""
     while True:
         with part.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if _is_same_file(part, file):
                 yield file
                 return
-        # The other download renamed the file while we waited for the lock: open a new one.
+        # Another download renamed the file while this one waited for the lock: open a new file.
 
 
 def _is_same_file(part: Path, file: BinaryIO) -> bool:
@@ -116,7 +117,7 @@ class _Download:
     hash: hashlib._Hash = field(default_factory=hashlib.sha256)
 
     def resume(self) -> int:
-        """Hash the bytes that an earlier call left, and return how many there are."""
+        """Hash the bytes that an earlier call left, and return their number."""
         self.file.seek(0)
         while chunk := self.file.read(_CHUNK_BYTES):
             self._count(chunk)
@@ -125,7 +126,7 @@ class _Download:
         return self.had_bytes
 
     def restart(self) -> int:
-        """Throw away all bytes received so far, and return 0."""
+        """Remove all bytes received so far, and return 0."""
         self.file.truncate(0)
         self.file.seek(0)
         self.hash = hashlib.sha256()
@@ -160,7 +161,7 @@ class _Download:
         self._verify()
 
     def _receive(self) -> None:
-        # `identity`: ranges and digests refer to the uncompressed file.
+        # `identity`, because ranges and digests refer to the uncompressed file.
         headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
         if self.had_bytes:
             headers["Range"] = f"bytes={self.had_bytes}-"

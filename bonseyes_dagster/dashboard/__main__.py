@@ -11,7 +11,7 @@ from bonseyes_dagster.web.server import serve
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Become the server; return only if it cannot start."""
+    """Replace this process by the server. Return only if the server cannot start."""
     parser = argparse.ArgumentParser(prog="python -m bonseyes_dagster.dashboard", description=__doc__)
     parser.add_argument("--bind", default="0.0.0.0:80", help="HOST:PORT, or the path of a unix socket (%(default)s)")
     arguments = parser.parse_args(argv)

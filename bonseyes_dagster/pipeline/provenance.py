@@ -1,4 +1,4 @@
-"""Makes the files of a completed run: `run.json`, which describes how it was made, and the benchmark's report."""
+"""Makes the files of a completed run: `run.json` with the origin of its results, and the files of its benchmarks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BENCHMARK = "com.bonseyes.benchmark"
 
 
 def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of `run.json`. It comes from Dagster's storage alone, so it is always the same for a run."""
+    """Return the content of `run.json`, from Dagster's storage alone: one run always gives the same content."""
     run, record = state.run, state.record
     return {
         "name": state.name,
@@ -44,7 +44,7 @@ def provenance_of(state: RunState, parameters: Mapping[str, Any]) -> dict[str, A
 
 
 def _inputs(run_config: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the inputs that the user gave to a selection of ops, by `op.parameter`."""
+    """Return the inputs that the user gave to a run of only some ops, with keys like `op.parameter`."""
     return {name: value for name, value in run_config.items() if "." in name and name not in parameters}
 
 
@@ -75,7 +75,7 @@ def _step(state: StepState) -> dict[str, Any]:
 
 
 class Provenance:
-    """The files of completed runs. It fetches reports from the benchmark's container and stores them in `cache`."""
+    """The files of completed runs. The folder `cache` keeps files that were downloaded from benchmarks' containers."""
 
     def __init__(self, requests: ContainerRequests, cache: Path) -> None:
         self._requests = requests
@@ -92,14 +92,14 @@ class Provenance:
         return sorted(files, key=lambda file: file.entry.path)
 
     def manifest(self, state: RunState, parameters: Mapping[str, Any]) -> Manifest:
-        """Return the manifest of the same files."""
+        """Return the manifest of the files that `files` returns."""
         return Manifest(tuple(file.entry for file in self.files(state, parameters)))
 
     def _report(self, step: StepState) -> list[DataFile]:
         artifact = self._requests.container(step.step.container).artifact(step.artifact)
         try:
             manifest = artifact.manifest()
-        except NotFoundError:  # deleted meanwhile: `run.json` alone is still useful
+        except NotFoundError:  # somebody deleted the artifact: `run.json` alone is still useful
             return []
         except ConnectionFailedError as error:
             raise UnavailableError(f"The benchmark's container {step.step.container} does not answer.") from error

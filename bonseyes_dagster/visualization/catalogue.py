@@ -1,4 +1,4 @@
-"""The list of all artifacts and their metrics; a thread refreshes it while TensorBoard is in use."""
+"""The list of all artifacts and their metrics. A thread refreshes the list while TensorBoard is in use."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ __all__ = ["Catalogue", "Entry"]
 log = logging.getLogger(__name__)
 
 RELOAD_S = 2.0
-# The whole list is read at this interval, to notice deletions of final artifacts. All else is read every RELOAD_S.
+# The time between two reads of the whole list. Only these reads find deletions of final artifacts.
 FULL_LISTING_S = 60.0
-# Without a request of TensorBoard for so long, the thread ends and sends no more requests to the containers.
+# If TensorBoard sends no request for this time, the thread ends, and so do its requests to the containers.
 IDLE_S = 90.0
 FIRST_WAIT_S = 5.0
 _REQUESTS_AT_ONCE = 16
@@ -39,7 +39,7 @@ class Entry:
     container: str
     status: Status
     tags: tuple[str, ...] = ()
-    # Whether `tags` is final, because the artifact has ended.
+    # Whether `tags` is complete, because the artifact is final.
     is_settled: bool = False
     # None before the first request for hyperparameters.
     parameters: Mapping[str, Any] | None = None
@@ -51,7 +51,7 @@ class Entry:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Return run and time of creation, which differ from those of a later artifact of the same name."""
+        """Return name and time of creation: a later artifact of the same name has another time."""
         return self.run, self.status.created or ""
 
     @property
@@ -74,7 +74,7 @@ class ContainerArtifacts:
     listed_at: float = 0.0
 
     def refresh(self) -> None:
-        """List artifacts that are new or were in progress, then their metrics; skip a container that is down."""
+        """Read the status of new and unfinished artifacts, then their metrics. Skip a container that is down."""
         try:
             self._list()
             self._ask()
@@ -89,7 +89,7 @@ class ContainerArtifacts:
         try:
             following = self._adopt(self.source.statuses(after=next(reversed(kept))))
         except BonseyesError:
-            self._list_all()  # the artifact in `after` may be deleted
+            self._list_all()  # a client may have deleted the artifact in `after`
             return
         self.entries = kept | following
 
@@ -112,7 +112,7 @@ class ContainerArtifacts:
         return entries
 
     def _ask(self) -> None:
-        # Newest first: users look at the newest artifacts while a long catalogue fills.
+        # Newest first: users want to see these while the first refresh of a long list still runs.
         asked = [e for e in reversed(self.entries.values()) if not e.is_settled and e.status.phase != "queued"]
         remaining = iter(asked)
         # Small batches, so that a container with many artifacts does not delay the requests of the others.
@@ -132,7 +132,7 @@ def _ask_one(entry: Entry) -> None:
 
 
 class Catalogue:
-    """All artifacts of all containers. `find` returns the base URLs of the containers by name."""
+    """All artifacts of all containers. `find` returns the base URL of each container by its name."""
 
     def __init__(self, find: Callable[[], Mapping[str, str]], *, reload_s: float = RELOAD_S) -> None:
         self._find = find
@@ -148,13 +148,13 @@ class Catalogue:
         self.requests = ThreadPoolExecutor(_REQUESTS_AT_ONCE, "metrics")
 
     def entries(self) -> list[Entry]:
-        """Return the artifacts with metrics; the first call waits up to FIRST_WAIT_S for the first refresh."""
+        """Return the artifacts that have metrics. The first call waits up to FIRST_WAIT_S for the first refresh."""
         self.keep_following()
         listed = list(self._by_container.values())
         return [entry for artifacts in listed for entry in list(artifacts.entries.values()) if entry.tags]
 
     def get(self, run: str) -> Entry | None:
-        """Return the artifact `CONTAINER/NAME`, or None."""
+        """Return the artifact with the run name `CONTAINER/NAME`, or None."""
         container, _, name = run.partition("/")
         artifacts = self._by_container.get(container)
         return artifacts.entries.get(name) if artifacts else None
@@ -185,7 +185,7 @@ class Catalogue:
             time.sleep(max(self._reload_s - (time.monotonic() - began), 0.1))
 
     def refresh(self, wait_s: float) -> None:
-        """Refresh every container once and wait at most `wait_s`; slower requests go on in the background."""
+        """Refresh every container once, but wait at most `wait_s`. Slower refreshes go on in the background."""
         found = self._find()
         for container in [name for name in self._by_container if name not in found]:
             del self._by_container[container]
@@ -204,7 +204,7 @@ class Catalogue:
             artifacts.refresh()
 
     def _open(self, container: str, base_url: str) -> ContainerArtifacts | None:
-        """Add a container to the catalogue; return None if it has no artifacts, and ask again after 10 seconds."""
+        """Add a container to the catalogue. If it has no artifacts, return None; a call after 10 s asks it again."""
         key = (container, base_url)
         if time.monotonic() < self._no_artifacts_until.get(key, 0.0):
             return None

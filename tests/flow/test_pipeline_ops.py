@@ -1,4 +1,4 @@
-"""Ops over real tools, with Dagster's own executors: their results, failures and retries."""
+"""Ops that use real tools, in Dagster's own executors: their results, failures and retries."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WAIT_S = 60.0
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
-    """The tools, running, and this process as one of the project's."""
+    """Start the tools, and give this process the environment of a process of the project."""
     with running_tools(tmp_path_factory.mktemp("tiny")) as project, pytest.MonkeyPatch.context() as patch:
         for name, value in project.environment.items():
             patch.setenv(name, value)
@@ -50,13 +50,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyProject]:
 
 @pytest.fixture(scope="module")
 def pipeline(project: TinyProject) -> Pipeline:
-    """The pipeline's definition."""
+    """Return the definition of the pipeline."""
     return load_pipeline(PROJECT, "tiny-one")
 
 
 @pytest.fixture(scope="module")
 def instance(project: TinyProject) -> Iterator[DagsterInstance]:
-    """An instance with files, which re-execution and other processes need."""
+    """Return an instance with files. A re-execution and other processes can open it."""
     home = project.root / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -68,7 +68,7 @@ def instance(project: TinyProject) -> Iterator[DagsterInstance]:
 def execute(
     pipeline: Pipeline, project: TinyProject, instance: DagsterInstance
 ) -> Callable[..., ExecuteInProcessResult]:
-    """Run the pipeline in this process, in Dagster's in-process executor."""
+    """Return a function that runs the pipeline in this process, with Dagster's in-process executor."""
 
     def execute(name: str, content: bytes = b"abc", reuse: str = "true", **parameters: Any) -> ExecuteInProcessResult:
         archive = str(project.archive(f"{name}.bin", content))
@@ -89,7 +89,7 @@ def failure_of(result: ExecuteInProcessResult) -> Any:
 
 
 def test_op_returns_a_typed_reference(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """It has the digest that the container has. Dagster gets a materialization of it."""
+    """The reference has the digest that the container reports. Dagster gets a materialization of the artifact."""
     result = execute("plain", epochs=2)
     assert result.success
     made = project.container("learn").artifact("plain_learn")
@@ -123,7 +123,7 @@ def test_output_of_the_tool_is_output_of_the_step(
 
 
 def test_reuse_can_be_turned_off(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """A tag of the run decides. By default an equal artifact is re-used."""
+    """A tag of the run turns it off. By default, a step re-uses an equal artifact."""
     execute("original", content=b"reuse", pause=0.01)
     execute("copy", content=b"reuse", pause=0.01)
     execute("anew", content=b"reuse", pause=0.01, reuse="false")
@@ -139,7 +139,7 @@ def test_step_reports_that_the_code_of_its_tool_changed(
     instance: DagsterInstance,
     tmp_path: Path,
 ) -> None:
-    """The report is in Dagster's log, in the materialization and in `run.json`. The other steps have none."""
+    """The report is in Dagster's log, in the materialization and in `run.json`. Other steps have no report."""
     tool = shutil.copytree(PROJECT / "containers" / "learn", tmp_path / "learn")
     before = project.addresses.read_text()
     with tool_server(tool, tmp_path / "volume", BONSEYES_ADDRESSES=str(project.addresses)) as server:
@@ -161,10 +161,10 @@ def test_step_reports_that_the_code_of_its_tool_changed(
     assert any("the code of its tool changed" in message for message in messages)
 
 
-def test_artifacts_of_others_are_left_alone(
+def test_step_fails_if_the_name_of_its_artifact_is_taken(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """If the name that a step needs is taken, the step fails with the reason and removes nothing."""
+    """The step must neither use nor remove an artifact that somebody else made."""
     project.container("load").create("taken_load_train", {}, {"archive": b"other"}).wait(WAIT_S)
     result = execute("taken")
     failure = failure_of(result)
@@ -172,10 +172,10 @@ def test_artifacts_of_others_are_left_alone(
     assert project.container("load").artifact("taken_load_train").read("archive.bin") == b"other"
 
 
-def test_artifacts_of_an_existing_run_are_left_alone(
+def test_second_run_of_a_name_gets_its_own_name(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """`dagster job execute` can make two runs with one name. The second run gets its own name."""
+    """`dagster job execute` can start two runs with one name. The first run must keep its artifacts."""
     assert execute("twin", content=b"first").success
     second = execute("twin", content=b"second")
     assert second.success
@@ -188,7 +188,7 @@ def test_artifacts_of_an_existing_run_are_left_alone(
 def test_file_outside_the_allowed_folders_fails_at_once(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """A user who may launch runs could read the file as an input file of the artifact."""
+    """Otherwise a user who may launch runs could read any file as an input file of the artifact."""
     result = execute("outside", train="/etc/hostname")
     description = failure_of(result).description
     assert "/etc/hostname is outside the folders" in description
@@ -197,14 +197,14 @@ def test_file_outside_the_allowed_folders_fails_at_once(
 
 
 def test_missing_file_fails_at_once(execute: Callable[..., ExecuteInProcessResult], project: TinyProject) -> None:
-    """The path is read where the run executes. The message has the whole path."""
+    """The process of the run reads the path. The message has the whole path."""
     result = execute("lost", train=str(project.root / "missing.bin"))
     assert str(project.root / "missing.bin") in failure_of(result).description
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
 def test_failure_of_a_tool_is_not_retried(execute: Callable[..., ExecuteInProcessResult]) -> None:
-    """It would fail again."""
+    """The tool would fail again."""
     result = execute("refused", fail="Not with me.")
     assert failure_of(result).description == "Not with me."
     assert not any(event.is_step_up_for_retry for event in result.all_events)
@@ -214,7 +214,7 @@ def test_failure_of_a_tool_is_not_retried(execute: Callable[..., ExecuteInProces
 def test_restarted_container_makes_the_artifact_again(
     execute: Callable[..., ExecuteInProcessResult], project: TinyProject
 ) -> None:
-    """The container is killed during its work. The step requests the artifact again, and the run completes."""
+    """A kill ends the container while it works. The step requests the artifact again, and the run completes."""
     learn = project.container("learn")
     results: list[ExecuteInProcessResult] = []
     thread = threading.Thread(
@@ -259,7 +259,7 @@ def test_interrupt_cancels_the_artifact(project: TinyProject, instance: DagsterI
 def test_re_execution_does_not_repeat_completed_steps(
     project: TinyProject, pipeline: Pipeline, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It begins at the failed step, with the parent's artifacts. The pipeline's container shows which run made them."""
+    """The re-execution begins at the failed step, with the parent's artifacts. The steps tell which run made them."""
     monkeypatch.setenv("DAGSTER_HOME", str(project.root / "home"))
     repository = ReconstructableRepository.for_file(str(PROJECT / "definitions.py"), "defs", str(PROJECT))
     job = repository.get_reconstructable_job("tiny_one")

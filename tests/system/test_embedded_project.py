@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def project() -> Iterator[Embedded]:
-    """The tiny project, up, in a folder that all users can enter."""
+    """Return the tiny project, which is up, in a folder that all users can enter."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         Path(folder).chmod(0o755)
         with embedded(Path(folder) / "project", with_dagster=True) as project:
@@ -64,7 +64,7 @@ def _run(project: Embedded, name: str, **parameters: object) -> Artifact:
 
 
 def test_every_service_answers_behind_one_port(project: Embedded) -> None:
-    """Every service is healthy, and has its path at the gateway."""
+    """Every service is healthy, and the gateway has a path for it."""
     status = project.status()
     names = {service["name"] for service in status["services"]}
     assert names >= {"tiny-one", "tiny-two", "load", "learn", "judge", "run-server", "dagster-daemon", "gateway"}
@@ -83,7 +83,7 @@ def test_status_names_the_containers_whose_code_changed(project: Embedded) -> No
     new.touch()
     try:
         until(lambda: project.status()["code_changed"] == ["learn"])
-        # Each process of the dashboard asks the containers by itself.
+        # Each process of the dashboard asks the containers separately, so one may know of the change later.
         sentence = "The code of learn changed since it started; restart the container to use it.\n"
         until(lambda: sentence in project.call("status").stdout)
     finally:
@@ -102,7 +102,7 @@ def test_run_through_the_gateway_completes(project: Embedded) -> None:
 
 
 def test_no_service_runs_a_module_of_the_working_folder(project: Embedded) -> None:
-    """By default, Python and uWSGI prefer modules of the working folder to the standard library."""
+    """By default, Python and uWSGI load a module of the working folder instead of the standard library's."""
     assert _run(project, "modules").wait(120).phase == "completed"
     ran = project.folder / "ran"
     assert not ran.exists(), ran.read_text()
@@ -130,14 +130,16 @@ def test_another_user_gets_nothing(project: Embedded) -> None:
     paths.add(str(default_socket(project.project.dagster_home)))
     assert len(connectable(paths)) >= 10
     assert as_other_user(lambda: connectable(paths)) == []
-    assert as_other_user(lambda: readable([project.folder])), "the project's folder must be open for this to tell"
+    assert as_other_user(lambda: readable([project.folder])), (
+        "the project's folder must be open, or the next line proves nothing"
+    )
     assert as_other_user(lambda: readable([project.project.state_folder])) == []
-    # The only port is the gateway's, which has no token here.
+    # The only port is the gateway's. This gateway has no token.
     assert as_other_user(lambda: _status(project, "/", f"127.0.0.1:{project.port}")) == 403
 
 
 def test_rebinding_page_gets_403(project: Embedded) -> None:
-    """The gateway has the only port to which a browser can connect."""
+    """Browsers can connect to the gateway's port only, so the gateway must check Host."""
     for path in ("/", "/healthz", "/containers/load/artifacts", "/dagster/graphql?query={version}"):
         assert _status(project, path, "evil.example") == 403
     assert _status(project, "/healthz", f"127.0.0.1:{project.port}") == 200
@@ -150,10 +152,10 @@ def _status(project: Embedded, path: str, host: str) -> int:
         return connection.getresponse().status
 
 
-# The parameters differ, because the second run would reuse the steps of the first one.
+# The parameters differ: with equal ones, the second run would reuse the steps of the first run.
 @pytest.mark.parametrize(("how", "epochs"), [("down", 100), ("kill -9", 101)])
 def test_run_is_resumed_after_the_project_was_down(project: Embedded, how: str, epochs: int) -> None:
-    """The project ends in the middle of a step, by `down` or by a kill; the next start resumes the run."""
+    """`down` or a kill ends the project in the middle of a step. The next start resumes the run."""
     name = how.replace(" ", "")
     run = _run(project, name, epochs=epochs, pause=0.1)
     until(lambda: is_at_work(Project(project.url), "learn", f"{name}_learn"))
@@ -168,20 +170,20 @@ def test_run_is_resumed_after_the_project_was_down(project: Embedded, how: str, 
 
 
 def test_cancelled_run_with_a_hanging_process_cancels_its_artifact(project: Embedded) -> None:
-    """A hanging process of a cancelled run is killed; its artifact must not go on."""
-    run = _run(project, "deaf", epochs=1000, pause=0.1)
-    until(lambda: is_at_work(Project(project.url), "learn", "deaf_learn"))
+    """The run server kills the process. The artifact that the process waited for must not go on."""
+    run = _run(project, "hanging", epochs=1000, pause=0.1)
+    until(lambda: is_at_work(Project(project.url), "learn", "hanging_learn"))
     run_id = run.status().run_id
     process = json.loads((project.project.dagster_home / "run_server" / "runs" / f"{run_id}.json").read_bytes())
     os.kill(process["pid"], signal.SIGSTOP)
     run.cancel()
     assert run.wait(60).phase == "cancelled"
-    learn = Project(project.url).container("learn").artifact("deaf_learn")
+    learn = Project(project.url).container("learn").artifact("hanging_learn")
     assert learn.wait(60).phase == "cancelled"
 
 
 def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
-    """The error is that of the import, and no process is left running."""
+    """`up` prints the error of the import, and leaves no process running."""
     with embedded(tmp_path / "broken", with_dagster=True) as broken:
         file = broken.folder / "definitions.py"
         file.write_text("import os\nimport nonsense_that_is_not_there\n")
@@ -195,7 +197,7 @@ def test_definitions_that_cannot_be_loaded_are_refused(tmp_path: Path) -> None:
 
 
 def test_broken_tool_is_named_and_loads_after_a_correction(tmp_path: Path) -> None:
-    """`up` does not wait for a tool that cannot get healthy; all other services start."""
+    """`up` does not wait for a tool that cannot become healthy. All other services start."""
     with embedded(tmp_path / "broken", with_dagster=False) as broken:
         (name, folder), *_ = broken.project.tools().items()
         file = folder / "broken.py"

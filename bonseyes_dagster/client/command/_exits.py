@@ -22,14 +22,14 @@ PIPE_CLOSED = 141
 
 EXITS: dict[int, str] = {
     OK: "done",
-    FAILED: "the artifact or the run failed, or was cancelled or interrupted; `bonseyes check` found something",
+    FAILED: "an artifact, a run or a build failed, was cancelled or interrupted; `bonseyes check` found something",
     INVALID: "wrong usage, parameters, files or settings; nothing was started",
     NOT_FOUND: "there is no such container, pipeline, artifact, run or file",
-    CONFLICT: "the name is taken",
-    UNREACHABLE: "the project does not answer, or its answer breaks the contract",
+    CONFLICT: "the name or the folder is taken, the artifact is not final, or `bonseyes restore` would replace data",
+    UNREACHABLE: "the project or Docker does not answer, a service is not healthy, or an answer breaks the contract",
     REFUSED: "the project refuses the request: token, host or policy",
     FULL: "no room now: the queue or the disk is full, or the upload is too large",
-    DAMAGED: "the downloaded bytes do not have the promised digest",
+    DAMAGED: "downloaded bytes, or a part of a backup, do not have the promised digest",
     TIMED_OUT: "--timeout passed before the result was final",
     INTERNAL: "a fault inside the project; its log has the details",
     INTERRUPTED: "interrupted with Ctrl-C; the artifact or the run goes on",

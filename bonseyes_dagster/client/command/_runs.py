@@ -22,12 +22,12 @@ __all__ = ["COMMANDS"]
     epilog="\b\nbonseyes run digits-cnn --name first --wait \\\n"
     "    -f train-images=train-images.gz -f train-labels=train-labels.gz \\\n"
     "    -f test-images=test-images.gz -f test-labels=test-labels.gz -p epochs=3\n\n"
-    "\b\nThe pipeline describes the type of each value (bonseyes pipelines --json):\n"
-    "true and false, 3, 0.5, JSON or @FILE with JSON in it.\n\n"
+    "\b\nEach parameter has a type (bonseyes pipelines PIPELINE). Values are, for example:\n"
+    "true, false, 3, 0.5, JSON, or @FILE with JSON in it.\n\n"
     "Ctrl-C only stops the wait: the run goes on."
 )
 @click.argument("pipeline", shell_complete=complete_pipeline)
-@click.option("--name", help="The run's name; without it, the pipeline makes one.")
+@click.option("--name", help="The run's name; by default, the pipeline makes one.")
 @launch_options
 @click.option("--no-reuse", is_flag=True, help="Make all artifacts anew, even if equal ones exist.")
 @json_option
@@ -60,7 +60,7 @@ class _RunsGroup(ExtensibleGroup):
         return super().parse_args(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Complete sub-commands, and pipelines, because `list` is optional."""
+        """Complete sub-commands and pipelines: without `list`, the next word may be either."""
         return [*super().shell_complete(ctx, incomplete), *complete_pipeline(ctx, click.Argument(["x"]), incomplete)]
 
 
@@ -82,7 +82,7 @@ def runs() -> None:
 @json_option
 @pass_state
 def list_runs(state: State, pipeline: str | None) -> None:
-    """List runs, the latest last."""
+    """List runs, the newest last."""
     if pipeline is not None:
         container = state.pipeline(pipeline)
         found = [(container.name, container.statuses())]

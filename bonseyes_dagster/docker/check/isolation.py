@@ -12,10 +12,10 @@ from bonseyes_dagster.docker.compose.files import ComposeService, read_compose_m
 __all__ = ["RULES"]
 
 GATEWAY = "gateway"
-# The networks on which tools listen. On them, a tool can connect to tools and the dashboard, and to nothing else.
+# The networks on which tools listen. There, a tool can connect only to other tools and the dashboard.
 TOOL_NETWORKS = frozenset({"tools", "browse"})
 OUTBOUND = "outbound"
-# Services that listen on no network, by a word of their command.
+# Services with one of these words in their command listen on no network.
 _SILENT = frozenset(
     {
         "bonseyes_dagster.orchestration.run_server",
@@ -29,7 +29,7 @@ _ELSEWHERE = "198.51.100.7"  # an address reserved for examples
 
 
 def networks_are_declared(subject: Subject) -> Iterator[Finding]:
-    """The file declares each network."""
+    """The compose file declares each network that a service is on."""
     for name, service in subject.services.items():
         for network in service.networks:
             if subject.compose_model and network not in subject.compose_model.networks:
@@ -51,7 +51,7 @@ def own_network(subject: Subject) -> Iterator[Finding]:
 
 
 def tool_networks(subject: Subject) -> Iterator[Finding]:
-    """A tool is on the networks of tools, and on no other network."""
+    """A tool is on both networks of tools, and on no other network but `outbound`."""
     for name in subject.tool_services:
         service = subject.services[name]
         if service.raw.get("network_mode", "none") != "none":
@@ -59,7 +59,7 @@ def tool_networks(subject: Subject) -> Iterator[Finding]:
         for network in sorted(set(service.networks) - TOOL_NETWORKS - {OUTBOUND}):
             yield subject.at_service(
                 name,
-                f"it is on the network {network!r}, where it could reach other services than tools.",
+                f"it is on the network {network!r}, where it could reach services that are not tools.",
                 "Tools are on `networks: [tools, browse]`.",
             )
         for network in sorted(TOOL_NETWORKS - set(service.networks)):
@@ -71,7 +71,7 @@ def tool_networks(subject: Subject) -> Iterator[Finding]:
 
 
 def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
-    """A service on a network of tools that is neither a tool nor the dashboard listens only on another network."""
+    """On the tools' networks and `outbound`, only tools and the dashboard listen; others bind another network."""
     for name, service in subject.services.items():
         if name in subject.tool_services or DASHBOARD in service.command or _is_silent(service):
             continue
@@ -85,7 +85,7 @@ def listens_elsewhere(subject: Subject) -> Iterator[Finding]:
                 name,
                 f"it is on the network {shared[0]!r}, where every tool could connect to it.",
                 f"Have it bind {address}, with `aliases: [{address}]` on the network {network!r}; "
-                "or set `x-listens: false`, if it does not listen at all.",
+                "or set `x-listens: false` if it does not listen at all.",
             )
         elif bound and address not in service.networks[network]:
             yield subject.at_service(
@@ -104,7 +104,7 @@ def _is_bound(address: str, command: str) -> bool:
 
 
 def networks_are_internal(subject: Subject) -> Iterator[Finding]:
-    """Only the gateway's network and `outbound` lead to the machine or out of it."""
+    """Only the gateway's network and `outbound` lead to the machine or to the world."""
     if subject.compose_model is None:
         return
     for network, entry in subject.compose_model.networks.items():
@@ -112,30 +112,30 @@ def networks_are_internal(subject: Subject) -> Iterator[Finding]:
         if network == OUTBOUND or not members - {GATEWAY}:
             continue
         if not entry.get("internal"):
-            yield subject.at_service(network, "the network leads out to the world.", "Add `internal: true`.")
+            yield subject.at_service(network, "the network leads out of the machine.", "Add `internal: true`.")
         elif str((entry.get("driver_opts") or {}).get(_INHIBIT)).lower() != "true":
             yield subject.at_service(
                 network,
                 "the machine has an address on the network.",
-                f'Add `driver_opts: {{{_INHIBIT}: "true"}}`, as the others have.',
+                f'Add `driver_opts: {{{_INHIBIT}: "true"}}`, as the other networks have.',
             )
 
 
 def outbound_is_said(subject: Subject) -> Iterator[Finding]:
-    """A service has both BONSEYES_OUTBOUND and the network `outbound`: one alone has no effect, or too much."""
+    """A service has both BONSEYES_OUTBOUND and the network `outbound`, or neither of them."""
     for name, service in subject.services.items():
         is_set, is_connected = "BONSEYES_OUTBOUND" in service.environment, OUTBOUND in service.networks
         if is_set and not is_connected:
             yield subject.at_service(
                 name,
-                f"BONSEYES_OUTBOUND is set, but it is not on the network {OUTBOUND!r}.",
-                "Without this network it can reach nothing outside.",
+                f"BONSEYES_OUTBOUND is set, but the service is not on the network {OUTBOUND!r}.",
+                "Add the network: without it, the service can reach no host outside the project.",
             )
         elif is_connected and not is_set:
             yield subject.at_service(
                 name,
                 f"it is on the network {OUTBOUND!r}, but BONSEYES_OUTBOUND is not set.",
-                "Set it to the hosts from which the tool may fetch.",
+                "Set BONSEYES_OUTBOUND to the hosts from which the tool may fetch.",
             )
 
 
@@ -148,7 +148,7 @@ def outbound_is_open(subject: Subject) -> Iterator[Finding]:
 
 
 def ports(subject: Subject) -> Iterator[Finding]:
-    """Only the gateway's port is published, at the address BONSEYES_HOST, by default only on this machine."""
+    """Only the gateway publishes a port, at the address BONSEYES_HOST, by default only on this machine."""
     if subject.compose_model is None:
         return
     compose_model, environ = subject.compose_model, {"BONSEYES_HOST": _ELSEWHERE}
@@ -164,7 +164,7 @@ def ports(subject: Subject) -> Iterator[Finding]:
             yield subject.at_service(
                 name,
                 f"it publishes {', '.join(service.ports)}.",
-                "By default it must be bound to this machine: ${BONSEYES_HOST:-127.0.0.1}.",
+                "By default it must be bound to this machine: use ${BONSEYES_HOST:-127.0.0.1}.",
             )
         elif any(not port.startswith(f"{_ELSEWHERE}:") for port in elsewhere[name].ports):
             yield subject.at_service(name, "it ignores BONSEYES_HOST.", "Bind it to ${BONSEYES_HOST:-127.0.0.1}.")

@@ -24,9 +24,9 @@ from bonseyes_dagster.formats.yaml_file import read_yaml
 
 __all__ = ["DASHBOARD", "PROJECT", "SOCKET_PROXY", "Subject", "Tool", "read_subject"]
 
-# The project's folder in its images. The tools' folders below it have the same paths as on disk.
+# The project's folder in its images. The paths of the tools below this folder are the same as on the disk.
 PROJECT = PurePosixPath("/project")
-# The dashboard is recognized by its module, under any name; the socket proxy by its module and its name.
+# The rules recognize the dashboard by this module in its command, the socket proxy by its module and its name.
 DASHBOARD = "bonseyes_dagster.dashboard"
 SOCKET_PROXY = "socket-proxy"
 _OVERRIDES = "docker-compose.*.yml"
@@ -35,7 +35,7 @@ _PLACES = ("containers", "components/*/containers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A tool's folder; `build_file` is the build file for its image: its component's, or the project's."""
+    """A tool's folder. `build_file`, of the tool's component or of the project, builds its image."""
 
     name: str
     folder: Path
@@ -44,10 +44,10 @@ class Tool:
 
     @property
     def title(self) -> str | None:
-        """The name in tool.yml, which is the container's name if BONSEYES_CONTAINER is not set."""
+        """The name in tool.yml. It is the container's name if BONSEYES_CONTAINER is not set."""
         try:
             content = read_yaml(self.folder / "tool.yml")
-        except SettingsError:  # the rule for tools has a finding for it
+        except SettingsError:  # the rule for tools reports this file
             return None
         name = content.get("name") if isinstance(content, dict) else None
         return str(name) if name else None
@@ -55,10 +55,10 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The content of a project's files. `pipelines` maps names to containers, and is None when they are not known.
+    """The content of a project's files. `pipelines` maps names to containers; None means that they are not known.
 
-    Without a `compose_model` the project runs embedded only. `overrides` are the models with each of the files
-    that can be merged over docker-compose.yml.
+    Without a `compose_model`, the project can only run embedded. `overrides` has one model for each file that can be
+    merged over docker-compose.yml.
     """
 
     folder: Path
@@ -75,7 +75,7 @@ class Subject:
 
     @cached_property
     def tool_services(self) -> dict[str, Tool | None]:
-        """The services that run tools, each with its tool; None when the folder of the tool does not exist."""
+        """The services that run tools, each with its tool, or None if the tool's folder does not exist."""
         by_place = {tool.inner: tool for tool in self.tools}
         by_name = {tool.name: tool for tool in self.tools}
         found: dict[str, Tool | None] = {}
@@ -88,7 +88,7 @@ class Subject:
 
     @property
     def pipeline_services(self) -> dict[str, str]:
-        """The services that serve pipelines, with the pipelines' names."""
+        """The services that serve pipelines, each with the name of its pipeline."""
         named = {name: service.environment.get("BONSEYES_PIPELINE") for name, service in self.services.items()}
         return {name: pipeline for name, pipeline in named.items() if pipeline}
 
@@ -107,13 +107,13 @@ class Subject:
         return {image.repository: image for image in self.images.values()}
 
     def is_ours(self, repository: str) -> bool:
-        """Tell whether the first part of an image's name is that of the images that this project builds."""
+        """Tell whether an image's name has the same first part as an image that this project builds."""
         return "/" in repository and repository.split("/")[0] in {
             ours.split("/")[0] for ours in self._built if "/" in ours
         }
 
     def user_of(self, repository: str) -> str:
-        """Return the user that an image runs as, "" if unknown; raise SettingsError when no build file makes it."""
+        """Return an image's user, or "" if unknown. Raise SettingsError if it is ours and no build file makes it."""
         image = self._built.get(repository)
         if image is None and self.is_ours(repository):
             raise SettingsError(f"No build file makes {repository}.")
@@ -121,7 +121,7 @@ class Subject:
         return user if user is not None else self.user_of(repository_of(base))
 
     def command_of(self, service: ComposeService) -> str:
-        """Return a service's command; without one, the text of its image's Dockerfile, which has the command."""
+        """Return a service's command. Without one, return the text of its image's Dockerfile, which has the command."""
         image = self.image_of(service)
         return " ".join(service.command) or (_text(image.dockerfile) if image else "")
 
@@ -135,7 +135,7 @@ class Subject:
         """Return the path of an image's tool in its container, from its Dockerfile."""
         try:
             return environment_of(image.dockerfile).get("BONSEYES_TOOL")
-        except SettingsError:  # `dockerfile_there` has a finding for it
+        except SettingsError:  # the rule `dockerfile_there` reports it
             return None
 
     def has_healthcheck(self, image: Image | None) -> bool:
@@ -151,7 +151,7 @@ class Subject:
         return any(self.has_healthcheck(self._built.get(base)) for base in bases - {image.repository})
 
     def at_service(self, name: str, problem: str, remedy: str) -> Finding:
-        """Return a finding about a service; its text begins with the service's name."""
+        """Return a finding about a service or a network; its text begins with this `name`."""
         assert self.compose_model is not None
         files = [file for file in (self.compose_model.override, self.compose_model.file) if file]
         file = next((file for file in files if line_of(file, name)), files[0])
@@ -170,7 +170,7 @@ def _text(file: Path) -> str:
 
 
 def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None = None) -> tuple[Subject, list[Finding]]:
-    """Read a project; return it, with a finding for each file that cannot be read."""
+    """Read the files of a project. Return a subject, and a finding for each file that cannot be read."""
     wrong: list[Finding] = []
     images: Mapping[str, Image] = {}
     compose_model: ComposeModel | None = None
@@ -206,7 +206,10 @@ def read_subject(folder: Path, pipelines: Mapping[str, tuple[str, ...]] | None =
 def _unreadable(folder: Path, file: str, error: SettingsError) -> Finding:
     problem = error.message.replace(f"{folder}/", "").removeprefix(f"{file}: ")
     return Finding(
-        rule="readable", file=Path(file), problem=problem, remedy="The parts that depend on it could not be checked."
+        rule="readable",
+        file=Path(file),
+        problem=problem,
+        remedy="Correct the file: the parts that depend on it were not checked.",
     )
 
 

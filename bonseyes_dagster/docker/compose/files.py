@@ -52,25 +52,25 @@ class Image:
 
     @property
     def tag(self) -> str:
-        """The tag, `latest` when the reference has none."""
+        """The tag of the reference; `latest` when the reference has none."""
         return self.reference.removeprefix(self.repository).removeprefix(":") or "latest"
 
     def references(self) -> frozenset[str]:
-        """Return the references of the images that it is made from, by its Dockerfile."""
+        """Return the references of the images from which its Dockerfile makes it."""
         return bases_of(self.dockerfile, self.args, self.target)
 
     def bases(self) -> frozenset[str]:
-        """Return the repositories of the images that it is made from."""
+        """Return the references of these images without tags."""
         return frozenset(map(repository_of, self.references()))
 
     def user(self) -> tuple[str | None, str]:
-        """Return the user in its Dockerfile, None without one, and its base image."""
+        """Return the last user that its Dockerfile sets (or None), and the reference of its base image."""
         return user_of(self.dockerfile, self.args, self.target)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One entry of a service's `volumes`; `kind` is `volume`, `bind` or `tmpfs`, `source` may be empty."""
+    """One entry of a service's `volumes`. `kind` is `volume`, `bind` or `tmpfs`; `source` may be empty."""
 
     kind: str
     source: str
@@ -98,7 +98,7 @@ class ComposeService:
 
     @property
     def repository(self) -> str:
-        """The image without its tag."""
+        """The reference of the image without its tag."""
         return repository_of(self.image)
 
 
@@ -106,7 +106,7 @@ class ComposeService:
 class ComposeModel:
     """The content of a compose file; `networks` and `volumes` are its top-level entries as written.
 
-    `override` is the second file that was merged over the first one, if there is any.
+    `override` is the file that was merged over `file`, if there is one.
     """
 
     file: Path
@@ -124,9 +124,9 @@ def repository_of(reference: str) -> str:
 
 
 def read_images(project: Path, environ: Mapping[str, str] | None = None) -> dict[str, Image]:
-    """Return the images of all build files of the project, by name; raise SettingsError for a wrong file.
+    """Return the images in all build files of the project, by name; raise SettingsError for a wrong file.
 
-    The variables in the files get their values from `environ`; by default, from the environment and `.env`.
+    `environ` has the values of the variables in the files. By default, these come from the environment and `.env`.
     """
     environ = compose_environ(project) if environ is None else environ
     images: dict[str, Image] = {}
@@ -146,7 +146,7 @@ def read_compose_model(
 ) -> ComposeModel:
     """Return the content of a compose file, with the file `override` merged over it.
 
-    Raises SettingsError for a wrong file. `environ` is as in `read_images`.
+    Raises SettingsError for a wrong file. `environ` has the same meaning as in `read_images`.
     """
     environ = compose_environ(file.parent) if environ is None else environ
     document = merge({}, _read(file, environ))
@@ -168,7 +168,7 @@ def read_compose_model(
 def _change(
     document: Mapping[str, Any], services: Mapping[str, Any], override: Path, environ: Mapping[str, str]
 ) -> Any:
-    """Return a document with the file `override` merged over it; a new service there must have an image."""
+    """Return a document with the file `override` merged over it. A service only in `override` must have an image."""
     changes = _read(override, environ)
     for name, service in _services({"services": {}, **changes}, override):
         if name not in services and not service.get("image"):
@@ -209,7 +209,7 @@ def _image(name: str, service: Mapping[str, Any], file: Path) -> Image:
     if not isinstance(service.get("image"), str) or not build:
         raise SettingsError(f"{file}: service {name!r} must have 'image' and 'build'.")
     build = {"context": build} if isinstance(build, str) else build
-    # Like Compose: the context is relative to the file's folder, the Dockerfile's path to the context.
+    # As in Compose, the context is relative to the file's folder, and the Dockerfile's path is relative to the context.
     context = (file.parent / build.get("context", ".")).resolve()
     return Image(
         name=name,
@@ -249,7 +249,7 @@ def _words(command: str | Sequence[Any] | None) -> tuple[str, ...]:
 
 
 def _pairs(entries: Mapping[str, Any] | Sequence[str] | None) -> dict[str, str]:
-    """Return `args` or `environment`, which may be a list of `NAME=value`, as a mapping without empty names."""
+    """Return `args` or `environment` as a mapping, without names that have no value. A list holds `NAME=value`."""
     if isinstance(entries, Mapping):
         return {name: _text(value) for name, value in entries.items() if value is not None}
     return dict(entry.split("=", 1) for entry in entries or () if "=" in entry)

@@ -26,21 +26,21 @@ _ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
 
 def run_id_of(name: str) -> str:
-    """Return the id of the run `name`: always the same, so that Dagster's storage lets only one caller create it.
+    """Return the id of the run `name`. A name always gives the same id, so only one caller can create the run.
 
-    A name is unique in the project, not only in its pipeline: pipelines share containers, where artifacts are
-    `{run}_{op}`.
+    A name is unique in the project, not only in its pipeline: pipelines share containers, where the artifact of an op
+    has the name `{run}_{op}`.
     """
     return str(uuid.uuid5(_NAMESPACE, name))
 
 
 def pipeline_name(run: DagsterRun) -> str:
-    """Return the pipeline of a run; for a job without `Pipeline`, the name of the job."""
+    """Return the name of a run's pipeline; for a job without `Pipeline`, the name of the job."""
     return run.tags.get(PIPELINE_TAG) or run.job_name
 
 
 def run_name(run: DagsterRun) -> str:
-    """Return the name of a run; a run without a name (`dagster job execute`) gets its default name."""
+    """Return the name in a run's tag; for a run without a name (`dagster job execute`), its default name."""
     name = run.tags.get(RUN_TAG, "")
     return name if is_name(name) else _default_name(pipeline_name(run), run.run_id)
 
@@ -51,16 +51,16 @@ def new_run_name(pipeline: str) -> str:
 
 
 def name_run(instance: DagsterInstance, run: DagsterRun) -> str:
-    """Give a run a unique name before its launch, and return the name.
+    """Store a unique name for a run before its launch, and return the name.
 
-    A run without a name gets one. A run with the name of another run gets a new one: re-executions and retries have
-    the tags of their parent.
+    A run without a name gets one. A run with the name of another run gets a new name, because re-executions and retries
+    copy the tags of their parent.
     """
     return run_name(settle_name(instance, run)[0])
 
 
 def settle_name(instance: DagsterInstance, run: DagsterRun) -> tuple[DagsterRun, str]:
-    """Store a unique name for a run; return the run with that name, and the taken name it had before (or "")."""
+    """Store a unique name for a run. Return the run with this name, and the taken name that it replaces (or "")."""
     own = own_name(instance, run)
     if run.tags.get(RUN_TAG) == own:
         return run, ""
@@ -70,15 +70,15 @@ def settle_name(instance: DagsterInstance, run: DagsterRun) -> tuple[DagsterRun,
 
 
 def own_name(instance: DagsterInstance, run: DagsterRun) -> str:
-    """Return the unique name of a run; it differs from the run's tag if the name in the tag belongs to another run.
+    """Return the unique name of a run: the name in its tag or its default name, unless another run owns this name.
 
-    Of several runs with one name, the run whose id is derived from the name keeps it, else the oldest run.
+    Of several runs with one name, the run with the id `run_id_of(name)` owns it, or else the oldest run.
     """
     name = run_name(run)
     if run.run_id == run_id_of(name) or name.endswith(f"-{run.run_id[:8]}"):
         return name
     stored = instance.get_run_by_id(run.run_id)
-    if stored is not None and run_name(stored) != name:  # it got a new name since `run` was read
+    if stored is not None and run_name(stored) != name:  # the run got a new name after the caller read it
         return run_name(stored)
     owner = named_record(instance, name)
     is_own = owner is None or owner.dagster_run.run_id == run.run_id
@@ -86,7 +86,7 @@ def own_name(instance: DagsterInstance, run: DagsterRun) -> str:
 
 
 def named_record(instance: DagsterInstance, name: str) -> RunRecord | None:
-    """Return Dagster's record of the run with a name, in all pipelines; None if there is none."""
+    """Return Dagster's record of the run with a name, of any pipeline, or None."""
     for filters in (RunsFilter(run_ids=[run_id_of(name)]), RunsFilter(tags={RUN_TAG: name})):
         found = instance.get_run_records(filters, limit=1, ascending=True)
         if found:

@@ -1,4 +1,4 @@
-"""Private names of Dagster that `orchestration/runs/` uses. A new version of Dagster may move them."""
+"""Private parts of Dagster that `orchestration/runs/` uses. A new version of Dagster may move them."""
 
 from dagster._cli.job import _create_run
 from dagster._core.errors import DagsterRunAlreadyExists

@@ -1,4 +1,4 @@
-"""A container for tests of the gateway: a real server that echoes, streams, waits and breaks off on demand."""
+"""A container for tests of the gateway: a real server. Its paths echo, stream, wait or close the connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ STREAMS = ("bytes", "chunks", "short", "follow", "wait", "swallow")
 class Upstream:
     """Runs in a thread of the test, at `port` and at the unix socket `socket`; counts the gateway's requests.
 
-    A test sets `taken`: a stream with `?stepwise=1` sends each piece after the test has read so many bytes.
+    With `?stepwise=1`, a stream sends its next piece only when `taken` reaches the number of pieces sent. A test sets
+    `taken` to the number of pieces that it has read.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ class Upstream:
         return response
 
     async def _pause(self, request: web.Request, sent: int, pause_s: float) -> None:
-        """Pause within a stream after so many pieces."""
+        """Pause in a stream after `sent` pieces: for `pause_s`, or until the test has read them."""
         if "stepwise" not in request.query:
             await asyncio.sleep(pause_s)
             return
@@ -129,7 +130,7 @@ class Upstream:
             await asyncio.sleep(0.01)
 
     async def _short(self, request: web.Request) -> web.StreamResponse:
-        """Announce a longer body than is sent, in each way in which HTTP/1.1 ends a body."""
+        """End a body too early, for each way in which HTTP/1.1 marks the end of a body."""
         head = {
             "length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n0123456789",
             "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n",
@@ -145,7 +146,7 @@ class Upstream:
         return web.Response()
 
     async def _raw(self, request: web.Request) -> web.StreamResponse:
-        """Send a body that only the end of the connection delimits, as HTTP/1.0 servers do."""
+        """Send a body without a length, as HTTP/1.0 servers do: it ends with the connection."""
         assert request.transport is not None
         request.transport.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end")
         request.transport.close()
@@ -182,7 +183,7 @@ class Upstream:
         return web.json_response({"error": {"code": "too_large"}}, status=413)
 
     async def _swallow(self, request: web.Request) -> web.Response:
-        """Read a body so slowly that its sender must wait."""
+        """Read the body so slowly that the gateway must wait."""
         self.began.set()
         try:
             async for chunk in request.content.iter_chunked(65536):
@@ -197,12 +198,12 @@ class Upstream:
         return web.Response(status=201, headers={"Location": f"http://{request.host}/artifacts/made"})
 
     async def _status(self, request: web.Request) -> web.Response:
-        """Answer with any status, with a body that the gateway did not make."""
+        """Answer with any status and a body of this container."""
         headers = {"WWW-Authenticate": 'Basic realm="mine"'} if request.query["code"] == "401" else {}
         return web.Response(status=int(request.query["code"]), text="my own words", headers=headers)
 
     async def _page(self, request: web.Request) -> web.Response:
-        """Send a page that a tool made to look like a page of this project."""
+        """Send a tool's page that pretends to be a page of this project."""
         headers = {
             "Content-Disposition": 'inline; filename="page.html"',
             "Content-Security-Policy": "script-src *",
@@ -236,7 +237,7 @@ class Upstream:
         return web.Response(text="<script>alert(1)</script>", content_type="text/html", headers=orders)
 
     async def _lead(self, request: web.Request) -> web.Response:
-        """Redirect to any URL."""
+        """Redirect to the URL in the query."""
         location = request.query["to"].format(host=request.host)
         return web.Response(status=307, headers={"Location": location})
 
@@ -247,7 +248,7 @@ class Upstream:
         return response
 
     async def _hang_up(self, request: web.Request) -> web.Response:
-        """Read the request and close the connection."""
+        """Read the request and close the connection without an answer."""
         self.asked += 1
         await request.read()
         assert request.transport is not None
@@ -255,7 +256,7 @@ class Upstream:
         return web.Response()
 
     async def _garbage(self, request: web.Request) -> web.Response:
-        """Answer with bytes of no protocol."""
+        """Answer with bytes that are not HTTP."""
         assert request.transport is not None
         request.transport.write(b"220 mail.example ESMTP\r\n")
         request.transport.close()
@@ -279,11 +280,11 @@ class Upstream:
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
-    """Reset a connection, as a crash does."""
+    """Reset a connection, as the kernel does after a crash."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()  # type: ignore[attr-defined]
 
 
 def header(answer: dict[str, Any], name: str) -> str | None:
-    """Return a header of the upstream's request."""
+    """Return a header of the request that the upstream received, from its echo `answer`."""
     return next((value for key, value in answer["headers"] if key.lower() == name.lower()), None)

@@ -10,7 +10,7 @@ from bonseyes_dagster.docker.check.subject import read_subject
 
 
 def write_tool(project: Path, name: str, code: str) -> None:
-    """Write a tool whose module is `code`."""
+    """Write the folder of a tool whose module contains `code`."""
     folder = project / "containers" / name
     folder.mkdir(parents=True)
     (folder / "tool.yml").write_text(
@@ -20,7 +20,7 @@ def write_tool(project: Path, name: str, code: str) -> None:
 
 
 def test_code_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
-    """A missing package is a note, because the tool's image may have it; a syntax error is always a finding."""
+    """A missing package is only a note, because the tool's image may have it. A syntax error is always a finding."""
     write_tool(tmp_path, "good", "def create(artifact): ...\n")
     write_tool(tmp_path, "typo", "def create(artifact:\n    pass\n")
     write_tool(tmp_path, "leaves", "import os\nos._exit(3)\n")
@@ -41,7 +41,7 @@ def test_code_that_cannot_be_imported_is_found(tmp_path: Path) -> None:
 
 
 def test_code_is_imported_as_in_its_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The import sees no modules of the working folder, and no secrets of the shell that no service gets."""
+    """The import finds no modules in the working folder. It gets only those variables that a service gets."""
     write_tool(tmp_path, "near", "import module_of_the_project\n\ndef create(artifact): ...\n")
     write_tool(tmp_path, "curious", "import os\nos.environ['CLOUD_KEY']\n\ndef create(artifact): ...\n")
     write_tool(tmp_path, "keyed", "import os\nos.environ['WANDB_API_KEY']\n\ndef create(artifact): ...\n")

@@ -31,7 +31,7 @@ class ModelFile:
 
     @classmethod
     def of(cls, target: Target, path: str) -> Self:
-        """Describe the file at this path. It must exist."""
+        """Return the size and the sha256 of the existing file at `path`."""
         place: Path = target.path(path)
         with place.open("rb") as file:
             return cls(path, place.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
