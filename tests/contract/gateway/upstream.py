@@ -268,14 +268,16 @@ class Upstream:
     async def _ws(self, request: web.Request) -> web.StreamResponse:
         response = web.WebSocketResponse(protocols=["graphql-ws"])
         await response.prepare(request)
-        async for message in response:
-            if message.type is WSMsgType.TEXT and message.data == "close":
-                await response.close(code=4001)
-            elif message.type is WSMsgType.TEXT:
-                await response.send_str(f"{request.headers.get('Authorization', '-')} {message.data}")
-            elif message.type is WSMsgType.BINARY:
-                await response.send_bytes(message.data)
-        self.cancelled.set()
+        try:
+            async for message in response:
+                if message.type is WSMsgType.TEXT and message.data == "close":
+                    await response.close(code=4001)
+                elif message.type is WSMsgType.TEXT:
+                    await response.send_str(f"{request.headers.get('Authorization', '-')} {message.data}")
+                elif message.type is WSMsgType.BINARY:
+                    await response.send_bytes(message.data)
+        finally:  # an answer to a client that has left raises
+            self.cancelled.set()
         return response
 
 
