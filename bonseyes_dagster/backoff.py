@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 __all__ = ["Backoff"]
@@ -21,9 +22,9 @@ class Backoff:
         self._factor = factor
         self._spread = spread
 
-    def take(self) -> float:
-        """Return the seconds to pause now; the next pause will be longer."""
-        pause_s = min(self._next_s, self.longest_s)
+    def take(self, at_most_s: float = math.inf) -> float:
+        """Return the seconds to pause now, `at_most_s` of them; the next pause will be longer."""
+        pause_s = min(self._next_s, self.longest_s, at_most_s)
         self._next_s = pause_s * self._factor
         return pause_s * random.uniform(1 - self._spread, 1 + self._spread)  # noqa: S311 - no secret
 

@@ -14,7 +14,6 @@ Collection = Literal["artifacts", "runs"]
 NAME_LENGTH = 128
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 METRIC_CHARACTERS = 128
-METRIC_PATTERN = r"^[^.\s\\]"
 _NAME = re.compile(NAME_PATTERN)
 
 HEALTHZ = "/healthz"

@@ -138,7 +138,7 @@ class _Download:
     def run(self) -> None:
         """Receive all bytes, with retries, and verify length and digest."""
         fruitless = 0
-        backoff = Backoff(0.1, 10.0)
+        backoff = Backoff(0.2, 10.0)
         while self.size_bytes is None or self.had_bytes < self.size_bytes or not self.had_bytes:
             before = self.had_bytes
             try:

@@ -62,7 +62,7 @@ def _kept(project: Project) -> tuple[Path, Path]:
 
 
 def versions(project: Project) -> Mapping[str, str]:
-    """Return the versions that must fit for a restore."""
+    """Return the versions of the software that made the data."""
     found = {"bonseyes-dagster": __version__}
     if project.storage_made.exists():
         found["dagster"] = project.storage_made.read_text(encoding="utf-8")

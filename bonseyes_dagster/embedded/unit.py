@@ -73,9 +73,7 @@ class Unit:
             status = await self._run_once()
             if time.monotonic() - begun_s > STABLE_S:
                 self._backoff.reset()
-            pause_s = self._backoff.take()
-            if status == os.EX_CONFIG:
-                pause_s = min(pause_s, LAST_BROKEN_BACKOFF_S)
+            pause_s = self._backoff.take(LAST_BROKEN_BACKOFF_S if status == os.EX_CONFIG else LAST_BACKOFF_S)
             self._record_end(status, pause_s)
             await asyncio.sleep(pause_s)
 

@@ -20,6 +20,13 @@ def test_a_reset_begins_with_the_first_pause():
     assert backoff.take() == 0.1
 
 
+def test_a_limit_of_one_pause_holds_back_the_next_ones():
+    """A service whose settings are broken starts again soon after they were mended."""
+    backoff = Backoff(1.0, 30.0)
+    assert [backoff.take(4.0) for _ in range(5)] == [1.0, 2.0, 4.0, 4.0, 4.0]
+    assert backoff.take() == 8.0
+
+
 def test_a_limit_that_shrinks_holds_at_once():
     """Callers set it by how much else they have to do."""
     backoff = Backoff(1.0, 8.0)

@@ -75,22 +75,22 @@ def environment_of(file: Path) -> dict[str, str]:
 def has_healthcheck(file: Path) -> bool:
     """Tell whether a Dockerfile sets a health check; raise SettingsError."""
     checks = [text for keyword, text in _instructions(_read(file)) if keyword == "HEALTHCHECK"]
-    return bool(checks) and checks[-1] != "NONE"
+    return bool(checks) and checks[-1].upper() != "NONE"
 
 
 def _instructions(text: str) -> Iterator[tuple[str, str]]:
     """Yield the keyword and the rest of each instruction, with continued lines joined and comments left out."""
     joined = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("#"):
-            continue
+    # The empty line ends an instruction that the file ends in the middle of.
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    for line in [*lines, ""]:
         if line.endswith("\\"):
             joined += f"{line[:-1]} "
             continue
-        keyword, _, rest = f"{joined}{line}".strip().partition(" ")
+        words = f"{joined}{line}".split(maxsplit=1)
         joined = ""
-        if rest:
-            yield keyword.upper(), rest.strip()
+        if len(words) == 2:
+            yield words[0].upper(), words[1].strip()
 
 
 def _words(text: str) -> list[str]:
@@ -110,9 +110,11 @@ def _stages(text: str, args: Mapping[str, str]) -> dict[str, _Stage]:
             for name, _, default in (word.partition("=") for word in _words(rest)):
                 given[name] = args.get(name, interpolate(default, given))
         elif keyword == "FROM":
-            image, *alias = [word for word in _words(rest) if not word.startswith("--")]
-            name = alias[1] if len(alias) == 2 else str(len(stages))
-            current = stages[name] = _Stage([interpolate(image, given)])
+            words = [word for word in _words(rest) if not word.startswith("--")]
+            if not words:
+                raise SettingsError(f"The line FROM {rest} names no image.")
+            name = words[2] if len(words) == 3 else str(len(stages))
+            current = stages[name] = _Stage([interpolate(words[0], given)])
         elif keyword in ("COPY", "ADD", "RUN"):
             current.sources += _copied_from(_words(rest))
         elif keyword == "USER":

@@ -20,8 +20,6 @@ __all__ = ["COPIES", "salvage"]
 COPIES = ".salvage-"
 _SUFFIXES = ("", "-wal")
 _PAGE_SIZE_AT = slice(16, 18)
-_LOG_PAGE_SIZE_AT = slice(8, 12)
-_DEFAULT_PAGE_BYTES = 4096
 # The rows from both ends may leave a gap of numbers. Numbers in a larger gap are not looked up one by one.
 _MOST_LOOKUPS = 200_000
 

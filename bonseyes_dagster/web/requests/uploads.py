@@ -1,4 +1,4 @@
-"""The way in: the body of a POST becomes a `Request`, its files streamed to disk on the way; that of a PATCH a name."""
+"""Reads the body of a POST, and streams its files to disk meanwhile; reads the new name in the body of a PATCH."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from bonseyes_dagster.web.uploads import safe_file_name
 
 __all__ = ["read_creation", "read_new_name"]
 
-# what is held in memory: a JSON body, or `name` and `data` of a form
+# A JSON body, or `name` and `data` of a form, are held in memory.
 _TEXT_LIMIT_BYTES = 1 << 24
-# of the keys that an error names
+# The most keys that an error names.
 _SHOWN_KEYS = 20
 _SHOWN_CHARACTERS = 128
-_NAME_RULE = "must be 1 to 128 letters, digits, `.`, `_` or `-`, begin with a letter or digit, and hold no `..`"
+_NAME_RULE = "must have 1 to 128 letters, digits, `.`, `_` or `-`, begin with a letter or digit, and have no `..`."
 
 
 def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[str, Mapping[str, Any]]:
     """Read the body of a creation; return its name ("" if optional and absent) and its parameters.
 
     Uploaded files go to `draft` as they come. Raises UnsupportedMediaError, BadRequestError when the framing or the
-    JSON is malformed, InvalidError when name or parameters are of the wrong shape.
+    JSON is malformed, InvalidError when the name or the parameters are wrong.
     """
     mimetype, options = parse_options_header(request.headers.get("Content-Type", ""))
     if mimetype == "multipart/form-data":
@@ -44,7 +44,7 @@ def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[
         where = "parameters"
     else:
         raise UnsupportedMediaError(
-            f"send multipart/form-data or application/json, not {mimetype[:80] or 'a body without Content-Type'}"
+            f"Send multipart/form-data or application/json, not {mimetype[:80] or 'a body without Content-Type'}."
         )
     return _checked(name, parameters, where, is_name_optional=is_name_optional)
 
@@ -52,25 +52,25 @@ def read_creation(body: Body, draft: Draft, *, is_name_optional: bool) -> tuple[
 def read_new_name(body: Body) -> str:
     """Read the body of a change, which is `{"name": NEW}`.
 
-    Raises UnsupportedMediaError, BadRequestError when the JSON is malformed, InvalidError for a name that can be none.
+    Raises UnsupportedMediaError, BadRequestError when the JSON is malformed, InvalidError for an invalid name.
     """
     mimetype, _ = parse_options_header(request.headers.get("Content-Type", ""))
     if mimetype != "application/json":
-        raise UnsupportedMediaError(f"send application/json, not {mimetype[:80] or 'a body without Content-Type'}")
+        raise UnsupportedMediaError(f"Send application/json, not {mimetype[:80] or 'a body without Content-Type'}.")
     name = _read_object(body, ("name",), '{"name": ...}').get("name")
     if not isinstance(name, str) or not is_name(name):
-        raise InvalidError(f"the name {_NAME_RULE}", detail={"name": f"the name {_NAME_RULE}"})
+        raise InvalidError(f"The name {_NAME_RULE}", detail={"name": f"The name {_NAME_RULE}"})
     return name
 
 
 def _checked(name: Any, parameters: Any, where: str, *, is_name_optional: bool) -> tuple[str, Mapping[str, Any]]:
     wrong: dict[str, str] = {}
     if not isinstance(name, str) or not (is_name(name) or (is_name_optional and name == "")):
-        wrong["name"] = f"the name {_NAME_RULE}"
+        wrong["name"] = f"The name {_NAME_RULE}"
     if not isinstance(parameters, dict):
-        wrong[where] = f"`{where}` must be a JSON object of parameters"
+        wrong[where] = f"`{where}` must be a JSON object of parameters."
     if wrong:
-        raise InvalidError("; ".join(wrong.values()), detail=wrong)
+        raise InvalidError(" ".join(wrong.values()), detail=wrong)
     return name, parameters
 
 
@@ -82,14 +82,16 @@ def _read_json(body: Body) -> tuple[Any, Any]:
 def _read_object(body: Body, keys: tuple[str, ...], example: str) -> dict[str, Any]:
     content = parse_json(_read_text(iter(body.read, b"")), "the body")
     if not isinstance(content, dict):
-        raise InvalidError("the body must be a JSON object", detail={"body": f"must be an object such as {example}"})
+        raise InvalidError(
+            "The body must be a JSON object.", detail={"body": f"It must be an object such as {example}."}
+        )
     unknown = [key[:_SHOWN_CHARACTERS] for key in islice((key for key in content if key not in keys), _SHOWN_KEYS)]
     if unknown:
         known = " and ".join(f"`{key}`" for key in keys)
         others = f" and {count} more" if (count := len(content.keys() - keys) - len(unknown)) else ""
         raise InvalidError(
-            f"unknown in the body: {', '.join(unknown)}{others}; it has {known}",
-            detail=dict.fromkeys(unknown, f"the body has only {known}"),
+            f"The body has unknown keys: {', '.join(unknown)}{others}; it may have {known}.",
+            detail=dict.fromkeys(unknown, f"The body may only have {known}."),
         )
     return content
 
@@ -100,7 +102,7 @@ def _read_text(pieces: Iterable[bytes | memoryview]) -> bytes:
         text += piece
         if len(text) > _TEXT_LIMIT_BYTES:
             raise TooLargeError(
-                f"JSON and form fields may have {_TEXT_LIMIT_BYTES} bytes; send what is larger as a file part",
+                f"JSON and form fields may have {_TEXT_LIMIT_BYTES} bytes; send larger values as a file part.",
                 detail={"limit_bytes": _TEXT_LIMIT_BYTES},
             )
     return bytes(text)
@@ -112,10 +114,12 @@ def _read_form(body: Body, draft: Draft, boundary: str) -> dict[str, bytes]:
     files: set[str] = set()
     for part in read_parts(body.read, boundary):
         if not is_name(part.name):
-            wrong = {part.name[:128] or "part": f"a part's name {_NAME_RULE}"}
-            raise InvalidError("a part's name can be no parameter's", detail=wrong)
+            wrong = {part.name[:128] or "part": f"The name of a part {_NAME_RULE}"}
+            raise InvalidError("The name of a part must be a valid name of a parameter.", detail=wrong)
         if part.name in texts or part.name in files:
-            raise InvalidError(f"{part.name!r} is given twice", detail={part.name: "is given twice"})
+            raise InvalidError(
+                f"The part {part.name!r} is given twice; give it once.", detail={part.name: "It is given twice."}
+            )
         if part.name in ("name", "data"):
             texts[part.name] = _read_text(part.content)
         elif _save(part, draft):
@@ -124,7 +128,7 @@ def _read_form(body: Body, draft: Draft, boundary: str) -> dict[str, bytes]:
 
 
 def _save(part: Part, draft: Draft) -> bool:
-    """Stream a part to disk; False for what a browser sends for a file input that was left empty."""
+    """Stream a part to disk; return False for an empty file input of a browser's form."""
     first = next(part.content, None)
     if first is None and part.filename == "":
         return False

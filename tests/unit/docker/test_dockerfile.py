@@ -97,7 +97,7 @@ def test_environment_has_the_last_value_of_each_variable(tmp_path: Path) -> None
     file = tmp_path / "Dockerfile"
     file.write_text(
         'FROM a\n# ENV BONSEYES_TOOL=/commented\nENV BONSEYES_TOOL=/first OTHER="a b"\nFROM a\n'
-        "ENV \\\n  BONSEYES_TOOL=/second\nENV OLD form of it\nRUN echo ENV BONSEYES_TOOL=/echoed\n"
+        "ENV \\\n\n  BONSEYES_TOOL=/second\nENV OLD form of it\nRUN echo ENV BONSEYES_TOOL=/echoed\n"
     )
     assert environment_of(file) == {"BONSEYES_TOOL": "/second", "OTHER": "a b", "OLD": "form of it"}
 
@@ -106,7 +106,7 @@ def test_environment_has_the_last_value_of_each_variable(tmp_path: Path) -> None
     ("lines", "is_set"),
     [
         ("HEALTHCHECK CMD true", True),
-        ("HEALTHCHECK NONE", False),
+        ("HEALTHCHECK none", False),
         ("HEALTHCHECK CMD true\nHEALTHCHECK NONE", False),
         ("# HEALTHCHECK CMD true", False),
         ("healthcheck --interval=1s \\\n  CMD true", True),
@@ -117,3 +117,26 @@ def test_health_check_is_found(tmp_path: Path, lines: str, is_set: bool) -> None
     file = tmp_path / "Dockerfile"
     file.write_text(f"FROM a\n{lines}\n")
     assert has_healthcheck(file) is is_set
+
+
+def test_tabs_separate_words(tmp_path: Path) -> None:
+    """Docker takes any white space."""
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM\tpython:3\nUSER\t1000\nENV\tA=1\n")
+    assert (bases_of(file, {}), user_of(file, {})) == ({"python:3"}, ("1000", "python:3"))
+    assert environment_of(file) == {"A": "1"}
+
+
+def test_the_last_line_may_be_continued(tmp_path: Path) -> None:
+    """Docker reads such an instruction to the end of the file."""
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM a\nUSER 1000 \\")
+    assert user_of(file, {}) == ("1000", "a")
+
+
+def test_from_without_an_image_is_an_error(tmp_path: Path) -> None:
+    """It has the file and the line."""
+    file = tmp_path / "Dockerfile"
+    file.write_text("FROM --platform=linux/amd64\n")
+    with pytest.raises(SettingsError, match="Dockerfile: The line FROM --platform=linux/amd64 names no image"):
+        bases_of(file, {})

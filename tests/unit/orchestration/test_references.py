@@ -1,6 +1,7 @@
 """Values between ops: their types, and how a re-execution finds them."""
 # ruff: noqa: D103 - the ops of these jobs are named for what they do
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -279,3 +280,13 @@ def test_artifact_type_is_always_the_same_object() -> None:
     """A Dagster job must not have two types with one name."""
     assert artifact_type("com.bonseyes.dataset") is DATASET
     assert DATASET.unique_name == "com_bonseyes_dataset"
+
+
+def test_values_stored_under_the_former_module_name_are_read():
+    """Runs from before the move can be re-executed; they pickle values that hold references."""
+    stored = pickle.dumps([ArtifactRef], protocol=2)
+    former = stored.replace(
+        b"bonseyes_dagster.orchestration.steps.references", b"bonseyes_dagster.orchestration.references"
+    )
+    assert former != stored
+    assert pickle.loads(former) == [ArtifactRef]

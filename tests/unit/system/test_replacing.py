@@ -64,3 +64,11 @@ def test_a_link_in_the_place_of_the_draft_is_not_followed(tmp_path: Path):
     with pytest.raises(OSError):
         replace_file(tmp_path / "state", b"new")
     assert other.read_bytes() == b"kept"
+
+
+def test_a_durable_file_may_lie_in_a_linked_folder(tmp_path: Path):
+    """A volume may be a symbolic link to another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "volume").symlink_to(tmp_path / "disk")
+    replace_file(tmp_path / "volume" / "state", b"new", is_durable=True)
+    assert (tmp_path / "disk" / "state").read_bytes() == b"new"
