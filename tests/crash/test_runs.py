@@ -35,7 +35,7 @@ _EXECUTION_SECONDS = 3.0
 _LONGEST_PAUSE_S = 2.0
 _LOOK_S = 0.1
 _RUN_S = 300.0
-# A server keeps the record of an ended run for 60 s, since an order of its process may still arrive, and checks every 15 s.
+# The run server keeps the record of an ended run for 60 s, and checks every 15 s.
 _STILL_ACTIVE_S = 90.0
 
 
