@@ -484,16 +484,18 @@ def test_create_without_a_code_server_is_refused(
     pipeline: Container, dagster: TinyDagster, project: TinyProject
 ) -> None:
     """The caller gets the reason, and no row is left. Runs stay readable, and a later create succeeds."""
+    archives = {"train": b"a", "test": b"a"}
+    earlier = pipeline.create("earlier", {}, archives)
+    earlier.wait(WAIT_S)
     before = pipeline.names()
     dagster.code_server.kill()
     dagster.code_server.wait(10)
-    archives = {"train": b"a", "test": b"a"}
     body = {"name": "lost", "data": "{}"}
     answer = requests.post(f"{pipeline.base_url}/runs", data=body, files=archives, timeout=90)
     assert answer.status_code == 503
     assert "code server" in answer.json()["error"]["message"]
     assert pipeline.names() == before
-    assert pipeline.artifact(before[0]).status().is_final
+    assert earlier.status().is_final
     with pytest.raises(NotFoundError):
         pipeline.artifact("lost").status()
     with dagster.serving_code():
