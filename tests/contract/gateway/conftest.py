@@ -20,6 +20,7 @@ def shared_upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def upstream(shared_upstream: Upstream) -> Upstream:
     """The upstream with its counters at zero."""
+    shared_upstream.wait_until_idle()
     shared_upstream.forget()
     return shared_upstream
 

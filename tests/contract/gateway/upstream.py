@@ -8,10 +8,12 @@ import socket
 import struct
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Handler
 
 __all__ = ["BLOCK", "STREAMS", "Upstream", "header"]
 
@@ -37,6 +39,7 @@ class Upstream:
         self.waiting = 0
         self.taken = 0
         self.asked = 0
+        self._active = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -52,6 +55,12 @@ class Upstream:
         assert not self._thread.is_alive()
         self._folder.cleanup()
 
+    def wait_until_idle(self) -> None:
+        """Wait, 10 s at most, until no request is in progress: those of the test before would change the counters."""
+        deadline = time.monotonic() + 10
+        while self._active and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def forget(self) -> None:
         """Set the counters to zero for the next test."""
         self.sent_bytes = self.received_bytes = self.asked = self.taken = 0
@@ -65,7 +74,7 @@ class Upstream:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        app = web.Application(client_max_size=2**40)
+        app = web.Application(client_max_size=2**40, middlewares=[self._count])
         app.router.add_route("GET", "/dagster/graphql", self._ws_or_echo)
         app.router.add_route("*", "/{path:.*}page.html", self._page)
         for name in (*STREAMS, "refuse", "raw", "ws", "redirect", "status", "steer", "hang-up", "garbage", "cookies",
@@ -83,6 +92,14 @@ class Upstream:
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._active += 1
+        try:
+            return await handler(request)
+        finally:
+            self._active -= 1
 
     async def _echo(self, request: web.Request) -> web.Response:
         digest, size = hashlib.sha256(), 0
