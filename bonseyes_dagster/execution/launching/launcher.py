@@ -26,17 +26,15 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, DefaultRunLau
 
 from bonseyes_dagster.execution.launching.dagster_internals import (
     GRPC_INFO_TAG,
-    CanCancelExecutionRequest,
-    CanCancelExecutionResult,
     CheckRunHealthResult,
     ConfigurableClass,
     ConfigurableClassData,
-    DagsterGrpcClient,
     LaunchRunContext,
     ResumeRunContext,
     RunLauncher,
     WorkerStatus,
     deserialize_value,
+    grpc_client_classes,
 )
 from bonseyes_dagster.execution.launching.run_protocol import (
     RunServerAnswerError,
@@ -300,11 +298,12 @@ class WarmRunLauncher(RunLauncher[DagsterInstance], ConfigurableClass):
 
     def _check_stock(self, run: DagsterRun) -> CheckRunHealthResult:
         """Ask the code server about a run that DefaultRunLauncher started through it."""
+        client_class, request_class, result_class = grpc_client_classes()
         where = json.loads(run.tags[GRPC_INFO_TAG])
         try:
-            client = DagsterGrpcClient(port=where.get("port"), socket=where.get("socket"), host=where.get("host"))
-            reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id), timeout=10)
-            is_alive = deserialize_value(reply, CanCancelExecutionResult).can_cancel
+            client = client_class(port=where.get("port"), socket=where.get("socket"), host=where.get("host"))
+            reply = client.can_cancel_execution(request_class(run_id=run.run_id), timeout=10)
+            is_alive = deserialize_value(reply, result_class).can_cancel
         except Exception as error:
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"The run's code server is gone: {error}")
         if is_alive:
