@@ -17,6 +17,6 @@ __all__ = [
     "UserFailureData",
 ]
 
-# A copy of the constant in `dagster._daemon.monitoring.run_monitoring`. The import of that module would take half a second
-# in every process that loads the launcher.
+# A copy of the constant in `dagster._daemon.monitoring.run_monitoring`, whose import would take half a second in every
+# process that loads the launcher.
 RESUME_RUN_LOG_MESSAGE = "Launching a new run worker to resume run"
