@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
@@ -23,6 +22,7 @@ from bonseyes_dagster.errors import (
     StorageFullError,
 )
 from bonseyes_dagster.model import now
+from bonseyes_dagster.system.storage import is_full, sync_folder
 
 __all__ = ["BackupManifest", "Kind", "Part", "Show", "Source", "read_backup", "verify", "write_backup"]
 
@@ -109,12 +109,12 @@ def write_backup(
         with _durable(draft / MANIFEST) as file:
             file.write((json.dumps(manifest.to_json(), indent=2) + "\n").encode())
         for folder in (draft / "volumes", draft):
-            _sync(folder)
+            sync_folder(folder)
         draft.rename(target)
-        _sync(target.parent)
+        sync_folder(target.parent)
     except BaseException as error:
         shutil.rmtree(draft, ignore_errors=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise StorageFullError(f"The disk of {target.parent} is full; the backup needs more room.") from error
         raise
     return manifest
@@ -197,11 +197,3 @@ def _durable(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

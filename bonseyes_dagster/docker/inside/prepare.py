@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from bonseyes_dagster.errors import BonseyesError, SettingsError
 from bonseyes_dagster.settings import Settings
+from bonseyes_dagster.system.storage import sync_folder
 
 __all__ = ["main", "make_password", "prepare_storage"]
 
@@ -52,9 +53,7 @@ def make_password(file: Path) -> bool:
         return False
     finally:
         draft.unlink()
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(file.parent)
 
 
 def prepare_storage(home: Path, settings: Settings, *, code_server: str = _CODE_SERVER) -> None:
